@@ -1,0 +1,96 @@
+/* What every source file of the core may rely on. */
+#ifndef PF_INTERNAL_H
+#define PF_INTERNAL_H
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pyflow.h"
+
+#define PF_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define PF_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* Run-time dispatch of a hot kernel from one inline body:
+ *
+ *     PF_KERNEL void X(name_body)(real *y, ptrdiff_t n) { ... }
+ *     PF_DISPATCH(X(name), (real *y, ptrdiff_t n), (y, n))
+ *
+ * defines X(name), which runs the body compiled for AVX-512, for AVX2 + FMA, or for the baseline. */
+#define PF_KERNEL static inline __attribute__((always_inline))
+
+#if defined(__x86_64__) && defined(__GNUC__)
+extern int pf_simd_level; /* 0 baseline, 2 AVX2 + FMA, 5 AVX-512; set when the library is loaded */
+#if defined(__clang__)
+#define PF_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
+#else
+#define PF_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prefer-vector-width=512")))
+#endif
+#define PF_DISPATCH_(name, params, args)                                                                               \
+    PF_AVX512 static void name##_avx512 params { name##_body args; }                                                   \
+    __attribute__((target("avx2,fma"))) static void name##_avx2 params { name##_body args; }                           \
+    static void name##_base params { name##_body args; }                                                               \
+    void name params                                                                                                   \
+    {                                                                                                                  \
+        if (pf_simd_level == 5) name##_avx512 args;                                                                    \
+        else if (pf_simd_level == 2) name##_avx2 args;                                                                 \
+        else name##_base args;                                                                                         \
+    }
+#else
+#define PF_DISPATCH_(name, params, args)                                                                               \
+    void name params { name##_body args; }
+#endif
+#define PF_DISPATCH(name, params, args) PF_DISPATCH_(name, params, args) /* expands the name first */
+
+/* ---- status.c: the first error's message is kept ------------------------------------------------------------------- */
+
+
+/* A public function that computes runs between pf_begin() and return pf_end(status). */
+void pf_begin(void);
+pf_status pf_end(pf_status status);
+/* Records the message unless one is already there, and returns the status: return pf_fail(PF_BAD_ARGUMENT, "...") */
+pf_status pf_fail(pf_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define PF_TRY(call)                                                                                                   \
+    do {                                                                                                               \
+        pf_status pf_try_status = (call);                                                                              \
+        if (pf_try_status) return pf_try_status;                                                                       \
+    } while (0)
+
+/* 64-byte aligned memory for count items of size bytes; on failure NULL, and the message is set. Free with free(). */
+void *pf_alloc(ptrdiff_t count, size_t size);
+void *pf_calloc(ptrdiff_t count, size_t size);
+#define PF_ALLOC(type, count) ((type *)pf_alloc((count), sizeof(type)))
+#define PF_CALLOC(type, count) ((type *)pf_calloc((count), sizeof(type)))
+
+double pf_seconds(void); /* monotonic clock */
+
+/* ---- parallel.c: the only file that knows OpenMP --------------------------------------------------------------------- */
+
+/* body(arg, block, thread) for block = 0 .. n_blocks - 1, on at most pf_get_num_threads() threads, in no fixed order.
+ * A body may not fail; results that are summed go to arrays indexed by block, and are summed in block order, so that
+ * nothing depends on the number of threads. Returns PF_INTERRUPTED, blocks left undone, when the caller's interrupt
+ * check says so. thread < pf_max_threads(n_blocks). */
+pf_status pf_parallel(ptrdiff_t n_blocks, void (*body)(void *arg, ptrdiff_t block, int thread), void *arg);
+int pf_max_threads(ptrdiff_t n_blocks);
+/* The caller's interrupt check, now. */
+pf_status pf_check_interrupt(void);
+
+/* ---- rng.c: counter-based random numbers (Salmon et al. 2011, Philox4x32-10) ----------------------------------------- */
+
+/* Four random words that depend on (key, stream, counter) alone. */
+void pf_philox(uint32_t out[4], uint64_t key, uint64_t stream, uint64_t counter);
+/* n standard normal numbers, the numbers first .. first + n - 1 of (key, stream). */
+void pf_normals(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdiff_t n);
+/* A uniform integer in 0 .. bound - 1: number i of (key, stream). */
+uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t bound);
+
+/* ---- normal.c: the normal distribution --------------------------------------------------------------------------------- */
+
+double pf_normal_cdf(double x);
+double pf_normal_quantile(double p); /* AS241 (Wichura 1988), full double precision; +-INFINITY at 0 and 1 */
+double pf_normal_pdf(double x);
+#define PF_LOG_2PI 1.8378770664093454836
+
+#endif

@@ -1,0 +1,158 @@
+/* pyflow: exact probability densities of data, and samples from them.
+ *
+ * The one public header. Every numeric function exists twice: pf32_ works on float, pf64_ on double; log-densities and
+ * log-determinants are double in both. Functions that can fail return a pf_status; pf_message() then says what was
+ * wrong, in words, for the calling thread. Outputs come first, sizes last. Arrays are C-contiguous: x[n][d].
+ *
+ *     pf64_data train = {.x = x, .n = n};
+ *     pf_gis_options options;
+ *     pf_gis_defaults(&options);
+ *     options.max_layers = 20;
+ *     pf64_model *model = NULL;
+ *     if (pf64_gis_fit(&model, &train, NULL, d, &options)) puts(pf_message());
+ *     pf64_model_logp(model, logp, x, NULL, n);
+ *     pf64_model_free(model);
+ */
+#ifndef PYFLOW_H
+#define PYFLOW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define PF_API __attribute__((visibility("default")))
+#else
+#define PF_API
+#endif
+
+/* ---- status ---------------------------------------------------------------------------------------------------- */
+
+typedef enum {
+    PF_OK = 0,
+    PF_BAD_ARGUMENT, /* shape, range, not finite, ... : the message names the argument */
+    PF_NO_MEMORY,
+    PF_INTERRUPTED, /* the interrupt check or a progress callback asked to stop */
+    PF_BAD_FILE,    /* cut short, altered, written by a newer version, or not a model at all */
+    PF_IO_ERROR,    /* the operating system refused; the message carries its reason */
+    PF_DEGENERATE,  /* the data have no density: constant or linearly dependent columns */
+} pf_status;
+
+/* What went wrong in this thread's last failed call ("" if nothing has). The first error's message is kept. */
+PF_API const char *pf_message(void);
+
+/* ---- threads and interruption ---------------------------------------------------------------------------------- */
+
+/* Threads that later calls may use; n < 1 restores the default (OMP_NUM_THREADS, else the cores this process may use).
+ * Results do not depend on it. After fork() a child uses one. */
+PF_API void pf_set_num_threads(int n);
+PF_API int pf_get_num_threads(void);
+
+/* A check that long calls made by this thread run a few times a second; non-zero stops the call with PF_INTERRUPTED. */
+PF_API void pf_set_interrupt(int (*check)(void *user), void *user);
+
+/* ---- GIS: Gaussianizing iterative slicing (Dai & Seljak 2021, arXiv 2007.00674) ---------------------------------- */
+
+typedef struct {
+    ptrdiff_t layer;              /* layers so far */
+    ptrdiff_t best;               /* layers in the best model so far */
+    double logp_train;            /* mean log p over the training data, nats */
+    double logp_validate;         /* the same for validation data, NaN without */
+    double distance;              /* root-mean-square sliced Wasserstein distance of the layer's slices from N(0,1) */
+} pf_progress;
+
+typedef struct {
+    ptrdiff_t max_layers;         /* stop at this many sliced layers; 0: when validation data say so */
+    ptrdiff_t patience;           /* stop after this many layers without improvement on validation data */
+    double min_improvement;       /* nats by which the best validation log p must rise to count */
+    ptrdiff_t n_slices;           /* K, slices per layer; 0: default */
+    ptrdiff_t n_knots;            /* M, spline knots per slice; 0: default */
+    int kde;                      /* smooth each slice's distribution with a Gaussian kernel */
+    double bandwidth_factor;      /* times n_eff^(-1/5) sigma */
+    double alpha[2];              /* pull towards the identity: inside the knots, and of the end slopes; < 0: default */
+    ptrdiff_t edge_knots;         /* knots set aside for each tail; < 0: default */
+    ptrdiff_t slice_points;       /* rows that the search for slices looks at; 0: default */
+    ptrdiff_t slice_steps;        /* its largest number of steps; < 0: default; 0: random slices */
+    int marginal_first;           /* a first layer without rotation: each column on its own (naive Bayes) */
+    int whiten;                   /* then a whitening layer */
+    const double *bounds;         /* [d][2], +-INFINITY where open, or NULL */
+    int n_classes;                /* 0, or the number of labels: shared slices, one set of splines per label */
+    uint64_t seed;
+    const char *scratch;          /* folder for a temporary file that holds the working copy, or NULL: in memory */
+    int (*progress)(void *user, const pf_progress *p); /* after every layer; non-zero interrupts */
+    void *progress_user;
+    const char *checkpoint;       /* file to write the unfinished model to, at most every checkpoint_seconds; or NULL */
+    double checkpoint_seconds;
+} pf_gis_options;
+
+PF_API void pf_gis_defaults(pf_gis_options *options);
+
+/* ---- both precisions --------------------------------------------------------------------------------------------- */
+
+#define PF_DECLARE(X, real)                                                                                            \
+    typedef struct X(model) X(model); /* a stack of layers, immutable once fitted; safe to use from many threads */    \
+                                                                                                                       \
+    typedef struct {                                                                                                   \
+        const real *x; /* [n][d], or NULL with read: rows first .. first + n - 1 into x[n][d]; non-zero is failure */  \
+        int (*read)(void *user, real *x, ptrdiff_t first, ptrdiff_t n);                                                \
+        void *user;                                                                                                    \
+        ptrdiff_t n;                                                                                                   \
+        const double *weight; /* [n], not negative, or NULL */                                                         \
+        const int32_t *label; /* [n], 0 .. n_classes - 1, or NULL */                                                   \
+    } X(data);                                                                                                         \
+                                                                                                                       \
+    /* Fits a model, or goes on with *model if that is not NULL. validate may be NULL. On PF_INTERRUPTED *model holds  \
+     * what had been reached. Nothing that the caller owns is changed. */                                              \
+    PF_API pf_status X(gis_fit)(X(model) * *model, const X(data) * train, const X(data) * validate, ptrdiff_t d,       \
+                                const pf_gis_options *options);                                                        \
+                                                                                                                       \
+    PF_API void X(model_free)(X(model) * model);                                                                       \
+    PF_API pf_status X(model_copy)(X(model) * *copy, const X(model) * model, ptrdiff_t n_layers); /* first n_layers */ \
+    PF_API ptrdiff_t X(model_dim)(const X(model) * model);                                                             \
+    PF_API ptrdiff_t X(model_layers)(const X(model) * model);                                                          \
+    PF_API int X(model_classes)(const X(model) * model); /* 0: without labels */                                       \
+    PF_API const char *X(model_layer_name)(const X(model) * model, ptrdiff_t i);                                       \
+    /* per layer: mean log p of training and validation data, sliced distance (NaN where there is none) */             \
+    PF_API const double *X(model_history)(const X(model) * model, ptrdiff_t i); /* [3] */                              \
+                                                                                                                       \
+    /* z[n][d] and logj[n] = log|det dz/dx|; inverse: x[n][d] and logj[n] = log|det dx/dz|. label NULL without classes. \
+     * Outputs may be the inputs; logj may be NULL. */                                                                 \
+    PF_API pf_status X(model_forward)(const X(model) * model, real *z, double *logj, const real *x,                    \
+                                      const int32_t *label, ptrdiff_t n);                                              \
+    PF_API pf_status X(model_inverse)(const X(model) * model, real *x, double *logj, const real *z,                    \
+                                      const int32_t *label, ptrdiff_t n);                                              \
+    PF_API pf_status X(model_logp)(const X(model) * model, double *logp, const real *x, const int32_t *label,          \
+                                   ptrdiff_t n);                                                                       \
+    /* score[n][d] = d log p / dx; logp may be NULL */                                                                 \
+    PF_API pf_status X(model_score)(const X(model) * model, real *score, double *logp, const real *x,                  \
+                                    const int32_t *label, ptrdiff_t n);                                                \
+    /* Row i of the sample depends on (seed, first + i) alone. logp may be NULL. */                                    \
+    PF_API pf_status X(model_sample)(const X(model) * model, real *x, double *logp, const int32_t *label,              \
+                                     uint64_t seed, ptrdiff_t first, ptrdiff_t n);                                     \
+                                                                                                                       \
+    /* A model as bytes (free with pf_free), and as a file (written aside, then renamed). */                           \
+    PF_API pf_status X(model_write)(const X(model) * model, void **bytes, size_t *n);                                  \
+    PF_API pf_status X(model_read)(X(model) * *model, const void *bytes, size_t n);                                    \
+    PF_API pf_status X(model_save)(const X(model) * model, const char *path);                                          \
+    PF_API pf_status X(model_load)(X(model) * *model, const char *path);
+
+#define PF_32(name) pf32_##name
+#define PF_64(name) pf64_##name
+PF_DECLARE(PF_32, float)
+PF_DECLARE(PF_64, double)
+#undef PF_DECLARE
+#undef PF_32
+#undef PF_64
+
+PF_API void pf_free(void *bytes);
+
+/* 32 or 64: the precision of the model in these bytes; 0 if they are not a model's. */
+PF_API int pf_model_bits(const void *bytes, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
