@@ -116,9 +116,11 @@ build/libpyflow.so: $(OBJECTS) build/sources
 	ln -sf libpyflow.so.$(VERSION) build/$(SONAME)
 	ln -sf $(SONAME) $@
 
+pc = sed 's|@PREFIX@|$(1)|; s|@VERSION@|$(VERSION)|; s|@LIBS@|$(PKG_LIBS)|' csrc/pyflow.pc.in
+
 build/pyflow.pc: csrc/pyflow.pc.in FORCE
 	@mkdir -p build
-	@sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+	@$(call pc,$(PREFIX)) > $@
 
 lib: build/libpyflow.a build/libpyflow.so build/pyflow.pc ## build/libpyflow.so, libpyflow.a and pyflow.pc
 
@@ -130,7 +132,7 @@ define install-into
 	install -m 755 build/libpyflow.so.$(VERSION) $(1)/lib/
 	ln -sf libpyflow.so.$(VERSION) $(1)/lib/$(SONAME)
 	ln -sf $(SONAME) $(1)/lib/libpyflow.so
-	sed 's|@PREFIX@|$(2)|; s|@VERSION@|$(VERSION)|' csrc/pyflow.pc.in > $(1)/lib/pkgconfig/pyflow.pc
+	$(call pc,$(2)) > $(1)/lib/pkgconfig/pyflow.pc
 endef
 
 install: build/libpyflow.a build/libpyflow.so ## install the C library under PREFIX (and DESTDIR)
