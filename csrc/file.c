@@ -42,16 +42,22 @@ static void corrupt(pf_reader *r)
     if (!r->status) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: its contents make no sense");
 }
 
+void pf_get(pf_reader *r, void *bytes, size_t n)
+{
+    memset(bytes, 0, n);
+    if (r->status || r->n - r->at < n) {
+        corrupt(r);
+        return;
+    }
+    memcpy(bytes, r->bytes + r->at, n);
+    r->at += n;
+}
+
 int64_t pf_get_int(pf_reader *r, int64_t least, int64_t most)
 {
-    int64_t i = 0;
-    if (r->status || r->n - r->at < sizeof i) {
-        corrupt(r);
-        return least;
-    }
-    memcpy(&i, r->bytes + r->at, sizeof i);
-    r->at += sizeof i;
-    if (i < least || i > most) {
+    int64_t i;
+    pf_get(r, &i, sizeof i);
+    if (r->status || i < least || i > most) {
         corrupt(r);
         return least;
     }
@@ -129,4 +135,68 @@ uint64_t pf_crc64(const void *bytes, size_t n)
     }
     for (const unsigned char *p = bytes, *end = p + n; p < end; p++) crc = crc << 8 ^ table[(crc >> 56) ^ *p];
     return ~crc;
+}
+
+static const unsigned char magic[8] = {0x93, 'P', 'Y', 'F', 'L', 'O', 'W', '\n'};
+
+void pf_file_begin(pf_writer *w, int kind, int bits, const char *json)
+{
+    pf_put(w, magic, sizeof magic);
+    pf_put_int(w, PF_FILE_VERSION);
+    pf_put_int(w, kind);
+    pf_put_int(w, bits);
+    pf_put_array(w, json, (ptrdiff_t)strlen(json), 1);
+}
+
+void pf_file_end(pf_writer *w)
+{
+    uint64_t crc = pf_crc64(w->bytes, w->n);
+    pf_put(w, &crc, sizeof crc);
+}
+
+/* magic, version, kind, bits, length of the header, check sum */
+enum { FILE_LEAST = 8 + 4 * 8 + 8 };
+
+int pf_model_bits(const void *bytes, size_t n)
+{
+    int64_t bits;
+    if (n < FILE_LEAST || memcmp(bytes, magic, sizeof magic)) return 0;
+    memcpy(&bits, (const char *)bytes + 24, sizeof bits);
+    return bits == 32 || bits == 64 ? (int)bits : 0;
+}
+
+int pf_model_kind(const void *bytes, size_t n)
+{
+    int64_t kind;
+    if (!pf_model_bits(bytes, n)) return 0;
+    memcpy(&kind, (const char *)bytes + 16, sizeof kind);
+    return kind == PF_KIND_LAYERS || kind == PF_KIND_SYMFLOW ? (int)kind : 0;
+}
+
+pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int kind, int bits)
+{
+    *r = (pf_reader){.bytes = bytes, .n = n, .at = sizeof magic};
+    if (n < sizeof magic || memcmp(bytes, magic, sizeof magic))
+        return pf_fail(PF_BAD_FILE, "this is not a pyflow model: it begins with other bytes");
+    if (n < FILE_LEAST) return pf_fail(PF_BAD_FILE, "the file is cut short: %zu bytes", n);
+    int64_t version;
+    pf_get(r, &version, sizeof version);
+    if (version > PF_FILE_VERSION)
+        return pf_fail(PF_BAD_FILE, "the file was written by a newer pyflow: its format is %lld, this one reads up to %d",
+                       (long long)version, PF_FILE_VERSION);
+    uint64_t crc;
+    memcpy(&crc, r->bytes + n - sizeof crc, sizeof crc);
+    r->n = n - sizeof crc;
+    if (crc != pf_crc64(bytes, r->n)) return pf_fail(PF_BAD_FILE, "the file is cut short or altered: its check sum is wrong");
+    pf_get_int(r, kind, kind);
+    pf_get_int(r, bits, bits);
+    int64_t header = pf_get_int(r, 0, (int64_t)(r->n - r->at));
+    if (!r->status) r->at += (size_t)header;
+    return r->status;
+}
+
+pf_status pf_file_close(pf_reader *r)
+{
+    if (!r->status && r->at != r->n) corrupt(r);
+    return r->status;
 }

@@ -10,6 +10,14 @@
 #include "internal.h"
 #include "rqs.h"
 
+enum {
+    TILE_MOST = 256, /* the largest ld */
+    TILE_STEP = 16,  /* ld is a multiple of this */
+};
+
+/* Columns that a matrix product covers: with whole steps it takes the same path wherever a row stands in its tile. */
+static inline ptrdiff_t tile_whole(ptrdiff_t n) { return (n + TILE_STEP - 1) / TILE_STEP * TILE_STEP; }
+
 #define LAYER_DECLARE(X, real)                                                                                         \
     typedef struct X(layer) X(layer);                                                                                  \
                                                                                                                        \

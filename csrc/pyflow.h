@@ -111,6 +111,9 @@ PF_API void pf_gis_defaults(pf_gis_options *options);
                                                                                                                        \
     PF_API void X(model_free)(X(model) * model);                                                                       \
     PF_API pf_status X(model_copy)(X(model) * *copy, const X(model) * model, ptrdiff_t n_layers); /* first n_layers */ \
+    /* A text that travels with the model, in its file too: JSON, or "". */                                            \
+    PF_API pf_status X(model_set_note)(X(model) * model, const char *json);                                            \
+    PF_API const char *X(model_note)(const X(model) * model);                                                          \
     PF_API ptrdiff_t X(model_dim)(const X(model) * model);                                                             \
     PF_API ptrdiff_t X(model_layers)(const X(model) * model);                                                          \
     PF_API int X(model_classes)(const X(model) * model); /* 0: without labels */                                       \
@@ -124,6 +127,7 @@ PF_API void pf_gis_defaults(pf_gis_options *options);
                                       const int32_t *label, ptrdiff_t n);                                              \
     PF_API pf_status X(model_inverse)(const X(model) * model, real *x, double *logj, const real *z,                    \
                                       const int32_t *label, ptrdiff_t n);                                              \
+    /* a point outside the model's bounds has log p = -INFINITY; forward and score refuse it */                        \
     PF_API pf_status X(model_logp)(const X(model) * model, double *logp, const real *x, const int32_t *label,          \
                                    ptrdiff_t n);                                                                       \
     /* score[n][d] = d log p / dx; logp may be NULL */                                                                 \
@@ -151,6 +155,9 @@ PF_API void pf_free(void *bytes);
 
 /* 32 or 64: the precision of the model in these bytes; 0 if they are not a model's. */
 PF_API int pf_model_bits(const void *bytes, size_t n);
+
+/* 1: layers (pf32_model, pf64_model), 2: symmetric flow; 0: neither. */
+PF_API int pf_model_kind(const void *bytes, size_t n);
 
 #ifdef __cplusplus
 }
