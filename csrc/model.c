@@ -6,6 +6,8 @@
 
 #include "model.h"
 
+typedef enum { FORWARD, INVERSE, LOGP, SCORE, SAMPLE } task;
+
 #define TWICE "model.c"
 #include "twice.h"
 #else
@@ -152,11 +154,9 @@ void X(tile_logp)(double *logp, const X(tile) * t, ptrdiff_t d)
 
 /* ---- evaluation: one job, many tiles -------------------------------------------------------------------------------------- */
 
-typedef enum { FORWARD, INVERSE, LOGP, SCORE, SAMPLE } X(task);
-
 typedef struct {
     const X(model) * model;
-    X(task) task;
+    task task;
     const real *in;       /* [n][d] */
     real *out;            /* [n][d] or NULL */
     double *log;          /* [n] or NULL: logj or logp */
