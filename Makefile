@@ -33,9 +33,16 @@ C_FILES  := $(wildcard csrc/*.[ch] csrc/python/*.[ch] tests/c/*.[ch] examples/*.
 
 PYTEST = $(PY) -m pytest -q $(PYTEST_ARGS)
 
+# `make V=1` shows the commands.
+Q   := $(if $(V),,@)
+say = @$(if $(V),:,printf '  %-8s%s\n' '$(1)' '$(2)')
+
 # As many compilations at once as there are processors, unless a number was given.
 ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+ifneq ($(filter clean distclean,$(MAKECMDGOALS)),)
+.NOTPARALLEL: # make clean test
 endif
 
 .DELETE_ON_ERROR:
@@ -43,7 +50,7 @@ endif
 .PHONY: demo test test-c test-python setup ext lib install wheel sdist sanitize lint format clean distclean help FORCE
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 demo: WERROR := # a newer compiler's new warning must not spoil somebody's first minute
 demo: build/ext.ok $(VENV)/demo.ok ## set up, then fit a real table, print its likelihood, draw pictures
@@ -62,26 +69,32 @@ setup: ## install what is missing and make .venv
 
 # ---- What it needs
 
-build/deps-c.ok: tools/install-deps.sh
+# The C library alone asks for no Python; everything else asks for all at once.
+C_ONLY := $(and $(MAKECMDGOALS),$(if $(filter-out lib install sanitize test-c clean,$(MAKECMDGOALS)),,yes))
+
+build/deps-c.ok: tools/install-deps.sh $(if $(C_ONLY),,| build/deps-python.ok)
 	@mkdir -p build
-	CC='$(CC)' tools/install-deps.sh c
+	@CC='$(CC)' tools/install-deps.sh c
 	@touch $@
 
-build/deps-python.ok: tools/install-deps.sh | build/deps-c.ok
-	PYTHON='$(PYTHON)' CC='$(CC)' tools/install-deps.sh c python
+build/deps-python.ok: tools/install-deps.sh
+	@mkdir -p build
+	@PYTHON='$(PYTHON)' CC='$(CC)' tools/install-deps.sh c python
 	@touch $@
 
 # The package is installed as a path to this folder; the extension module is put beside its sources.
 $(VENV)/base.ok: pyproject.toml | build/deps-python.ok
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check 'setuptools>=77' 'numpy>=2.0'
+	$(call say,venv,$(VENV))
+	$(Q)$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(Q)$(PY) -m pip install -q --disable-pip-version-check 'setuptools>=77' 'numpy>=2.0'
 	@touch $@
 
 $(VENV)/demo.ok: extras := plot,progress
 $(VENV)/test.ok: extras := test,dev
 $(VENV)/test.ok: | $(VENV)/demo.ok
 $(VENV)/demo.ok $(VENV)/test.ok: $(VENV)/base.ok
-	PYFLOW_SKIP_EXT=1 $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[$(extras)]'
+	$(call say,pip,$(extras))
+	$(Q)PYFLOW_SKIP_EXT=1 $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[$(extras)]'
 	@touch $@
 
 # ---- The C library
@@ -97,24 +110,29 @@ build/sources: FORCE
 
 build/obj/%.o: csrc/%.c csrc/cflags build/flags | build/deps-c.ok
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CFLAGS) -DNDEBUG $(WERROR) -fPIC -MMD -MP $(PKG_CFLAGS) -c -o $@ $<
+	$(call say,cc,$@)
+	$(Q)$(CC) $(BASE_CFLAGS) -DNDEBUG $(WERROR) -fPIC -MMD -MP $(PKG_CFLAGS) -c -o $@ $<
 
 build/san/obj/%.o: csrc/%.c csrc/cflags build/flags | build/deps-c.ok
 	@mkdir -p $(@D)
-	$(CC) $(SAN_CFLAGS) -MMD -MP $(PKG_CFLAGS) -c -o $@ $<
+	$(call say,cc,$@)
+	$(Q)$(CC) $(SAN_CFLAGS) -MMD -MP $(PKG_CFLAGS) -c -o $@ $<
 
 build/libpyflow.a: $(OBJECTS) build/sources
 	@rm -f $@
-	$(AR) rcs $@ $(OBJECTS)
+	$(call say,ar,$@)
+	$(Q)$(AR) rcs $@ $(OBJECTS)
 
 build/san/libpyflow.a: $(SAN_OBJECTS) build/sources
 	@rm -f $@
-	$(AR) rcs $@ $(SAN_OBJECTS)
+	$(call say,ar,$@)
+	$(Q)$(AR) rcs $@ $(SAN_OBJECTS)
 
 build/libpyflow.so: $(OBJECTS) build/sources
-	$(CC) -shared $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,--no-undefined -o build/libpyflow.so.$(VERSION) $(OBJECTS) $(PKG_LIBS) -fopenmp
-	ln -sf libpyflow.so.$(VERSION) build/$(SONAME)
-	ln -sf $(SONAME) $@
+	$(call say,ld,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,--no-undefined -o build/libpyflow.so.$(VERSION) $(OBJECTS) $(PKG_LIBS) -fopenmp
+	$(Q)ln -sf libpyflow.so.$(VERSION) build/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
 
 pc = sed 's|@PREFIX@|$(1)|; s|@VERSION@|$(VERSION)|; s|@LIBS@|$(PKG_LIBS)|' csrc/pyflow.pc.in
 
@@ -126,13 +144,14 @@ lib: build/libpyflow.a build/libpyflow.so build/pyflow.pc ## build/libpyflow.so,
 
 # $(1) is where files go, $(2) the prefix they will be used under.
 define install-into
-	install -d $(1)/include $(1)/lib/pkgconfig
-	install -m 644 csrc/pyflow.h $(1)/include/
-	install -m 644 build/libpyflow.a $(1)/lib/
-	install -m 755 build/libpyflow.so.$(VERSION) $(1)/lib/
-	ln -sf libpyflow.so.$(VERSION) $(1)/lib/$(SONAME)
-	ln -sf $(SONAME) $(1)/lib/libpyflow.so
-	$(call pc,$(2)) > $(1)/lib/pkgconfig/pyflow.pc
+	$(call say,install,$(1))
+	$(Q)install -d $(1)/include $(1)/lib/pkgconfig
+	$(Q)install -m 644 csrc/pyflow.h $(1)/include/
+	$(Q)install -m 644 build/libpyflow.a $(1)/lib/
+	$(Q)install -m 755 build/libpyflow.so.$(VERSION) $(1)/lib/
+	$(Q)ln -sf libpyflow.so.$(VERSION) $(1)/lib/$(SONAME)
+	$(Q)ln -sf $(SONAME) $(1)/lib/libpyflow.so
+	$(Q)$(call pc,$(2)) > $(1)/lib/pkgconfig/pyflow.pc
 endef
 
 install: build/libpyflow.a build/libpyflow.so ## install the C library under PREFIX (and DESTDIR)
@@ -141,7 +160,8 @@ install: build/libpyflow.a build/libpyflow.so ## install the C library under PRE
 # ---- The extension module, beside the Python files it belongs to
 
 build/ext.ok: build/libpyflow.a $(wildcard csrc/python/*.c) $(HEADERS) csrc/cflags build/flags setup.py pyproject.toml $(VENV)/base.ok $(if $(wildcard pyflow/_core*.so),,FORCE)
-	PYFLOW_ARCHIVE=build/libpyflow.a PYFLOW_WERROR=$(if $(WERROR),1,0) $(PY) setup.py -q build_ext --inplace --force
+	$(call say,ext,pyflow._core)
+	$(Q)PYFLOW_ARCHIVE=build/libpyflow.a PYFLOW_WERROR=$(if $(WERROR),1,0) $(PY) setup.py -q build_ext --inplace --force
 	@touch $@
 
 ext: build/ext.ok ## the extension module, in place
@@ -150,11 +170,13 @@ ext: build/ext.ok ## the extension module, in place
 
 build/tests/%: tests/c/%.c build/libpyflow.a build/flags
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CFLAGS) $(WERROR) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/libpyflow.a $(PKG_LIBS)
+	$(call say,cc,$@)
+	$(Q)$(CC) $(BASE_CFLAGS) $(WERROR) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/libpyflow.a $(PKG_LIBS)
 
 build/san/tests/%: tests/c/%.c build/san/libpyflow.a build/flags
 	@mkdir -p $(@D)
-	$(CC) $(SAN_CFLAGS) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/san/libpyflow.a $(PKG_LIBS)
+	$(call say,cc,$@)
+	$(Q)$(CC) $(SAN_CFLAGS) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/san/libpyflow.a $(PKG_LIBS)
 
 test-c: $(C_TESTS:%=build/tests/%) ## the C tests
 	@tools/run-c-tests.sh C $^
@@ -166,7 +188,8 @@ build/stage.ok: build/libpyflow.a build/libpyflow.so csrc/pyflow.h csrc/pyflow.p
 
 build/examples/%: examples/%.c build/stage.ok
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -O2 -Wall -Wextra $(WERROR) -o $@ $< \
+	$(call say,cc,$@)
+	$(Q)$(CC) -std=c11 -O2 -Wall -Wextra $(WERROR) -o $@ $< \
 	    $$(PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config --cflags --libs pyflow) -lm -Wl,-rpath,$(STAGE)/lib
 
 test-python: build/ext.ok $(VENV)/test.ok ## the Python tests (PYTEST_ARGS='-k name')
