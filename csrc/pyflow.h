@@ -86,6 +86,7 @@ typedef struct {
     void *progress_user;
     const char *checkpoint;       /* file to write the unfinished model to, at most every checkpoint_seconds; or NULL */
     double checkpoint_seconds;
+    const char *note;             /* the model's note from the start, so that checkpoints carry it; or NULL */
 } pf_gis_options;
 
 PF_API void pf_gis_defaults(pf_gis_options *options);
