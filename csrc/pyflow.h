@@ -119,6 +119,7 @@ PF_API void pf_gis_defaults(pf_gis_options *options);
     PF_API ptrdiff_t X(model_layers)(const X(model) * model);                                                          \
     PF_API int X(model_classes)(const X(model) * model); /* 0: without labels */                                       \
     PF_API const char *X(model_layer_name)(const X(model) * model, ptrdiff_t i);                                       \
+    PF_API ptrdiff_t X(model_layer_slices)(const X(model) * model, ptrdiff_t i); /* K of a sliced layer, else 0 */     \
     /* per layer: mean log p of training and validation data, sliced distance (NaN where there is none) */             \
     PF_API const double *X(model_history)(const X(model) * model, ptrdiff_t i); /* [3] */                              \
                                                                                                                        \

@@ -4,6 +4,7 @@
 #ifndef real
 #include "blas.h"
 #include "layer.h"
+#include "model.h"
 
 #define TWICE "sliced.c"
 #include "twice.h"
@@ -234,6 +235,12 @@ static pf_status X(sliced_read)(X(layer) * *l, pf_reader *r, ptrdiff_t d, ptrdif
     }
     pf_status status = X(sliced_make)(l, slices, knots, d, k, m, own_classes);
     return status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
+}
+
+ptrdiff_t X(model_layer_slices)(const X(model) * model, ptrdiff_t i)
+{
+    const X(layer) *l = model->layers[i];
+    return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->k : 0;
 }
 
 const X(layer_ops) X(sliced_ops) = {
