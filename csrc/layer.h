@@ -18,6 +18,15 @@ enum {
 /* Columns that a matrix product covers: with whole steps it takes the same path wherever a row stands in its tile. */
 static inline ptrdiff_t tile_whole(ptrdiff_t n) { return (n + TILE_STEP - 1) / TILE_STEP * TILE_STEP; }
 
+typedef enum { PF_LINEAR, PF_ASINH, PF_LOGIT, PF_ABOVE, PF_BELOW } pf_column_kind;
+
+typedef struct {
+    pf_column_kind kind;
+    double a, b; /* b > 0; for PF_LOGIT the two bounds, else offset or bound, and scale */
+} pf_column;
+
+void pf_column_range(double range[2], pf_column c); /* where it is defined, +-INFINITY where open */
+
 #define LAYER_DECLARE(X, real)                                                                                         \
     typedef struct X(layer) X(layer);                                                                                  \
                                                                                                                        \
@@ -63,11 +72,10 @@ static inline ptrdiff_t tile_whole(ptrdiff_t n) { return (n + TILE_STEP - 1) / T
     /* Affine layer: x <- W (x - mean). inverse[d][d] = W^-1. theta = W, then mean. */                                 \
     pf_status X(affine_new)(X(layer) * *l, const double *w, const double *inverse, const double *mean,                 \
                             double log_det, ptrdiff_t d);                                                              \
-    /* Boundary layer: per column logit((x - lo) / (hi - lo)), softplus^-1 of the distance to the one bound there is,  \
-     * or nothing. bounds[d][2], +-INFINITY where open. No parameters. */                                              \
-    pf_status X(bounds_new)(X(layer) * *l, const double *bounds, ptrdiff_t d);                                         \
-    extern const X(layer_ops) X(sliced_ops), X(affine_ops), X(bounds_ops);                                             \
-    /* the bounds of a boundary layer, or NULL */                                                                      \
+    /* Column layer: every column by its own fixed map, see columns.c. No parameters. */                               \
+    pf_status X(columns_new)(X(layer) * *l, const pf_column *column, ptrdiff_t d);                                     \
+    extern const X(layer_ops) X(sliced_ops), X(affine_ops), X(columns_ops);                                             \
+    /* where a column layer is defined, [d][2], or NULL for any other layer */                                                                      \
     const double *X(layer_bounds)(const X(layer) * l);                                                                 \
                                                                                                                        \
     /* rows in a tile: a function of d alone, so that results do not depend on threads or memory */                    \

@@ -14,7 +14,7 @@ typedef enum { FORWARD, INVERSE, LOGP, SCORE, SAMPLE } task;
 
 /* ---- layers and stacks --------------------------------------------------------------------------------------------- */
 
-const X(layer_ops) *const X(layer_kinds)[] = {&X(bounds_ops), &X(affine_ops), &X(sliced_ops), NULL};
+const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(affine_ops), &X(sliced_ops), NULL};
 
 X(layer) * X(layer_share)(X(layer) * l)
 {
