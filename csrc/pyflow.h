@@ -161,6 +161,120 @@ PF_API int pf_model_bits(const void *bytes, size_t n);
 /* 1: layers (pf32_model, pf64_model), 2: symmetric flow; 0: neither. */
 PF_API int pf_model_kind(const void *bytes, size_t n);
 
+/* ---- symmetric flows: the field-level likelihood p(x|y) (Dai & Seljak 2022, arXiv 2202.05282)
+ * --------------------------
+ *
+ * x[n][n0][n1] or x[n][n0][n1][n2] are periodic real fields of one mesh; y[n][n_y] what they are conditioned on, or
+ * NULL. */
+
+typedef struct {
+    ptrdiff_t epoch, best; /* epochs so far, counted over all stages; the best one so far */
+    double logp_train;     /* mean log p(x|y) per pixel over the training fields, nats, as they went by */
+    double logp_validate;  /* the same over validation fields, NaN without */
+    double objective;      /* what is maximised: logp_validate, or the validation log p(y|x) when fine-tuning */
+    double seconds;
+} pf_symflow_progress;
+
+typedef struct {
+    ptrdiff_t n_layers;
+    ptrdiff_t psi_knots;    /* knots of Psi in a layer, 2 to 63 */
+    ptrdiff_t filter_knots; /* knots of log T(|k|) in a layer */
+    ptrdiff_t hidden[7];    /* units in the hidden layers of the network; 0 ends the list */
+    ptrdiff_t start_fields; /* fields that the start in closed form looks at */
+    ptrdiff_t epochs;       /* passes through the training fields; 0: the start alone */
+    ptrdiff_t batch;        /* fields in a mini-batch */
+    ptrdiff_t patience;     /* stop after this many epochs without improvement on validation fields; 0: never */
+    double learning_rate;   /* Adam's, at the start: falls to zero along half a cosine */
+    double warmup;          /* fraction of all steps in which it rises */
+    double weight_decay;    /* of the network's weights */
+    double clip;            /* longest gradient, in units of its running mean length; 0: any */
+    double noise[2];     /* standard deviation of white noise added to the training fields, afresh every epoch: uniform
+                          * in this range */
+    int noise_condition; /* the noise's standard deviation is one more conditioning variable, the last */
+    double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
+    ptrdiff_t posterior_epochs;
+    ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step */
+    uint64_t seed;
+    int (*progress)(void *user, const pf_symflow_progress *p); /* after every epoch; non-zero interrupts */
+    void *progress_user;
+    const char *note;
+} pf_symflow_options;
+
+PF_API void pf_symflow_defaults(pf_symflow_options *options);
+
+/* FFTW plans are estimated, the same ones every time, so that the same seed gives the same bits. Measured ones (wisdom
+ * helps) may be faster: for meshes used from now on. */
+PF_API void pf_fft_measure(int on);
+PF_API pf_status pf_fft_wisdom_save(const char *single_path, const char *double_path);
+PF_API pf_status pf_fft_wisdom_load(const char *single_path, const char *double_path);
+
+#define PF_DECLARE(X, real)                                                                                            \
+    typedef struct X(symflow) X(symflow); /* immutable once fitted; safe to use from many threads */                   \
+                                                                                                                       \
+    typedef struct {                                                                                                   \
+        const real *x;   /* [n][mesh] */                                                                               \
+        const double *y; /* [n][n_y] or NULL */                                                                        \
+        ptrdiff_t n;                                                                                                   \
+    } X(fields);                                                                                                       \
+                                                                                                                       \
+    /* Fits a flow. box[ndim] in the caller's units; validate may be NULL. On PF_INTERRUPTED, and when training met a  \
+     * NaN, *flow holds the best that had been reached. */                                                             \
+    PF_API pf_status X(symflow_fit)(X(symflow) * * flow, const X(fields) *train, const X(fields) *validate, int ndim,  \
+                                    const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y,                           \
+                                    const pf_symflow_options *options);                                                \
+    PF_API void X(symflow_free)(X(symflow) *flow);                                                                     \
+    PF_API pf_status X(symflow_copy)(X(symflow) * * copy, const X(symflow) *flow);                                     \
+    PF_API int X(symflow_ndim)(const X(symflow) *flow);                                                                \
+    PF_API const ptrdiff_t *X(symflow_mesh)(const X(symflow) *flow); /* [ndim] */                                      \
+    PF_API const double *X(symflow_box)(const X(symflow) *flow);     /* [ndim] */                                      \
+    PF_API ptrdiff_t X(symflow_conditions)(const X(symflow) *flow);  /* n_y */                                         \
+    PF_API const double *X(symflow_range)(const X(symflow) *flow);   /* [2][n_y]: least and most in training */        \
+    PF_API ptrdiff_t X(symflow_layers)(const X(symflow) *flow);                                                        \
+    PF_API ptrdiff_t X(symflow_parameters)(const X(symflow) *flow); /* how many are trained */                         \
+    PF_API const double *X(symflow_history)(const X(symflow) *flow,                                                    \
+                                            ptrdiff_t *epochs); /* [epochs][2] log p per pixel */                      \
+    PF_API pf_status X(symflow_set_note)(X(symflow) *flow, const char *json);                                          \
+    PF_API const char *X(symflow_note)(const X(symflow) *flow);                                                        \
+                                                                                                                       \
+    /* z and logj[n] = log|det dz/dx|; inverse: x and log|det dx/dz|. logj may be NULL, outputs may be the inputs. */  \
+    PF_API pf_status X(symflow_forward)(const X(symflow) *flow, real *z, double *logj, const real *x, const double *y, \
+                                        ptrdiff_t n);                                                                  \
+    PF_API pf_status X(symflow_inverse)(const X(symflow) *flow, real *x, double *logj, const real *z, const double *y, \
+                                        ptrdiff_t n);                                                                  \
+    PF_API pf_status X(symflow_logp)(const X(symflow) *flow, double *logp, const real *x, const double *y,             \
+                                     ptrdiff_t n);                                                                     \
+    /* logp[n][m]: every one of n fields at every one of m conditions */                                               \
+    PF_API pf_status X(symflow_logp_at)(const X(symflow) *flow, double *logp, const real *x, const double *y,          \
+                                        ptrdiff_t n, ptrdiff_t m);                                                     \
+    /* score[n][mesh] = d log p / dx; score[n][n_y] = d log p / dy; logp may be NULL */                                \
+    PF_API pf_status X(symflow_score)(const X(symflow) *flow, real *score, double *logp, const real *x,                \
+                                      const double *y, ptrdiff_t n);                                                   \
+    PF_API pf_status X(symflow_score_parameters)(const X(symflow) *flow, double *score, double *logp, const real *x,   \
+                                                 const double *y, ptrdiff_t n);                                        \
+    /* Row i of the sample depends on (seed, first + i) and y alone. logp may be NULL. */                              \
+    PF_API pf_status X(symflow_sample)(const X(symflow) *flow, real *x, double *logp, const double *y, uint64_t seed,  \
+                                       ptrdiff_t first, ptrdiff_t n);                                                  \
+                                                                                                                       \
+    /* Fits the temperature b for which p(y|x) ~ p(x|y)^b prior(y) is best on validation fields: the largest mean      \
+     * log p(y_i|x_i), the prior being that of the m conditions prior[m][n_y]. It is kept with the flow, for whoever   \
+     * computes posteriors; log p(x|y) itself stays. gain (may be NULL): nats of log p(y|x) won over b = 1. */         \
+    PF_API pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *validate,                   \
+                                          const double *prior, ptrdiff_t m);                                           \
+    PF_API double X(symflow_temperature)(const X(symflow) *flow); /* b, 1 at first */                                  \
+                                                                                                                       \
+    PF_API pf_status X(symflow_write)(const X(symflow) *flow, void **bytes, size_t *n);                                \
+    PF_API pf_status X(symflow_read)(X(symflow) * * flow, const void *bytes, size_t n);                                \
+    PF_API pf_status X(symflow_save)(const X(symflow) *flow, const char *path);                                        \
+    PF_API pf_status X(symflow_load)(X(symflow) * * flow, const char *path);
+
+#define PF_32(name) pf32_##name
+#define PF_64(name) pf64_##name
+PF_DECLARE(PF_32, float)
+PF_DECLARE(PF_64, double)
+#undef PF_DECLARE
+#undef PF_32
+#undef PF_64
+
 #ifdef __cplusplus
 }
 #endif

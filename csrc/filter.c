@@ -1,0 +1,168 @@
+/* Fourier filter: see filter.h. */
+#ifndef real
+#include "filter.h"
+
+/* |k|^2 of every mode of the folded half spectrum (m frequencies 0 .. m - 1 along each axis), as shells. */
+typedef struct {
+    double k2;
+    int32_t mode;
+} mode_k2;
+
+static int by_k2(const void *a, const void *b)
+{
+    const mode_k2 *x = a, *y = b;
+    return x->k2 < y->k2 ? -1 : x->k2 > y->k2 ? 1 : (x->mode > y->mode) - (x->mode < y->mode);
+}
+
+static ptrdiff_t find_shells(int32_t *shell, double *k, mode_k2 *list, const ptrdiff_t m[3], const double box[3])
+{
+    ptrdiff_t n = 0;
+    for (ptrdiff_t i = 0; i < m[0]; i++)
+        for (ptrdiff_t j = 0; j < m[1]; j++)
+            for (ptrdiff_t l = 0; l < m[2]; l++, n++) {
+                double a = 2 * M_PI * (double)i / box[0], b = 2 * M_PI * (double)j / box[1],
+                       c = 2 * M_PI * (double)l / box[2];
+                list[n] = (mode_k2){a * a + b * b + c * c, (int32_t)n};
+            }
+    qsort(list, (size_t)n, sizeof *list, by_k2);
+    ptrdiff_t shells = 0;
+    double last = -1;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (list[i].k2 > last * (1 + 1e-10) || i == 0) { /* equal |k| differ by rounding */
+            last = list[i].k2;
+            k[shells++] = sqrt(last);
+        }
+        shell[list[i].mode] = (int32_t)(shells - 1);
+    }
+    return shells;
+}
+
+/* How many of the frequencies 0 .. n - 1 are folded onto frequency i <= n / 2. */
+static double folded(ptrdiff_t i, ptrdiff_t n) { return i == 0 || 2 * i == n ? 1 : 2; }
+
+#define TWICE "filter.c"
+#include "twice.h"
+#else
+
+pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const double *box)
+{
+    *filter = NULL;
+    for (int i = 0; i < ndim; i++)
+        if (!(box[i] > 0) || !isfinite(box[i]))
+            return pf_fail(PF_BAD_ARGUMENT, "box_size of axis %d is %g: it must be positive", i, box[i]);
+    const X(fft) *fft = X(fft_plan)(ndim, n);
+    if (!fft) return PF_BAD_ARGUMENT;
+    X(filter) *f = PF_CALLOC(X(filter), 1);
+    if (!f) return PF_NO_MEMORY;
+    /* 2-D is 3-D with one frequency along the middle axis */
+    ptrdiff_t m[3] = {n[0] / 2 + 1, ndim == 3 ? n[1] / 2 + 1 : 1, fft->half}, folded_modes = m[0] * m[1] * m[2];
+    double sides[3] = {box[0], ndim == 3 ? box[1] : 1, box[ndim - 1]};
+    f->fft = fft;
+    for (int i = 0; i < ndim; i++) f->box[i] = box[i];
+    f->work = fft->spectrum + (2 * fft->ld + 15) / 16 * 16 + fft->work; /* each part aligned */
+    f->shell = PF_ALLOC(int32_t, folded_modes);
+    f->k = PF_ALLOC(double, folded_modes);
+    f->weight = PF_ALLOC(double, fft->half);
+    mode_k2 *list = PF_ALLOC(mode_k2, folded_modes);
+    if (f->shell && f->k && f->weight && list) {
+        f->shells = find_shells(f->shell, f->k, list, m, sides);
+        f->modes = PF_CALLOC(double, f->shells);
+    }
+    free(list);
+    if (!f->modes) {
+        X(filter_free)(f);
+        return PF_NO_MEMORY;
+    }
+    for (ptrdiff_t l = 0; l < fft->half; l++) f->weight[l] = folded(l, n[ndim - 1]);
+    ptrdiff_t at = 0;
+    for (ptrdiff_t i = 0; i < m[0]; i++)
+        for (ptrdiff_t j = 0; j < m[1]; j++)
+            for (ptrdiff_t l = 0; l < m[2]; l++)
+                f->modes[f->shell[at++]] += folded(i, n[0]) * (ndim == 3 ? folded(j, n[1]) : 1) * f->weight[l];
+    *filter = f;
+    return PF_OK;
+}
+
+void X(filter_free)(X(filter) *f)
+{
+    if (!f) return;
+    free(f->k);
+    free(f->modes);
+    free(f->weight);
+    free(f->shell);
+    free(f);
+}
+
+/* The rows of the half spectrum that share the shells of folded row (i, j): at most 4. Returns how many. */
+static int X(rows)(ptrdiff_t rows[4], const X(fft) *fft, ptrdiff_t i, ptrdiff_t j)
+{
+    ptrdiff_t n0 = fft->n[0], n1 = fft->ndim == 3 ? fft->n[1] : 1;
+    ptrdiff_t at0[2] = {i, n0 - i}, at1[2] = {j, n1 - j};
+    int count = 0, two0 = i && 2 * i != n0, two1 = j && 2 * j != n1;
+    for (int a = 0; a <= two0; a++)
+        for (int b = 0; b <= two1; b++) rows[count++] = at0[a] * n1 + at1[b];
+    return count;
+}
+
+/* y[k] = t[k] x[k] for complex numbers, t given twice for each */
+PF_KERNEL void X(scale_row_body)(real *y, const real *x, const real *restrict t, ptrdiff_t n)
+{
+#pragma GCC ivdep /* y may be x */
+    for (ptrdiff_t k = 0; k < n; k++) y[k] = t[k] * x[k];
+}
+PF_DISPATCH(X(scale_row), (real * y, const real *x, const real *t, ptrdiff_t n), (y, x, t, n))
+
+/* sum[k] += Re(x*_k y_k) */
+PF_KERNEL void X(product_row_body)(real *restrict sum, const real *restrict x, const real *restrict y, ptrdiff_t n)
+{
+    for (ptrdiff_t k = 0; k < n; k++) sum[k] += x[2 * k] * y[2 * k] + x[2 * k + 1] * y[2 * k + 1];
+}
+PF_DISPATCH(X(product_row), (real * sum, const real *x, const real *y, ptrdiff_t n), (sum, x, y, n))
+
+/* out[k] = t in[k] (NULL: not), shells[s] += scale sum Re(x*_k in_k) over all modes of a shell (NULL: not) */
+static void X(modes)(const X(filter) *f, real *out, double *shells, const real *in, const real *x, const real *t,
+                     double scale, real *row)
+{
+    const X(fft) *fft = f->fft;
+    ptrdiff_t half = fft->half, ld = 2 * fft->ld, m1 = fft->ndim == 3 ? fft->n[1] / 2 + 1 : 1, rows[4];
+    const int32_t *shell = f->shell;
+    for (ptrdiff_t i = 0; i <= fft->n[0] / 2; i++)
+        for (ptrdiff_t j = 0; j < m1; j++, shell += half) {
+            int count = X(rows)(rows, fft, i, j);
+            if (shells) {
+                for (ptrdiff_t k = 0; k < half; k++) row[k] = 0;
+                for (int r = 0; r < count; r++) X(product_row)(row, x + rows[r] * ld, in + rows[r] * ld, half);
+                for (ptrdiff_t k = 0; k < half; k++) shells[shell[k]] += scale * f->weight[k] * (double)row[k];
+            }
+            if (out) {
+                for (ptrdiff_t k = 0; k < half; k++) row[2 * k] = row[2 * k + 1] = t[shell[k]];
+                for (ptrdiff_t k = 2 * half; k < ld; k++) row[k] = 0;
+                for (int r = 0; r < count; r++) X(scale_row)(out + rows[r] * ld, in + rows[r] * ld, row, ld);
+            }
+        }
+}
+
+void X(filter_apply)(const X(filter) *f, real *y, real *spectrum, const real *x, const real *t, real *work)
+{
+    real *filtered = work, *row = filtered + f->fft->spectrum, *fft_work = work + f->work - f->fft->work;
+    X(fft_forward)(f->fft, spectrum, x, fft_work);
+    X(modes)(f, filtered, NULL, spectrum, NULL, t, 0, row);
+    X(fft_inverse)(f->fft, y, filtered, fft_work);
+}
+
+/* y_r = 1/N sum_k T_k X_k exp(i k r): dL/dT_k = 1/N Re(X*_k G_k), G the transform of dL/dy */
+void X(filter_vjp)(const X(filter) *f, real *g, double *gt, const real *spectrum, const real *t, int want_x, real *work)
+{
+    real *gspectrum = work, *row = gspectrum + f->fft->spectrum, *fft_work = work + f->work - f->fft->work;
+    X(fft_forward)(f->fft, gspectrum, g, fft_work);
+    X(modes)(f, want_x ? gspectrum : NULL, gt, gspectrum, spectrum, t, 1 / (double)f->fft->pixels, row);
+    if (want_x) X(fft_inverse)(f->fft, g, gspectrum, fft_work);
+}
+
+void X(filter_power)(const X(filter) *f, double *power, const real *x, real *work)
+{
+    real *spectrum = work, *row = spectrum + f->fft->spectrum, *fft_work = work + f->work - f->fft->work;
+    X(fft_forward)(f->fft, spectrum, x, fft_work);
+    X(modes)(f, NULL, power, spectrum, spectrum, NULL, 1, row);
+}
+#endif

@@ -1,0 +1,33 @@
+/* The conditioning network: a multilayer perceptron, out = W_L a_(L-1) + b_L, a_l = silu(W_l a_(l-1) + b_l), a_0 = in. */
+#ifndef PF_MLP_H
+#define PF_MLP_H
+#include "internal.h"
+
+enum { MLP_LAYERS = 8 /* most, the output layer among them */ };
+
+#define MLP_DECLARE(X, real)                                                                                           \
+    typedef struct {                                                                                                   \
+        int layers;                                                                                                    \
+        ptrdiff_t size[MLP_LAYERS + 1]; /* inputs, hidden units of each layer, outputs */                              \
+        ptrdiff_t n_w;                                                                                                 \
+        real *w; /* [n_w]: W_l[out][in], b_l[out], layer after layer */                                                \
+    } X(mlp);                                                                                                          \
+                                                                                                                       \
+    /* Hidden weights normal with variance 2 / inputs, from the seed; the last layer is zero, so out = 0. */           \
+    pf_status X(mlp_new)(X(mlp) * * mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out,       \
+                         uint64_t seed);                                                                               \
+    void X(mlp_free)(X(mlp) *mlp);                                                                                     \
+    /* reals that a pass of `rows` rows keeps: h_1, a_1, h_2, ... */                                                   \
+    ptrdiff_t X(mlp_memory)(const X(mlp) *mlp, ptrdiff_t rows);                                                        \
+    pf_status X(mlp_forward)(const X(mlp) *mlp, real *out, real *memory, const real *in, ptrdiff_t rows);              \
+    /* gw[n_w] = dL/dw and gin[rows][n_in] = dL/din, either may be NULL; gout = dL/dout; memory as forward left it,    \
+     * and destroyed. */                                                                                               \
+    pf_status X(mlp_vjp)(const X(mlp) *mlp, real *gw, real *gin, const real *gout, real *memory, const real *in,       \
+                         ptrdiff_t rows);
+#define PF_32(name) pf32_##name
+#define PF_64(name) pf64_##name
+MLP_DECLARE(PF_32, float)
+MLP_DECLARE(PF_64, double)
+#undef PF_32
+#undef PF_64
+#endif

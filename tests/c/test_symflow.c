@@ -1,0 +1,311 @@
+/* Symmetric flows: laws that hold for any parameters. Transforms against the definition of a Fourier transform, log|det|
+ * against a numerical Jacobian, gradients against finite differences, symmetry under shifts, flips and turns. */
+#include <stdio.h>
+
+#include "symflow.h"
+
+static int failures;
+
+#define CHECK(condition, ...)                                                                                          \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            printf("%s:%d: %s failed: ", __FILE__, __LINE__, #condition);                                              \
+            printf(__VA_ARGS__);                                                                                       \
+            printf("\n");                                                                                              \
+            failures++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+static double normal(uint64_t i)
+{
+    double z;
+    pf_normals(&z, 5, 3, i, 1);
+    return z;
+}
+
+typedef struct {
+    int ndim;
+    ptrdiff_t n[3];
+    double box[3];
+} mesh;
+
+static const mesh meshes[] = {
+    {2, {4, 4}, {1, 1}},       {2, {5, 4}, {2, 3}},       {2, {3, 7}, {1, 1}},
+    {2, {1, 6}, {1, 1}},       {2, {17, 9}, {1, 2}},      {3, {3, 4, 5}, {1, 2, 3}},
+    {3, {4, 4, 4}, {1, 1, 1}}, {3, {2, 3, 2}, {1, 1, 1}}, {2, {20, 34}, {100, 170}},
+};
+enum { MESHES = sizeof meshes / sizeof *meshes };
+
+/* A flow with random parameters, conditional if n_y. */
+#define RANDOM_FLOW(bits)                                                                                              \
+    static pf##bits##_symflow *random_flow##bits(const mesh *g, ptrdiff_t layers, ptrdiff_t n_y)                       \
+    {                                                                                                                  \
+        enum { K = 5, M = 4 };                                                                                         \
+        pf##bits##_symflow *f;                                                                                         \
+        if (pf##bits##_symflow_new(&f, g->ndim, g->n, g->box, layers, K, M, n_y)) return NULL;                         \
+        uint64_t at = 1000;                                                                                            \
+        for (ptrdiff_t l = 0; l < layers; l++) {                                                                       \
+            double *t = f->theta + l * (3 * K + 2 * M);                                                                \
+            for (int c = 0; c < 2; c++)                                                                                \
+                for (int j = 0; j < K; j++) *t++ = j ? 0.3 * normal(at++) : -2 + 0.1 * normal(at++);                   \
+            for (int j = 0; j < K; j++) *t++ = 0.3 * normal(at++);                                                     \
+            for (int j = 0; j < M; j++) *t++ = j ? log(0.25) + 0.2 * normal(at++) : 0.1;                               \
+            for (int j = 0; j < M; j++) *t++ = 0.4 * normal(at++);                                                     \
+        }                                                                                                              \
+        f->mean = 0.3;                                                                                                 \
+        f->scale = 1.7;                                                                                                \
+        if (n_y && pf##bits##_mlp_new(&f->net, n_y, (ptrdiff_t[]){6, 7}, 2, f->n_theta, 9)) return NULL;               \
+        for (ptrdiff_t i = 0; n_y && i < f->net->n_w; i++) f->net->w[i] += 0.05 * normal(at++);                        \
+        for (ptrdiff_t j = 0; j < n_y; j++) {                                                                          \
+            f->y_stats[j] = 0.2;                                                                                       \
+            f->y_stats[n_y + j] = 1.5;                                                                                 \
+        }                                                                                                              \
+        return f;                                                                                                      \
+    }
+RANDOM_FLOW(32)
+RANDOM_FLOW(64)
+
+static void test_fft(const mesh *g)
+{
+    const pf64_fft *p = pf64_fft_plan(g->ndim, g->n);
+    const pf32_fft *q = pf32_fft_plan(g->ndim, g->n);
+    CHECK(p && q, "%s", pf_message());
+    CHECK(p == pf64_fft_plan(g->ndim, g->n), "the plan is not kept");
+    ptrdiff_t n2 = g->ndim == 3 ? g->n[1] : 1, last = g->n[g->ndim - 1], n = p->pixels;
+    double *x = PF_ALLOC(double, n), *s = PF_ALLOC(double, p->spectrum), *w = PF_ALLOC(double, p->work);
+    float *x32 = PF_ALLOC(float, n), *s32 = PF_ALLOC(float, q->spectrum), *w32 = PF_ALLOC(float, q->work);
+    for (ptrdiff_t i = 0; i < n; i++) x32[i] = (float)(x[i] = normal((uint64_t)i));
+    pf64_fft_forward(p, s, x, w);
+    pf32_fft_forward(q, s32, x32, w32);
+    double worst = 0, worst32 = 0;
+    for (ptrdiff_t r = 0; r < p->rows; r++)
+        for (ptrdiff_t k = 0; k < p->half; k++) {
+            double re = 0, im = 0;
+            for (ptrdiff_t i = 0; i < n; i++) {
+                ptrdiff_t row = i / last;
+                double phase = (double)(row / n2 * (r / n2)) / (double)g->n[0] +
+                               (double)(row % n2 * (r % n2)) / (double)n2 + (double)(i % last * k) / (double)last;
+                re += x[i] * cos(2 * M_PI * phase);
+                im -= x[i] * sin(2 * M_PI * phase);
+            }
+            worst = fmax(worst, hypot(re - s[2 * (r * p->ld + k)], im - s[2 * (r * p->ld + k) + 1]));
+            worst32 = fmax(worst32, hypot(re - s32[2 * (r * q->ld + k)], im - s32[2 * (r * q->ld + k) + 1]));
+        }
+    CHECK(worst < 1e-12 * (double)n && worst32 < 1e-6 * (double)n, "%g %g", worst, worst32);
+    double *y = PF_ALLOC(double, n);
+    pf64_fft_inverse(p, y, s, w);
+    worst = 0;
+    for (ptrdiff_t i = 0; i < n; i++) worst = fmax(worst, fabs(y[i] - x[i]));
+    CHECK(worst < 1e-14, "%g", worst);
+    free(x), free(s), free(w), free(x32), free(s32), free(w32), free(y);
+}
+
+/* log|det a[n][n]|, by elimination with pivots; a is destroyed */
+static double log_det(double *a, ptrdiff_t n)
+{
+    double sum = 0;
+    for (ptrdiff_t c = 0; c < n; c++) {
+        ptrdiff_t pivot = c;
+        for (ptrdiff_t r = c; r < n; r++)
+            if (fabs(a[r * n + c]) > fabs(a[pivot * n + c])) pivot = r;
+        for (ptrdiff_t j = 0; j < n; j++) {
+            double t = a[c * n + j];
+            a[c * n + j] = a[pivot * n + j];
+            a[pivot * n + j] = t;
+        }
+        sum += log(fabs(a[c * n + c]));
+        for (ptrdiff_t r = c + 1; r < n; r++) {
+            double factor = a[r * n + c] / a[c * n + c];
+            for (ptrdiff_t j = c; j < n; j++) a[r * n + j] -= factor * a[c * n + j];
+        }
+    }
+    return sum;
+}
+
+static void test_jacobian(const mesh *g)
+{
+    pf64_symflow *f = random_flow64(g, 2, 0);
+    ptrdiff_t n = f->pixels;
+    double *x = PF_ALLOC(double, n), *z = PF_ALLOC(double, 2 * n), *jacobian = PF_ALLOC(double, n *n), logj, back,
+           h = 1e-6;
+    for (ptrdiff_t i = 0; i < n; i++) x[i] = 2 * normal((uint64_t)i);
+    for (ptrdiff_t j = 0; j < n; j++) {
+        double keep = x[j];
+        for (int s = 0; s < 2; s++) {
+            x[j] = keep + (s ? h : -h);
+            pf64_symflow_forward(f, z + s * n, NULL, x, NULL, 1);
+        }
+        x[j] = keep;
+        for (ptrdiff_t i = 0; i < n; i++) jacobian[i * n + j] = (z[n + i] - z[i]) / (2 * h);
+    }
+    CHECK(pf64_symflow_forward(f, z, &logj, x, NULL, 1) == PF_OK, "%s", pf_message());
+    double numerical = log_det(jacobian, n);
+    CHECK(fabs(logj - numerical) < 1e-6 * (double)n, "%.10g %.10g", logj, numerical);
+    CHECK(pf64_symflow_inverse(f, z, &back, z, NULL, 1) == PF_OK, "%s", pf_message());
+    double worst = 0;
+    for (ptrdiff_t i = 0; i < n; i++) worst = fmax(worst, fabs(z[i] - x[i]));
+    CHECK(worst < 1e-11 && fabs(back + logj) < 1e-10, "%g %g", worst, back + logj);
+    free(x), free(z), free(jacobian);
+    pf64_symflow_free(f);
+}
+
+/* d log p / d theta, / dx, / dy against central differences; and 32 bits against 64 */
+static void test_gradients(const mesh *g)
+{
+    pf64_symflow *f = random_flow64(g, 2, 2);
+    pf32_symflow *f32 = random_flow32(g, 2, 2);
+    ptrdiff_t n = f->pixels, n_theta = f->n_theta;
+    double *x = PF_ALLOC(double, n), *score = PF_ALLOC(double, n), y[2] = {0.4, -0.7}, gy[2], logp[2], gy32[2],
+           h = 1e-6;
+    float *x32 = PF_ALLOC(float, n), *score32 = PF_ALLOC(float, n);
+    for (ptrdiff_t i = 0; i < n; i++) x[i] = x32[i] = (float)(2 * normal((uint64_t)i));
+    CHECK(pf64_symflow_score(f, score, logp, x, y, 1) == PF_OK, "%s", pf_message());
+    CHECK(pf64_symflow_score_parameters(f, gy, logp + 1, x, y, 1) == PF_OK, "%s", pf_message());
+    CHECK(logp[0] == logp[1], "%g", logp[0] - logp[1]);
+    double scale = 0, worst = 0, worst32 = 0;
+    for (ptrdiff_t i = 0; i < n; i++) scale = fmax(scale, fabs(score[i]));
+    for (ptrdiff_t i = 0; i < PF_MIN(n, 40); i++) {
+        double keep = x[i], p[2];
+        for (int s = 0; s < 2; s++) {
+            x[i] = keep + (s ? h : -h);
+            pf64_symflow_logp(f, p + s, x, y, 1);
+        }
+        x[i] = keep;
+        worst = fmax(worst, fabs((p[1] - p[0]) / (2 * h) - score[i]));
+    }
+    CHECK(worst < 1e-6 * scale, "%g of %g", worst, scale);
+    for (int j = 0; j < 2; j++) {
+        double keep = y[j], p[2];
+        for (int s = 0; s < 2; s++) {
+            y[j] = keep + (s ? h : -h);
+            pf64_symflow_logp(f, p + s, x, y, 1);
+        }
+        y[j] = keep;
+        CHECK(fabs((p[1] - p[0]) / (2 * h) - gy[j]) < 1e-6 * (1 + fabs(gy[j])), "%g %g", (p[1] - p[0]) / (2 * h),
+              gy[j]);
+    }
+    double logp32;
+    pf32_symflow_score(f32, score32, &logp32, x32, y, 1);
+    pf32_symflow_score_parameters(f32, gy32, NULL, x32, y, 1);
+    for (ptrdiff_t i = 0; i < n; i++) worst32 = fmax(worst32, fabs(score32[i] - score[i]));
+    CHECK(worst32 < 1e-4 * scale, "%g of %g", worst32, scale);
+    CHECK(fabs(logp32 - logp[0]) < 1e-5 * (double)n, "%g %g", logp32, logp[0]);
+    for (int j = 0; j < 2; j++) CHECK(fabs(gy32[j] - gy[j]) < 1e-3 * (1 + fabs(gy[j])), "%g %g", gy32[j], gy[j]);
+
+    pf64_symwork *w;
+    CHECK(pf64_symwork_new(&w, f, 1, 1) == PF_OK, "%s", pf_message());
+    double *theta = PF_ALLOC(double, n_theta), *gradient = PF_ALLOC(double, n_theta);
+    memcpy(theta, f->theta, (size_t)n_theta * sizeof(double));
+    pf64_sym_prepare(w, f, theta);
+    pf64_sym_load(w, f, x);
+    pf64_sym_logp(w, f);
+    pf64_sym_backward(w, f, gradient, 0);
+    worst = 0;
+    for (ptrdiff_t j = 0; j < n_theta; j++) {
+        double keep = theta[j], p[2];
+        for (int s = 0; s < 2; s++) {
+            theta[j] = keep + (s ? h : -h);
+            pf64_sym_prepare(w, f, theta);
+            pf64_sym_load(w, f, x);
+            p[s] = pf64_sym_logp(w, f);
+        }
+        theta[j] = keep;
+        double error = fabs((p[1] - p[0]) / (2 * h) - gradient[j]) / (1 + fabs(gradient[j]));
+        CHECK(error < 1e-5, "parameter %td: %g %g", j, (p[1] - p[0]) / (2 * h), gradient[j]);
+    }
+    pf64_symwork_free(w, 1);
+    free(x), free(score), free(x32), free(score32), free(theta), free(gradient);
+    pf64_symflow_free(f);
+    pf32_symflow_free(f32);
+}
+
+/* Shifting, flipping, transposing a square field commutes with the flow; log p does not change. */
+static void test_symmetry(void)
+{
+    enum { N = 12 };
+    mesh g = {2, {N, N}, {3, 3}};
+    pf64_symflow *f = random_flow64(&g, 3, 0);
+    double x[4][N][N], z[4][N][N], logp[4], worst = 0;
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) x[0][i][j] = 2 * normal((uint64_t)(i * N + j));
+#define EACH(to, from)                                                                                                 \
+    for (int i = 0; i < N; i++)                                                                                        \
+        for (int j = 0; j < N; j++) {                                                                                  \
+            to[1][i][j] = from[0][(i + 5) % N][(j + 3) % N];                                                           \
+            to[2][i][j] = from[0][N - 1 - i][j];                                                                       \
+            to[3][i][j] = from[0][j][N - 1 - i];                                                                       \
+        }
+    EACH(x, x)
+    CHECK(pf64_symflow_forward(f, z[0][0], NULL, x[0][0], NULL, 4) == PF_OK, "%s", pf_message());
+    CHECK(pf64_symflow_logp(f, logp, x[0][0], NULL, 4) == PF_OK, "%s", pf_message());
+    double moved[4][N][N];
+    EACH(moved, z)
+    for (int t = 1; t < 4; t++) {
+        for (int i = 0; i < N; i++)
+            for (int j = 0; j < N; j++) worst = fmax(worst, fabs(moved[t][i][j] - z[t][i][j]));
+        CHECK(worst < 1e-12, "%g", worst);
+        CHECK(fabs(logp[t] - logp[0]) < 1e-10, "%g", logp[t] - logp[0]);
+    }
+    pf64_symflow_free(f);
+}
+
+/* Results do not depend on threads nor on what else is computed; a sample on its row alone; a file gives the same flow.
+ */
+static void test_many(void)
+{
+    enum { ROWS = 41 };
+    mesh g = {2, {16, 18}, {1, 1}};
+    pf32_symflow *f = random_flow32(&g, 2, 1), *again = NULL;
+    ptrdiff_t n = f->pixels;
+    float *x = PF_ALLOC(float, ROWS *n), *score = PF_ALLOC(float, 2 * ROWS * n);
+    double y[ROWS], logp[2][ROWS], table[ROWS][3], gy[2][ROWS], one;
+    for (int i = 0; i < ROWS; i++) y[i] = normal((uint64_t)i);
+    for (int t = 0; t < 2; t++) {
+        pf_set_num_threads(t ? 3 : 1);
+        CHECK(pf32_symflow_sample(f, x, logp[t], y, 77, 0, ROWS) == PF_OK, "%s", pf_message());
+        CHECK(pf32_symflow_score(f, score + t * ROWS * n, NULL, x, y, ROWS) == PF_OK, "%s", pf_message());
+        CHECK(pf32_symflow_score_parameters(f, gy[t], NULL, x, y, ROWS) == PF_OK, "%s", pf_message());
+    }
+    CHECK(!memcmp(logp[0], logp[1], sizeof *logp) && !memcmp(gy[0], gy[1], sizeof *gy), "threads change results");
+    CHECK(!memcmp(score, score + ROWS * n, (size_t)(ROWS * n) * sizeof(float)), "threads change results");
+    CHECK(pf32_symflow_sample(f, score, &one, y + 37, 77, 37, 1) == PF_OK && one == logp[0][37], "%g",
+          one - logp[0][37]);
+    CHECK(!memcmp(score, x + 37 * n, (size_t)n * sizeof(float)), "a sample depends on the rows before it");
+    CHECK(pf32_symflow_logp(f, logp[1], x, y, ROWS) == PF_OK, "%s", pf_message());
+    for (int i = 0; i < ROWS; i++) CHECK(fabs(logp[0][i] - logp[1][i]) < 1e-2, "%g %g", logp[0][i], logp[1][i]);
+    CHECK(pf32_symflow_logp_at(f, table[0], x, y, ROWS, 3) == PF_OK, "%s", pf_message());
+    for (int i = 0; i < 3; i++) CHECK(table[i][i] == logp[1][i], "%g", table[i][i] - logp[1][i]);
+
+    void *bytes;
+    size_t size;
+    CHECK(pf32_symflow_set_note(f, "{\"a\": 1}") == PF_OK && pf32_symflow_write(f, &bytes, &size) == PF_OK, "%s",
+          pf_message());
+    CHECK(pf32_symflow_read(&again, bytes, size) == PF_OK, "%s", pf_message());
+    CHECK(pf32_symflow_logp(again, logp[0], x, y, ROWS) == PF_OK && !memcmp(logp[0], logp[1], sizeof *logp),
+          "file changes it");
+    CHECK(!strcmp(pf32_symflow_note(again), "{\"a\": 1}"), "%s", pf32_symflow_note(again));
+    pf32_symflow_free(again);
+    for (size_t cut = 0; cut < size; cut += size / 50)
+        CHECK(pf32_symflow_read(&again, bytes, cut) == PF_BAD_FILE, "cut at %zu", cut);
+    pf_free(bytes);
+    x[3 * n + 5] = NAN;
+    CHECK(pf32_symflow_logp(f, logp[0], x, y, ROWS) == PF_BAD_ARGUMENT && strstr(pf_message(), "field 3"), "%s",
+          pf_message());
+    CHECK(pf32_symflow_logp(f, logp[0], x, NULL, ROWS) == PF_BAD_ARGUMENT, "no y");
+    free(x), free(score);
+    pf32_symflow_free(f);
+    pf_set_num_threads(0);
+}
+
+int main(void)
+{
+    for (int i = 0; i < MESHES; i++) {
+        test_fft(meshes + i);
+        if (i < MESHES - 1) test_jacobian(meshes + i);
+        test_gradients(meshes + i);
+    }
+    test_symmetry();
+    test_many();
+    if (!failures) puts("symflow: all tests passed");
+    return failures != 0;
+}
