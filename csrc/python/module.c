@@ -1,0 +1,95 @@
+/* The extension module pyflow._core: its table, its state and its life. */
+#define CORE_IMPORTS_NUMPY
+#include "core.h"
+
+PyDoc_STRVAR(set_num_threads_doc, "set_num_threads(n)\n--\n\nThreads that later calls may use; n < 1: the default.");
+static PyObject *core_set_num_threads(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"n", NULL};
+    int n;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i", names, &n)) return NULL;
+    pf_set_num_threads(n);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(get_num_threads_doc, "get_num_threads()\n--\n\nThreads that calls may use.");
+static PyObject *core_get_num_threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromLong(pf_get_num_threads());
+}
+
+#define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS
+
+static PyMethodDef core_methods[] = {
+    {"fit", KEYWORDS(core_fit), fit_doc},
+    {"gis_defaults", core_gis_defaults, METH_NOARGS, gis_defaults_doc},
+    {"from_bytes", core_from_bytes, METH_O, from_bytes_doc},
+    {"set_num_threads", KEYWORDS(core_set_num_threads), set_num_threads_doc},
+    {"get_num_threads", core_get_num_threads, METH_NOARGS, get_num_threads_doc},
+    {0},
+};
+
+PyDoc_STRVAR(file_error_doc,
+             "A saved model cannot be read: cut short, altered, written by a newer pyflow, or no model at all.");
+
+static int core_exec(PyObject *module)
+{
+    core_state *state = PyModule_GetState(module);
+    if (PyArray_ImportNumPyAPI() < 0) return -1;
+
+    PyObject *threading = PyImport_ImportModule("threading");
+    if (!threading) return -1;
+    state->main_thread = PyObject_GetAttrString(threading, "main_thread");
+    Py_DECREF(threading);
+    if (!state->main_thread) return -1;
+
+    state->model_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &model_spec, NULL);
+    if (!state->model_type || PyModule_AddType(module, state->model_type)) return -1;
+
+    state->file_error = PyErr_NewExceptionWithDoc("pyflow.FileError", file_error_doc, PyExc_ValueError, NULL);
+    if (!state->file_error || PyModule_AddObjectRef(module, "FileError", state->file_error)) return -1;
+
+    return PyModule_AddStringConstant(module, "__version__", PYFLOW_VERSION);
+}
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    core_state *state = PyModule_GetState(module);
+    Py_VISIT(state->model_type);
+    Py_VISIT(state->file_error);
+    Py_VISIT(state->main_thread);
+    return 0;
+}
+
+static int core_clear(PyObject *module)
+{
+    core_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->model_type);
+    Py_CLEAR(state->file_error);
+    Py_CLEAR(state->main_thread);
+    return 0;
+}
+
+static void core_free(void *module) { core_clear(module); }
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED}, /* nor does NumPy */
+#endif
+    {0},
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pyflow._core",
+    .m_doc = "The C core of pyflow. Use the functions and classes of the package instead.",
+    .m_size = sizeof(core_state),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }

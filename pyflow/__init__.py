@@ -1,0 +1,29 @@
+"""Exact probability densities of data, and samples from them.
+
+    import pyflow
+
+    model = pyflow.GIS(train, validate)
+    logp = model.evaluate_density(x)
+    x, logp = model.sample(1000)
+
+`GIS` fits a sliced iterative normalizing flow (Dai & Seljak 2021, arXiv 2007.00674) and returns a
+`Model`; `Model.save` and `load` keep it in a file; `plots` draws it.
+"""
+
+from pyflow import plots
+from pyflow._core import FileError, __version__
+from pyflow.gis import GIS, Progress
+from pyflow.model import Model, load
+from pyflow.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "GIS",
+    "FileError",
+    "Model",
+    "Progress",
+    "__version__",
+    "get_num_threads",
+    "load",
+    "plots",
+    "set_num_threads",
+]

@@ -1,0 +1,101 @@
+"""Arguments on their way to the core: numbers, arrays, labels."""
+
+import operator
+import os
+
+import numpy as np
+
+
+def integer(name, value, least, most=None):
+    """Return value as an int; an error names the argument."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name}: must be an integer, not {value!r} ({kind})") from None
+    if number < least or (most is not None and number > most):
+        limits = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ValueError(f"{name}: must be {limits}, not {number}")
+    return number
+
+
+def real(name, value):
+    """Return value as a float; an error names the argument."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{name}: must be a number, not {value!r}")
+
+
+def boolean(name, value):
+    """Return value as a bool; an error names the argument."""
+    if isinstance(value, (bool, np.bool_, int)) and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{name}: must be True or False, not {value!r}")
+
+
+def seed(value):
+    """Return an integer below 2**64: fresh entropy for None."""
+    if value is None:
+        return int.from_bytes(os.urandom(8), "little")
+    return integer("seed", value, 0, 2**64 - 1)
+
+
+def rows(x, name):
+    """Return x as an array, or as a two-dimensional object with a NumPy dtype that can be cut.
+
+    Nothing that NumPy can view is copied. PyTorch tensors are taken off their graph and their
+    device.
+    """
+    if type(x) is np.ndarray:
+        return x
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(f"{name}: has masked values; fill them or leave those rows out")
+    if hasattr(x, "detach"):
+        x = x.detach()
+        return x.cpu().numpy() if hasattr(x, "cpu") else np.asarray(x)
+    if len(getattr(x, "shape", ())) == 2 and isinstance(getattr(x, "dtype", None), np.dtype):
+        return x
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: cannot be made an array of numbers: {error}") from None
+
+
+def classes(values, label, name, whose):
+    """Return the index of every label among the sorted values, as int32.
+
+    Parameters
+    ----------
+    values : (n_classes,) array, sorted
+    label : array
+    name, whose : str
+        What the labels, and the values, are called in the message of the ValueError for an unknown
+        label.
+    """
+    if (values.dtype.kind == "U") != (label.dtype.kind == "U"):
+        unknown = np.ones(label.shape, bool)
+    else:
+        index = np.minimum(np.searchsorted(values, label), len(values) - 1)
+        unknown = values[index] != label
+    if unknown.any():
+        known = ", ".join(map(repr, values[:10].tolist())) + (", ..." if len(values) > 10 else "")
+        wrong = label[unknown].reshape(-1)[0].item()
+        raise ValueError(f"{name}: {wrong!r} is not among {whose} ({known})")
+    return index.astype(np.int32)
+
+
+def labels(label, name):
+    """Return labels as an array of booleans, integers, floats or strings."""
+    label = np.asarray(rows(label, name))
+    if label.dtype.kind == "O" and all(isinstance(value, str) for value in label.flat):
+        label = label.astype(str)
+    if label.dtype.kind not in "biufU":
+        raise ValueError(
+            f"{name}: must be numbers or strings, one for each row; the dtype is {label.dtype}"
+        )
+    if label.dtype.kind == "f" and not np.isfinite(label).all():
+        raise ValueError(f"{name}: a label is not finite")
+    return label

@@ -1,0 +1,92 @@
+"""The progress line of a fit."""
+
+import sys
+import time
+from contextlib import contextmanager
+
+
+@contextmanager
+def reporter(total, verbose, progress):
+    """Give a function to call with a `Progress` after every layer, or None if nobody wants to know.
+
+    Parameters
+    ----------
+    total : int or None
+        Layers that the fit will stop at, if that is known.
+    verbose : bool
+        Show a line.
+    progress : callable or None
+        The user's own function.
+    """
+    line = _line(total) if verbose and sys.stderr is not None else None
+    watchers = [w for w in (line and line.show, progress) if w]
+
+    def report(p):
+        for watch in watchers:
+            watch(p)
+
+    try:
+        yield report if watchers else None
+    finally:
+        if line:
+            line.close()
+
+
+def _line(total):
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return _PlainLine(total)
+    return _TqdmLine(tqdm, total)
+
+
+def _words(p):
+    words = f"log p {p.logp_train:.4f}"
+    if p.logp_validate == p.logp_validate:  # not NaN
+        words += f", validation {p.logp_validate:.4f}, best at {p.best}"
+    return words
+
+
+class _TqdmLine:
+    def __init__(self, tqdm, total):
+        self.bar = tqdm(desc="GIS", total=total, unit=" layers", mininterval=0.2)
+
+    def show(self, p):
+        self.bar.set_postfix_str(_words(p), refresh=False)
+        self.bar.update(p.layer - self.bar.n)
+
+    def close(self):
+        if self.bar.total is not None:
+            self.bar.total = self.bar.n
+        self.bar.refresh()
+        self.bar.close()
+
+
+class _PlainLine:
+    """One line that is rewritten on a terminal, and a line every ten seconds anywhere else."""
+
+    def __init__(self, total):
+        self.total = total
+        self.start = self.shown = time.monotonic()
+        self.terminal = sys.stderr.isatty()
+        self.last = None
+
+    def show(self, p):
+        self.last = p
+        now = time.monotonic()
+        if now - self.shown >= (0.2 if self.terminal else 10):
+            self.shown = now
+            self.write()
+
+    def write(self):
+        of = f"/{self.total}" if self.total else ""
+        seconds = time.monotonic() - self.start
+        text = f"GIS: layer {self.last.layer}{of}, {seconds:.0f} s, {_words(self.last)}"
+        sys.stderr.write(f"\r{text:<79}" if self.terminal else text + "\n")
+        sys.stderr.flush()
+
+    def close(self):
+        if self.last:
+            self.write()
+            if self.terminal:
+                sys.stderr.write("\n")

@@ -1,0 +1,390 @@
+"""Pictures: data beside samples, the latent space beside a Gaussian, and the course of a fit.
+
+Every function returns a `matplotlib.figure.Figure`; matplotlib is imported when the first one is
+called.
+"""
+
+import math
+from contextlib import contextmanager
+from statistics import NormalDist
+
+import numpy as np
+
+DATA = "#8d99ae"
+SAMPLES = "#d1495b"
+TRAIN = "#30638e"
+INK = "#2b2d42"
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "savefig.dpi": 150,
+}
+
+
+@contextmanager
+def _drawing():
+    """Give matplotlib.pyplot, with pyflow's style."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ImportError("pyflow.plots needs matplotlib: pip install matplotlib") from None
+    with plt.rc_context(STYLE):
+        yield plt
+
+
+def _table(x, name):
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"{name}: must have shape (n, dim), not empty; its shape is {x.shape}")
+    return x
+
+
+def _tables(data, samples, columns, names):
+    """Return the columns of data and samples to draw, and their names."""
+    data, samples = _table(data, "data"), _table(samples, "samples")
+    if data.shape[1] != samples.shape[1]:
+        raise ValueError(f"samples: has {samples.shape[1]} columns where data has {data.shape[1]}")
+    columns = list(columns)
+    if not columns or not all(0 <= j < data.shape[1] for j in columns):
+        raise ValueError(f"columns: must be between 0 and {data.shape[1] - 1}, not {columns}")
+    if names is not None and len(names) != data.shape[1]:
+        raise ValueError(f"names: {len(names)} names for {data.shape[1]} columns")
+    names = [f"$x_{{{j}}}$" if names is None else str(names[j]) for j in columns]
+    return data[:, columns], samples[:, columns], names
+
+
+def _range(x, cut=0.002):
+    """Return where nearly all of x lies, with a margin."""
+    lo, hi = np.quantile(x, [cut, 1 - cut])
+    margin = 0.06 * (hi - lo) or 0.5
+    return lo - margin, hi + margin
+
+
+def _histograms(axes, data, samples, limits, bins):
+    """Draw two densities of one column over each other."""
+    edges = np.linspace(*limits, bins + 1)
+    common = {"bins": edges, "density": True}
+    axes.hist(data, histtype="stepfilled", color=DATA, alpha=0.55, lw=0, **common)
+    axes.hist(samples, histtype="step", color=SAMPLES, lw=1.3, **common)
+    axes.set(xlim=limits, yticks=[])
+    axes.spines["left"].set_visible(False)
+
+
+def _key(plt):
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(color=DATA, alpha=0.55, lw=0, label="data"),
+        Line2D([], [], color=SAMPLES, lw=1.5, label="samples of the model"),
+    ]
+
+
+def marginals(data, samples, *, names=None, columns=None, bins=60):
+    """Draw the distribution of each column: data filled, samples as a line.
+
+    Parameters
+    ----------
+    data, samples : (n, dim), (m, dim) array-like
+    names : sequence of dim str, optional
+    columns : sequence of int, optional
+        Which columns to draw. Default: the first 25.
+    bins : int
+        Bins of each histogram.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> rng = np.random.default_rng(0)
+    >>> figure = pyflow.plots.marginals(rng.normal(size=(500, 3)), rng.normal(size=(500, 3)))
+    >>> len(figure.axes)
+    3
+    """
+    if columns is None:
+        columns = range(min(_table(data, "data").shape[1], 25))
+    data, samples, names = _tables(data, samples, columns, names)
+    count = len(names)
+    across = count if count <= 4 else math.ceil(math.sqrt(count))
+    down = math.ceil(count / across)
+    with _drawing() as plt:
+        size = (max(2.4 * across, 3.6), 1.7 * down + 0.4)
+        figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
+        for axes in grid.flat[count:]:
+            axes.remove()
+        for j, axes in enumerate(grid.flat[:count]):
+            _histograms(axes, data[:, j], samples[:, j], _range(data[:, j]), bins)
+            axes.set_xlabel(names[j])
+        figure.legend(handles=_key(plt), loc="outside upper center", ncols=2)
+    return figure
+
+
+def _smooth(counts, sigma):
+    """Convolve a two-dimensional histogram with a Gaussian, sigma in bins."""
+    reach = math.ceil(3 * sigma)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        counts = np.apply_along_axis(np.convolve, axis, counts, kernel, mode="same")
+    return counts
+
+
+def _levels(density, masses):
+    """Return the levels, rising, inside which these shares of a density lie."""
+    ordered = np.sort(density, axis=None)[::-1]
+    share = np.cumsum(ordered) / ordered.sum()
+    last = np.searchsorted(share, sorted(masses, reverse=True))
+    levels = ordered[np.minimum(last, len(ordered) - 1)]
+    return np.unique(levels)  # equal levels, of a spike in one bin, cannot be drawn
+
+
+def _density(x, y, limits, bins):
+    counts, _, _ = np.histogram2d(x, y, bins, limits)
+    return _smooth(counts.T, sigma=1.5 * bins / 50)
+
+
+def pairs(data, samples, *, names=None, columns=None, masses=(0.3, 0.68, 0.95), bins=50):
+    """Draw every pair of columns: data as filled contours, samples as lines.
+
+    On the diagonal are the distributions of each.
+
+    Parameters
+    ----------
+    data, samples : (n, dim), (m, dim) array-like
+    names : sequence of dim str, optional
+    columns : sequence of int, optional
+        Which columns to draw. Default: the first 6.
+    masses : sequence of float
+        The shares of the points that the contours hold.
+    bins : int
+        Bins of the histograms, along each axis.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> rng = np.random.default_rng(0)
+    >>> figure = pyflow.plots.pairs(rng.normal(size=(500, 3)), rng.normal(size=(500, 3)))
+    >>> len(figure.axes)
+    6
+    """
+    if columns is None:
+        columns = range(min(_table(data, "data").shape[1], 6))
+    data, samples, names = _tables(data, samples, columns, names)
+    count = len(names)
+    limits = [_range(column) for column in data.T]
+    with _drawing() as plt:
+        size = 1.6 * count + 0.8
+        figure, grid = plt.subplots(
+            count, count, figsize=(size, size), squeeze=False, layout="constrained"
+        )
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+        for i in range(count):
+            for j in range(count):
+                axes = grid[i, j]
+                if j > i:
+                    axes.remove()
+                    continue
+                axes.locator_params(nbins=3)
+                axes.tick_params(labelleft=j == 0 and i > 0, labelbottom=i == count - 1)
+                if i == j:
+                    _histograms(axes, data[:, i], samples[:, i], limits[i], bins)
+                else:
+                    _pair(
+                        axes,
+                        data[:, [j, i]],
+                        samples[:, [j, i]],
+                        [limits[j], limits[i]],
+                        masses,
+                        bins,
+                    )
+                if i == count - 1:
+                    axes.set_xlabel(names[j])
+                if j == 0 and i > 0:
+                    axes.set_ylabel(names[i])
+        figure.align_labels()
+        figure.legend(handles=_key(plt), loc="upper right" if count > 1 else "outside upper center")
+    return figure
+
+
+def _pair(axes, data, samples, limits, masses, bins):
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shades = LinearSegmentedColormap.from_list("data", ["#dfe3ea", DATA, "#5c6784"])
+    x, y = (np.linspace(lo, hi, bins + 1) for lo, hi in limits)
+    x, y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
+    density = _density(*data.T, limits, bins)
+    levels = _levels(density, masses)
+    shades = shades(np.linspace(0, 1, len(levels)))
+    axes.contourf(x, y, density, [*levels, 2 * density.max()], colors=shades)
+    density = _density(*samples.T, limits, bins)
+    if density.any():
+        axes.contour(x, y, density, _levels(density, masses), colors=SAMPLES, linewidths=1)
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def latent(z, *, columns=None, bins=60):
+    """Draw latent points beside the unit Gaussian that they should follow.
+
+    Left: the distribution of every column (thin lines) and of all together. Middle: quantiles of
+    every column less those of the Gaussian, with the band in which 95% of the columns of a Gaussian
+    sample of this size lie at each quantile. Right: |z|^2, which follows a chi-squared distribution
+    with dim degrees of freedom.
+
+    Parameters
+    ----------
+    z : (n, dim) array-like
+        From `Model.forward`, of data the model has not seen.
+    columns : sequence of int, optional
+        Which columns to draw in the first two. Default: the first 25.
+    bins : int
+        Bins of each histogram.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> figure = pyflow.plots.latent(np.random.default_rng(0).normal(size=(500, 3)))
+    >>> len(figure.axes)
+    3
+    """
+    z = _table(z, "z")
+    columns = list(range(min(z.shape[1], 25))) if columns is None else list(columns)
+    with _drawing() as plt:
+        figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
+        _latent_columns(axes[0], z, columns, bins)
+        _latent_quantiles(axes[1], z, columns)
+        _latent_radius(axes[2], z, bins)
+    return figure
+
+
+def _gaussian(t):
+    return np.exp(-0.5 * t**2) / math.sqrt(2 * math.pi)
+
+
+def _latent_columns(axes, z, columns, bins):
+    limits = (-4.2, 4.2)
+    style = {"bins": np.linspace(*limits, bins + 1), "density": True, "histtype": "step"}
+    for j in columns:
+        axes.hist(z[:, j], color=DATA, lw=0.6, alpha=0.6, **style)
+    axes.hist(z.reshape(-1), color=SAMPLES, lw=1.5, **style)
+    t = np.linspace(*limits, 400)
+    axes.plot(t, _gaussian(t), color=INK, lw=1, ls="--", label="N(0, 1)")
+    axes.plot([], [], color=SAMPLES, lw=1.5, label="all columns")
+    axes.plot([], [], color=DATA, lw=1, label="each column")
+    axes.set(xlabel="$z$", yticks=[], xlim=limits, title="latent columns")
+    axes.set_ylim(0, 1.35 * axes.get_ylim()[1])
+    axes.spines["left"].set_visible(False)
+    axes.legend(loc="upper left", fontsize=7.5)
+
+
+def _latent_quantiles(axes, z, columns):
+    n = len(z)
+    p = (np.arange(min(n, 400)) + 0.5) / min(n, 400)
+    quantiles = np.array([NormalDist().inv_cdf(q) for q in p])
+    band = 1.96 * np.sqrt(p * (1 - p) / n) / _gaussian(quantiles)  # of a sample's quantiles
+    axes.fill_between(quantiles, -band, band, color="#e6e9ef", lw=0, label="95% of a sample")
+    axes.axhline(0, color=INK, lw=1, ls="--")
+    reach = 2.5 * band.max()
+    for j in columns:
+        difference = np.quantile(z[:, j], p) - quantiles
+        reach = max(reach, 1.1 * min(np.abs(difference[1:-1]).max(initial=0), 1.5))
+        axes.plot(quantiles, difference, color=SAMPLES, lw=0.9, alpha=0.7)
+    axes.plot([], [], color=SAMPLES, lw=1, label="each column")
+    axes.set(xlabel="quantile of N(0, 1)", ylim=(-reach, reach))
+    axes.set_title("latent quantile less Gaussian quantile")
+    axes.legend(loc="upper left", fontsize=7.5)
+
+
+def _latent_radius(axes, z, bins):
+    d = z.shape[1]
+    square = np.sum(z * z, axis=1)
+    limits = (0, 1.15 * np.quantile(square, 0.998))
+    edges = np.linspace(*limits, bins + 1)
+    heights, _, _ = axes.hist(square, edges, density=True, histtype="step", color=SAMPLES, lw=1.5)
+    t = np.linspace(0, limits[1], 401)[1:]
+    log_chi2 = (d / 2 - 1) * np.log(t) - t / 2 - math.lgamma(d / 2) - d / 2 * math.log(2)
+    axes.plot([], [], color=SAMPLES, lw=1.5, label="latent points")
+    axes.plot(t, np.exp(log_chi2), color=INK, lw=1, ls="--", label=rf"$\chi^2_{{{d}}}$")
+    top = heights.max() if d < 2 else max(heights.max(), np.exp(log_chi2).max())
+    axes.set(xlabel="$|z|^2$", xlim=limits, yticks=[], ylim=(0, 1.1 * top))
+    axes.set_title("distance from the origin")
+    axes.spines["left"].set_visible(False)
+    axes.legend()
+
+
+def history(model):
+    """Draw the log-likelihood and the sliced distance after each layer of a model.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = np.random.default_rng(0).gamma(2, size=(500, 2))
+    >>> figure = pyflow.plots.history(pyflow.GIS(x, max_layers=3, verbose=False))
+    >>> len(figure.axes)
+    2
+    """
+    record = model.history
+    layer = np.arange(1, len(model) + 1)
+    train, validate, distance = record["logp_train"], record["logp_validate"], record["distance"]
+    with _drawing() as plt:
+        figure, (above, below) = plt.subplots(
+            2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(2, 1), layout="constrained"
+        )
+        mark = {"marker": "o", "markersize": 3} if len(layer) <= 60 else {}
+        above.plot(layer, train, color=TRAIN, lw=1.2, label="training data", **mark)
+        seen = np.isfinite(validate)
+        if seen.any():
+            above.plot(layer, validate, color=SAMPLES, lw=1.2, label="validation data", **mark)
+            best = int(np.nanargmax(validate))
+            above.plot(
+                layer[best],
+                validate[best],
+                "o",
+                ms=8,
+                mfc="none",
+                mec=SAMPLES,
+                label=f"best: {validate[best]:.3f}",
+            )
+        both = np.concatenate([train, validate[seen]])
+        low, top = np.nanquantile(both, [0.12, 1])  # the first steps are far larger than the others
+        margin = 0.08 * (top - low) or 0.1
+        above.set(ylabel="mean log p (nats)", ylim=(low - margin, top + margin))
+        above.legend(loc="lower right")
+        seen = np.isfinite(distance) & (distance > 0)
+        below.semilogy(layer[seen], distance[seen], color=INK, lw=1.2, **mark)
+        below.set(xlabel="layer", ylabel="sliced distance")
+        below.yaxis.set_major_formatter("{x:g}")
+        below.yaxis.set_minor_formatter(lambda x, _: f"{x:.2g}" if f"{x:.0e}"[0] in "235" else "")
+        below.xaxis.get_major_locator().set_params(integer=True)
+    return figure
