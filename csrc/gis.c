@@ -781,16 +781,19 @@ static pf_status X(fit_first_layers)(X(fit) * f)
 {
     X(layer) * layer;
     double distance = NAN;
-    PF_TRY(X(fit_columns)(&layer, &f->train, f->options->bounds));
-    PF_TRY(X(fit_add)(f, layer, NAN));
-    X(fit_judge)(f);
-    if (f->options->marginal_first || f->train.d == 1) {
+    int marginal = f->options->marginal_first || f->train.d == 1;
+    if (f->model->n_layers == 0) {
+        PF_TRY(X(fit_columns)(&layer, &f->train, f->options->bounds));
+        PF_TRY(X(fit_add)(f, layer, NAN));
+        X(fit_judge)(f);
+    }
+    if (marginal && f->model->n_layers == 1) {
         PF_TRY(X(fit_marginals)(&layer, &distance, &f->train, &f->settings));
         PF_TRY(X(fit_add)(f, layer, distance));
         X(fit_judge)(f);
         PF_TRY(X(fit_report)(f));
     }
-    if (f->options->whiten && f->train.d > 1) {
+    if (f->options->whiten && f->train.d > 1 && f->model->n_layers == 1 + marginal) {
         PF_TRY(X(fit_whitening)(&layer, &f->train));
         PF_TRY(X(fit_add)(f, layer, NAN));
         X(fit_judge)(f);
@@ -804,9 +807,7 @@ static pf_status X(fit_run)(X(fit) * f)
     const pf_gis_options *o = f->options;
     ptrdiff_t sliced = 0;
     f->saved = pf_seconds();
-    if (f->model->n_layers == 0) {
-        PF_TRY(X(fit_first_layers)(f));
-    } else { /* go on from a model: the data pass through it as they did when it was made */
+    if (f->model->n_layers) { /* go on from a model: the data pass through it as they did when it was made */
         X(model) *before = f->model;
         f->model = NULL;
         pf_status status = X(model_new)(&f->model, before->d, before->classes);
@@ -824,8 +825,10 @@ static pf_status X(fit_run)(X(fit) * f)
             return status;
         }
         X(model_free)(before);
-        if (o->max_layers && f->waited >= o->patience) return PF_OK;
+        if (f->waited >= o->patience) return PF_OK;
+        sliced -= sliced > 0 && (o->marginal_first || f->train.d == 1);
     }
+    PF_TRY(X(fit_first_layers)(f));
     for (; !o->max_layers || sliced < o->max_layers; sliced++) {
         X(layer) * layer;
         double distance;
@@ -904,6 +907,7 @@ pf_status X(gis_fit)(X(model) * *model, const X(data) * train, const X(data) * v
                               (*model)->classes, d, options->n_classes));
     if (*model) status = X(model_copy)(&f.model, *model, (*model)->n_layers);
     else status = X(model_new)(&f.model, d, options->n_classes);
+    if (!status && options->note) status = X(model_set_note)(f.model, options->note);
     if (!status) status = X(fit_all)(&f, train, validate, d);
     if (options->checkpoint && status == PF_INTERRUPTED && f.model->n_layers) {
         pf_status saved = X(model_save)(f.model, options->checkpoint);
