@@ -110,7 +110,7 @@ def extension():
     return Extension(
         "pyflow._core",
         sources,
-        depends=["setup.py", "csrc/cflags", *glob("csrc/**/*.h", recursive=True)],
+        depends=["setup.py", "csrc/cflags", *glob("csrc/**/*.[hi]*", recursive=True)],
         extra_objects=[archive] if archive else [],
         language="c",
     )
