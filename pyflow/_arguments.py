@@ -1,5 +1,6 @@
 """Arguments on their way to the core: numbers, arrays, labels."""
 
+import math
 import operator
 import os
 
@@ -20,13 +21,16 @@ def integer(name, value, least, most=None):
 
 
 def real(name, value):
-    """Return value as a float; an error names the argument."""
+    """Return value as a finite float; an error names the argument."""
     try:
-        if not isinstance(value, (str, bytes)):
-            return float(value)
+        number = None if isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError):
-        pass
-    raise TypeError(f"{name}: must be a number, not {value!r}")
+        number = None
+    if number is None:
+        raise TypeError(f"{name}: must be a number, not {value!r}")
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: must be finite, not {number}")
+    return number
 
 
 def boolean(name, value):

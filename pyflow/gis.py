@@ -308,7 +308,7 @@ def _options(given, original):
 
 def _alpha(alpha):
     try:
-        inside, outside = (real("alpha", a) for a in alpha)
+        inside, outside = (float(a) for a in alpha)
     except (TypeError, ValueError):
         raise ValueError(f"alpha: must be two numbers, not {alpha!r}") from None
     if not (0 <= inside <= 1 and 0 <= outside <= 1):

@@ -76,9 +76,12 @@ def _range(x, cut=0.002):
 def _histograms(axes, data, samples, limits, bins):
     """Draw two densities of one column over each other."""
     edges = np.linspace(*limits, bins + 1)
-    common = {"bins": edges, "density": True}
-    axes.hist(data, histtype="stepfilled", color=DATA, alpha=0.55, lw=0, **common)
-    axes.hist(samples, histtype="step", color=SAMPLES, lw=1.3, **common)
+    for x, style in (
+        (data, {"histtype": "stepfilled", "color": DATA, "alpha": 0.55, "lw": 0}),
+        (samples, {"histtype": "step", "color": SAMPLES, "lw": 1.3}),
+    ):
+        # not density=True, which would count what lies beyond the limits as if it were inside
+        axes.hist(x, edges, weights=np.full(len(x), 1 / (len(x) * (edges[1] - edges[0]))), **style)
     axes.set(xlim=limits, yticks=[])
     axes.spines["left"].set_visible(False)
 

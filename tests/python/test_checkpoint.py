@@ -1,0 +1,172 @@
+"""A fit that was interrupted goes on to the model that an uninterrupted one gives."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from conftest import banana
+
+import pyflow
+
+FITS = {
+    "stopped by validation data": {"patience": 2},
+    "stopped by the number of layers": {"data_validate": None, "max_layers": 4},
+    "both": {"max_layers": 3},
+    "no marginal layer": {"max_layers": 3, "marginal_first": False},
+    "sliced layers alone": {"max_layers": 3, "marginal_first": False, "whiten": False},
+    "bounds, weights and labels": {
+        "max_layers": 3,
+        "bounds": [(None, None), (None, None), (0, None)],
+        "weight_train": np.linspace(0.1, 2, 300),
+        "labels": np.arange(300) % 3,
+        "labels_validate": np.arange(150) % 3,
+    },
+    "float32": {"max_layers": 3, "data_train": banana(300, seed=1).astype(np.float32)},
+    "one column": {
+        "max_layers": 3,
+        "data_train": banana(300, seed=1)[:, :1],
+        "data_validate": banana(150, seed=2)[:, :1],
+    },
+}
+
+
+class Stop(Exception):
+    pass
+
+
+def fit(**options):
+    data = {"data_train": banana(300, seed=1), "data_validate": banana(150, seed=2)}
+    return pyflow.GIS(**{"verbose": False, **data, **options})
+
+
+def interrupt(path, layers, **options):
+    """A fit that is stopped after this many layers."""
+
+    def stop(p):
+        if p.layer >= layers:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(checkpoint=path, progress=stop, **options)
+
+
+@pytest.mark.parametrize("options", FITS.values(), ids=FITS)
+def test_an_interrupted_fit_goes_on(tmp_path, options):
+    path, seen = tmp_path / "checkpoint", []
+    whole = fit(progress=seen.append, **options)
+    assert len(seen) >= 3
+    for p in seen:
+        interrupt(path, p.layer, **options)
+        unfinished = pyflow.load(path)
+        assert len(unfinished) == p.layer
+        assert "unfinished" in repr(unfinished)
+        assert fit(checkpoint=path, **options) == whole
+        assert pyflow.load(path) == whole
+        path.unlink()
+
+
+def test_many_interruptions(tmp_path):
+    path = tmp_path / "checkpoint"
+    for layers in (2, 3, 4, 6):
+        interrupt(path, layers, max_layers=5)
+    assert fit(checkpoint=path, max_layers=5) == fit(max_layers=5)
+
+
+def test_going_on_from_a_model_and_then_from_its_checkpoint(tmp_path):
+    path, start = tmp_path / "checkpoint", fit(max_layers=2)
+    whole = fit(max_layers=6, model=start)
+    interrupt(path, len(start) + 2, max_layers=6, model=start)
+    assert fit(max_layers=6, model=start, checkpoint=path) == whole
+
+
+def test_a_finished_fit_is_not_repeated(tmp_path):
+    path, seen = tmp_path / "checkpoint", []
+    first = fit(max_layers=3, checkpoint=path)
+    assert fit(max_layers=3, checkpoint=path, progress=seen.append) == first == fit(max_layers=3)
+    assert seen == []
+
+
+def test_checkpoints_are_written_as_the_fit_goes(tmp_path):
+    path, layers = tmp_path / "checkpoint", []
+
+    def look(p):
+        layers.append((len(pyflow.load(path)), p.layer))
+
+    fit(max_layers=4, checkpoint=path, checkpoint_seconds=0, progress=look)
+    assert len(layers) > 4
+    assert all(written == reached for written, reached in layers)
+    assert os.listdir(tmp_path) == ["checkpoint"]
+
+
+def test_a_killed_fit_goes_on(tmp_path):
+    """Without any chance to say farewell: the last checkpoint is whole."""
+    path = tmp_path / "checkpoint"
+    script = """
+        import os, signal, sys
+        sys.path[:0] = sys.argv[2:]
+        import pyflow
+        from test_checkpoint import fit
+
+        def kill(p):
+            if p.layer >= 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        fit(max_layers=6, checkpoint=sys.argv[1], checkpoint_seconds=0, progress=kill)
+    """
+    here = os.path.dirname(__file__)
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script), path, here, *sys.path])
+    assert run.returncode < 0
+    assert len(pyflow.load(path)) == 5
+    assert fit(max_layers=6, checkpoint=path) == fit(max_layers=6)
+
+
+OTHERS = {
+    "n_slices": {"n_slices": 1},
+    "max_layers": {"max_layers": 5},
+    "alpha": {"alpha": (0.9, 0.9)},
+    "seed": {"seed": 1},
+    "bounds": {"bounds": [(-99, 99)] * 3},
+    "weight_train": {"weight_train": np.ones(300)},
+    "data_train": {"data_train": banana(300, seed=5)},
+    "data_validate": {"data_validate": banana(160, seed=2)},
+    "labels": {"labels": np.ones(300), "labels_validate": np.ones(150)},
+}
+
+
+@pytest.mark.parametrize(("name", "options"), OTHERS.items(), ids=OTHERS)
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_checkpoint_of_another_fit_is_refused(tmp_path, name, options, finished):
+    path = tmp_path / "checkpoint"
+    if finished:
+        fit(max_layers=2, checkpoint=path)
+    else:
+        interrupt(path, 3, max_layers=2)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"^checkpoint: .*another fit: .*\b{name}\b.* differ"):
+        fit(**{"max_layers": 2, "checkpoint": path, **options})
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint"
+    interrupt(path, 3, max_layers=2)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(pyflow.FileError, match="checkpoint: the file is cut short"):
+        fit(max_layers=2, checkpoint=path)
+
+
+def test_an_exception_is_not_lost_when_the_checkpoint_cannot_be_written(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def stop(p):
+        folder.rmdir()
+        raise Stop
+
+    with pytest.raises(Stop) as error:
+        fit(max_layers=3, checkpoint=folder / "file", progress=stop)
+    assert isinstance(error.value.__context__, OSError)
+    assert "cannot write" in str(error.value.__context__)
