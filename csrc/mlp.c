@@ -4,7 +4,7 @@
 #include "cspline.h"
 #include "mlp.h"
 
-enum { WIDTH = 128 /* columns of a block */, SILU = 512 /* numbers of a block */ };
+enum { WIDTH = 128 /* columns of a block */, SILU = 8 * 512 /* numbers of a block: worth a thread's while */ };
 
 static ptrdiff_t blocks_of(ptrdiff_t n, ptrdiff_t width) { return (n + width - 1) / width; }
 
@@ -125,14 +125,16 @@ static void X(silu_block)(void *arg, ptrdiff_t block, int thread)
 {
     (void)thread;
     X(silu) *p = arg;
-    ptrdiff_t first = block * SILU, n = PF_MIN(SILU, p->n - first);
-    double e[SILU] = {0};
-    for (ptrdiff_t i = 0; i < n; i++) e[i] = -(double)p->h[first + i];
-    pf_exp(e, e, n);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        real h = p->h[first + i], s = (real)(1 / (1 + e[i]));
-        if (p->g) p->g[first + i] *= s * (1 + h * (1 - s));
-        else p->to[first + i] = h * s;
+    double e[512] = {0};
+    for (ptrdiff_t first = block * SILU; first < PF_MIN((block + 1) * SILU, p->n); first += 512) {
+        ptrdiff_t n = PF_MIN(512, p->n - first);
+        for (ptrdiff_t i = 0; i < n; i++) e[i] = -(double)p->h[first + i];
+        pf_exp(e, e, n);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            real h = p->h[first + i], s = (real)(1 / (1 + e[i]));
+            if (p->g) p->g[first + i] *= s * (1 + h * (1 - s));
+            else p->to[first + i] = h * s;
+        }
     }
 }
 

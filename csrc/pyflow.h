@@ -193,6 +193,7 @@ typedef struct {
     int noise_condition; /* the noise's standard deviation is one more conditioning variable, the last */
     double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
     ptrdiff_t posterior_epochs;
+    double posterior_rate;    /* its learning rate */
     ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step */
     uint64_t seed;
     int (*progress)(void *user, const pf_symflow_progress *p); /* after every epoch; non-zero interrupts */

@@ -75,6 +75,7 @@ pf_status X(symflow_duplicate)(X(symflow) **copy, const X(symflow) *f)
     c->mean = f->mean;
     c->scale = f->scale;
     c->temperature = f->temperature;
+    c->noise_condition = f->noise_condition;
     c->epochs = f->epochs;
     memcpy(c->theta, f->theta, (size_t)f->n_theta * sizeof(double));
     memcpy(c->y_stats, f->y_stats, (size_t)(4 * f->n_y) * sizeof(double));
@@ -521,6 +522,7 @@ static pf_status X(write)(const X(symflow) *f, void **bytes, size_t *n)
     pf_put_int(&w, f->psi_knots);
     pf_put_int(&w, f->filter_knots);
     pf_put_int(&w, f->n_y);
+    pf_put_int(&w, f->noise_condition);
     double numbers[3] = {f->mean, f->scale, f->temperature};
     pf_put_array(&w, numbers, 3, sizeof(double));
     pf_put_array(&w, f->theta, f->n_theta, sizeof(double));
@@ -559,6 +561,7 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     X(get)(&r, box, ndim, sizeof(double));
     ptrdiff_t layers = pf_get_int(&r, 1, 1000), psi_knots = pf_get_int(&r, 2, PSI_MOST);
     ptrdiff_t filter_knots = pf_get_int(&r, 2, 4096), n_y = pf_get_int(&r, 0, 4096);
+    int noise_condition = (int)pf_get_int(&r, 0, n_y > 0);
     X(get)(&r, numbers, 3, sizeof(double));
     PF_TRY(r.status);
     X(symflow) *f;
@@ -566,6 +569,7 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     f->mean = numbers[0];
     f->scale = numbers[1];
     f->temperature = numbers[2];
+    f->noise_condition = noise_condition;
     X(get)(&r, f->theta, f->n_theta, sizeof(double));
     X(get)(&r, f->y_stats, 4 * n_y, sizeof(double));
     f->epochs = pf_get_int(&r, 0, INT32_MAX);

@@ -23,8 +23,9 @@ enum {
         double mean, scale; /* of the training fields */                                                               \
         double *theta;                                                                                                 \
         ptrdiff_t n_y;                                                                                                 \
-        double *y_stats; /* [4][n_y] mean, scale, least, most in training */                                           \
-        X(mlp) *net;     /* NULL without conditioning */                                                               \
+        double *y_stats;     /* [4][n_y] mean, scale, least, most in training */                                       \
+        X(mlp) *net;         /* NULL without conditioning */                                                           \
+        int noise_condition; /* the last condition is the noise's standard deviation, which is known */                \
         double temperature;                                                                                            \
         ptrdiff_t epochs;                                                                                              \
         double *history; /* [epochs][SYM_HISTORY] */                                                                   \

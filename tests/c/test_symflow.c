@@ -297,6 +297,158 @@ static void test_many(void)
     pf_set_num_threads(0);
 }
 
+/* ---- fits ---------------------------------------------------------------------------------------------------------- */
+
+/* Gaussian fields with P(k) = amplitude / (1 + (k / 4)^2) (k in units of 2 pi / box), lognormal ones when sigma > 0; y
+ * = log amplitude, uniform in [-1, 1], when it is asked for. Returns the exact log p of each. */
+enum { SIDE = 24, FIELDS = 260, TRAIN = 200, PIXELS = SIDE * SIDE };
+
+static void gaussian_fields(double *x, double *y, double *logp, double sigma)
+{
+    pf64_filter *f;
+    ptrdiff_t n[2] = {SIDE, SIDE};
+    double box[2] = {1, 1}, z[PIXELS], variance = 0, log_t = 0;
+    CHECK(pf64_filter_new(&f, 2, n, box) == PF_OK, "%s", pf_message());
+    double *t = PF_ALLOC(double, f->shells), *spectrum = PF_ALLOC(double, f->fft->spectrum),
+           *work = PF_ALLOC(double, f->work);
+    for (ptrdiff_t s = 0; s < f->shells; s++) {
+        double k = f->k[s] / (8 * M_PI), power = 1 / (1 + k * k);
+        t[s] = sqrt(power);
+        log_t += f->modes[s] * log(t[s]);
+        variance += f->modes[s] * power / PIXELS;
+    }
+    for (int i = 0; i < FIELDS; i++) {
+        double *field = x + i * PIXELS, scale = sigma > 0 ? sigma / sqrt(variance) : 1;
+        if (y) {
+            uint32_t word[4];
+            pf_philox(word, 1, 2, (uint64_t)i);
+            y[i] = word[0] * 0x1p-31 - 1;
+            scale *= exp(0.5 * y[i]);
+        }
+        pf_normals(z, 11, (uint64_t)i, 0, PIXELS);
+        logp[i] = pf64_sym_log_normal(z, PIXELS) - log_t - PIXELS * log(scale);
+        pf64_filter_apply(f, field, spectrum, z, t, work);
+        for (int j = 0; j < PIXELS; j++) {
+            field[j] *= scale;
+            if (sigma > 0) {
+                logp[i] -= field[j];
+                field[j] = exp(field[j]);
+            }
+        }
+    }
+    free(t), free(spectrum), free(work);
+    pf64_filter_free(f);
+}
+
+static int stop_at_two(void *user, const pf_symflow_progress *p)
+{
+    *(ptrdiff_t *)user = p->epoch;
+    return p->epoch == 2;
+}
+
+/* The flow reaches the exact density of Gaussian and lognormal fields, with and without a condition, and of the latter
+ * the derivative in the condition; its samples have the variance of the fields. */
+static void test_fit(double sigma, int conditional)
+{
+    static double x[FIELDS * PIXELS], sample[TRAIN * PIXELS];
+    double y[FIELDS], exact[FIELDS], logp[FIELDS], score[FIELDS];
+    gaussian_fields(x, conditional ? y : NULL, exact, sigma);
+    pf64_fields train = {x, conditional ? y : NULL, TRAIN},
+                validate = {x + TRAIN * PIXELS, conditional ? y + TRAIN : NULL, 60};
+    pf64_symflow *flow = NULL;
+    pf_symflow_options o;
+    pf_symflow_defaults(&o);
+    o.n_layers = 2;
+    o.filter_knots = 16;
+    o.hidden[0] = o.hidden[1] = 32;
+    o.epochs = conditional ? 40 : 12;
+    o.learning_rate = 3e-3;
+    pf_status status = pf64_symflow_fit(&flow, &train, &validate, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1},
+                                        conditional, &o);
+    CHECK(status == PF_OK, "%s", pf_message());
+    CHECK(pf64_symflow_logp(flow, logp, validate.x, validate.y, 60) == PF_OK, "%s", pf_message());
+    double short_of = 0, slope_error = 0, ratio[2] = {0};
+    for (int i = 0; i < 60; i++) short_of += (exact[TRAIN + i] - logp[i]) / 60 / PIXELS;
+    CHECK(short_of < 0.006 && short_of > -0.006, "sigma %g, conditional %d: %g nats per pixel", sigma, conditional,
+          short_of);
+    CHECK(pf64_symflow_sample(flow, sample, NULL, train.y, 3, 0, TRAIN) == PF_OK, "%s", pf_message());
+    for (int i = 0; i < TRAIN * PIXELS; i++) {
+        ratio[0] += log(1e-3 + x[i] * x[i]);
+        ratio[1] += log(1e-3 + sample[i] * sample[i]);
+    }
+    CHECK(fabs(ratio[1] - ratio[0]) < 0.05 * TRAIN * PIXELS, "%g", (ratio[1] - ratio[0]) / (TRAIN * PIXELS));
+    if (conditional &&
+        !(sigma > 0)) { /* log p = -q / 2 exp(-y) - PIXELS y / 2: the score is right to the noise of a few fields */
+        CHECK(pf64_symflow_score_parameters(flow, score, NULL, validate.x, validate.y, 60) == PF_OK, "%s",
+              pf_message());
+        for (int i = 0; i < 60; i++) slope_error += score[i] * score[i] / 60; /* its variance is PIXELS / 2 */
+        CHECK(slope_error > 0.6 * PIXELS / 2 && slope_error < 1.8 * PIXELS / 2, "%g", slope_error);
+    }
+    pf64_symflow_free(flow);
+}
+
+/* The same fit with one thread and three, bit for bit; interrupted, it is the best so far; bad input is refused. */
+static void test_fit_laws(void)
+{
+    static double x[FIELDS * PIXELS];
+    static float x32[FIELDS * PIXELS];
+    double y[FIELDS], exact[FIELDS], p[2][FIELDS];
+    ptrdiff_t n[2] = {SIDE, SIDE}, reached = 0;
+    double box[2] = {1, 1};
+    gaussian_fields(x, y, exact, 0);
+    for (int i = 0; i < FIELDS * PIXELS; i++) x32[i] = (float)x[i];
+    pf32_fields train = {x32, y, 60}, validate = {x32 + 60 * PIXELS, y + 60, 20};
+    pf_symflow_options o;
+    pf_symflow_defaults(&o);
+    o.n_layers = 2;
+    o.filter_knots = 12;
+    o.hidden[0] = o.hidden[1] = 20;
+    o.epochs = 3;
+    o.batch = 40;
+    o.noise[1] = 0.1;
+    o.posterior_weight = 1;
+    o.posterior_epochs = 1;
+    for (int noise = 0; noise < 2; noise++) {
+        o.noise_condition = noise;
+        double y2[2 * FIELDS];
+        for (int i = 0; i < FIELDS; i++) y2[2 * i] = y[i], y2[2 * i + 1] = 0.05;
+        for (int t = 0; t < 2; t++) {
+            pf32_symflow *flow = NULL;
+            pf_set_num_threads(t ? 3 : 1);
+            CHECK(pf32_symflow_fit(&flow, &train, &validate, 2, n, box, 1, &o) == PF_OK, "%s", pf_message());
+            CHECK(pf32_symflow_logp(flow, p[t], x32, noise ? y2 : y, 50) == PF_OK, "%s", pf_message());
+            pf32_symflow_free(flow);
+        }
+        CHECK(!memcmp(p[0], p[1], 50 * sizeof(double)), "threads change the fit: %g", p[0][0] - p[1][0]);
+    }
+    pf_set_num_threads(0);
+    pf32_symflow *flow = NULL;
+    o.progress = stop_at_two;
+    o.progress_user = &reached;
+    CHECK(pf32_symflow_fit(&flow, &train, &validate, 2, n, box, 1, &o) == PF_INTERRUPTED && flow && reached == 2, "%td",
+          reached);
+    pf32_symflow_free(flow);
+    o.progress = NULL;
+    o.learning_rate = 1e30;
+    CHECK(pf32_symflow_fit(&flow, &train, &validate, 2, n, box, 1, &o) == PF_DEGENERATE && flow, "%s", pf_message());
+    CHECK(pf32_symflow_logp(flow, p[0], x32, y, 1) == PF_BAD_ARGUMENT || isfinite(p[0][0]), "%g", p[0][0]);
+    pf32_symflow_free(flow);
+    o.learning_rate = 1e-3;
+    for (int i = 0; i < FIELDS; i++) y[i] = 2;
+    CHECK(pf32_symflow_fit(&flow, &train, NULL, 2, n, box, 1, &o) == PF_DEGENERATE && strstr(pf_message(), "column 0"),
+          "%s", pf_message());
+    box[1] = 0;
+    CHECK(pf32_symflow_fit(&flow, &train, NULL, 2, n, box, 0, &o) == PF_BAD_ARGUMENT, "%s", pf_message());
+    box[1] = 1;
+    o.posterior_weight = 0;
+    o.noise_condition = 0;
+    for (int i = 0; i < FIELDS * PIXELS; i++) x32[i] = 3;
+    train.y = NULL;
+    o.noise[1] = 0;
+    CHECK(pf32_symflow_fit(&flow, &train, NULL, 2, n, box, 0, &o) == PF_DEGENERATE && strstr(pf_message(), "constant"),
+          "%s", pf_message());
+}
+
 int main(void)
 {
     for (int i = 0; i < MESHES; i++) {
@@ -306,6 +458,11 @@ int main(void)
     }
     test_symmetry();
     test_many();
+    test_fit(0, 0);
+    test_fit(0.8, 0);
+    test_fit(0, 1);
+    test_fit(0.8, 1);
+    test_fit_laws();
     if (!failures) puts("symflow: all tests passed");
     return failures != 0;
 }

@@ -1,0 +1,657 @@
+/* Fitting a symmetric flow: a start in closed form, maximum likelihood by Adam, then, if asked for, fine-tuning on the
+ * posterior; and the temperature of a posterior.
+ *
+ * log p(y|x) = log p(x|y) + log prior(y) - log Z(x), Z = integral p(x|y') prior(y') dy', the prior uniform on the box
+ * that the training conditions span. A posterior is a small part of it, so Z is estimated with conditions drawn around
+ * the true one at several scales, and weighted by prior / (density of the draws). */
+#ifndef real
+#include "adam.h"
+#include "cspline.h"
+#include "symflow.h"
+
+enum {
+    START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
+    QUANTILE_PIXELS = 1 << 18, /* of them sorted for the pixel distribution */
+    SCALES = 7,                /* of the draws around a condition: half the prior's width, a quarter, ... */
+    VALIDATE_DRAWS = 3,        /* times as many draws for a validation field as for a training field */
+    CALIBRATE_DRAWS = 255,
+};
+
+/* Streams of random numbers, by their purpose; the last 32 bits say which. */
+enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS };
+static uint64_t stream(int purpose, ptrdiff_t which) { return (uint64_t)purpose << 56 | (uint64_t)which; }
+
+static double uniform(uint64_t seed, uint64_t stream_, uint64_t i)
+{
+    return ((double)pf_uniform_int(seed, stream_, i, (uint64_t)1 << 52) + 0.5) * 0x1p-52;
+}
+
+void pf_symflow_defaults(pf_symflow_options *o)
+{
+    *o = (pf_symflow_options){
+        .n_layers = 5,
+        .psi_knots = 8,
+        .filter_knots = 128,
+        .hidden = {512, 512},
+        .start_fields = 64,
+        .epochs = 40,
+        .batch = 16,
+        .patience = 0,
+        .learning_rate = 1e-3,
+        .warmup = 0.05,
+        .weight_decay = 1e-2,
+        .clip = 3,
+        .posterior_epochs = 5,
+        .posterior_rate = 1e-4,
+        .posterior_draws = 31,
+    };
+}
+
+static int ascending(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* Linear interpolation in a sorted sample */
+static double quantile(const float *sorted, ptrdiff_t n, double p)
+{
+    double at = PF_MIN(PF_MAX(p * (double)n - 0.5, 0), (double)n - 1);
+    ptrdiff_t i = PF_MIN((ptrdiff_t)at, PF_MAX(n - 2, 0));
+    return n < 2 ? sorted[0] : sorted[i] + (at - (double)i) * ((double)sorted[i + 1] - (double)sorted[i]);
+}
+
+#define TWICE "symfit.c"
+#include "twice.h"
+#else
+
+typedef struct {
+    const pf_symflow_options *o;
+    X(symflow) *flow;
+    const X(fields) *data; /* that the current batch is from */
+    ptrdiff_t n_y;         /* columns of data->y; the flow has one more when the noise is a condition */
+    X(symwork) *works;     /* [threads] */
+    int threads;
+    ptrdiff_t room;                    /* fields in a batch */
+    ptrdiff_t *row;                    /* [room] */
+    double *y, *theta, *gtheta, *logp; /* [SYM_ROWS or room] rows */
+    double *weight;                    /* [SYM_ROWS] of the gradients; 0: only log p is wanted */
+    real *net_memory, *gw, *gw_part;
+    double *gbase;
+    ptrdiff_t first; /* row of the batch that the block of SYM_ROWS starts at */
+    ptrdiff_t epoch; /* of the noise */
+    double *draws;   /* conditions and their weights in posterior() */
+    double *sigma;   /* [SYM_ROWS] noise of a field, in the fields' unit */
+    X(adam) net;
+    pf64_adam base;
+    double mean_length;
+    int gw_empty;
+} X(fit);
+
+/* ---- the start
+ * --------------------------------------------------------------------------------------------------------------- Layer
+ * by layer: T = P(k)^-1/2 whitens, then Psi carries the quantiles of the pixels to those of a Gaussian. Fields like
+ * lognormal ones need Psi before they are whitened: the first T is tried as 1 too, and the better start kept. */
+
+/* Where knots of log T stand: dense at low |k|, where spectra bend, and nearly even beyond. k in units of k_max. */
+static void X(place_knots)(double *position, const X(symflow) *f)
+{
+    ptrdiff_t m = f->filter_knots;
+    double lo = f->filter->shells > 1 ? f->k[1] : 0.5, hi = f->filter->shells > 2 ? 1 : lo + 0.5, soft = 0.125;
+    for (ptrdiff_t j = 0; j < m; j++)
+        position[j] = (lo + soft) * pow((hi + soft) / (lo + soft), (double)j / (double)(m - 1)) - soft;
+}
+
+/* Values at the knots from values at the shells: means with triangular weights, times the modes; where a knot has no
+ * shell within reach, interpolation between its neighbours. */
+static void X(fit_knots)(double *value, const double *position, const double *log_t, const X(symflow) *f)
+{
+    ptrdiff_t m = f->filter_knots, shells = f->filter->shells, at = 1;
+    for (ptrdiff_t j = 0; j < m; j++) {
+        double lo = position[PF_MAX(j - 1, 0)], hi = position[PF_MIN(j + 1, m - 1)], sum = 0, total = 0;
+        for (ptrdiff_t s = 1; s < shells; s++) {
+            double side = f->k[s] < position[j] ? (f->k[s] - lo) / (position[j] - lo)
+                                                : (hi - f->k[s]) / (hi - position[j]);
+            if (f->k[s] == position[j]) side = 1;
+            if (!(side > 0)) continue;
+            sum += side * f->filter->modes[s] * log_t[s];
+            total += side * f->filter->modes[s];
+        }
+        while (at < shells - 1 && f->k[at] < position[j]) at++;
+        ptrdiff_t before = PF_MAX(at - 1, PF_MIN(1, shells - 1));
+        double span = f->k[at] - f->k[before], t = span > 0 ? (position[j] - f->k[before]) / span : 0;
+        value[j] = total > 0 ? sum / total : log_t[before] + t * (log_t[at] - log_t[before]);
+    }
+}
+
+static void X(start_filter)(double *theta, const X(symflow) *f, const real *x, ptrdiff_t n, int flat, double *power,
+                            X(symwork) *w)
+{
+    ptrdiff_t shells = f->filter->shells, m = f->filter_knots;
+    double most = 0, *position = w->knots;
+    for (ptrdiff_t s = 0; s < shells; s++) power[s] = 0;
+    for (ptrdiff_t i = 0; i < n; i++) X(filter_power)(f->filter, power, x + i * f->pixels, w->work);
+    for (ptrdiff_t s = 0; s < shells; s++) {
+        power[s] /= (double)n * f->filter->modes[s] * (double)f->pixels;
+        most = PF_MAX(most, power[s]);
+    }
+    for (ptrdiff_t s = 0; s < shells; s++)
+        power[s] = flat ? 0 : -0.5 * log(PF_MAX(power[s], 1e-12 * most)); /* now log T */
+    X(place_knots)(position, f);
+    X(fit_knots)(theta + m, position, power, f);
+    pf_increasing_inverse(theta, position, m);
+}
+
+static void X(start_psi)(double *theta, float *sorted, ptrdiff_t n, ptrdiff_t m)
+{
+    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
+    double edge = PF_MIN(2.5 + (double)m / 16, 3.5), step = 0.25, x[PSI_MOST], y[PSI_MOST];
+    double least = 1e-3 * PF_MAX(quantile(sorted, n, 0.84) - quantile(sorted, n, 0.16), 1e-6);
+    for (ptrdiff_t j = 0; j < m; j++) {
+        y[j] = edge * (2 * (double)j / (double)(m - 1) - 1);
+        x[j] = quantile(sorted, n, pf_normal_cdf(y[j]));
+        if (j) x[j] = PF_MAX(x[j], x[j - 1] + least);
+        double rise = quantile(sorted, n, pf_normal_cdf(y[j] + step)) - quantile(sorted, n, pf_normal_cdf(y[j] - step));
+        theta[2 * m + j] = log(2 * step / PF_MAX(rise, least));
+    }
+    pf_increasing_inverse(theta, x, m);
+    pf_increasing_inverse(theta + m, y, m);
+}
+
+/* The mean log p of the fields looked at, in units in which the standardised fields' is 0 for T = 1, Psi = identity. */
+static pf_status X(start)(double *logp, X(symflow) *f, const X(fields) *train, const pf_symflow_options *o,
+                          int flat_first, X(symwork) *w)
+{
+    ptrdiff_t n = PF_MAX(PF_MIN(PF_MIN(o->start_fields, train->n), START_PIXELS / f->pixels), 1), pixels = f->pixels;
+    ptrdiff_t sorted_n = PF_MIN(n * pixels, QUANTILE_PIXELS), per_layer = 3 * f->psi_knots + 2 * f->filter_knots;
+    real *x = PF_ALLOC(real, n * pixels);
+    double *power = PF_ALLOC(double, f->filter->shells);
+    float *sorted = PF_ALLOC(float, sorted_n);
+    pf_status status = x && power && sorted ? PF_OK : PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < n && !status; i++) {
+        X(sym_load)(w, f, train->x + i * train->n / n * pixels);
+        memcpy(x + i * pixels, w->x, (size_t)pixels * sizeof(real));
+    }
+    *logp = 0;
+    memset(f->theta, 0,
+           (size_t)f->n_theta * sizeof(double)); /* layers that are not there yet are something, at least */
+    for (ptrdiff_t l = 0; l < f->layers && !status; l++) {
+        double *theta = f->theta + l * per_layer;
+        X(start_filter)(theta + 3 * f->psi_knots, f, x, n, flat_first && l == 0, power, w);
+        X(sym_prepare)(w, f, f->theta);
+        for (ptrdiff_t i = 0; i < n; i++)
+            X(filter_apply)(f->filter, x + i * pixels, w->spectra, x + i * pixels, w->t + l * w->shells, w->work);
+        for (ptrdiff_t i = 0; i < sorted_n; i++)
+            sorted[i] = (float)x[(ptrdiff_t)((double)i * (double)(n * pixels) / (double)sorted_n)];
+        X(start_psi)(theta, sorted, sorted_n, f->psi_knots);
+        X(psi_make)(w->psi + l, theta, f->psi_knots);
+        for (ptrdiff_t i = 0; i < n; i++)
+            *logp += X(psi_forward)(x + i * pixels, x + i * pixels, w->psi + l, pixels) / (double)n;
+        status = pf_check_interrupt();
+    }
+    for (ptrdiff_t i = 0; i < n && !status; i++) *logp += X(sym_log_normal)(x + i * pixels, pixels) / (double)n;
+    if (!status) {
+        X(sym_prepare)(w, f, f->theta);
+        *logp += w->log_det;
+    }
+    free(x);
+    free(power);
+    free(sorted);
+    return status;
+}
+
+static pf_status X(best_start)(X(symflow) *f, const X(fields) *train, const pf_symflow_options *o, X(symwork) *w)
+{
+    double flat, white;
+    PF_TRY(X(start)(&flat, f, train, o, 1, w));
+    PF_TRY(X(start)(&white, f, train, o, 0, w));
+    return flat > white ? X(start)(&flat, f, train, o, 1, w) : PF_OK;
+}
+
+/* ---- log p and its gradient, for a block of up to SYM_ROWS fields
+ * ------------------------------------------------------------ */
+
+PF_KERNEL void X(add_noise_body)(real *restrict x, const double *restrict noise, real sigma, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) x[i] += sigma * (real)noise[i];
+}
+PF_DISPATCH(X(add_noise), (real * x, const double *noise, real sigma, ptrdiff_t n), (x, noise, sigma, n))
+
+static void X(field)(void *arg, ptrdiff_t block, int thread)
+{
+    X(fit) *fit = arg;
+    const X(symflow) *f = fit->flow;
+    X(symwork) *w = fit->works + thread;
+    ptrdiff_t row = fit->row[fit->first + block];
+    int gradient = fit->weight[block] != 0;
+    X(sym_prepare)(w, f, f->net ? fit->theta + block * f->n_theta : f->theta);
+    X(sym_load)(w, f, fit->data->x + row * f->pixels);
+    if (fit->sigma[block] > 0) {
+        double noise[256];
+        for (ptrdiff_t i = 0; i < f->pixels; i += 256) {
+            ptrdiff_t n = PF_MIN(256, f->pixels - i);
+            pf_normals(noise, fit->o->seed, stream(STREAM_NOISE, fit->epoch << 32 | row), (uint64_t)i, n);
+            X(add_noise)(w->x + i, noise, (real)(fit->sigma[block] / f->scale), n);
+        }
+    }
+    fit->logp[fit->first + block] = X(sym_logp)(w, f);
+    if (gradient) X(sym_backward)(w, f, fit->gtheta + block * f->n_theta, 0);
+}
+
+/* log p of rows first .. first + n - 1 of the batch, at conditions y (NULL: their own), and, where weight is not 0,
+ * weight times its gradient, added to gbase and gw. */
+static pf_status X(block)(X(fit) *fit, ptrdiff_t first, ptrdiff_t n, const double *y)
+{
+    const pf_symflow_options *o = fit->o;
+    X(symflow) *f = fit->flow;
+    int gradient = 0;
+    fit->first = first;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        ptrdiff_t row = fit->row[first + i];
+        double u = o->noise[0] < o->noise[1] ? uniform(o->seed, stream(STREAM_SIGMA, fit->epoch), (uint64_t)row) : 0;
+        fit->sigma[i] = o->noise[0] + u * (o->noise[1] - o->noise[0]);
+        for (ptrdiff_t j = 0; j < fit->n_y; j++)
+            fit->y[i * f->n_y + j] = y ? y[i * fit->n_y + j] : fit->data->y[row * fit->n_y + j];
+        if (f->n_y > fit->n_y) fit->y[i * f->n_y + fit->n_y] = fit->sigma[i];
+        gradient |= fit->weight[i] != 0;
+    }
+    if (f->net) PF_TRY(X(sym_thetas)(f, fit->theta, fit->net_memory, fit->y, n));
+    PF_TRY(pf_parallel(n, X(field), fit));
+    if (!gradient) return PF_OK;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double *g = fit->gtheta + i * f->n_theta, weight = fit->weight[i];
+        for (ptrdiff_t j = 0; j < f->n_theta; j++) fit->gbase[j] += g[j] = weight != 0 ? weight * g[j] : 0;
+    }
+    if (!f->net) return PF_OK;
+    PF_TRY(X(sym_thetas_vjp)(f, NULL, fit->gw_empty ? fit->gw : fit->gw_part, fit->gtheta, fit->net_memory, n));
+    for (ptrdiff_t i = 0; i < f->net->n_w && !fit->gw_empty; i++) fit->gw[i] += fit->gw_part[i];
+    fit->gw_empty = 0;
+    return PF_OK;
+}
+
+static void X(clear_gradient)(X(fit) *fit)
+{
+    memset(fit->gbase, 0, (size_t)fit->flow->n_theta * sizeof(double));
+    fit->gw_empty = 1;
+}
+
+static pf_status X(step)(X(fit) *fit, double rate)
+{
+    X(symflow) *f = fit->flow;
+    double square, net_square = 0;
+    if (fit->gw_empty && f->net) memset(fit->gw, 0, (size_t)f->net->n_w * sizeof(real));
+    PF_TRY(pf64_adam_square(&square, &fit->base, fit->gbase));
+    if (f->net) PF_TRY(X(adam_square)(&net_square, &fit->net, fit->gw));
+    double factor = pf_clip(&fit->mean_length, sqrt(square + net_square), fit->o->clip);
+    if (!isfinite(square + net_square)) return pf_fail(PF_DEGENERATE, "training met a gradient that is not finite");
+    PF_TRY(pf64_adam_step(&fit->base, f->theta, fit->gbase, factor, rate, 0));
+    return f->net ? X(adam_step)(&fit->net, f->net->w, fit->gw, factor, rate, fit->o->weight_decay) : PF_OK;
+}
+
+/* Mean log p of the n fields of the batch; each weighs `weight` in the gradient. */
+static pf_status X(likelihood)(X(fit) *fit, double *mean, ptrdiff_t n, double weight)
+{
+    double sum = 0;
+    for (ptrdiff_t i = 0; i < SYM_ROWS; i++) fit->weight[i] = weight;
+    for (ptrdiff_t first = 0; first < n; first += SYM_ROWS)
+        PF_TRY(X(block)(fit, first, PF_MIN(SYM_ROWS, n - first), NULL));
+    for (ptrdiff_t i = 0; i < n; i++) sum += fit->logp[i];
+    *mean = sum / (double)n;
+    return isfinite(sum) ? PF_OK : pf_fail(PF_DEGENERATE, "training met a field whose log p is not finite");
+}
+
+/* ---- log p(y|x)
+ * ------------------------------------------------------------------------------------------------------------ */
+
+/* Conditions y[m][n_y] and log[m] = log (prior / density of the draws): around `true_y` at SCALES scales in turn, and
+ * anywhere in the prior's box. Draws outside it are left out. Returns how many there are. */
+static ptrdiff_t X(draw)(double *y, double *log_weight, const X(fit) *fit, const double *true_y, ptrdiff_t row,
+                         ptrdiff_t draws)
+{
+    const X(symflow) *f = fit->flow;
+    ptrdiff_t n_y = fit->n_y, kept = 0;
+    const double *least = f->y_stats + 2 * f->n_y, *most = f->y_stats + 3 * f->n_y;
+    uint64_t random = stream(STREAM_DRAWS, fit->epoch << 32 | row);
+    for (ptrdiff_t m = 0; m < draws; m++) {
+        double *out = y + kept * n_y, density = (double)(draws / (SCALES + 1));
+        int component = (int)(m % (SCALES + 1)), inside = 1;
+        for (ptrdiff_t j = 0; j < n_y; j++) {
+            uint64_t number = (uint64_t)(m * n_y + j);
+            double z, width = most[j] - least[j];
+            pf_normals(&z, fit->o->seed, random, number, 1);
+            out[j] = component == SCALES ? least[j] + width * pf_normal_cdf(z)
+                                         : true_y[j] + width * ldexp(z, -1 - component);
+            inside &= out[j] >= least[j] && out[j] <= most[j];
+        }
+        if (!inside) continue;
+        for (int c = 0; c < SCALES; c++) { /* densities in units of the prior's */
+            double log_density = 0;
+            for (ptrdiff_t j = 0; j < n_y; j++) {
+                double z = ldexp((out[j] - true_y[j]) / (most[j] - least[j]), 1 + c);
+                log_density += -0.5 * z * z - 0.5 * PF_LOG_2PI + (1 + c) * M_LN2;
+            }
+            density += (double)(draws / (SCALES + 1) + (draws % (SCALES + 1) > c)) * exp(log_density);
+        }
+        log_weight[kept++] = -log(density);
+    }
+    return kept;
+}
+
+/* log p(y|x) of row 0 of the batch, in units of the prior's density; when weight is not 0 its gradient is added, times
+ * (1 - w) grad log p(x|y) + w grad log p(y|x). */
+static pf_status X(posterior)(X(fit) *fit, double *log_posterior, double *log_likelihood, ptrdiff_t draws,
+                              double weight)
+{
+    double most = -INFINITY, sum = 0;
+    ptrdiff_t row = fit->row[0], n_y = fit->n_y, count = 0;
+    const double *true_y = fit->data->y + row * n_y;
+    double *y = fit->draws, *log_weight = y + (draws + 1) * n_y;
+    memcpy(y, true_y, (size_t)n_y * sizeof(double));
+    ptrdiff_t n = 1 + X(draw)(y + n_y, log_weight + 1, fit, true_y, row, draws);
+    for (ptrdiff_t i = 0; i < n; i++) fit->row[i] = row;
+    for (ptrdiff_t i = 0; i < SYM_ROWS; i++) fit->weight[i] = 0;
+    for (ptrdiff_t i = 0; i < n; i += SYM_ROWS) PF_TRY(X(block)(fit, i, PF_MIN(SYM_ROWS, n - i), y + i * n_y));
+    for (ptrdiff_t i = 1; i < n; i++) most = PF_MAX(most, log_weight[i] += fit->logp[i]);
+    for (ptrdiff_t i = 1; i < n; i++) sum += exp(log_weight[i] - most);
+    *log_likelihood = fit->logp[0];
+    *log_posterior = fit->logp[0] - most - log(sum);
+    if (!isfinite(*log_posterior)) return pf_fail(PF_DEGENERATE, "training met a field whose log p is not finite");
+    if (weight == 0) return PF_OK;
+    double share[SYM_ROWS]; /* the conditions that matter, and their weights */
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double r = i ? -fit->o->posterior_weight * exp(log_weight[i] - most) / sum : 1;
+        if (fabs(r) > 1e-3) {
+            memmove(y + count * n_y, y + i * n_y, (size_t)n_y * sizeof(double));
+            share[count++] = weight * r;
+        }
+        if (count < SYM_ROWS && i < n - 1) continue;
+        memcpy(fit->weight, share, (size_t)count * sizeof(double));
+        PF_TRY(X(block)(fit, 0, count, y));
+        count = 0;
+    }
+    return PF_OK;
+}
+
+/* ---- training
+ * ---------------------------------------------------------------------------------------------------------------- */
+
+static void X(fit_clear)(X(fit) *fit)
+{
+    X(symwork_free)(fit->works, fit->threads);
+    free(fit->row);
+    free(fit->y);
+    free(fit->theta);
+    free(fit->gtheta);
+    free(fit->logp);
+    free(fit->weight);
+    free(fit->sigma);
+    free(fit->draws);
+    free(fit->net_memory);
+    free(fit->gw);
+    free(fit->gw_part);
+    free(fit->gbase);
+    X(adam_clear)(&fit->net);
+    pf64_adam_clear(&fit->base);
+}
+
+static pf_status X(fit_init)(X(fit) *fit, X(symflow) *f, const pf_symflow_options *o, ptrdiff_t n_y, ptrdiff_t draws)
+{
+    ptrdiff_t n_w = f->net ? f->net->n_w : 0;
+    fit->o = o;
+    fit->flow = f;
+    fit->n_y = n_y;
+    fit->room = PF_MAX(PF_MAX(o->batch, draws + 1), SYM_ROWS);
+    fit->threads = pf_max_threads(SYM_ROWS);
+    fit->row = PF_ALLOC(ptrdiff_t, fit->room);
+    fit->y = PF_ALLOC(double, SYM_ROWS * f->n_y);
+    fit->theta = PF_ALLOC(double, SYM_ROWS * f->n_theta);
+    fit->gtheta = PF_ALLOC(double, SYM_ROWS * f->n_theta);
+    fit->logp = PF_ALLOC(double, fit->room);
+    fit->weight = PF_ALLOC(double, SYM_ROWS);
+    fit->sigma = PF_ALLOC(double, SYM_ROWS);
+    fit->draws = PF_ALLOC(double, (draws + 1) * (n_y + 1));
+    fit->net_memory = PF_ALLOC(real, X(sym_net_memory)(f));
+    fit->gw = PF_ALLOC(real, n_w);
+    fit->gw_part = PF_ALLOC(real, n_w);
+    fit->gbase = PF_ALLOC(double, f->n_theta);
+    if (!fit->row || !fit->y || !fit->theta || !fit->gtheta || !fit->logp || !fit->weight || !fit->sigma ||
+        !fit->draws || !fit->net_memory || !fit->gw || !fit->gw_part || !fit->gbase)
+        return PF_NO_MEMORY;
+    PF_TRY(X(adam_init)(&fit->net, n_w));
+    PF_TRY(pf64_adam_init(&fit->base, f->n_theta));
+    return X(symwork_new)(&fit->works, f, 1, fit->threads);
+}
+
+/* Mean over all fields of log p(x|y) and, with draws, of log p(y|x). */
+static pf_status X(evaluate)(X(fit) *fit, double *logp, double *posterior, const X(fields) *data, ptrdiff_t draws)
+{
+    ptrdiff_t epoch = fit->epoch;
+    double sum = 0, posterior_sum = 0, mean = 0, one = 0;
+    pf_status status = PF_OK;
+    fit->data = data;
+    fit->epoch = 0; /* the same noise and draws every time; training's epochs count from 1 */
+    for (ptrdiff_t i = 0; i < data->n && !status; i += draws ? 1 : SYM_ROWS) {
+        ptrdiff_t n = draws ? 1 : PF_MIN(SYM_ROWS, data->n - i);
+        for (ptrdiff_t j = 0; j < n; j++) fit->row[j] = i + j;
+        status = draws ? X(posterior)(fit, &one, &mean, draws, 0) : X(likelihood)(fit, &mean, n, 0);
+        sum += mean * (double)n;
+        if (draws) posterior_sum += one;
+    }
+    fit->epoch = epoch;
+    *logp = sum / (double)data->n;
+    *posterior = posterior_sum / (double)data->n;
+    return status;
+}
+
+static pf_status X(record)(X(symflow) *f, double train, double validate)
+{
+    double *history = realloc(f->history, (size_t)((f->epochs + 1) * SYM_HISTORY) * sizeof *history);
+    if (!history) return pf_fail(PF_NO_MEMORY, "out of memory");
+    f->history = history;
+    history[f->epochs * SYM_HISTORY] = train;
+    history[f->epochs * SYM_HISTORY + 1] = validate;
+    f->epochs++;
+    return PF_OK;
+}
+
+/* What training changes, put aside or back. */
+static void X(keep)(double *theta, real *w, const X(symflow) *f)
+{
+    memcpy(theta, f->theta, (size_t)f->n_theta * sizeof(double));
+    if (f->net) memcpy(w, f->net->w, (size_t)f->net->n_w * sizeof(real));
+}
+
+static void X(restore)(X(symflow) *f, const double *theta, const real *w)
+{
+    memcpy(f->theta, theta, (size_t)f->n_theta * sizeof(double));
+    if (f->net) memcpy(f->net->w, w, (size_t)f->net->n_w * sizeof(real));
+}
+
+/* One stage of training: on the likelihood, or (draws > 0) on the posterior as well. The best on validation fields, or
+ * the last, is what the flow is at the end, however the stage ends. */
+static pf_status X(train)(X(fit) *fit, const X(fields) *train, const X(fields) *validate, ptrdiff_t epochs, double rate,
+                          ptrdiff_t draws, double start_time)
+{
+    const pf_symflow_options *o = fit->o;
+    X(symflow) *f = fit->flow;
+    ptrdiff_t n = train->n, batch = PF_MIN(o->batch, n), batches = (n + batch - 1) / batch, first_epoch = fit->epoch;
+    double *theta = PF_ALLOC(double, f->n_theta), best = -INFINITY, per_pixel = 1 / (double)f->pixels;
+    real *w = PF_ALLOC(real, f->net ? f->net->n_w : 0);
+    ptrdiff_t *order = PF_ALLOC(ptrdiff_t, n);
+    pf_status status = theta && w && order ? PF_OK : PF_NO_MEMORY;
+    pf_symflow_progress p = {.best = fit->epoch, .logp_train = NAN, .logp_validate = NAN, .objective = NAN};
+    if (!status) X(keep)(theta, w, f);
+    for (ptrdiff_t epoch = 0; epoch <= epochs && !status; epoch++) { /* epoch 0 is where the stage starts */
+        double sum = 0, posterior = 0, one = 0, mean = 0;
+        if (epoch) {
+            fit->epoch++;
+            fit->data = train;
+            for (ptrdiff_t i = 0; i < n; i++) { /* a random order */
+                ptrdiff_t j = (ptrdiff_t)pf_uniform_int(o->seed, stream(STREAM_ORDER, fit->epoch), (uint64_t)i,
+                                                        (uint64_t)i + 1);
+                order[i] = order[j];
+                order[j] = i;
+            }
+            for (ptrdiff_t b = 0; b < batches && !status; b++) {
+                ptrdiff_t from = b * n / batches, count = (b + 1) * n / batches - from;
+                X(clear_gradient)(fit);
+                if (!draws) {
+                    memcpy(fit->row, order + from, (size_t)count * sizeof *order);
+                    status = X(likelihood)(fit, &mean, count, 1 / (double)count);
+                    sum += mean * (double)count;
+                }
+                for (ptrdiff_t i = 0; i < count && draws && !status; i++) {
+                    fit->row[0] = order[from + i];
+                    status = X(posterior)(fit, &one, &mean, draws, 1 / (double)count);
+                    sum += mean;
+                    posterior += one;
+                }
+                if (!status)
+                    status = X(step)(fit,
+                                     rate * pf_cosine_schedule((epoch - 1) * batches + b, epochs * batches, o->warmup));
+            }
+            p.logp_train = sum / (double)n * per_pixel;
+            p.objective = draws ? posterior / (double)n : p.logp_train;
+        }
+        if (!status && validate) {
+            status = X(evaluate)(fit, &mean, &one, validate, draws ? VALIDATE_DRAWS * draws + VALIDATE_DRAWS - 1 : 0);
+            p.logp_validate = mean * per_pixel;
+            p.objective = draws ? one : p.logp_validate;
+        }
+        if (status) break;
+        if (epoch) status = X(record)(f, p.logp_train, p.logp_validate);
+        if (!validate || p.objective > best) {
+            best = p.objective;
+            p.best = fit->epoch;
+            X(keep)(theta, w, f);
+        }
+        p.epoch = fit->epoch;
+        p.seconds = pf_seconds() - start_time;
+        if (!status && o->progress && o->progress(o->progress_user, &p))
+            status = pf_fail(PF_INTERRUPTED, "interrupted");
+        if (o->patience && validate && p.epoch - PF_MAX(p.best, first_epoch) >= o->patience) break;
+    }
+    if (theta && w) X(restore)(f, theta, w);
+    free(theta);
+    free(w);
+    free(order);
+    return status;
+}
+
+/* ---- the fit
+ * ------------------------------------------------------------------------------------------------------------------- */
+
+static pf_status X(check_data)(const X(fields) *data, ptrdiff_t pixels, ptrdiff_t n_y, const char *name)
+{
+    if (!data->x || data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "%s: there are no fields", name);
+    if (n_y && !data->y) return pf_fail(PF_BAD_ARGUMENT, "%s: y is missing", name);
+    for (ptrdiff_t i = 0; i < data->n; i++)
+        for (ptrdiff_t j = 0; j < pixels; j++)
+            if (!isfinite(data->x[i * pixels + j]))
+                return pf_fail(PF_BAD_ARGUMENT, "%s: field %td has pixels that are NaN or infinite", name, i);
+    for (ptrdiff_t i = 0; i < data->n * n_y; i++)
+        if (!isfinite(data->y[i]))
+            return pf_fail(PF_BAD_ARGUMENT, "%s: y of field %td, column %td is not finite", name, i / n_y, i % n_y);
+    return PF_OK;
+}
+
+static pf_status X(check_options)(const pf_symflow_options *o, ptrdiff_t n_y)
+{
+    if (o->batch < 1) return pf_fail(PF_BAD_ARGUMENT, "batch: %td is not positive", o->batch);
+    if (o->start_fields < 1) return pf_fail(PF_BAD_ARGUMENT, "start_fields: %td is not positive", o->start_fields);
+    if (o->epochs < 0 || o->posterior_epochs < 0) return pf_fail(PF_BAD_ARGUMENT, "epochs: a negative number");
+    if (!(o->learning_rate >= 0) || !(o->posterior_rate >= 0))
+        return pf_fail(PF_BAD_ARGUMENT, "learning_rate: negative");
+    if (!(o->warmup >= 0 && o->warmup < 1)) return pf_fail(PF_BAD_ARGUMENT, "warmup: %g is not in [0, 1)", o->warmup);
+    if (!(o->weight_decay >= 0)) return pf_fail(PF_BAD_ARGUMENT, "weight_decay: negative");
+    if (!(o->noise[0] >= 0 && o->noise[1] >= o->noise[0] && isfinite(o->noise[1])))
+        return pf_fail(PF_BAD_ARGUMENT, "noise: [%g, %g] is not a range of standard deviations", o->noise[0],
+                       o->noise[1]);
+    if (!(o->posterior_weight >= 0 && o->posterior_weight <= 1))
+        return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: %g is not in [0, 1]", o->posterior_weight);
+    if (o->posterior_weight > 0 && !n_y) return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: there is no y");
+    if (o->posterior_weight > 0 && o->posterior_draws < SCALES + 1)
+        return pf_fail(PF_BAD_ARGUMENT, "posterior_draws: %td, at least %d are needed", o->posterior_draws, SCALES + 1);
+    return PF_OK;
+}
+
+/* One mean and scale of all pixels; mean, scale and range of every column of y, and of the noise. */
+static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t n_y, const double noise[2])
+{
+    double sum = 0, square = 0, count = (double)train->n * (double)f->pixels;
+    for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) sum += (double)train->x[i];
+    f->mean = sum / count;
+    for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) {
+        double d = (double)train->x[i] - f->mean;
+        square += d * d;
+    }
+    f->scale = sqrt(square / count + noise[0] * noise[0]);
+    if (!(f->scale > 1e-7 * fabs(f->mean)) || !isfinite(f->scale))
+        return pf_fail(PF_DEGENERATE, "the fields are constant: they have no density");
+    double *mean = f->y_stats, *scale = mean + f->n_y, *least = scale + f->n_y, *most = least + f->n_y;
+    for (ptrdiff_t j = 0; j < n_y; j++) {
+        least[j] = most[j] = train->y[j];
+        for (ptrdiff_t i = 0; i < train->n; i++) {
+            double y = train->y[i * n_y + j];
+            mean[j] += y / (double)train->n;
+            least[j] = PF_MIN(least[j], y);
+            most[j] = PF_MAX(most[j], y);
+        }
+        for (ptrdiff_t i = 0; i < train->n; i++) {
+            double d = train->y[i * n_y + j] - mean[j];
+            scale[j] += d * d / (double)train->n;
+        }
+        scale[j] = sqrt(scale[j]);
+        if (!(most[j] > least[j] && scale[j] > 0)) return pf_fail(PF_DEGENERATE, "y: column %td is constant", j);
+    }
+    if (f->n_y > n_y) {
+        mean[n_y] = 0.5 * (noise[0] + noise[1]);
+        scale[n_y] = (noise[1] - noise[0]) / sqrt(12);
+        least[n_y] = noise[0];
+        most[n_y] = noise[1];
+        if (!(scale[n_y] > 0)) return pf_fail(PF_BAD_ARGUMENT, "noise_condition: the range of the noise is empty");
+    }
+    return PF_OK;
+}
+
+static pf_status X(run_fit)(X(symflow) **flow, const X(fields) *train, const X(fields) *validate, int ndim,
+                            const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *o)
+{
+    double start_time = pf_seconds();
+    int n_hidden = 0, noisy = o->noise_condition != 0;
+    *flow = NULL;
+    PF_TRY(X(check_options)(o, n_y));
+    while (n_hidden < 7 && o->hidden[n_hidden]) n_hidden++;
+    X(symflow) *f;
+    PF_TRY(X(symflow_new)(&f, ndim, mesh, box, o->n_layers, o->psi_knots, o->filter_knots, n_y + noisy));
+    f->noise_condition = noisy;
+    X(fit) fit = {0};
+    ptrdiff_t draws = o->posterior_weight > 0 ? o->posterior_draws : 0, most_draws = VALIDATE_DRAWS * (draws + 1);
+    pf_status status = X(check_data)(train, f->pixels, n_y, "train");
+    if (!status && validate) status = X(check_data)(validate, f->pixels, n_y, "validate");
+    if (!status) status = X(standardise)(f, train, n_y, o->noise);
+    if (!status && f->n_y) status = X(mlp_new)(&f->net, f->n_y, o->hidden, n_hidden, f->n_theta, o->seed);
+    if (!status && o->note) status = X(symflow_set_note)(f, o->note);
+    if (!status) status = X(fit_init)(&fit, f, o, n_y, most_draws);
+    if (!status) status = X(best_start)(f, train, o, fit.works);
+    if (!status) {
+        *flow = f;
+        status = X(train)(&fit, train, validate, o->epochs, o->learning_rate, 0, start_time);
+        if (!status && draws) {
+            fit.mean_length = 0;
+            status = X(train)(&fit, train, validate, o->posterior_epochs, o->posterior_rate, draws, start_time);
+        }
+        if (status && status != PF_INTERRUPTED && status != PF_DEGENERATE) *flow = NULL;
+    }
+    X(fit_clear)(&fit);
+    if (!*flow) X(symflow_free)(f);
+    return status;
+}
+
+pf_status X(symflow_fit)(X(symflow) **flow, const X(fields) *train, const X(fields) *validate, int ndim,
+                         const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *options)
+{
+    pf_begin();
+    return pf_end(X(run_fit)(flow, train, validate, ndim, mesh, box, n_y, options));
+}
+#endif
