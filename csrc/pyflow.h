@@ -256,11 +256,11 @@ PF_API pf_status pf_fft_wisdom_load(const char *single_path, const char *double_
     PF_API pf_status X(symflow_sample)(const X(symflow) *flow, real *x, double *logp, const double *y, uint64_t seed,  \
                                        ptrdiff_t first, ptrdiff_t n);                                                  \
                                                                                                                        \
-    /* Fits the temperature b for which p(y|x) ~ p(x|y)^b prior(y) is best on validation fields: the largest mean      \
-     * log p(y_i|x_i), the prior being that of the m conditions prior[m][n_y]. It is kept with the flow, for whoever   \
-     * computes posteriors; log p(x|y) itself stays. gain (may be NULL): nats of log p(y|x) won over b = 1. */         \
-    PF_API pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *validate,                   \
-                                          const double *prior, ptrdiff_t m);                                           \
+    /* Fits the temperature b for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out fields: the largest mean        \
+     * log p(y_i|x_i), the prior uniform on the box that the training conditions span. It is kept with the flow, for   \
+     * whoever computes posteriors; log p(x|y) itself stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with  \
+     * b = 1 and with the best b. */                                                                                   \
+    PF_API pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *held_out, uint64_t seed);   \
     PF_API double X(symflow_temperature)(const X(symflow) *flow); /* b, 1 at first */                                  \
                                                                                                                        \
     PF_API pf_status X(symflow_write)(const X(symflow) *flow, void **bytes, size_t *n);                                \

@@ -61,6 +61,27 @@ static double quantile(const float *sorted, ptrdiff_t n, double p)
     return n < 2 ? sorted[0] : sorted[i] + (at - (double)i) * ((double)sorted[i + 1] - (double)sorted[i]);
 }
 
+/* log Z = log sum_i weight_i p_i^b over draws 1 .. n - 1 */
+static double log_evidence(const double *log_weight, const double *logp, double b, ptrdiff_t n)
+{
+    double most = -INFINITY, sum = 0;
+    for (ptrdiff_t i = 1; i < n; i++) most = PF_MAX(most, log_weight[i] + b * logp[i]);
+    for (ptrdiff_t i = 1; i < n; i++) sum += exp(log_weight[i] + b * logp[i] - most);
+    return most + log(sum);
+}
+
+enum { ROOM = 1 + CALIBRATE_DRAWS }; /* of a field's row in the tables of calibrate() */
+
+/* Mean log p(y|x) at temperature b, from tables [fields][ROOM] */
+static double tempered(const double *log_weight, const double *logp, const ptrdiff_t *counts, double b,
+                       ptrdiff_t fields)
+{
+    double sum = 0;
+    for (ptrdiff_t i = 0; i < fields; i++, log_weight += ROOM, logp += ROOM)
+        sum += b * logp[0] - log_evidence(log_weight, logp, b, counts[i]);
+    return sum / (double)fields;
+}
+
 #define TWICE "symfit.c"
 #include "twice.h"
 #else
@@ -337,34 +358,44 @@ static ptrdiff_t X(draw)(double *y, double *log_weight, const X(fit) *fit, const
     return kept;
 }
 
+/* Log p of row 0 of the batch at its own condition, then at conditions drawn around it: fit->draws holds conditions
+ * y[n][n_y], then the log-weights of all but the first, fit->logp the log p(x|y). */
+static pf_status X(try_conditions)(X(fit) *fit, ptrdiff_t *n, ptrdiff_t draws)
+{
+    ptrdiff_t row = fit->row[0], n_y = fit->n_y;
+    const double *true_y = fit->data->y + row * n_y;
+    double *y = fit->draws, *log_weight = y + (draws + 1) * n_y;
+    memcpy(y, true_y, (size_t)n_y * sizeof(double));
+    *n = 1 + X(draw)(y + n_y, log_weight + 1, fit, true_y, row, draws);
+    for (ptrdiff_t i = 0; i < *n; i++) fit->row[i] = row;
+    for (ptrdiff_t i = 0; i < SYM_ROWS; i++) fit->weight[i] = 0;
+    for (ptrdiff_t i = 0; i < *n; i += SYM_ROWS) PF_TRY(X(block)(fit, i, PF_MIN(SYM_ROWS, *n - i), y + i * n_y));
+    for (ptrdiff_t i = 0; i < *n; i++)
+        if (!isfinite(fit->logp[i])) return pf_fail(PF_DEGENERATE, "training met a field whose log p is not finite");
+    return PF_OK;
+}
+
 /* log p(y|x) of row 0 of the batch, in units of the prior's density; when weight is not 0 its gradient is added, times
  * (1 - w) grad log p(x|y) + w grad log p(y|x). */
 static pf_status X(posterior)(X(fit) *fit, double *log_posterior, double *log_likelihood, ptrdiff_t draws,
                               double weight)
 {
-    double most = -INFINITY, sum = 0;
-    ptrdiff_t row = fit->row[0], n_y = fit->n_y, count = 0;
-    const double *true_y = fit->data->y + row * n_y;
-    double *y = fit->draws, *log_weight = y + (draws + 1) * n_y;
-    memcpy(y, true_y, (size_t)n_y * sizeof(double));
-    ptrdiff_t n = 1 + X(draw)(y + n_y, log_weight + 1, fit, true_y, row, draws);
-    for (ptrdiff_t i = 0; i < n; i++) fit->row[i] = row;
-    for (ptrdiff_t i = 0; i < SYM_ROWS; i++) fit->weight[i] = 0;
-    for (ptrdiff_t i = 0; i < n; i += SYM_ROWS) PF_TRY(X(block)(fit, i, PF_MIN(SYM_ROWS, n - i), y + i * n_y));
-    for (ptrdiff_t i = 1; i < n; i++) most = PF_MAX(most, log_weight[i] += fit->logp[i]);
-    for (ptrdiff_t i = 1; i < n; i++) sum += exp(log_weight[i] - most);
+    ptrdiff_t n_y = fit->n_y, n, count = 0;
+    double *y = fit->draws, *log_weight = y + (draws + 1) * n_y, share[SYM_ROWS];
+    PF_TRY(X(try_conditions)(fit, &n, draws));
+    double log_z = log_evidence(log_weight, fit->logp, 1, n);
     *log_likelihood = fit->logp[0];
-    *log_posterior = fit->logp[0] - most - log(sum);
-    if (!isfinite(*log_posterior)) return pf_fail(PF_DEGENERATE, "training met a field whose log p is not finite");
+    *log_posterior = fit->logp[0] - log_z;
     if (weight == 0) return PF_OK;
-    double share[SYM_ROWS]; /* the conditions that matter, and their weights */
-    for (ptrdiff_t i = 0; i < n; i++) {
-        double r = i ? -fit->o->posterior_weight * exp(log_weight[i] - most) / sum : 1;
+    for (ptrdiff_t i = 1; i < n; i++) log_weight[i] += fit->logp[i] - log_z; /* block() overwrites logp */
+    for (ptrdiff_t i = 0; i < n; i++) {                                      /* the conditions that matter */
+        double r = i ? -fit->o->posterior_weight * exp(log_weight[i]) : 1;
         if (fabs(r) > 1e-3) {
             memmove(y + count * n_y, y + i * n_y, (size_t)n_y * sizeof(double));
             share[count++] = weight * r;
         }
         if (count < SYM_ROWS && i < n - 1) continue;
+        if (!count) continue;
         memcpy(fit->weight, share, (size_t)count * sizeof(double));
         PF_TRY(X(block)(fit, 0, count, y));
         count = 0;
@@ -653,5 +684,53 @@ pf_status X(symflow_fit)(X(symflow) **flow, const X(fields) *train, const X(fiel
 {
     pf_begin();
     return pf_end(X(run_fit)(flow, train, validate, ndim, mesh, box, n_y, options));
+}
+
+/* ---- temperature
+ * ----------------------------------------------------------------------------------------------------- */
+
+static pf_status X(calibrate)(X(symflow) *f, double *gain, const X(fields) *data, uint64_t seed)
+{
+    pf_symflow_options o;
+    pf_symflow_defaults(&o);
+    o.seed = seed;
+    if (!f->n_y) return pf_fail(PF_BAD_ARGUMENT, "calibrate: this flow was fitted without y");
+    if (f->noise_condition) return pf_fail(PF_BAD_ARGUMENT, "calibrate: not for a flow that noise is a condition of");
+    PF_TRY(X(check_data)(data, f->pixels, f->n_y, "held_out"));
+    X(fit) fit = {0};
+    double *log_weight = PF_ALLOC(double, data->n *ROOM), *logp = PF_ALLOC(double, data->n *ROOM);
+    ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
+    pf_status status = log_weight && logp && counts ? X(fit_init)(&fit, f, &o, f->n_y, CALIBRATE_DRAWS) : PF_NO_MEMORY;
+    fit.data = data;
+    for (ptrdiff_t i = 0; i < data->n && !status; i++) {
+        fit.row[0] = i;
+        status = X(try_conditions)(&fit, counts + i, CALIBRATE_DRAWS);
+        memcpy(log_weight + i * ROOM, fit.draws + ROOM * f->n_y, ROOM * sizeof(double));
+        memcpy(logp + i * ROOM, fit.logp, ROOM * sizeof(double));
+    }
+    if (!status) { /* the mean has one maximum: golden section in log b */
+        double lo = log(1e-4), hi = log(1e2), golden = 0.6180339887498949;
+        for (int step = 0; step < 60; step++) {
+            double a = hi - golden * (hi - lo), b = lo + golden * (hi - lo);
+            int up = tempered(log_weight, logp, counts, exp(a), data->n) <
+                     tempered(log_weight, logp, counts, exp(b), data->n);
+            if (up) lo = a;
+            else hi = b;
+        }
+        f->temperature = exp(0.5 * (lo + hi));
+        if (gain) gain[0] = tempered(log_weight, logp, counts, 1, data->n);
+        if (gain) gain[1] = tempered(log_weight, logp, counts, f->temperature, data->n);
+    }
+    X(fit_clear)(&fit);
+    free(log_weight);
+    free(logp);
+    free(counts);
+    return status;
+}
+
+pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *held_out, uint64_t seed)
+{
+    pf_begin();
+    return pf_end(X(calibrate)(flow, gain, held_out, seed));
 }
 #endif

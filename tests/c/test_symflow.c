@@ -384,6 +384,13 @@ static void test_fit(double sigma, int conditional)
         for (int i = 0; i < 60; i++) slope_error += score[i] * score[i] / 60; /* its variance is PIXELS / 2 */
         CHECK(slope_error > 0.6 * PIXELS / 2 && slope_error < 1.8 * PIXELS / 2, "%g", slope_error);
     }
+    if (conditional) { /* the likelihood is right, or nearly: there is little to temper */
+        double gain[2], t;
+        CHECK(pf64_symflow_calibrate(flow, gain, &validate, 1) == PF_OK, "%s", pf_message());
+        t = pf64_symflow_temperature(flow);
+        CHECK(t > 0.6 && t < 1.7 && gain[1] >= gain[0] && gain[1] > 1, "temperature %g, gain %g %g", t, gain[0],
+              gain[1]);
+    }
     pf64_symflow_free(flow);
 }
 
