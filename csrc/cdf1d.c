@@ -167,8 +167,8 @@ void pf_cdf1d_fit(double *knots, const int64_t *count, const pf_grid *grid, cons
     /* where there is next to no mass the map must still rise */
     const double least = 1e-3, most = 1e3;
     for (ptrdiff_t j = 0; j < m; j++) {
-        if (j) y[j] = PF_MAX(y[j], y[j - 1] + least * (x[j] - x[j - 1]) * grid->width / sigma);
         x[j] = grid->lo + grid->width * (x[j] + 0.5);
+        if (j) y[j] = PF_MAX(y[j], y[j - 1] + least * (x[j] - x[j - 1]) / sigma);
     }
     if (!o->kde) /* parabola through three knots */
         for (ptrdiff_t j = 1; j < m - 1; j++) {
