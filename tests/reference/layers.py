@@ -1,0 +1,49 @@
+"""Layers: forward maps x[n][d] to y[n][d] and log|det dy/dx|[n]; parameters come first."""
+
+import numpy as np
+
+from reference import rqs
+
+
+def sliced(slices, knots, x, label=None):
+    """x + A (Psi(A^T x) - A^T x) (Dai & Seljak 2021, Eq. 11).
+
+    slices[K][d] holds A's columns; knots[classes][K][3][M].
+    """
+    x = np.asarray(x, dtype=float)
+    label = np.zeros(len(x), int) if label is None else label
+    y, logj = x.copy(), np.zeros(len(x))
+    for k, a in enumerate(slices):
+        p = x @ a
+        for c in range(len(knots)):
+            mine = label == c
+            moved, log_slope = rqs.forward(p[mine], knots[c][k])
+            y[mine] += np.outer(moved - p[mine], a)
+            logj[mine] += log_slope
+    return y, logj
+
+
+def affine(w, mean, x):
+    """W (x - mean)."""
+    y = (np.asarray(x, dtype=float) - mean) @ np.asarray(w).T
+    return y, np.full(len(y), np.linalg.slogdet(w)[1])
+
+
+def column(kind, a, b, x):
+    """One column by its fixed map, and log dz/dx."""
+    if kind == "linear":
+        return (x - a) / b, np.full(len(x), -np.log(b))
+    if kind == "asinh":
+        return np.arcsinh((x - a) / b), -np.log(np.hypot(x - a, b))
+    if kind == "logit":
+        return np.log((x - a) / (b - x)), np.log((b - a) / ((x - a) * (b - x)))
+    # x = a +- b log(1 + exp(+-z))
+    sign = 1 if kind == "above" else -1
+    grown = np.exp(sign * (x - a) / b)
+    return sign * np.log(grown - 1), np.log(grown / (grown - 1) / b)
+
+
+def columns(kinds, a, b, x):
+    """Each column on its own."""
+    out = [column(*p) for p in zip(kinds, a, b, np.asarray(x, float).T, strict=True)]
+    return np.stack([z for z, _ in out], axis=1), sum(log for _, log in out)
