@@ -15,9 +15,9 @@
 void pf_gis_defaults(pf_gis_options *o)
 {
     *o = (pf_gis_options){
-        .patience = 5,
+        .patience = 10,
         .kde = 1,
-        .bandwidth_factor = 1,
+        .bandwidth_factor = 1.2,
         .alpha = {-1, -1},
         .edge_knots = -1,
         .slice_steps = -1,
@@ -33,7 +33,13 @@ enum {
     FIT_BINS = 2048,  /* bins of the histograms that splines are fitted to */
 };
 
-double pfx(const char *name, double dflt) { const char *s = getenv(name); return s ? atof(s) : dflt; }
+/* The search for slices ends with a step that gains less than this part of the objective: later layers do the rest. */
+#define SEARCH_TOLERANCE 0.01
+/* The first layer's pull towards the identity: one dimension is easy, and nothing was searched for. */
+#define MARGINAL_ALPHA 0.1
+/* Covariances are shrunk this many times more than is best for the covariance: what whitening gets wrong later layers do
+ * not mend, what it leaves they find. */
+#define WHITEN_CAUTION 20
 
 #define TWICE "gis.c"
 #include "twice.h"
@@ -521,7 +527,7 @@ static pf_status X(fit_sliced)(X(layer) * *layer, double *distance, const X(stat
     double value;
     pf_slice_objective objective = {.value = X(search_value), .gradient = X(search_gradient), .user = &q};
     if (!status && o->slice_steps > 0 && d > 1)
-        status = pf_stiefel_ascend(a, &value, k, d, o->slice_steps, pfx("PFX_TOL", 1e-3), &objective);
+        status = pf_stiefel_ascend(a, &value, k, d, o->slice_steps, SEARCH_TOLERANCE, &objective);
     if (status) goto done;
 
     for (ptrdiff_t i = 0; i < k * d; i++) a_real[i] = (real)a[i];
@@ -606,9 +612,9 @@ static pf_status X(fit_columns)(X(layer) * *layer, const X(state) * s, const dou
     const double heavy = 20; /* furthest point, in robust standard deviations, from which on tails are heavy */
     ptrdiff_t d = s->d;
     pf_column *column = PF_ALLOC(pf_column, d);
-    double *range = PF_ALLOC(double, 2 * d), *mean = PF_ALLOC(double, d + d * d);
+    double *range = PF_ALLOC(double, 2 * d);
     real *scratch = PF_ALLOC(real, 65536);
-    pf_status status = column && range && mean && scratch ? X(state_range)(range, s) : PF_NO_MEMORY;
+    pf_status status = column && range && scratch ? X(state_range)(range, s) : PF_NO_MEMORY;
     for (ptrdiff_t j = 0; j < d && !status; j++) {
         double lo = range[2 * j], hi = range[2 * j + 1], q[3];
         double bound_lo = bounds ? bounds[2 * j] : -INFINITY, bound_hi = bounds ? bounds[2 * j + 1] : INFINITY;
@@ -628,7 +634,6 @@ static pf_status X(fit_columns)(X(layer) * *layer, const X(state) * s, const dou
     if (!status) status = X(columns_new)(layer, column, d);
     free(column);
     free(range);
-    free(mean);
     free(scratch);
     return status;
 }
@@ -650,8 +655,7 @@ static pf_status X(fit_marginals)(X(layer) * *layer, double *distance, const X(s
             grid[j] = (pf_grid){.lo = range[2 * j] - width, .width = width, .bins = FIT_BINS};
         }
         X(slices) c = {.s = s, .picked = s->tiles, .k = d, .classes = classes, .groups = groups, .grid = grid, .count = count};
-        o.knots.alpha[0] = pfx("PFX_MA0", 0.0);
-        o.knots.alpha[1] = pfx("PFX_MA1", 0.0);
+        o.knots.alpha[0] = o.knots.alpha[1] = MARGINAL_ALPHA;
         status = X(fit_splines)(knots, distance, &c, &o);
     }
     if (!status) status = X(sliced_new)(layer, NULL, knots, d, d, o.m, classes);
@@ -664,7 +668,7 @@ static pf_status X(fit_marginals)(X(layer) * *layer, double *distance, const X(s
 
 /* Whitening: W = cov^(-1/2), the rotation that moves the columns least. With few rows the covariance is shrunk towards its
  * diagonal, by the intensity that minimises the expected error for Gaussian rows (Ledoit & Wolf 2003; Schaefer &
- * Strimmer 2005: sum Var(c_ij) / sum c_ij^2 over i != j). */
+ * Strimmer 2005: sum Var(c_ij) / sum c_ij^2 over i != j), times WHITEN_CAUTION. */
 static pf_status X(fit_whitening)(X(layer) * *layer, const X(state) * s)
 {
     ptrdiff_t d = s->d;
@@ -679,7 +683,7 @@ static pf_status X(fit_whitening)(X(layer) * *layer, const X(state) * s)
                 variance += (1 + c * c / scale) / s->n_eff;
                 square += c * c / scale;
             }
-        double shrink = square > 0 ? PF_MIN(variance / square, 1) : 1;
+        double shrink = square > 0 ? PF_MIN(WHITEN_CAUTION * variance / square, 1) : 1;
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t j = 0; j < d; j++) v[i * d + j] = cov[i * d + j] * (i == j ? 1 : 1 - shrink);
         int info = pf_eigh(lambda, v, d);
@@ -772,8 +776,11 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
     s.knots = (pf_knots){.m = s.m, .kde = o->kde, .bandwidth = o->bandwidth_factor * pow(per_class, -0.2)};
     s.knots.edge = o->edge_knots >= 0 ? o->edge_knots : (ptrdiff_t)PF_MAX(digits - 1, 0);
     s.knots.edge = PF_MIN(s.knots.edge, (s.m - 2) / 2);
-    s.knots.alpha[0] = o->alpha[0] >= 0 ? o->alpha[0] : 1 - pfx("PFX_A0", 0.02) * digits;
-    s.knots.alpha[1] = o->alpha[1] >= 0 ? o->alpha[1] : 1 - pfx("PFX_A1", 0.001) * digits;
+    /* A layer moves the data by 1 - alpha of the way. What a step gains on new data falls with (1 - alpha), what it learns
+     * of noise with its square: many rows per column afford long steps, few do not. The tails hold few rows at any n. */
+    double step = PF_MIN(0.011 * pow(per_class / (double)d, 0.45), 0.5);
+    s.knots.alpha[0] = o->alpha[0] >= 0 ? o->alpha[0] : 1 - step;
+    s.knots.alpha[1] = o->alpha[1] >= 0 ? o->alpha[1] : 1 - 0.03 * step;
     return s;
 }
 
