@@ -1,5 +1,5 @@
-/* GIS, Gaussianizing iterative slicing (Dai & Seljak 2021, section 3): layers that carry the data to N(0, I), each along
- * the slices where they are furthest from it, until the validation log-likelihood no longer rises. */
+/* GIS, Gaussianizing iterative slicing (Dai & Seljak 2021, section 3): layers that carry the data to N(0, I), each
+ * along the slices where they are furthest from it, until the validation log-likelihood no longer rises. */
 #ifndef real
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -37,8 +37,8 @@ enum {
 #define SEARCH_TOLERANCE 0.01
 /* The first layer's pull towards the identity: one dimension is easy, and nothing was searched for. */
 #define MARGINAL_ALPHA 0.1
-/* Covariances are shrunk this many times more than is best for the covariance: what whitening gets wrong later layers do
- * not mend, what it leaves they find. */
+/* Covariances are shrunk this many times more than is best for the covariance: what whitening gets wrong later layers
+ * do not mend, what it leaves they find. */
 #define WHITEN_CAUTION 20
 
 #define TWICE "gis.c"
@@ -49,16 +49,16 @@ enum {
 
 typedef struct {
     ptrdiff_t n, d, ld, tiles;
-    real *x;           /* [tiles][d][ld] */
-    double *logj;      /* [n] */
-    int64_t *weight;   /* [n] fixed point, or NULL */
-    int32_t *label;    /* [n] or NULL, the caller's */
-    double n_eff;      /* (sum w)^2 / sum w^2 */
-    double *sums;      /* [tiles][2]: weight and weighted log p */
-    size_t mapped;     /* bytes of x in a scratch file, 0: in memory */
+    real *x;         /* [tiles][d][ld] */
+    double *logj;    /* [n] */
+    int64_t *weight; /* [n] fixed point, or NULL */
+    int32_t *label;  /* [n] or NULL, the caller's */
+    double n_eff;    /* (sum w)^2 / sum w^2 */
+    double *sums;    /* [tiles][2]: weight and weighted log p */
+    size_t mapped;   /* bytes of x in a scratch file, 0: in memory */
 } X(state);
 
-static void X(state_free)(X(state) * s)
+static void X(state_free)(X(state) *s)
 {
     if (s->mapped) munmap(s->x, s->mapped);
     else free(s->x);
@@ -68,7 +68,7 @@ static void X(state_free)(X(state) * s)
 }
 
 /* Memory for the working copy in a nameless file of the scratch folder. */
-static pf_status X(state_map)(X(state) * s, const char *scratch, size_t bytes)
+static pf_status X(state_map)(X(state) *s, const char *scratch, size_t bytes)
 {
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s/pyflow-XXXXXX", scratch) >= sizeof path)
@@ -80,13 +80,14 @@ static pf_status X(state_map)(X(state) * s, const char *scratch, size_t bytes)
     void *x = failed ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (x == MAP_FAILED)
-        return pf_fail(PF_IO_ERROR, "scratch: %s has no room for %.3g GiB of working data", scratch, (double)bytes / (1 << 30));
+        return pf_fail(PF_IO_ERROR, "scratch: %s has no room for %.3g GiB of working data", scratch,
+                       (double)bytes / (1 << 30));
     s->x = x;
     s->mapped = bytes;
     return PF_OK;
 }
 
-static pf_status X(check_weights)(const X(data) * data, const char *name)
+static pf_status X(check_weights)(const X(data) *data, const char *name)
 {
     double sum = 0;
     for (ptrdiff_t i = 0; data->weight && i < data->n; i++) {
@@ -99,7 +100,7 @@ static pf_status X(check_weights)(const X(data) * data, const char *name)
     return PF_OK;
 }
 
-static pf_status X(check_labels)(const X(data) * data, int classes, const char *name)
+static pf_status X(check_labels)(const X(data) *data, int classes, const char *name)
 {
     if (!classes)
         return data->label ? pf_fail(PF_BAD_ARGUMENT, "labels_%s: labels were given but n_classes is 0", name) : PF_OK;
@@ -120,7 +121,7 @@ static pf_status X(bad_value)(const real *x, ptrdiff_t n, ptrdiff_t d, ptrdiff_t
     return PF_OK;
 }
 
-static pf_status X(state_fill)(X(state) * s, const X(data) * data, const char *name)
+static pf_status X(state_fill)(X(state) *s, const X(data) *data, const char *name)
 {
     real *rows = data->x ? NULL : PF_ALLOC(real, s->ld * s->d);
     pf_status status = data->x || rows ? PF_OK : PF_NO_MEMORY;
@@ -137,7 +138,7 @@ static pf_status X(state_fill)(X(state) * s, const X(data) * data, const char *n
     return status;
 }
 
-static pf_status X(state_new)(X(state) * s, const X(data) * data, ptrdiff_t d, int classes, const char *scratch,
+static pf_status X(state_new)(X(state) *s, const X(data) *data, ptrdiff_t d, int classes, const char *scratch,
                               const char *name)
 {
     if (data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no rows", name);
@@ -164,7 +165,7 @@ static pf_status X(state_new)(X(state) * s, const X(data) * data, ptrdiff_t d, i
     return X(state_fill)(s, data, name);
 }
 
-static X(tile) X(state_tile)(const X(state) * s, ptrdiff_t t)
+static X(tile) X(state_tile)(const X(state) *s, ptrdiff_t t)
 {
     ptrdiff_t first = t * s->ld;
     return (X(tile)){.x = s->x + t * s->d * s->ld,
@@ -173,11 +174,12 @@ static X(tile) X(state_tile)(const X(state) * s, ptrdiff_t t)
                      .ld = s->ld};
 }
 
-/* ---- passing a layer over the state ------------------------------------------------------------------------------------ */
+/* ---- passing a layer over the state
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct {
-    X(state) * s;
-    const X(layer) * layer; /* NULL: only the sums */
+    X(state) *s;
+    const X(layer) *layer; /* NULL: only the sums */
     real *work;
     ptrdiff_t per_thread;
 } X(pass);
@@ -200,7 +202,7 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
 }
 
 /* Applies the layer to all rows; *logp is then their mean log p. */
-static pf_status X(state_forward)(X(state) * s, const X(layer) * layer, double *logp)
+static pf_status X(state_forward)(X(state) *s, const X(layer) *layer, double *logp)
 {
     X(pass) p = {.s = s, .layer = layer, .per_thread = layer ? layer->ops->work(layer, s->ld) : 0};
     if (!(p.work = PF_ALLOC(real, p.per_thread * pf_max_threads(s->tiles)))) return PF_NO_MEMORY;
@@ -212,14 +214,15 @@ static pf_status X(state_forward)(X(state) * s, const X(layer) * layer, double *
     return status;
 }
 
-/* ---- moments: mean and covariance ------------------------------------------------------------------------------------------ */
+/* ---- moments: mean and covariance
+ * ------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    const X(state) * s;
+    const X(state) *s;
     const ptrdiff_t *pick; /* tiles to look at, NULL: all */
     ptrdiff_t picked, groups;
-    double *sums;          /* [groups][1 + d + d d]: weight, first and second moments */
-    real *work;            /* [threads][d ld + d d] */
+    double *sums; /* [groups][1 + d + d d]: weight, first and second moments */
+    real *work;   /* [threads][d ld + d d] */
 } X(moments);
 
 static ptrdiff_t X(groups)(ptrdiff_t tiles, ptrdiff_t d)
@@ -256,7 +259,7 @@ static void X(moments_group)(void *arg, ptrdiff_t group, int thread)
 }
 
 /* mean[d], cov[d][d] over some tiles */
-static pf_status X(state_moments)(double *mean, double *cov, const X(state) * s, const ptrdiff_t *pick, ptrdiff_t picked)
+static pf_status X(state_moments)(double *mean, double *cov, const X(state) *s, const ptrdiff_t *pick, ptrdiff_t picked)
 {
     ptrdiff_t d = s->d, size = 1 + d + d * d;
     X(moments) m = {.s = s, .pick = pick, .picked = picked, .groups = X(groups)(picked, d)};
@@ -276,21 +279,22 @@ static pf_status X(state_moments)(double *mean, double *cov, const X(state) * s,
     return status;
 }
 
-/* ---- histograms of slices ------------------------------------------------------------------------------------------------- */
+/* ---- histograms of slices
+ * ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const X(state) * s;
+    const X(state) *s;
     const ptrdiff_t *pick;
     ptrdiff_t picked, k, classes, groups;
-    const real *a;        /* [K][d], or NULL: the columns themselves */
-    const pf_grid *grid;  /* [K], the same number of bins each */
-    int64_t *count;       /* [threads][K][classes][bins]; the first is their sum at the end */
-    const real *score;    /* [K][classes][bins + 1] */
-    double *gradient;     /* [groups][K][d] */
-    real *work;           /* [threads][2 K ld + K d] */
+    const real *a;       /* [K][d], or NULL: the columns themselves */
+    const pf_grid *grid; /* [K], the same number of bins each */
+    int64_t *count;      /* [threads][K][classes][bins]; the first is their sum at the end */
+    const real *score;   /* [K][classes][bins + 1] */
+    double *gradient;    /* [groups][K][d] */
+    real *work;          /* [threads][2 K ld + K d] */
 } X(slices);
 
-static const real *X(project)(const X(slices) * c, const X(tile) * tile, real *p)
+static const real *X(project)(const X(slices) *c, const X(tile) *tile, real *p)
 {
     if (!c->a) return tile->x;
     X(gemm)(p, c->a, tile->x, 0, 0, 0, c->k, tile_whole(tile->n), c->s->d, tile->ld, c->s->d, tile->ld);
@@ -309,8 +313,8 @@ static void X(count_group)(void *arg, ptrdiff_t group, int thread)
         const real *p = X(project)(c, &tile, work);
         for (ptrdiff_t k = 0; k < c->k; k++)
             X(cdf1d_count)(c->count + (thread * c->k + k) * per_slice, p + k * s->ld,
-                           s->weight ? s->weight + t * s->ld : NULL, c->classes > 1 ? tile.label : NULL, bins, c->grid + k,
-                           tile.n);
+                           s->weight ? s->weight + t * s->ld : NULL, c->classes > 1 ? tile.label : NULL, bins,
+                           c->grid + k, tile.n);
     }
 }
 
@@ -344,7 +348,7 @@ static void X(gradient_group)(void *arg, ptrdiff_t group, int thread)
 }
 
 /* The counts of all threads, summed into the first. */
-static pf_status X(slices_count)(X(slices) * c)
+static pf_status X(slices_count)(X(slices) *c)
 {
     ptrdiff_t size = c->k * c->classes * c->grid->bins;
     int threads = pf_max_threads(c->groups);
@@ -355,28 +359,31 @@ static pf_status X(slices_count)(X(slices) * c)
     return PF_OK;
 }
 
-/* ---- the search for slices ------------------------------------------------------------------------------------------------- */
+/* ---- the search for slices
+ * ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     X(slices) slices;
     const double *mean, *cov; /* of the rows looked at */
     pf_grid *grid;
     real *a, *score;
-    double *edges; /* [bins + 1] */
-    double total;  /* weight of the rows looked at */
+    double *edges;    /* [bins + 1] */
+    double total;     /* weight of the rows looked at */
     double *distance; /* [K] mean over classes */
 } X(search);
 
 /* A grid over each slice's mean +- 8 standard deviations. */
-static void X(slice_grids)(pf_grid *grid, const double *a, const double *mean, const double *cov, ptrdiff_t k, ptrdiff_t d,
-                           ptrdiff_t bins, double *scratch)
+static void X(slice_grids)(pf_grid *grid, const double *a, const double *mean, const double *cov, ptrdiff_t k,
+                           ptrdiff_t d, ptrdiff_t bins, double *scratch)
 {
     pf64_gemm(scratch, a, cov, 0, 0, 0, k, d, d, d, d, d);
     for (ptrdiff_t j = 0; j < k; j++) {
         double centre = 0, variance = 0;
-        for (ptrdiff_t c = 0; c < d; c++) centre += a[j * d + c] * mean[c], variance += a[j * d + c] * scratch[j * d + c];
+        for (ptrdiff_t c = 0; c < d; c++)
+            centre += a[j * d + c] * mean[c], variance += a[j * d + c] * scratch[j * d + c];
         double sd = sqrt(PF_MAX(variance, 1e-12));
-        grid[j] = (pf_grid){.lo = centre - GRID_SIGMAS * sd, .width = 2 * GRID_SIGMAS * sd / (double)bins, .bins = bins};
+        grid[j] = (pf_grid){
+            .lo = centre - GRID_SIGMAS * sd, .width = 2 * GRID_SIGMAS * sd / (double)bins, .bins = bins};
     }
 }
 
@@ -421,7 +428,8 @@ static pf_status X(search_gradient)(void *user, double *g, const double *a)
     return PF_OK;
 }
 
-/* ---- fitting a layer ----------------------------------------------------------------------------------------------------------- */
+/* ---- fitting a layer
+ * ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     ptrdiff_t k, m, slice_points, slice_steps;
@@ -431,7 +439,7 @@ typedef struct {
 } X(settings);
 
 /* Knots of every slice and class from histograms of all rows. */
-static pf_status X(fit_splines)(real *knots, double *distance, X(slices) * c, const X(settings) * o)
+static pf_status X(fit_splines)(real *knots, double *distance, X(slices) *c, const X(settings) *o)
 {
     ptrdiff_t bins = c->grid->bins, m = o->m;
     double *scratch = PF_ALLOC(double, 3 * m + 4 * bins + 4);
@@ -447,7 +455,8 @@ static pf_status X(fit_splines)(real *knots, double *distance, X(slices) * c, co
             all += (double)moments.total;
             real *out = knots + (l * c->k + j) * 3 * m;
             if (!moments.total) { /* a class with no weight: the identity */
-                for (ptrdiff_t i = 0; i < m; i++) out[i] = out[m + i] = (real)(i - 0.5 * (double)(m - 1)), out[2 * m + i] = 1;
+                for (ptrdiff_t i = 0; i < m; i++)
+                    out[i] = out[m + i] = (real)(i - 0.5 * (double)(m - 1)), out[2 * m + i] = 1;
                 continue;
             }
             pf_cdf1d_fit(scratch, count, c->grid + j, &o->knots, scratch + 3 * m);
@@ -459,7 +468,7 @@ static pf_status X(fit_splines)(real *knots, double *distance, X(slices) * c, co
     return status;
 }
 
-static double X(total_weight)(const X(state) * s, const ptrdiff_t *pick, ptrdiff_t picked)
+static double X(total_weight)(const X(state) *s, const ptrdiff_t *pick, ptrdiff_t picked)
 {
     double total = 0;
     for (ptrdiff_t p = 0; p < picked; p++) {
@@ -470,7 +479,7 @@ static double X(total_weight)(const X(state) * s, const ptrdiff_t *pick, ptrdiff
 }
 
 /* Some of the tiles, a function of (seed, stream): all of them if that is not more than `points` rows. */
-static pf_status X(pick_tiles)(ptrdiff_t **pick, ptrdiff_t *picked, const X(state) * s, ptrdiff_t points, uint64_t seed,
+static pf_status X(pick_tiles)(ptrdiff_t **pick, ptrdiff_t *picked, const X(state) *s, ptrdiff_t points, uint64_t seed,
                                uint64_t stream)
 {
     *pick = NULL;
@@ -481,7 +490,8 @@ static pf_status X(pick_tiles)(ptrdiff_t **pick, ptrdiff_t *picked, const X(stat
     if (!all) return PF_NO_MEMORY;
     for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
     for (ptrdiff_t t = 0; t < *picked; t++) {
-        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)), swap = all[t];
+        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
+                  swap = all[t];
         all[t] = all[other], all[other] = swap;
     }
     *pick = all;
@@ -496,7 +506,7 @@ static ptrdiff_t X(search_bins)(ptrdiff_t n)
 }
 
 /* A sliced layer for the state as it is: slices searched, splines fitted. number: of the layer, for its random start. */
-static pf_status X(fit_sliced)(X(layer) * *layer, double *distance, const X(state) * s, const X(settings) * o,
+static pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(state) *s, const X(settings) *o,
                                ptrdiff_t number)
 {
     ptrdiff_t d = s->d, k = o->k, ld = s->ld, classes = o->classes, picked, *pick;
@@ -506,19 +516,35 @@ static pf_status X(fit_sliced)(X(layer) * *layer, double *distance, const X(stat
     int threads = pf_max_threads(groups);
     double *a = PF_ALLOC(double, k *d), *cov = PF_ALLOC(double, d *d + d);
     pf_grid *grid = PF_ALLOC(pf_grid, k);
-    int64_t *count = PF_ALLOC(int64_t, threads *k *classes *FIT_BINS);
+    int64_t *count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);
     real *work = PF_ALLOC(real, threads * (2 * k * ld + k * d) + k * d);
-    real *score = PF_ALLOC(real, k *classes *(bins + 1)), *knots = PF_ALLOC(real, classes *k * 3 * o->m);
+    real *score = PF_ALLOC(real, k * classes * (bins + 1)), *knots = PF_ALLOC(real, classes * k * 3 * o->m);
     double *gradient = PF_ALLOC(double, groups *k *d + k), *edges = PF_ALLOC(double, PF_MAX(bins + 1, k * d));
     pf_status status = PF_NO_MEMORY;
     if (!a || !cov || !grid || !count || !work || !score || !knots || !gradient || !edges) goto done;
 
     real *a_real = work + threads * (2 * k * ld + k * d);
     X(search) q = {
-        .slices = {.s = s, .pick = pick, .picked = picked, .k = k, .classes = classes, .groups = PF_MIN(picked, groups),
-                   .a = a_real, .grid = grid, .count = count, .score = score, .gradient = gradient, .work = work},
-        .mean = cov + d * d, .cov = cov, .grid = grid, .a = a_real, .score = score, .edges = edges,
-        .total = X(total_weight)(s, pick, picked), .distance = gradient + groups * k * d,
+        .slices = {.s = s,
+                   .pick = pick,
+                   .picked = picked,
+                   .k = k,
+                   .classes = classes,
+                   .groups = PF_MIN(picked, groups),
+                   .a = a_real,
+                   .grid = grid,
+                   .count = count,
+                   .score = score,
+                   .gradient = gradient,
+                   .work = work},
+        .mean = cov + d * d,
+        .cov = cov,
+        .grid = grid,
+        .a = a_real,
+        .score = score,
+        .edges = edges,
+        .total = X(total_weight)(s, pick, picked),
+        .distance = gradient + groups * k * d,
     };
     if (!(q.total > 0)) q.total = 1;
     for (ptrdiff_t j = 0; j < k; j++) grid[j].bins = bins;
@@ -550,11 +576,12 @@ done:
     return status;
 }
 
-/* ---- the first layers -------------------------------------------------------------------------------------------------------- */
+/* ---- the first layers
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* Smallest and largest number of each column: range[d][2]. */
 typedef struct {
-    const X(state) * s;
+    const X(state) *s;
     double *range; /* [tiles][d][2] */
 } X(ranges);
 
@@ -564,8 +591,9 @@ static void X(range_tile)(void *arg, ptrdiff_t t, int thread)
     X(tile) tile = X(state_tile)(r->s, t);
     (void)thread;
     for (ptrdiff_t j = 0; j < r->s->d; j++) {
-        real lo = tile.x[j * tile.ld], hi = lo;
-        for (ptrdiff_t i = 1; i < tile.n; i++) {
+        real lo = (real)INFINITY, hi = (real)-INFINITY;
+        for (ptrdiff_t i = 0; i < tile.n; i++) {
+            if (r->s->weight && !r->s->weight[t * tile.ld + i]) continue;
             lo = PF_MIN(lo, tile.x[j * tile.ld + i]);
             hi = PF_MAX(hi, tile.x[j * tile.ld + i]);
         }
@@ -574,9 +602,9 @@ static void X(range_tile)(void *arg, ptrdiff_t t, int thread)
     }
 }
 
-static pf_status X(state_range)(double *range, const X(state) * s)
+static pf_status X(state_range)(double *range, const X(state) *s)
 {
-    X(ranges) r = {.s = s, .range = PF_ALLOC(double, s->tiles *s->d * 2)};
+    X(ranges) r = {.s = s, .range = PF_ALLOC(double, s->tiles * s->d * 2)};
     pf_status status = r.range ? pf_parallel(s->tiles, X(range_tile), &r) : PF_NO_MEMORY;
     for (ptrdiff_t t = 0; t < s->tiles && !status; t++)
         for (ptrdiff_t j = 0; j < s->d; j++) {
@@ -588,42 +616,53 @@ static pf_status X(state_range)(double *range, const X(state) * s)
     return status;
 }
 
+typedef struct {
+    real x;
+    int64_t weight;
+} X(weighted);
+
 static int X(ascending)(const void *a, const void *b)
 {
-    real x = *(const real *)a, y = *(const real *)b;
+    real x = ((const X(weighted) *)a)->x, y = ((const X(weighted) *)b)->x;
     return (x > y) - (x < y);
 }
 
 /* Quantiles at 1/6, 1/2, 5/6 of a column, from at most 2^16 of its numbers. */
-static void X(robust)(double q[3], const X(state) * s, ptrdiff_t j, real *scratch)
+static void X(robust)(double q[3], const X(state) *s, ptrdiff_t j, X(weighted) *row)
 {
-    ptrdiff_t step = (s->n + 65535) / 65536, n = 0;
+    ptrdiff_t step = (s->n + 65535) / 65536, n = 0, at = 0;
+    int64_t total = 0, below = 0;
     for (ptrdiff_t i = 0; i < s->n; i += step) {
         if (s->weight && !s->weight[i]) continue;
-        scratch[n++] = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
+        row[n] = (X(weighted)){s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld], s->weight ? s->weight[i] : 1};
+        total += row[n++].weight;
     }
-    qsort(scratch, (size_t)n, sizeof(real), X(ascending));
-    for (int i = 0; i < 3; i++) q[i] = n ? scratch[(ptrdiff_t)((double)(n - 1) * (2 * i + 1) / 6 + 0.5)] : 0;
+    qsort(row, (size_t)n, sizeof *row, X(ascending));
+    for (int i = 0; i < 3; i++) {
+        while (at < n - 1 && 6 * (below + row[at].weight) < (2 * i + 1) * total) below += row[at++].weight;
+        q[i] = n ? row[at].x : 0;
+    }
 }
 
 /* Which map each column needs: its bounds, and whether its tails are heavy. */
-static pf_status X(fit_columns)(X(layer) * *layer, const X(state) * s, const double *bounds)
+static pf_status X(fit_columns)(X(layer) **layer, const X(state) *s, const double *bounds)
 {
     const double heavy = 20; /* furthest point, in robust standard deviations, from which on tails are heavy */
     ptrdiff_t d = s->d;
     pf_column *column = PF_ALLOC(pf_column, d);
     double *range = PF_ALLOC(double, 2 * d);
-    real *scratch = PF_ALLOC(real, 65536);
+    X(weighted) *scratch = PF_ALLOC(X(weighted), 65536);
     pf_status status = column && range && scratch ? X(state_range)(range, s) : PF_NO_MEMORY;
     for (ptrdiff_t j = 0; j < d && !status; j++) {
         double lo = range[2 * j], hi = range[2 * j + 1], q[3];
         double bound_lo = bounds ? bounds[2 * j] : -INFINITY, bound_hi = bounds ? bounds[2 * j + 1] : INFINITY;
         if (!(hi > lo)) {
-            status = pf_fail(PF_DEGENERATE, "data_train: column %td is constant (%g): it has no density; leave it out", j, lo);
+            status = pf_fail(PF_DEGENERATE, "data_train: column %td is constant (%g): it has no density; leave it out",
+                             j, lo);
             break;
         }
         X(robust)(q, s, j, scratch);
-        double centre = q[1], spread = (q[2] - q[0]) / 1.9348; /* N(0, 1) has its sixths at +-0.9674 */
+        double centre = q[1], spread = (q[2] - q[0]) / 1.9348;    /* N(0, 1) has its sixths at +-0.9674 */
         if (!(spread > 1e-9 * (hi - lo))) spread = (hi - lo) / 8; /* most of the column is one number */
         double furthest = PF_MAX(hi - centre, centre - lo) / spread;
         if (isfinite(bound_lo) && isfinite(bound_hi)) column[j] = (pf_column){PF_LOGIT, bound_lo, bound_hi};
@@ -639,22 +678,23 @@ static pf_status X(fit_columns)(X(layer) * *layer, const X(state) * s, const dou
 }
 
 /* Each column to N(0, 1) on its own. */
-static pf_status X(fit_marginals)(X(layer) * *layer, double *distance, const X(state) * s, const X(settings) * settings)
+static pf_status X(fit_marginals)(X(layer) **layer, double *distance, const X(state) *s, const X(settings) *settings)
 {
     X(settings) o = *settings;
     ptrdiff_t d = s->d, classes = o.classes, groups = PF_MIN(s->tiles, MOST_GROUPS);
     int threads = pf_max_threads(groups);
     double *range = PF_ALLOC(double, 2 * d);
     pf_grid *grid = PF_ALLOC(pf_grid, d);
-    int64_t *count = PF_ALLOC(int64_t, threads *d *classes *FIT_BINS);
-    real *knots = PF_ALLOC(real, classes *d * 3 * o.m);
+    int64_t *count = PF_ALLOC(int64_t, threads * d * classes * FIT_BINS);
+    real *knots = PF_ALLOC(real, classes * d * 3 * o.m);
     pf_status status = range && grid && count && knots ? X(state_range)(range, s) : PF_NO_MEMORY;
     if (!status) {
         for (ptrdiff_t j = 0; j < d; j++) {
             double width = (range[2 * j + 1] - range[2 * j]) / (FIT_BINS - 2);
             grid[j] = (pf_grid){.lo = range[2 * j] - width, .width = width, .bins = FIT_BINS};
         }
-        X(slices) c = {.s = s, .picked = s->tiles, .k = d, .classes = classes, .groups = groups, .grid = grid, .count = count};
+        X(slices) c = {
+            .s = s, .picked = s->tiles, .k = d, .classes = classes, .groups = groups, .grid = grid, .count = count};
         o.knots.alpha[0] = o.knots.alpha[1] = MARGINAL_ALPHA;
         status = X(fit_splines)(knots, distance, &c, &o);
     }
@@ -666,10 +706,10 @@ static pf_status X(fit_marginals)(X(layer) * *layer, double *distance, const X(s
     return status;
 }
 
-/* Whitening: W = cov^(-1/2), the rotation that moves the columns least. With few rows the covariance is shrunk towards its
- * diagonal, by the intensity that minimises the expected error for Gaussian rows (Ledoit & Wolf 2003; Schaefer &
+/* Whitening: W = cov^(-1/2), the rotation that moves the columns least. With few rows the covariance is shrunk towards
+ * its diagonal, by the intensity that minimises the expected error for Gaussian rows (Ledoit & Wolf 2003; Schaefer &
  * Strimmer 2005: sum Var(c_ij) / sum c_ij^2 over i != j), times WHITEN_CAUTION. */
-static pf_status X(fit_whitening)(X(layer) * *layer, const X(state) * s)
+static pf_status X(fit_whitening)(X(layer) **layer, const X(state) *s)
 {
     ptrdiff_t d = s->d;
     double *cov = PF_ALLOC(double, d *d + d), *v = PF_ALLOC(double, 3 * d * d + d);
@@ -690,10 +730,12 @@ static pf_status X(fit_whitening)(X(layer) * *layer, const X(state) * s)
         double floor = (REAL_BITS == 32 ? 1e-6 : 1e-11) * lambda[d - 1];
         if (info) status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues (LAPACK %d)", info);
         else if (!(lambda[0] > floor))
-            status = pf_fail(PF_DEGENERATE, "data_train: columns are linearly dependent (eigenvalues of their covariance from "
-                                            "%.2g to %.2g): there is no density; leave some out", lambda[0], lambda[d - 1]);
+            status = pf_fail(PF_DEGENERATE,
+                             "data_train: columns are linearly dependent (eigenvalues of their covariance from "
+                             "%.2g to %.2g): there is no density; leave some out",
+                             lambda[0], lambda[d - 1]);
         for (ptrdiff_t i = 0; i < d && !status; i++) log_det -= 0.5 * log(lambda[i]);
-        for (int sign = -1; sign <= 1 && !status; sign += 2) { /* V diag(lambda^(sign/2)) V^T */
+        for (int sign = -1; sign <= 1 && !status; sign += 2) {   /* V diag(lambda^(sign/2)) V^T */
             double *out = sign < 0 ? w : inverse, *scaled = cov; /* cov is done with */
             for (ptrdiff_t i = 0; i < d; i++)
                 for (ptrdiff_t j = 0; j < d; j++) scaled[i * d + j] = v[i * d + j] * pow(lambda[i], 0.5 * sign);
@@ -706,22 +748,23 @@ static pf_status X(fit_whitening)(X(layer) * *layer, const X(state) * s)
     return status;
 }
 
-/* ---- the fit ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the fit
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    X(model) * model;
+    X(model) *model;
     X(state) train, validate;
     int has_validate;
     const pf_gis_options *options;
     X(settings) settings;
-    ptrdiff_t best;    /* layers of the best model */
-    double best_logp;  /* its mean validation log p */
-    ptrdiff_t waited;  /* layers since */
-    double saved;      /* when a checkpoint was last written */
+    ptrdiff_t best;   /* layers of the best model */
+    double best_logp; /* its mean validation log p */
+    ptrdiff_t waited; /* layers since */
+    double saved;     /* when a checkpoint was last written */
 } X(fit);
 
 /* Passes a new layer over the data and keeps the record; takes the layer over. */
-static pf_status X(fit_add)(X(fit) * f, X(layer) * layer, double distance)
+static pf_status X(fit_add)(X(fit) *f, X(layer) *layer, double distance)
 {
     double history[HISTORY] = {NAN, NAN, sqrt(distance)};
     pf_status status = X(state_forward)(&f->train, layer, &history[0]);
@@ -736,7 +779,7 @@ static pf_status X(fit_add)(X(fit) * f, X(layer) * layer, double distance)
 }
 
 /* What the last layer did for the validation data, and whether that was enough. */
-static int X(fit_judge)(X(fit) * f)
+static int X(fit_judge)(X(fit) *f)
 {
     ptrdiff_t n = f->model->n_layers;
     double logp = f->model->history[n - 1][1];
@@ -751,11 +794,12 @@ static int X(fit_judge)(X(fit) * f)
     return ++f->waited >= f->options->patience;
 }
 
-static pf_status X(fit_report)(X(fit) * f)
+static pf_status X(fit_report)(X(fit) *f)
 {
     const pf_gis_options *o = f->options;
     const double *h = f->model->history[f->model->n_layers - 1];
-    pf_progress p = {.layer = f->model->n_layers, .best = f->best, .logp_train = h[0], .logp_validate = h[1], .distance = h[2]};
+    pf_progress p = {
+        .layer = f->model->n_layers, .best = f->best, .logp_train = h[0], .logp_validate = h[1], .distance = h[2]};
     if (o->checkpoint && pf_seconds() - f->saved > o->checkpoint_seconds) {
         PF_TRY(X(model_save)(f->model, o->checkpoint));
         f->saved = pf_seconds();
@@ -764,7 +808,7 @@ static pf_status X(fit_report)(X(fit) * f)
     return pf_check_interrupt();
 }
 
-static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X(state) * train)
+static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X(state) *train)
 {
     double n = train->n_eff;
     X(settings) s = {.seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
@@ -776,17 +820,18 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
     s.knots = (pf_knots){.m = s.m, .kde = o->kde, .bandwidth = o->bandwidth_factor * pow(per_class, -0.2)};
     s.knots.edge = o->edge_knots >= 0 ? o->edge_knots : (ptrdiff_t)PF_MAX(digits - 1, 0);
     s.knots.edge = PF_MIN(s.knots.edge, (s.m - 2) / 2);
-    /* A layer moves the data by 1 - alpha of the way. What a step gains on new data falls with (1 - alpha), what it learns
-     * of noise with its square: many rows per column afford long steps, few do not. The tails hold few rows at any n. */
+    /* A layer moves the data by 1 - alpha of the way. What a step gains on new data falls with (1 - alpha), what it
+     * learns of noise with its square: many rows per column afford long steps, few do not. The tails hold few rows at
+     * any n. */
     double step = PF_MIN(0.011 * pow(per_class / (double)d, 0.45), 0.5);
     s.knots.alpha[0] = o->alpha[0] >= 0 ? o->alpha[0] : 1 - step;
     s.knots.alpha[1] = o->alpha[1] >= 0 ? o->alpha[1] : 1 - 0.03 * step;
     return s;
 }
 
-static pf_status X(fit_first_layers)(X(fit) * f)
+static pf_status X(fit_first_layers)(X(fit) *f)
 {
-    X(layer) * layer;
+    X(layer) *layer;
     double distance = NAN;
     int marginal = f->options->marginal_first || f->train.d == 1;
     if (f->model->n_layers == 0) {
@@ -809,7 +854,7 @@ static pf_status X(fit_first_layers)(X(fit) * f)
     return PF_OK;
 }
 
-static pf_status X(fit_run)(X(fit) * f)
+static pf_status X(fit_run)(X(fit) *f)
 {
     const pf_gis_options *o = f->options;
     ptrdiff_t sliced = 0;
@@ -837,7 +882,7 @@ static pf_status X(fit_run)(X(fit) * f)
     }
     PF_TRY(X(fit_first_layers)(f));
     for (; !o->max_layers || sliced < o->max_layers; sliced++) {
-        X(layer) * layer;
+        X(layer) *layer;
         double distance;
         PF_TRY(X(fit_sliced)(&layer, &distance, &f->train, &f->settings, f->model->n_layers));
         PF_TRY(X(fit_add)(f, layer, distance));
@@ -855,9 +900,11 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
     if (!o->max_layers && !has_validate)
         return pf_fail(PF_BAD_ARGUMENT, "max_layers: without validation data the number of layers must be given");
     if (o->patience < 1) return pf_fail(PF_BAD_ARGUMENT, "patience: %td is not at least 1", o->patience);
-    if (!(o->min_improvement >= 0)) return pf_fail(PF_BAD_ARGUMENT, "min_improvement: %g is negative", o->min_improvement);
+    if (!(o->min_improvement >= 0))
+        return pf_fail(PF_BAD_ARGUMENT, "min_improvement: %g is negative", o->min_improvement);
     if (o->n_slices < 0 || o->n_slices > d)
-        return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices, d);
+        return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
+                       d);
     if (o->n_knots && (o->n_knots < 3 || o->n_knots > FIT_BINS / 2))
         return pf_fail(PF_BAD_ARGUMENT, "n_knots: %td is not between 3 and %d", o->n_knots, FIT_BINS / 2);
     if (!(o->bandwidth_factor > 0) || !isfinite(o->bandwidth_factor))
@@ -874,19 +921,19 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
 }
 
 /* Rows outside bounds are refused, with the row's number. */
-static pf_status X(check_bounds)(const X(state) * s, const double *bounds, const char *name)
+static pf_status X(check_bounds)(const X(state) *s, const double *bounds, const char *name)
 {
     for (ptrdiff_t i = 0; bounds && i < s->n; i++)
         for (ptrdiff_t j = 0; j < s->d; j++) {
             double x = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
             if (x < bounds[2 * j] || x > bounds[2 * j + 1])
-                return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %g, outside the bounds [%g, %g]", name, i, j, x,
-                               bounds[2 * j], bounds[2 * j + 1]);
+                return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %g, outside the bounds [%g, %g]", name,
+                               i, j, x, bounds[2 * j], bounds[2 * j + 1]);
         }
     return PF_OK;
 }
 
-static pf_status X(fit_all)(X(fit) * f, const X(data) * train, const X(data) * validate, ptrdiff_t d)
+static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *validate, ptrdiff_t d)
 {
     const pf_gis_options *o = f->options;
     const double *bounds = f->model->n_layers ? X(layer_bounds)(f->model->layers[0]) : o->bounds;
@@ -903,15 +950,15 @@ static pf_status X(fit_all)(X(fit) * f, const X(data) * train, const X(data) * v
     return X(fit_run)(f);
 }
 
-pf_status X(gis_fit)(X(model) * *model, const X(data) * train, const X(data) * validate, ptrdiff_t d,
+pf_status X(gis_fit)(X(model) **model, const X(data) *train, const X(data) *validate, ptrdiff_t d,
                      const pf_gis_options *options)
 {
     pf_begin();
     X(fit) f = {.options = options, .best_logp = -INFINITY};
     pf_status status = PF_OK;
     if (*model && ((*model)->d != d || (*model)->classes != options->n_classes))
-        return pf_end(pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", (*model)->d,
-                              (*model)->classes, d, options->n_classes));
+        return pf_end(pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d",
+                              (*model)->d, (*model)->classes, d, options->n_classes));
     if (*model) status = X(model_copy)(&f.model, *model, (*model)->n_layers);
     else status = X(model_new)(&f.model, d, options->n_classes);
     if (!status && options->note) status = X(model_set_note)(f.model, options->note);
