@@ -130,7 +130,7 @@ build/san/libpyflow.a: $(SAN_OBJECTS) build/sources
 
 build/libpyflow.so: $(OBJECTS) build/sources
 	$(call say,ld,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,--no-undefined -o build/libpyflow.so.$(VERSION) $(OBJECTS) $(PKG_LIBS) -fopenmp
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,$(SONAME) -Wl,--no-undefined -o build/libpyflow.so.$(VERSION) $(OBJECTS) $(PKG_LIBS) -pthread
 	$(Q)ln -sf libpyflow.so.$(VERSION) build/$(SONAME)
 	$(Q)ln -sf $(SONAME) $@
 
@@ -195,7 +195,7 @@ build/examples/%: examples/%.c build/stage.ok
 test-python: build/ext.ok $(VENV)/test.ok ## the Python tests (PYTEST_ARGS='-k name')
 	$(PYTEST)
 
-# OpenBLAS and OpenMP keep threads and buffers to the end of the process: tools/lsan.supp names them.
+# OpenBLAS keeps threads and buffers to the end of the process: tools/lsan.supp names them.
 sanitize: $(C_TESTS:%=build/san/tests/%) ## the C tests under the address and undefined-behaviour sanitizers
 	@OPENBLAS_NUM_THREADS=1 \
 	ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1 \

@@ -81,7 +81,7 @@ class BuildExt(build_ext):
             ext.extra_compile_args.append("-march=native")
         if flag("PYFLOW_WERROR"):
             ext.extra_compile_args.append("-Werror")
-        ext.extra_link_args += [*ext.extra_objects, *libs, "-lm", "-fopenmp"]
+        ext.extra_link_args += [*ext.extra_objects, *libs, "-lm", "-pthread"]
         ext.depends += ext.extra_objects
         ext.extra_objects = []  # placed above: an archive comes before the libraries it needs
 

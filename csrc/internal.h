@@ -66,7 +66,7 @@ void *pf_calloc(ptrdiff_t count, size_t size);
 
 double pf_seconds(void); /* monotonic clock */
 
-/* ---- parallel.c: the only file that knows OpenMP --------------------------------------------------------------------- */
+/* ---- parallel.c: the one thread pool --------------------------------------------------------------------------------- */
 
 /* body(arg, block, thread) for block = 0 .. n_blocks - 1, on at most pf_get_num_threads() threads, in no fixed order.
  * A body may not fail; results that are summed go to arrays indexed by block, and are summed in block order, so that

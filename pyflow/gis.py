@@ -117,7 +117,7 @@ def GIS(  # a function with the name that the method has in the literature
         Stop at this many sliced layers. With validation data too, whichever stops first; the best
         is kept.
     patience : int, optional
-        Layers to wait for an improvement on the validation data. Default 5.
+        Layers to wait for an improvement on the validation data. Default 10. The paper's is 5.
     min_improvement : float, optional
         What counts as one, in nats. Default 0.
     n_slices : int, optional
@@ -127,10 +127,12 @@ def GIS(  # a function with the name that the method has in the literature
     kde : bool, optional
         Smooth the distribution along each slice with a Gaussian kernel. Default True.
     bandwidth_factor : float, optional
-        Width of that kernel, in n^(-1/5) standard deviations. Default 1.
+        Width of that kernel, in n^(-1/5) standard deviations. Default 1.2. The paper's is 1.
     alpha : (float, float), optional
         Pull of the splines towards the identity, and of their slopes beyond the last knots: from 0
-        (none) to almost 1 (Eq. 13 of the paper).
+        (none) to almost 1 (Eq. 13 of the paper). Default 1 - step and 1 - 0.03 step, with
+        step = min(0.011 (n / d)^0.45, 0.5): a layer's step is long where rows per column are many.
+        The paper's is 1 - 0.02 log10(n) and 1 - 0.001 log10(n).
     edge_knots : int, optional
         Knots set aside for each tail.
     slice_points : int, optional
@@ -191,8 +193,10 @@ def GIS(  # a function with the name that the method has in the literature
     KeyboardInterrupt
         On Ctrl-C, within a second.
 
-    References ---------- B. Dai and U. Seljak, "Sliced iterative normalizing flows", ICML 2021,
-    arXiv 2007.00674: section 3, Algorithms 1 and 3.
+    References
+    ----------
+    B. Dai and U. Seljak, "Sliced iterative normalizing flows", ICML 2021, arXiv 2007.00674:
+    section 3, Algorithms 1 and 3.
 
     Examples
     --------

@@ -11,8 +11,8 @@ import numpy as np
 
 import pyflow
 
-CARRIED = re.compile(r"^lib(fftw3f?|openblas|blas|lapack|gomp|gfortran|quadmath)[^/]*\.so")
-NEEDED = ("libfftw3-", "libfftw3f-", "libopenblas", "libgomp-")
+CARRIED = re.compile(r"^lib(fftw3f?|openblas|blas|lapack|gfortran|quadmath)[^/]*\.so")
+NEEDED = ("libfftw3-", "libfftw3f-", "libopenblas")
 
 
 def main():

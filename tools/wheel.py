@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
-CARRIED = re.compile(r"^lib(fftw3f?|openblas|blas|lapack|gomp|gfortran|quadmath)[^/]*\.so")
+CARRIED = re.compile(r"^lib(fftw3f?|openblas|blas|lapack|gfortran|quadmath)[^/]*\.so")
 OLDEST_NUMPY = {(3, 10): "1.23.5", (3, 11): "1.23.5", (3, 12): "1.26.0", (3, 13): "2.1.0"}
 
 # In the namespace an empty file lies over each library; the wheel is used once none can be loaded.
