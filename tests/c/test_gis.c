@@ -1,0 +1,161 @@
+/* GIS through the C interface, in both precisions: fits of many shapes, evaluation, files cut short or altered,
+ * interruption. Run under the sanitizers, where what the Python tests cannot see shows. */
+#include "check.h"
+#include "cdf1d.h"
+#include "model.h"
+
+static int stop_at_3(void *user, const pf_progress *p) { return ++*(int *)user, p->layer >= 3; }
+
+static void test_normal(void)
+{
+    uint32_t w[4];
+    pf_philox(w, 0, 0, 0);
+    CHECK(w[0] == 0x6627e8d5 && w[1] == 0xe169c58d && w[2] == 0xbc57ac4c && w[3] == 0x9b00dbd8, "%x", w[0]);
+    for (double x = -37; x < 8; x += 0.37) {
+        double back = pf_normal_quantile(pf_normal_cdf(x));
+        /* above 0, 1 - p carries p's rounding */
+        double tolerance = x < 0 ? 1e-13 * fabs(x) + 1e-15 : 4e-16 / pf_normal_pdf(x);
+        CHECK(fabs(back - x) < tolerance, "%g %g", x, back);
+    }
+    CHECK(pf_normal_quantile(0) == -INFINITY && pf_normal_quantile(1) == INFINITY, "ends");
+    for (uint64_t i = 0; i < 1000; i++) CHECK(pf_uniform_int(1, 2, i, 3) < 3, "%d", (int)i);
+}
+
+static void test_bad_crc(void)
+{
+    /* CRC-64/WE, as catalogued, of "123456789" */
+    CHECK(pf_crc64("123456789", 9) == 0x62ec59e3f1a4f00a, "%llx", (unsigned long long)pf_crc64("123456789", 9));
+}
+
+#define PRECISION(bits, real, tolerance)                                                                               \
+    static real *points##bits(ptrdiff_t n, ptrdiff_t d)                                                                \
+    {                                                                                                                  \
+        real *x = PF_ALLOC(real, n * d);                                                                               \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                                            \
+            double z[64];                                                                                              \
+            pf_normals(z, 11, (uint64_t)i, 0, d);                                                                      \
+            for (ptrdiff_t j = 0; j < d; j++) x[i * d + j] = (real)(z[j] + (j ? 0.5 * z[0] * z[0] : 0));               \
+        }                                                                                                              \
+        return x;                                                                                                      \
+    }                                                                                                                  \
+                                                                                                                       \
+    static pf##bits##_model *fit##bits(const real *x, const double *weight, const int32_t *label, ptrdiff_t n,         \
+                                       ptrdiff_t d, int classes)                                                       \
+    {                                                                                                                  \
+        pf_gis_options o;                                                                                              \
+        pf_gis_defaults(&o);                                                                                           \
+        o.max_layers = 3;                                                                                              \
+        o.n_classes = classes;                                                                                         \
+        pf##bits##_data train = {.x = x, .n = n, .weight = weight, .label = label};                                    \
+        pf##bits##_model *model = NULL;                                                                                \
+        CHECK(pf##bits##_gis_fit(&model, &train, NULL, d, &o) == PF_OK, "%td x %td: %s", n, d, pf_message());          \
+        return model;                                                                                                  \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void test_shapes##bits(void)                                                                                \
+    {                                                                                                                  \
+        static const ptrdiff_t shapes[][2] = {{2, 1}, {5, 2}, {100, 3}, {257, 17}, {1000, 1}, {700, 5}, {20, 30}};     \
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)                                                    \
+            for (int classes = 0; classes <= 2; classes += 2) {                                                        \
+                ptrdiff_t n = shapes[s][0], d = shapes[s][1];                                                          \
+                real *x = points##bits(n, d), *z = PF_ALLOC(real, n * d), *back = PF_ALLOC(real, n * d);               \
+                double *weight = PF_ALLOC(double, n), *logj = PF_ALLOC(double, 4 * n), worst = 0, worst_j = 0;         \
+                double *minus = logj + n, *logp = logj + 2 * n, *sampled = logj + 3 * n;                               \
+                int32_t *label = PF_ALLOC(int32_t, n);                                                                 \
+                for (ptrdiff_t i = 0; i < n; i++) weight[i] = (double)(1 + i % 3), label[i] = (int32_t)(i % 2);        \
+                int32_t *used = classes ? label : NULL;                                                                \
+                pf##bits##_model *model = fit##bits(x, s % 2 ? weight : NULL, used, n, d, classes);                    \
+                CHECK(pf##bits##_model_forward(model, z, logj, x, used, n) == PF_OK, "%s", pf_message());              \
+                CHECK(pf##bits##_model_inverse(model, back, minus, z, used, n) == PF_OK, "%s", pf_message());          \
+                for (ptrdiff_t i = 0; i < n * d; i++) worst = fmax(worst, fabs((double)(back[i] - x[i])));             \
+                for (ptrdiff_t i = 0; i < n; i++) worst_j = fmax(worst_j, fabs(logj[i] + minus[i]));                   \
+                CHECK(worst < tolerance, "%td x %td: %g", n, d, worst);                                                \
+                CHECK(worst_j < 10 * tolerance * (double)d, "%td x %td: %g", n, d, worst_j);                           \
+                CHECK(pf##bits##_model_score(model, z, logp, x, used, n) == PF_OK, "%s", pf_message());                \
+                CHECK(pf##bits##_model_sample(model, x, sampled, used, 5, 0, n) == PF_OK, "%s", pf_message());         \
+                CHECK(pf##bits##_model_sample(model, z, NULL, used ? label + 1 : NULL, 5, 1, n - 1) == PF_OK, "%s",    \
+                      pf_message());                                                                                   \
+                CHECK(!memcmp(z, x + d, (size_t)((n - 1) * d) * sizeof *z), "a row depends on where a sample starts"); \
+                CHECK(pf##bits##_model_logp(model, logp, x, used, n) == PF_OK, "%s", pf_message());                    \
+                for (ptrdiff_t i = 0; i < n; i++) {                                                                    \
+                    /* a few rows leave gaps, which a map crosses so steeply that rounding moves the density */        \
+                    double off = fabs(logp[i] - sampled[i]);                                                           \
+                    CHECK(n < 100 || off < 100 * tolerance * (double)d, "%td x %td: %g", n, d, off);                   \
+                }                                                                                                      \
+                pf##bits##_model_free(model);                                                                          \
+                free(x), free(z), free(back), free(weight), free(logj), free(label);                                   \
+            }                                                                                                          \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void test_file##bits(void)                                                                                  \
+    {                                                                                                                  \
+        real *x = points##bits(200, 3);                                                                                \
+        pf##bits##_model *model = fit##bits(x, NULL, NULL, 200, 3, 0), *again = NULL;                                  \
+        unsigned char *bytes, *second;                                                                                 \
+        size_t n, m;                                                                                                   \
+        CHECK(pf##bits##_model_write(model, (void **)&bytes, &n) == PF_OK, "%s", pf_message());                        \
+        CHECK(pf_model_bits(bytes, n) == bits && pf_model_kind(bytes, n) == 1, "precision and kind");                  \
+        CHECK(pf##bits##_model_read(&again, bytes, n) == PF_OK, "%s", pf_message());                                   \
+        CHECK(pf##bits##_model_write(again, (void **)&second, &m) == PF_OK, "%s", pf_message());                       \
+        CHECK(m == n && !memcmp(bytes, second, n), "a model read and written again is another");                       \
+        pf##bits##_model_free(again);                                                                                  \
+        for (size_t cut = 0; cut < n; cut += cut < 64 ? 1 : n / 50 + 1)                                                \
+            CHECK(pf##bits##_model_read(&again, bytes, cut) == PF_BAD_FILE && !again, "cut to %zu bytes", cut);        \
+        /* every altered byte is seen; with the check sum made good again, nothing worse than a refusal happens */     \
+        for (size_t i = 0; i < n; i += i < 300 ? 1 : n / 200 + 1) {                                                    \
+            bytes[i] ^= 0x81;                                                                                          \
+            CHECK(pf##bits##_model_read(&again, bytes, n) == PF_BAD_FILE && !again, "byte %zu altered", i);            \
+            uint64_t crc = pf_crc64(bytes, n - 8);                                                                     \
+            if (i < n - 8) memcpy(bytes + n - 8, &crc, 8);                                                             \
+            pf_status status = pf##bits##_model_read(&again, bytes, n);                                                \
+            CHECK(status == PF_OK || status == PF_BAD_FILE || status == PF_NO_MEMORY, "%d", status);                   \
+            if (!status) pf##bits##_model_logp(again, (double[2]){0}, x, NULL, 2), pf##bits##_model_free(again);       \
+            again = NULL;                                                                                              \
+            bytes[i] ^= 0x81;                                                                                          \
+            memcpy(bytes + n - 8, second + n - 8, 8);                                                                  \
+        }                                                                                                              \
+        pf_free(bytes), pf_free(second), pf##bits##_model_free(model), free(x);                                        \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void test_refusals##bits(void)                                                                              \
+    {                                                                                                                  \
+        real *x = points##bits(300, 2), keep;                                                                          \
+        pf##bits##_model *model = NULL;                                                                                \
+        pf##bits##_data train = {.x = x, .n = 300};                                                                    \
+        pf_gis_options o;                                                                                              \
+        pf_gis_defaults(&o);                                                                                           \
+        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_BAD_ARGUMENT && !model, "no end to the layers");   \
+        CHECK(strstr(pf_message(), "max_layers"), "%s", pf_message());                                                 \
+        o.max_layers = 5;                                                                                              \
+        keep = x[301], x[301] = (real)NAN;                                                                             \
+        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_BAD_ARGUMENT && !model, "NaN");                    \
+        CHECK(strstr(pf_message(), "row 150, column 1 is NaN"), "%s", pf_message());                                   \
+        x[301] = keep;                                                                                                 \
+        for (int i = 0; i < 300; i++) x[2 * i + 1] = 4;                                                                \
+        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_DEGENERATE && !model, "constant");                 \
+        CHECK(strstr(pf_message(), "column 1"), "%s", pf_message());                                                   \
+        for (int i = 0; i < 300; i++) x[2 * i + 1] = x[(2 * i + 7) % 600 / 2 * 2];                                     \
+        int told = 0;                                                                                                  \
+        o.progress = stop_at_3, o.progress_user = &told;                                                               \
+        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_INTERRUPTED && model, "%s", pf_message());         \
+        CHECK(told >= 1 && model && pf##bits##_model_layers(model) == 3, "told %d times", told);                       \
+        o.progress = NULL;                                                                                             \
+        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_OK, "%s", pf_message());                           \
+        CHECK(pf##bits##_model_layers(model) > 3, "going on added nothing");                                           \
+        pf##bits##_model_free(model), free(x);                                                                         \
+    }
+PRECISION(32, float, 2e-3)
+PRECISION(64, double, 1e-9)
+
+int main(void)
+{
+    test_normal();
+    test_bad_crc();
+    test_shapes32();
+    test_shapes64();
+    test_file32();
+    test_file64();
+    test_refusals32();
+    test_refusals64();
+    return check_result();
+}
