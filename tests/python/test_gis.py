@@ -409,7 +409,7 @@ EDGES = {
     "minute": lambda r: 1e-30 * r.normal(size=(300, 2)),
     "far from zero": lambda r: 1e4 + r.normal(size=(300, 2)),
     "scales apart": lambda r: r.normal(size=(300, 2)) * [1e-9, 1e9],
-    "nearly dependent": lambda r: (z := r.normal(size=(400, 1))) + 1e-3 * r.normal(size=(400, 2)),
+    "nearly dependent": lambda r: r.normal(size=(400, 1)) + 1e-3 * r.normal(size=(400, 2)),
 }
 
 
@@ -442,11 +442,14 @@ def test_a_constant_column_is_refused_by_number(column, dtype):
 def test_dependent_columns_are_refused_or_nearly_so_in_samples(dtype):
     x = correlated(200, 18)
     x[:, 2] = 2 * x[:, 0] + 1
+    refusal = None
     try:
         model = fit(x.astype(dtype), max_layers=2)
     except ValueError as error:
-        assert "data_train" in str(error)
-        assert "dependent" in str(error)
+        refusal = str(error)
+    if refusal:
+        assert "data_train" in refusal
+        assert "dependent" in refusal
         return
     samples, logp = model.sample(1000, seed=0)
     off = samples[:, 2] - 2 * samples[:, 0] - 1
