@@ -34,15 +34,15 @@ void pf_symflow_defaults(pf_symflow_options *o)
         .filter_knots = 128,
         .hidden = {512, 512},
         .start_fields = 64,
-        .epochs = 40,
+        .epochs = 60,
         .batch = 16,
         .patience = 0,
-        .learning_rate = 1e-3,
+        .learning_rate = 2e-3,
         .warmup = 0.05,
         .weight_decay = 1e-2,
         .clip = 3,
         .posterior_epochs = 5,
-        .posterior_rate = 1e-4,
+        .posterior_rate = 2e-4,
         .posterior_draws = 31,
     };
 }

@@ -278,8 +278,8 @@ double X(sym_logp)(X(symwork) *w, const X(symflow) *f)
     return X(sym_log_normal)(w->x, f->pixels) + log_det - (double)f->pixels * log(f->scale);
 }
 
-/* ---- conditioning: theta(y) = theta + net((y - mean) / scale). A pass always has SYM_ROWS rows, so that what a row
- * gives does not depend on the others there are.
+/* ---- conditioning: theta(y) = theta + NET_SCALE net((y - mean) / scale). A pass always has SYM_ROWS rows, so that
+ * what a row gives does not depend on the others there are.
  * ------------------------------------------------------------------------------- */
 
 ptrdiff_t X(sym_net_memory)(const X(symflow) *f)
@@ -298,7 +298,7 @@ pf_status X(sym_thetas)(const X(symflow) *f, double *theta, real *memory, const 
     PF_TRY(X(mlp_forward)(f->net, out, memory, in, SYM_ROWS));
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < f->n_theta; j++)
-            theta[r * f->n_theta + j] = f->theta[j] + (double)out[r * f->n_theta + j];
+            theta[r * f->n_theta + j] = f->theta[j] + NET_SCALE * (double)out[r * f->n_theta + j];
     return PF_OK;
 }
 
@@ -309,7 +309,8 @@ pf_status X(sym_thetas_vjp)(const X(symflow) *f, double *gy, real *gw, const dou
     memory += round_up(SYM_ROWS * (f->n_y + f->n_theta));
     real *gin = gy ? PF_ALLOC(real, SYM_ROWS * f->n_y) : NULL;
     if (gy && !gin) return PF_NO_MEMORY;
-    for (ptrdiff_t i = 0; i < SYM_ROWS * f->n_theta; i++) gout[i] = i < rows * f->n_theta ? (real)gtheta[i] : 0;
+    for (ptrdiff_t i = 0; i < SYM_ROWS * f->n_theta; i++)
+        gout[i] = i < rows * f->n_theta ? (real)(NET_SCALE * gtheta[i]) : 0;
     pf_status status = X(mlp_vjp)(f->net, gw, gin, gout, memory, in, SYM_ROWS);
     for (ptrdiff_t i = 0; i < rows * f->n_y && gy && !status; i++)
         gy[i] = (double)gin[i] / f->y_stats[f->n_y + i % f->n_y];

@@ -2,13 +2,18 @@
  *
  * Layer l does x <- Psi_l(F^-1 T_l(|k|) F x). Its parameters, of theta[layers][3 K + 2 M], are those of Psi (psi.h),
  * then the knots of log T (cspline.h) against |k| / k_max: M positions as pf_increasing() has them, M values. With
- * conditioning variables theta(y) = theta + net(standardised y). Fields enter standardised by one mean and one scale.
+ * conditioning variables theta(y) = theta + NET_SCALE net(standardised y). Fields enter standardised by one mean and
+ * one scale.
  */
 #ifndef PF_SYMFLOW_H
 #define PF_SYMFLOW_H
 #include "filter.h"
 #include "mlp.h"
 #include "psi.h"
+
+/* A step of Adam moves all the weights of an output alike: without this factor the first ones change T by a quarter,
+ * and training at rates that suit the other parameters diverges. */
+#define NET_SCALE 0.1
 
 enum {
     SYM_HISTORY = 2 /* per epoch: training and validation log p per pixel */,
