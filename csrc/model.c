@@ -165,6 +165,8 @@ typedef struct {
     uint64_t seed;
     ptrdiff_t first;
     const double *bounds; /* [d][2] or NULL */
+    ptrdiff_t tiles;      /* in a block */
+    struct X(piece) * pieces; /* [threads][tiles] */
     real *memory;         /* [threads][per_thread] */
     ptrdiff_t per_thread;
     atomic_ptrdiff_t bad_row; /* a row that is not finite, or out of bounds */
@@ -204,53 +206,85 @@ static void X(score_tile)(const X(model) * model, X(tile) * t, double *logp, rea
         model->layers[l]->ops->vjp(model->layers[l], t, NULL, ones, kept + l * size, work);
 }
 
-static void X(run_tile)(void *arg, ptrdiff_t block, int thread)
+/* A tile and what is known of its rows. */
+typedef struct X(piece) {
+    X(tile) t;
+    ptrdiff_t start; /* its first row */
+    double log[TILE_MOST], log_normal[TILE_MOST];
+    char outside[TILE_MOST]; /* the bounds */
+} X(piece);
+
+static void X(draw)(X(piece) * p, const X(job) * job)
+{
+    ptrdiff_t d = job->model->d;
+    double z[64];
+    memset(p->t.x, 0, (size_t)(d * p->t.ld) * sizeof(real));
+    for (ptrdiff_t i = 0; i < p->t.n; i++)
+        for (ptrdiff_t j = 0; j < d; j += 64) {
+            ptrdiff_t m = PF_MIN(d - j, 64);
+            pf_normals(z, job->seed, (uint64_t)(job->first + p->start + i), (uint64_t)j, m);
+            for (ptrdiff_t c = 0; c < m; c++) p->t.x[(j + c) * p->t.ld + i] = (real)z[c];
+        }
+    X(tile_logp)(p->log_normal, &p->t, d);
+}
+
+/* Returns whether a row is refused. */
+static int X(load)(X(piece) * p, const X(job) * job)
+{
+    ptrdiff_t d = job->model->d;
+    if (X(tile_load)(&p->t, job->in + p->start * d, d)) return 1;
+    if (!job->bounds || job->task == INVERSE) return 0;
+    return X(clamp)(&p->t, job->bounds, d, p->outside) && job->task != LOGP;
+}
+
+static void X(finish)(X(piece) * p, const X(job) * job)
+{
+    ptrdiff_t d = job->model->d, n = p->t.n;
+    if (job->task == SAMPLE)
+        for (ptrdiff_t i = 0; i < n; i++) p->log[i] = p->log_normal[i] - p->log[i];
+    if (job->task == LOGP) {
+        X(tile_logp)(p->log_normal, &p->t, d);
+        for (ptrdiff_t i = 0; i < n; i++) p->log[i] = p->outside[i] ? -INFINITY : p->log[i] + p->log_normal[i];
+    }
+    if (job->log) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
+    if (job->out) X(tile_store)(job->out + p->start * d, &p->t, d);
+}
+
+/* A few tiles together: a large model's layers come from memory, and serve them all while they are in cache. */
+static void X(run_tiles)(void *arg, ptrdiff_t block, int thread)
 {
     X(job) *job = arg;
     const X(model) *model = job->model;
-    ptrdiff_t d = model->d, start = block * job->rows, n = PF_MIN(job->rows, job->n - start);
-    X(tile) t = {.x = job->memory + thread * job->per_thread, .n = n, .ld = tile_whole(n)};
-    real *work = t.x + d * t.ld;
-    double log[TILE_MOST] = {0}, logn[TILE_MOST];
-    char outside[TILE_MOST] = {0};
-    t.label = job->label ? job->label + start : NULL;
-
-    if (job->task == SAMPLE) {
-        memset(t.x, 0, (size_t)(d * t.ld) * sizeof(real));
-        double z[64];
-        for (ptrdiff_t i = 0; i < n; i++)
-            for (ptrdiff_t j = 0; j < d; j += 64) {
-                ptrdiff_t m = PF_MIN(d - j, 64);
-                pf_normals(z, job->seed, (uint64_t)(job->first + start + i), (uint64_t)j, m);
-                for (ptrdiff_t c = 0; c < m; c++) t.x[(j + c) * t.ld + i] = (real)z[c];
-            }
-        X(tile_logp)(logn, &t, d);
-    } else {
-        int bad = X(tile_load)(&t, job->in + start * d, d);
-        if (!bad && job->bounds && job->task != INVERSE && X(clamp)(&t, job->bounds, d, outside)) bad = job->task != LOGP;
-        if (bad) {
+    X(piece) *pieces = job->pieces + thread * job->tiles;
+    real *x = job->memory + thread * job->per_thread, *work = x + job->tiles * model->d * job->rows;
+    ptrdiff_t first = block * job->tiles * job->rows, count = 0;
+    for (ptrdiff_t start = first; start < job->n && count < job->tiles; start += job->rows, count++) {
+        X(piece) *p = pieces + count;
+        ptrdiff_t n = PF_MIN(job->rows, job->n - start);
+        memset(p, 0, sizeof *p);
+        p->start = start;
+        p->t = (X(tile)){.x = x + count * model->d * job->rows, .n = n, .ld = tile_whole(n)};
+        p->t.label = job->label ? job->label + start : NULL;
+        if (job->task == SAMPLE) {
+            X(draw)(p, job);
+        } else if (X(load)(p, job)) {
             atomic_store(&job->bad_row, start);
             return;
         }
     }
-
     if (job->task == SCORE) {
-        real *kept = work + X(model_work)(model, t.ld);
-        X(score_tile)(model, &t, log, kept, work);
+        for (X(piece) *p = pieces; p < pieces + count; p++)
+            X(score_tile)(model, &p->t, p->log, work + X(model_work)(model, p->t.ld), work);
     } else if (job->task == INVERSE || job->task == SAMPLE) {
-        for (ptrdiff_t l = model->n_layers - 1; l >= 0; l--) model->layers[l]->ops->inverse(model->layers[l], &t, log, work);
+        for (ptrdiff_t l = model->n_layers - 1; l >= 0; l--)
+            for (X(piece) *p = pieces; p < pieces + count; p++)
+                model->layers[l]->ops->inverse(model->layers[l], &p->t, p->log, work);
     } else {
-        for (ptrdiff_t l = 0; l < model->n_layers; l++) model->layers[l]->ops->forward(model->layers[l], &t, log, work);
+        for (ptrdiff_t l = 0; l < model->n_layers; l++)
+            for (X(piece) *p = pieces; p < pieces + count; p++)
+                model->layers[l]->ops->forward(model->layers[l], &p->t, p->log, work);
     }
-
-    if (job->task == SAMPLE)
-        for (ptrdiff_t i = 0; i < n; i++) log[i] = logn[i] - log[i];
-    if (job->task == LOGP) {
-        X(tile_logp)(logn, &t, d);
-        for (ptrdiff_t i = 0; i < n; i++) log[i] = outside[i] ? -INFINITY : log[i] + logn[i];
-    }
-    if (job->log) memcpy(job->log + start, log, (size_t)n * sizeof *log);
-    if (job->out) X(tile_store)(job->out + start * d, &t, d);
+    for (X(piece) *p = pieces; p < pieces + count; p++) X(finish)(p, job);
 }
 
 /* Why the tile that holds row `start` was refused. */
@@ -258,12 +292,13 @@ static pf_status X(explain)(const X(job) * job, ptrdiff_t start)
 {
     ptrdiff_t d = job->model->d;
     const char *name = job->task == INVERSE ? "z" : "x";
+    int refused = job->bounds && (job->task == FORWARD || job->task == SCORE); /* points outside the bounds */
     for (ptrdiff_t i = start; i < job->n; i++)
         for (ptrdiff_t j = 0; j < d; j++) {
             double v = job->in[i * d + j];
             if (!isfinite(v))
                 return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %s", name, i, j, isnan(v) ? "NaN" : "infinite");
-            if (job->bounds && (v < job->bounds[2 * j] || v > job->bounds[2 * j + 1]))
+            if (refused && (v < job->bounds[2 * j] || v > job->bounds[2 * j + 1]))
                 return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %g, outside the bounds [%g, %g]", name, i, j, v,
                                job->bounds[2 * j], job->bounds[2 * j + 1]);
         }
@@ -293,15 +328,19 @@ static pf_status X(run)(X(job) * job)
         ptrdiff_t fit = (16 << 20) / (ptrdiff_t)sizeof(real) / (d * PF_MAX(model->n_layers, 1)) / TILE_STEP * TILE_STEP;
         job->rows = PF_MIN(job->rows, PF_MAX(fit, TILE_STEP));
     }
-    job->per_thread = d * job->rows + X(model_work)(model, job->rows);
-    if (job->task == SCORE) job->per_thread += model->n_layers * d * job->rows;
+    ptrdiff_t all = (job->n + job->rows - 1) / job->rows, tile = d * job->rows;
+    job->tiles = job->task == SCORE ? 1 : PF_MAX(PF_MIN(256 * 1024 / (ptrdiff_t)sizeof(real) / tile, 16), 1);
+    job->tiles = PF_MAX(PF_MIN(job->tiles, all / pf_max_threads(all)), 1);
+    ptrdiff_t blocks = (all + job->tiles - 1) / job->tiles, threads = pf_max_threads(blocks);
+    job->per_thread = job->tiles * tile + X(model_work)(model, job->rows);
+    if (job->task == SCORE) job->per_thread += model->n_layers * tile;
     job->per_thread = (job->per_thread + 15) / 16 * 16;
-    ptrdiff_t blocks = (job->n + job->rows - 1) / job->rows;
-    job->memory = PF_ALLOC(real, job->per_thread * pf_max_threads(blocks));
-    if (!job->memory) return PF_NO_MEMORY;
+    job->memory = PF_ALLOC(real, job->per_thread * threads);
+    job->pieces = PF_ALLOC(X(piece), job->tiles * threads);
     atomic_init(&job->bad_row, -1);
-    pf_status status = pf_parallel(blocks, X(run_tile), job);
+    pf_status status = job->memory && job->pieces ? pf_parallel(blocks, X(run_tiles), job) : PF_NO_MEMORY;
     free(job->memory);
+    free(job->pieces);
     ptrdiff_t bad = atomic_load(&job->bad_row);
     return !status && bad >= 0 ? X(explain)(job, bad) : status;
 }

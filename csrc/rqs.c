@@ -118,7 +118,7 @@ X(rqs) * X(rqs_new)(const real *knots, ptrdiff_t n, ptrdiff_t m)
         if (X(bad_knots)(knots + 3 * m * i, knots + 3 * m * i + m, knots + 3 * m * i + 2 * m, m))
             return pf_fail(PF_BAD_ARGUMENT, "the knots of spline %td do not increase, or a slope is not positive", i), NULL;
 
-    ptrdiff_t padded = power_of_two(m + 1), cells = power_of_two(4 * m);
+    ptrdiff_t padded = power_of_two(m + 1), cells = power_of_two(2 * m);
     ptrdiff_t reals = (m + 1) * RQS_BIN + 2 * padded, ints = 2 * cells;
     size_t head = (size_t)(n * (ptrdiff_t)sizeof(X(rqs)) + 63) / 64 * 64;
     size_t body = (size_t)reals * sizeof(real) + (size_t)ints * sizeof(int32_t);
