@@ -677,6 +677,57 @@ static pf_status X(fit_columns)(X(layer) **layer, const X(state) *s, const doubl
     return status;
 }
 
+/* Columns that depend on each other linearly have no density. The combination that varies least comes from the covariance,
+ * how much it varies from the rows themselves: their rounding, not the covariance's, is what decides. */
+typedef struct {
+    const X(state) * s;
+    const double *v; /* [d] */
+    double *sums;    /* [tiles][2]: of v.x and its square */
+} X(combination);
+
+static void X(combination_tile)(void *arg, ptrdiff_t t, int thread)
+{
+    X(combination) *c = arg;
+    X(tile) tile = X(state_tile)(c->s, t);
+    (void)thread;
+    for (ptrdiff_t i = 0; i < tile.n; i++) {
+        double sum = 0;
+        for (ptrdiff_t j = 0; j < c->s->d; j++) sum += c->v[j] * (double)tile.x[j * tile.ld + i];
+        c->sums[2 * t] += sum;
+        c->sums[2 * t + 1] += sum * sum;
+    }
+}
+
+static pf_status X(check_dependence)(const X(state) * s)
+{
+    ptrdiff_t d = s->d;
+    if (d == 1 || s->n_eff <= (double)d) return PF_OK;
+    double *cov = PF_ALLOC(double, d * d), *mean = PF_ALLOC(double, 2 * d);
+    X(combination) c = {.s = s, .v = cov, .sums = PF_CALLOC(double, 2 * s->tiles)};
+    pf_status status = cov && mean && c.sums ? X(state_moments)(mean, cov, s, NULL, s->tiles) : PF_NO_MEMORY;
+    if (!status && pf_eigh(mean + d, cov, d)) status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues");
+    if (!status) status = pf_parallel(s->tiles, X(combination_tile), &c);
+    if (!status) {
+        double sum = 0, square = 0;
+        for (ptrdiff_t t = 0; t < s->tiles; t++) sum += c.sums[2 * t], square += c.sums[2 * t + 1];
+        double n = (double)s->n, variance = square / n - sum / n * (sum / n), scale = REAL_BITS == 32 ? 3e-6 : 1e-9;
+        ptrdiff_t first = 0, second = -1; /* the two columns with the largest part in it */
+        for (ptrdiff_t j = 1; j < d; j++)
+            if (fabs(cov[j]) > fabs(cov[first])) first = j;
+        for (ptrdiff_t j = 0; j < d; j++)
+            if (j != first && (second < 0 || fabs(cov[j]) > fabs(cov[second]))) second = j;
+        if (variance < scale * scale * mean[2 * d - 1])
+            status = pf_fail(PF_DEGENERATE,
+                             "data_train: columns %td, %td (and perhaps more) are linearly dependent: they have no density; "
+                             "leave one out",
+                             PF_MIN(first, second), PF_MAX(first, second));
+    }
+    free(cov);
+    free(mean);
+    free(c.sums);
+    return status;
+}
+
 /* Each column to N(0, 1) on its own. */
 static pf_status X(fit_marginals)(X(layer) **layer, double *distance, const X(state) *s, const X(settings) *settings)
 {
@@ -837,6 +888,7 @@ static pf_status X(fit_first_layers)(X(fit) *f)
     if (f->model->n_layers == 0) {
         PF_TRY(X(fit_columns)(&layer, &f->train, f->options->bounds));
         PF_TRY(X(fit_add)(f, layer, NAN));
+        PF_TRY(X(check_dependence)(&f->train));
         X(fit_judge)(f);
     }
     if (marginal && f->model->n_layers == 1) {
