@@ -1,0 +1,254 @@
+"""One density estimator in one process, told what to do by lines of JSON.
+
+    python worker.py ESTIMATOR THREADS
+
+Each line on stdin is a command, `{"do": NAME, ...arguments}`; each line on stdout is its answer.
+Arrays travel as .npy files, named in the command. Whatever the estimator prints goes to stderr.
+The clock runs around the estimator's own call only: not around imports, files or conversions.
+
+`peers.Worker` is the other end. The estimators are adapters to one interface: `fit`, `evaluate`,
+`sample` and `set_threads`; `fit` returns what it knows of the model that it made.
+"""
+
+import json
+import os
+import sys
+import time
+import types
+import warnings
+
+import numpy as np
+
+
+class Pyflow:
+    """pyflow's GIS."""
+
+    def __init__(self):
+        import pyflow
+
+        self.pyflow = pyflow
+        self.model = None
+
+    def set_threads(self, n):
+        self.pyflow.set_num_threads(n)
+
+    def prepare(self, x):
+        return x
+
+    def fit(self, train, val, **options):
+        self.model = self.pyflow.GIS(train, val, verbose=False, **options)
+
+    def describe(self):
+        return {"layers": len(self.model)}
+
+    def evaluate(self, x):
+        return self.model.evaluate_density(x)
+
+    def sample(self, n):
+        return self.model.sample(n, seed=1)
+
+
+class Original:
+    """The authors' PyTorch implementation, from the checkout that PYFLOW_BENCH_SINF names.
+
+    Made to run, from outside, on a current PyTorch without a GPU:
+    - `sinf.load_data` is an empty module: it imports torchvision, h5py and pandas for nothing here;
+    - `SINF.add_layer` notes the time at which each layer was finished;
+    - it transforms its input in place, and so gets a copy.
+    """
+
+    def __init__(self):
+        import torch
+
+        warnings.filterwarnings("ignore", message="torch.qr is deprecated")
+        sys.path.insert(0, os.environ["PYFLOW_BENCH_SINF"])
+        sys.modules["sinf.load_data"] = types.ModuleType("sinf.load_data")
+        from sinf import GIS
+
+        self.torch = torch
+        self.gis = GIS
+        self.model = None
+        self.finished = []
+        add_layer = GIS.SINF.add_layer
+
+        def add_layer_and_note_time(model, *args, **kwargs):
+            self.finished.append(time.perf_counter())
+            return add_layer(model, *args, **kwargs)
+
+        GIS.SINF.add_layer = add_layer_and_note_time
+
+    def set_threads(self, n):
+        self.torch.set_num_threads(n)
+
+    def prepare(self, x):
+        return self.torch.tensor(x)
+
+    def fit(self, train, val, seed=0, **options):
+        self.torch.manual_seed(seed)
+        self.finished = [time.perf_counter()]
+        self.model = self.gis.GIS(train, val, nocuda=True, **options)
+
+    def describe(self):
+        return {
+            "layers": len(self.model.layer),
+            "layer_seconds": np.diff(self.finished).round(4).tolist(),
+        }
+
+    def evaluate(self, x):
+        with self.torch.no_grad():
+            return self.model.evaluate_density(x).numpy()
+
+    def sample(self, n):
+        with self.torch.no_grad():
+            return self.model.sample(n, device=self.torch.device("cpu"))
+
+
+class Sinflow:
+    """The NumPy package `sinflow`. It draws its own validation rows: as many as it is given."""
+
+    def __init__(self):
+        import sinflow
+
+        self.sinflow = sinflow
+        self.model = None
+
+    def set_threads(self, n):
+        """Do nothing: NumPy took its number of threads from the environment."""
+
+    def prepare(self, x):
+        return x.astype(np.float64)
+
+    def fit(self, train, val, seed=0, **options):
+        np.random.seed(seed)
+        share = len(val) / (len(train) + len(val))
+        self.model = self.sinflow.Flow(validation_fraction=share, verbose=True, **options)
+        self.model.fit(np.concatenate([train, val]))
+
+    def describe(self):
+        return {"layers": len(self.model.transforms)}
+
+    def evaluate(self, x):
+        return self.model.log_prob(x)
+
+    def sample(self, n):
+        return self.model.sample(n)
+
+
+ESTIMATORS = {"pyflow": Pyflow, "original": Original, "sinflow": Sinflow}
+
+
+def matrix_products(n, d, slices, repeats):
+    """Time the least that a sliced layer must do: the products `y = x A` and `y A^T`, in float32.
+
+    Rows go through in blocks that stay in cache, as in `csrc`; the best of three block sizes
+    counts. Returns seconds for n rows and one layer of that many slices.
+    """
+    rng = np.random.default_rng(0)
+    a = np.linalg.qr(rng.standard_normal((d, slices)))[0].astype(np.float32)
+    x = rng.standard_normal((n, d), dtype=np.float32)
+    sizes = [256, 1024, 4096] * repeats
+    return min(_products_in_blocks(x, a, size) for size in sizes)
+
+
+def _products_in_blocks(x, a, size):
+    a_t = np.ascontiguousarray(a.T)
+    y = np.empty((size, a.shape[1]), np.float32)
+    step = np.empty((size, a.shape[0]), np.float32)
+    start = time.perf_counter()
+    for i in range(0, len(x) - size + 1, size):
+        block = x[i : i + size]
+        np.matmul(block, a, out=y)
+        np.matmul(y, a_t, out=step)
+    return (time.perf_counter() - start) * len(x) / (len(x) // size * size)
+
+
+def synthetic_table(n, d, seed=0):
+    """Make an (n, d) float32 table with curved structure, using one column of scratch memory."""
+    x = np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+    for j in range(1, d):
+        x[:, j] += 2 * np.sin(x[:, j - 1])
+    return x
+
+
+def peak_memory():
+    """Return the largest resident size of this process so far, in bytes.
+
+    Linux's VmHWM where there is one: `ru_maxrss` of a new process starts at the size of the
+    process that launched it.
+    """
+    try:
+        with open("/proc/self/status") as status:
+            lines = [line for line in status if line.startswith("VmHWM")]
+        return int(lines[0].split()[1]) * 1024
+    except (OSError, IndexError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Commands:
+    """What a worker can be told to do. Each method takes JSON values and returns them."""
+
+    def __init__(self, estimator, threads):
+        self.estimator = ESTIMATORS[estimator]()
+        self.estimator.set_threads(threads)
+
+    def threads(self, n):
+        self.estimator.set_threads(n)
+        return {}
+
+    def fit(self, train, val=None, options=None):
+        """Fit to the rows in two .npy files."""
+        tables = [self.estimator.prepare(np.load(path)) for path in (train, val) if path]
+        return self._fit(*tables, options=options)
+
+    def _fit(self, train, val=None, options=None):
+        start = time.perf_counter()
+        self.estimator.fit(train, val, **(options or {}))
+        return {"seconds": time.perf_counter() - start, **self.estimator.describe()}
+
+    def evaluate(self, x, out=None):
+        """Evaluate log p of the rows in a .npy file, and write it to another when asked."""
+        x = self.estimator.prepare(np.load(x))
+        start = time.perf_counter()
+        logp = self.estimator.evaluate(x)
+        elapsed = time.perf_counter() - start
+        if out:
+            np.save(out, np.asarray(logp, dtype=np.float64))
+        return {"seconds": elapsed, "rows": len(x)}
+
+    def sample(self, n):
+        start = time.perf_counter()
+        self.estimator.sample(n)
+        return {"seconds": time.perf_counter() - start, "rows": n}
+
+    def floor(self, n, d, slices, repeats=3):
+        return {"seconds": matrix_products(n, d, slices, repeats)}
+
+    def fit_synthetic(self, n, d, n_val=0, options=None):
+        """Fit to a synthetic table made here, and tell the memory that it took."""
+        before = peak_memory()
+        x = synthetic_table(n + n_val, d)
+        held = peak_memory()
+        answer = self._fit(x[:n], x[n:] if n_val else None, options)
+        memory = {"before": before, "held": held, "peak": peak_memory(), "data": x.nbytes}
+        return {**answer, "memory": memory}
+
+
+def main():
+    estimator, threads = sys.argv[1], int(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    commands = Commands(estimator, threads)
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            answer = getattr(commands, command.pop("do"))(**command)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
