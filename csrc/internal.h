@@ -45,7 +45,6 @@ extern int pf_simd_level; /* 0 baseline, 2 AVX2 + FMA, 5 AVX-512; set when the l
 
 /* ---- status.c: the first error's message is kept ------------------------------------------------------------------- */
 
-
 /* A public function that computes runs between pf_begin() and return pf_end(status). */
 void pf_begin(void);
 pf_status pf_end(pf_status status);
@@ -66,7 +65,8 @@ void *pf_calloc(ptrdiff_t count, size_t size);
 
 double pf_seconds(void); /* monotonic clock */
 
-/* ---- parallel.c: the one thread pool --------------------------------------------------------------------------------- */
+/* ---- parallel.c: the one thread pool
+ * --------------------------------------------------------------------------------- */
 
 /* body(arg, block, thread) for block = 0 .. n_blocks - 1, on at most pf_get_num_threads() threads, in no fixed order.
  * A body may not fail; results that are summed go to arrays indexed by block, and are summed in block order, so that
@@ -74,10 +74,14 @@ double pf_seconds(void); /* monotonic clock */
  * check says so. thread < pf_max_threads(n_blocks). */
 pf_status pf_parallel(ptrdiff_t n_blocks, void (*body)(void *arg, ptrdiff_t block, int thread), void *arg);
 int pf_max_threads(ptrdiff_t n_blocks);
+/* Between these two (pf_begin and pf_end call them) pf_set_num_threads() has no effect on the calling thread. */
+void pf_hold_threads(void);
+void pf_release_threads(void);
 /* The caller's interrupt check, now. */
 pf_status pf_check_interrupt(void);
 
-/* ---- rng.c: counter-based random numbers (Salmon et al. 2011, Philox4x32-10) ----------------------------------------- */
+/* ---- rng.c: counter-based random numbers (Salmon et al. 2011, Philox4x32-10)
+ * ----------------------------------------- */
 
 /* Four random words that depend on (key, stream, counter) alone. */
 void pf_philox(uint32_t out[4], uint64_t key, uint64_t stream, uint64_t counter);
@@ -86,7 +90,8 @@ void pf_normals(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdif
 /* A uniform integer in 0 .. bound - 1: number i of (key, stream). */
 uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t bound);
 
-/* ---- normal.c: the normal distribution --------------------------------------------------------------------------------- */
+/* ---- normal.c: the normal distribution
+ * --------------------------------------------------------------------------------- */
 
 double pf_normal_cdf(double x);
 double pf_normal_quantile(double p); /* AS241 (Wichura 1988), full double precision; +-INFINITY at 0 and 1 */

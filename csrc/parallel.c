@@ -1,6 +1,7 @@
-/* The one thread pool. A call hands out its blocks to whoever asks next: the calling thread works too, helpers join when
- * they wake up, and once no block is left nobody waits for a helper that has not begun one. So on a busy machine a call
- * takes no longer than on one thread; a barrier in which threads spin for each other (OpenMP's) can take ten times that. */
+/* The one thread pool. A call hands out its blocks to whoever asks next: the calling thread works too, helpers join
+ * when they wake up, and once no block is left nobody waits for a helper that has not begun one. So on a busy machine a
+ * call takes no longer than on one thread; a barrier in which threads spin for each other (OpenMP's) can take ten times
+ * that. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -9,7 +10,8 @@
 
 #include "internal.h"
 
-/* ---- how many threads ----------------------------------------------------------------------------------------------- */
+/* ---- how many threads -----------------------------------------------------------------------------------------------
+ */
 
 static atomic_int wanted_threads; /* 0: the default */
 static atomic_int forked;         /* a child of fork() has none of its parent's threads; it stays alone */
@@ -33,13 +35,24 @@ int pf_get_num_threads(void)
     return n > 0 ? n : default_threads();
 }
 
+/* A call keeps the number it began with: its scratch memory is as many threads' as that. */
+static _Thread_local int calls, threads_of_call;
+
+void pf_hold_threads(void)
+{
+    if (calls++ == 0) threads_of_call = pf_get_num_threads();
+}
+
+void pf_release_threads(void) { calls--; }
+
 int pf_max_threads(ptrdiff_t n_blocks)
 {
-    int n = pf_get_num_threads();
+    int n = calls && !atomic_load(&forked) ? threads_of_call : pf_get_num_threads();
     return (int)PF_MAX(PF_MIN(n_blocks, n), 1);
 }
 
-/* ---- interruption --------------------------------------------------------------------------------------------------- */
+/* ---- interruption ---------------------------------------------------------------------------------------------------
+ */
 
 static _Thread_local int (*interrupt_check)(void *);
 static _Thread_local void *interrupt_user;
@@ -61,7 +74,8 @@ pf_status pf_check_interrupt(void)
     return interrupt_check(interrupt_user) ? pf_fail(PF_INTERRUPTED, "interrupted") : PF_OK;
 }
 
-/* ---- the pool --------------------------------------------------------------------------------------------------------- */
+/* ---- the pool
+ * --------------------------------------------------------------------------------------------------------- */
 
 typedef struct job {
     void (*body)(void *arg, ptrdiff_t block, int thread);
@@ -76,9 +90,9 @@ typedef struct job {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of everything below and of the jobs' counts */
 static pthread_cond_t offered = PTHREAD_COND_INITIALIZER;
-static job *jobs;              /* those that may still be joined */
-static int workers;            /* threads there are */
-static atomic_int offers;      /* counts jobs offered, for helpers that look before they sleep */
+static job *jobs;         /* those that may still be joined */
+static int workers;       /* threads there are */
+static atomic_int offers; /* counts jobs offered, for helpers that look before they sleep */
 
 static job *joinable(void)
 {

@@ -16,10 +16,12 @@ void pf_begin(void)
 {
     message[0] = 0;
     pf_blas_serial_begin();
+    pf_hold_threads();
 }
 
 pf_status pf_end(pf_status status)
 {
+    pf_release_threads();
     pf_blas_serial_end();
     return status;
 }

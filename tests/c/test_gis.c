@@ -147,6 +147,35 @@ static void test_bad_crc(void)
 PRECISION(32, float, 2e-3)
 PRECISION(64, double, 1e-9)
 
+/* An interrupt check may be a signal's handler, which may do anything. */
+static int change_threads(void *user)
+{
+    pf_set_num_threads(++*(int *)user % 2 ? 1 : 8);
+    return 0;
+}
+
+static int changed_often(void *user, const pf_progress *p) { return (void)p, *(int *)user >= 20; }
+
+/* The scratch memory of a call is that of the threads it began with: seen under the address sanitizer. */
+static void test_changing_the_number_of_threads(void)
+{
+    enum { N = 20000, D = 5 };
+    int changes = 0;
+    double *x = points64(N, D);
+    pf64_model *model = NULL;
+    pf64_data train = {.x = x, .n = N};
+    pf_gis_options o;
+    pf_gis_defaults(&o);
+    o.max_layers = 100000;
+    o.progress = changed_often, o.progress_user = &changes;
+    pf_set_num_threads(1);
+    pf_set_interrupt(change_threads, &changes);
+    CHECK(pf64_gis_fit(&model, &train, NULL, D, &o) == PF_INTERRUPTED, "%s", pf_message());
+    pf_set_interrupt(NULL, NULL);
+    pf_set_num_threads(0);
+    pf64_model_free(model), free(x);
+}
+
 int main(void)
 {
     test_normal();
@@ -157,5 +186,6 @@ int main(void)
     test_file64();
     test_refusals32();
     test_refusals64();
+    test_changing_the_number_of_threads();
     return check_result();
 }
