@@ -133,7 +133,8 @@ void pf_cdf1d_fit(double *knots, const int64_t *count, const pf_grid *grid, cons
     double quartiles = (moments.upper - moments.lower) / 1.3489795;
     double sigma = quartiles > 0 ? PF_MIN(moments.sd, quartiles) : moments.sd;
     double h = o->bandwidth * sigma / grid->width; /* in bins */
-    double scale = o->kde ? sqrt(1 + o->bandwidth * o->bandwidth) : 1; /* N(0, 1), smoothed alike */
+    double widened = o->bandwidth * sigma / moments.sd;
+    double scale = o->kde ? sqrt(1 + widened * widened) : 1; /* the target, N(0, 1), smoothed alike */
     smooth s = {.count = count, .below = below, .bins = bins, .total = (double)moments.total, .width = grid->width};
     if (o->kde) {
         s.reach = PF_MIN((ptrdiff_t)ceil(6 * h), bins - 1);

@@ -70,7 +70,7 @@ def fit(count, lo, width, m, edge, kde, bandwidth, alpha):
     _, sd, lower, upper = moments(count, lo, width)
     quartiles = (upper - lower) / 1.3489795
     sigma = min(sd, quartiles) if quartiles > 0 else sd
-    h, scale = bandwidth * sigma, np.sqrt(1 + bandwidth**2) if kde else 1
+    h, scale = bandwidth * sigma, np.sqrt(1 + (bandwidth * sigma / sd) ** 2) if kde else 1
 
     gap = x[:, None] - x
     if kde:
