@@ -9,20 +9,39 @@
 
 #include "blas.h"
 
+/* Gram and Schmidt's way, modified, once over n rows. */
+static void gram_schmidt(double *a, ptrdiff_t n, ptrdiff_t d)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        for (ptrdiff_t j = 0; j < i; j++) {
+            double dot = 0;
+            for (ptrdiff_t c = 0; c < d; c++) dot += a[i * d + c] * a[j * d + c];
+            for (ptrdiff_t c = 0; c < d; c++) a[i * d + c] -= dot * a[j * d + c];
+        }
+        double norm = 0;
+        for (ptrdiff_t c = 0; c < d; c++) norm += a[i * d + c] * a[i * d + c];
+        norm = 1 / sqrt(norm);
+        for (ptrdiff_t c = 0; c < d; c++) a[i * d + c] *= norm;
+    }
+}
+
+/* By blocks of rows, so that for large K nearly all of it is matrix products; and twice, which is enough. */
 void pf_stiefel_orthonormalise(double *a, ptrdiff_t k, ptrdiff_t d)
 {
-    for (ptrdiff_t i = 0; i < k; i++)
+    enum { BLOCK = 32 };
+    double dot[BLOCK * BLOCK];
+    for (ptrdiff_t i = 0; i < k; i += BLOCK) {
+        double *rows = a + i * d;
+        ptrdiff_t n = PF_MIN(k - i, BLOCK);
         for (int pass = 0; pass < 2; pass++) {
-            for (ptrdiff_t j = 0; j < i; j++) {
-                double dot = 0;
-                for (ptrdiff_t c = 0; c < d; c++) dot += a[i * d + c] * a[j * d + c];
-                for (ptrdiff_t c = 0; c < d; c++) a[i * d + c] -= dot * a[j * d + c];
+            for (ptrdiff_t j = 0; j < i; j += BLOCK) {
+                pf64_gemm(dot, rows, a + j * d, 0, 1, 0, n, BLOCK, d, BLOCK, d, d);
+                for (ptrdiff_t c = 0; c < n * BLOCK; c++) dot[c] = -dot[c];
+                pf64_gemm(rows, dot, a + j * d, 0, 0, 1, n, d, BLOCK, d, BLOCK, d);
             }
-            double norm = 0;
-            for (ptrdiff_t c = 0; c < d; c++) norm += a[i * d + c] * a[i * d + c];
-            norm = 1 / sqrt(norm);
-            for (ptrdiff_t c = 0; c < d; c++) a[i * d + c] *= norm;
+            gram_schmidt(rows, n, d);
         }
+    }
 }
 
 pf_status pf_stiefel_random(double *a, ptrdiff_t k, ptrdiff_t d, uint64_t seed, uint64_t stream)
@@ -77,13 +96,11 @@ static pf_status curve_at(curve *c, double *out, const double *a, double t)
     for (ptrdiff_t i = 0; i < r * r; i++) c->m[i] = -0.5 * t * c->vu[i];
     for (ptrdiff_t i = 0; i < r; i++) c->m[i * r + i] += 1;
     if (r == d) { /* (I - t/2 W) A(t) = (I + t/2 W) A, with A's columns in the rows of a */
+        pf64_gemm(c->s, c->vu, a, 0, 1, 0, d, k, d, k, d, d);
         for (ptrdiff_t i = 0; i < d; i++)
-            for (ptrdiff_t j = 0; j < k; j++) {
-                double sum = a[j * d + i];
-                for (ptrdiff_t l = 0; l < d; l++) sum += 0.5 * t * c->vu[i * d + l] * a[j * d + l];
-                c->s[i * k + j] = sum;
-            }
-        if (pf_solve(c->s, c->m, d, k)) return pf_fail(PF_NO_MEMORY, "the search for slices failed to solve its equations");
+            for (ptrdiff_t j = 0; j < k; j++) c->s[i * k + j] = a[j * d + i] + 0.5 * t * c->s[i * k + j];
+        if (pf_solve(c->s, c->m, d, k))
+            return pf_fail(PF_NO_MEMORY, "the search for slices failed to solve its equations");
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t j = 0; j < k; j++) out[j * d + i] = c->s[i * k + j];
         return PF_OK;
