@@ -1,4 +1,5 @@
-/* The column layer, the first of a model: each column on its own, by a fixed map, to the whole line and to a size near 1.
+/* The column layer, the first of a model: each column on its own, by a fixed map, to the whole line and to a size
+ * near 1.
  *
  *     LINEAR         z = (x - a) / b
  *     ASINH          z = asinh((x - a) / b)             heavy tails: a power law becomes exponential
@@ -58,9 +59,7 @@ static double from_line(double z, pf_column c, double *log_slope)
         s = c.kind == PF_ABOVE ? z : -z, y = c.b * softplus(s);
         *log_slope = log(c.b) - softplus(-s);
         return c.kind == PF_ABOVE ? c.a + y : c.a - y;
-    default:
-        *log_slope = log(c.b);
-        return c.a + c.b * z;
+    default: *log_slope = log(c.b); return c.a + c.b * z;
     }
 }
 
@@ -80,22 +79,22 @@ void pf_column_range(double range[2], pf_column c)
 typedef struct {
     X(layer) base;
     pf_column *column;  /* [d] */
-    double (*range)[2]; /* [d] */
+    double (*range)[2]; /* [d], in this precision */
 } X(columns);
 
-const double *X(layer_bounds)(const X(layer) * l)
+const double *X(layer_bounds)(const X(layer) *l)
 {
     return l->ops == &X(columns_ops) ? ((const X(columns) *)l)->range[0] : NULL;
 }
 
-static void X(columns_destroy)(X(layer) * l)
+static void X(columns_destroy)(X(layer) *l)
 {
     free(((X(columns) *)l)->column);
     free(((X(columns) *)l)->range);
     free(l);
 }
 
-pf_status X(columns_new)(X(layer) * *l, const pf_column *column, ptrdiff_t d)
+pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d)
 {
     X(columns) *c = PF_CALLOC(X(columns), 1);
     if (!c) return PF_NO_MEMORY;
@@ -109,14 +108,16 @@ pf_status X(columns_new)(X(layer) * *l, const pf_column *column, ptrdiff_t d)
     for (ptrdiff_t j = 0; j < d; j++) {
         c->column[j] = column[j];
         pf_column_range(c->range[j], column[j]);
+        for (int side = 0; side < 2; side++)
+            c->range[j][side] = (real)c->range[j][side]; /* numbers on a bound are rounded */
     }
     *l = &c->base;
     return PF_OK;
 }
 
-static ptrdiff_t X(columns_work)(const X(layer) * l, ptrdiff_t ld) { return (void)l, (void)ld, 0; }
+static ptrdiff_t X(columns_work)(const X(layer) *l, ptrdiff_t ld) { return (void)l, (void)ld, 0; }
 
-static void X(columns_forward)(const X(layer) * l, X(tile) * t, double *logj, real *work)
+static void X(columns_forward)(const X(layer) *l, X(tile) *t, double *logj, real *work)
 {
     const X(columns) *c = (const X(columns) *)l;
     double log_slope, curve;
@@ -128,7 +129,7 @@ static void X(columns_forward)(const X(layer) * l, X(tile) * t, double *logj, re
         }
 }
 
-static void X(columns_inverse)(const X(layer) * l, X(tile) * t, double *logj, real *work)
+static void X(columns_inverse)(const X(layer) *l, X(tile) *t, double *logj, real *work)
 {
     const X(columns) *c = (const X(columns) *)l;
     double log_slope;
@@ -142,7 +143,8 @@ static void X(columns_inverse)(const X(layer) * l, X(tile) * t, double *logj, re
         }
 }
 
-static void X(columns_vjp)(const X(layer) * l, X(tile) * g, double *gtheta, const double *glogj, const real *x, real *work)
+static void X(columns_vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const double *glogj, const real *x,
+                           real *work)
 {
     const X(columns) *c = (const X(columns) *)l;
     double log_slope, curve;
@@ -155,9 +157,9 @@ static void X(columns_vjp)(const X(layer) * l, X(tile) * g, double *gtheta, cons
         }
 }
 
-static ptrdiff_t X(columns_n_theta)(const X(layer) * l) { return (void)l, 0; }
+static ptrdiff_t X(columns_n_theta)(const X(layer) *l) { return (void)l, 0; }
 
-static void X(columns_write)(const X(layer) * l, pf_writer *w)
+static void X(columns_write)(const X(layer) *l, pf_writer *w)
 {
     const X(columns) *c = (const X(columns) *)l;
     for (ptrdiff_t j = 0; j < l->d; j++) {
@@ -167,7 +169,7 @@ static void X(columns_write)(const X(layer) * l, pf_writer *w)
     }
 }
 
-static pf_status X(columns_read)(X(layer) * *l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes)
+static pf_status X(columns_read)(X(layer) **l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes)
 {
     (void)classes;
     /* each column takes 24 bytes: a size that is not there is not allocated */

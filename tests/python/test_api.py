@@ -311,6 +311,19 @@ def test_weights_of_validation_data_count(train, validate):
     assert_allclose(whole.history["logp_validate"], part.history["logp_validate"], rtol=1e-6)
 
 
+def test_bounds_are_those_that_the_data_can_tell_apart():
+    """As a float32, 0.1 is more than 0.1: data on a bound lie on it, and so do samples."""
+    x = np.linspace(0, 0.1, 400, dtype=np.float32).reshape(-1, 1)
+    assert float(x.max()) > 0.1
+    model = fit(x, max_layers=2, bounds=[(0, 0.1)])
+    assert np.isfinite(model.evaluate_density(x)).all()
+    ends, _ = model.inverse(np.linspace(-60, 60, 400, dtype=np.float32).reshape(-1, 1))
+    assert ends.min() == 0
+    assert ends.max() == x.max()
+    model.forward(ends)
+    assert model.evaluate_density(np.array([[0.11]])) == -np.inf
+
+
 def test_bounds_hold(train):
     box = np.random.default_rng(0).uniform([0, -3, 2], [1, 5, 4], size=(800, 3))
     model = fit(box, max_layers=3, bounds=[(0, 1), (-3, None), (None, 4)])
