@@ -225,9 +225,10 @@ typedef struct {
     real *work;   /* [threads][d ld + d d] */
 } X(moments);
 
-static ptrdiff_t X(groups)(ptrdiff_t tiles, ptrdiff_t d)
+/* Groups whose sums of this many numbers each do not take much memory. */
+static ptrdiff_t X(groups)(ptrdiff_t tiles, ptrdiff_t numbers)
 {
-    return PF_MAX(PF_MIN(PF_MIN(tiles, MOST_GROUPS), (64 << 20) / 8 / (d * d)), 1);
+    return PF_MIN(tiles, PF_MIN(MOST_GROUPS, PF_MAX((128 << 20) / 8 / numbers, 2)));
 }
 
 static void X(moments_group)(void *arg, ptrdiff_t group, int thread)
@@ -262,7 +263,7 @@ static void X(moments_group)(void *arg, ptrdiff_t group, int thread)
 static pf_status X(state_moments)(double *mean, double *cov, const X(state) *s, const ptrdiff_t *pick, ptrdiff_t picked)
 {
     ptrdiff_t d = s->d, size = 1 + d + d * d;
-    X(moments) m = {.s = s, .pick = pick, .picked = picked, .groups = X(groups)(picked, d)};
+    X(moments) m = {.s = s, .pick = pick, .picked = picked, .groups = X(groups)(picked, d * d)};
     m.sums = PF_CALLOC(double, m.groups *size);
     m.work = PF_ALLOC(real, pf_max_threads(m.groups) * (d * s->ld + d * d));
     pf_status status = m.sums && m.work ? pf_parallel(m.groups, X(moments_group), &m) : PF_NO_MEMORY;
@@ -367,7 +368,7 @@ typedef struct {
     const double *mean, *cov; /* of the rows looked at */
     pf_grid *grid;
     real *a, *score;
-    double *edges;    /* [bins + 1] */
+    double *scratch;  /* [K][d] */
     double total;     /* weight of the rows looked at */
     double *distance; /* [K] mean over classes */
 } X(search);
@@ -387,27 +388,36 @@ static void X(slice_grids)(pf_grid *grid, const double *a, const double *mean, c
     }
 }
 
+/* Normal scores and distance of one slice. */
+static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
+{
+    X(search) *q = arg;
+    X(slices) *c = &q->slices;
+    ptrdiff_t bins = q->grid->bins;
+    double edges[FIT_BINS + 1];
+    (void)thread;
+    q->distance[j] = 0;
+    for (ptrdiff_t l = 0; l < c->classes; l++) {
+        const int64_t *count = c->count + (j * c->classes + l) * bins;
+        real *score = q->score + (j * c->classes + l) * (bins + 1);
+        int64_t mass = 0;
+        for (ptrdiff_t b = 0; b < bins; b++) mass += count[b];
+        q->distance[j] += pf_cdf1d_scores(edges, count, q->grid + j) * (double)mass / q->total;
+        for (ptrdiff_t b = 0; b <= bins; b++) score[b] = (real)edges[b];
+    }
+}
+
 static pf_status X(search_value)(void *user, double *value, const double *a)
 {
     X(search) *q = user;
     X(slices) *c = &q->slices;
-    ptrdiff_t k = c->k, d = c->s->d, bins = q->grid->bins;
+    ptrdiff_t k = c->k, d = c->s->d;
     for (ptrdiff_t i = 0; i < k * d; i++) q->a[i] = (real)a[i];
-    X(slice_grids)(q->grid, a, q->mean, q->cov, k, d, bins, q->edges);
+    X(slice_grids)(q->grid, a, q->mean, q->cov, k, d, q->grid->bins, q->scratch);
     PF_TRY(X(slices_count)(c));
+    PF_TRY(pf_parallel(k, X(score_slice), q));
     *value = 0;
-    for (ptrdiff_t j = 0; j < k; j++) {
-        q->distance[j] = 0;
-        for (ptrdiff_t l = 0; l < c->classes; l++) {
-            const int64_t *count = c->count + (j * c->classes + l) * bins;
-            real *score = q->score + (j * c->classes + l) * (bins + 1);
-            int64_t mass = 0;
-            for (ptrdiff_t b = 0; b < bins; b++) mass += count[b];
-            q->distance[j] += pf_cdf1d_scores(q->edges, count, q->grid + j) * (double)mass / q->total;
-            for (ptrdiff_t b = 0; b <= bins; b++) score[b] = (real)q->edges[b];
-        }
-        *value += q->distance[j] / (double)k;
-    }
+    for (ptrdiff_t j = 0; j < k; j++) *value += q->distance[j] / (double)k;
     return PF_OK;
 }
 
@@ -438,33 +448,49 @@ typedef struct {
     ptrdiff_t classes; /* at least 1 */
 } X(settings);
 
-/* Knots of every slice and class from histograms of all rows. */
+typedef struct {
+    const X(slices) *slices;
+    const X(settings) *settings;
+    real *knots;      /* [classes][K][3][M] */
+    double *distance; /* [K] */
+    double *scratch;  /* [threads][3 M + 4 bins + 4] */
+} X(splines);
+
+/* Knots of one slice, for every class. */
+static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
+{
+    X(splines) *f = arg;
+    const X(slices) *c = f->slices;
+    ptrdiff_t bins = c->grid->bins, m = f->settings->m;
+    double *scratch = f->scratch + thread * (3 * m + 4 * bins + 4), square = 0, all = 0;
+    for (ptrdiff_t l = 0; l < c->classes; l++) {
+        const int64_t *count = c->count + (j * c->classes + l) * bins;
+        pf_moments moments = pf_cdf1d_moments(count, c->grid + j);
+        square += pf_cdf1d_scores(scratch, count, c->grid + j) * (double)moments.total;
+        all += (double)moments.total;
+        real *out = f->knots + (l * c->k + j) * 3 * m;
+        if (!moments.total) { /* a class with no weight: the identity */
+            for (ptrdiff_t i = 0; i < m; i++)
+                out[i] = out[m + i] = (real)((double)i - 0.5 * (double)(m - 1)), out[2 * m + i] = 1;
+            continue;
+        }
+        pf_cdf1d_fit(scratch, count, c->grid + j, &f->settings->knots, scratch + 3 * m);
+        for (ptrdiff_t i = 0; i < 3 * m; i++) out[i] = (real)scratch[i];
+    }
+    f->distance[j] = square / PF_MAX(all, 1);
+}
+
+/* Knots of every slice and class from histograms of all rows; *distance is the slices' mean squared one. */
 static pf_status X(fit_splines)(real *knots, double *distance, X(slices) *c, const X(settings) *o)
 {
-    ptrdiff_t bins = c->grid->bins, m = o->m;
-    double *scratch = PF_ALLOC(double, 3 * m + 4 * bins + 4);
-    if (!scratch) return PF_NO_MEMORY;
-    pf_status status = X(slices_count)(c);
+    X(splines) f = {.slices = c, .settings = o, .knots = knots, .distance = PF_ALLOC(double, c->k)};
+    f.scratch = PF_ALLOC(double, pf_max_threads(c->k) * (3 * o->m + 4 * c->grid->bins + 4));
+    pf_status status = f.distance && f.scratch ? X(slices_count)(c) : PF_NO_MEMORY;
+    if (!status) status = pf_parallel(c->k, X(fit_slice), &f);
     *distance = 0;
-    for (ptrdiff_t j = 0; j < c->k && !status; j++) {
-        double square = 0, all = 0;
-        for (ptrdiff_t l = 0; l < c->classes; l++) {
-            const int64_t *count = c->count + (j * c->classes + l) * bins;
-            pf_moments moments = pf_cdf1d_moments(count, c->grid + j);
-            square += pf_cdf1d_scores(scratch, count, c->grid + j) * (double)moments.total;
-            all += (double)moments.total;
-            real *out = knots + (l * c->k + j) * 3 * m;
-            if (!moments.total) { /* a class with no weight: the identity */
-                for (ptrdiff_t i = 0; i < m; i++)
-                    out[i] = out[m + i] = (real)(i - 0.5 * (double)(m - 1)), out[2 * m + i] = 1;
-                continue;
-            }
-            pf_cdf1d_fit(scratch, count, c->grid + j, &o->knots, scratch + 3 * m);
-            for (ptrdiff_t i = 0; i < 3 * m; i++) out[i] = (real)scratch[i];
-        }
-        *distance += square / PF_MAX(all, 1) / (double)c->k;
-    }
-    free(scratch);
+    for (ptrdiff_t j = 0; j < c->k && !status; j++) *distance += f.distance[j] / (double)c->k;
+    free(f.distance);
+    free(f.scratch);
     return status;
 }
 
@@ -512,16 +538,16 @@ static pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(state
     ptrdiff_t d = s->d, k = o->k, ld = s->ld, classes = o->classes, picked, *pick;
     uint64_t stream = (uint64_t)number + 1;
     PF_TRY(X(pick_tiles)(&pick, &picked, s, o->slice_points, o->seed, stream << 32));
-    ptrdiff_t groups = PF_MIN(s->tiles, MOST_GROUPS), bins = X(search_bins)(picked * ld);
+    ptrdiff_t groups = X(groups)(s->tiles, k * d), bins = X(search_bins)(picked * ld);
     int threads = pf_max_threads(groups);
     double *a = PF_ALLOC(double, k *d), *cov = PF_ALLOC(double, d *d + d);
     pf_grid *grid = PF_ALLOC(pf_grid, k);
     int64_t *count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);
     real *work = PF_ALLOC(real, threads * (2 * k * ld + k * d) + k * d);
     real *score = PF_ALLOC(real, k * classes * (bins + 1)), *knots = PF_ALLOC(real, classes * k * 3 * o->m);
-    double *gradient = PF_ALLOC(double, groups *k *d + k), *edges = PF_ALLOC(double, PF_MAX(bins + 1, k * d));
+    double *gradient = PF_ALLOC(double, groups *k *d + k), *scratch = PF_ALLOC(double, k * d);
     pf_status status = PF_NO_MEMORY;
-    if (!a || !cov || !grid || !count || !work || !score || !knots || !gradient || !edges) goto done;
+    if (!a || !cov || !grid || !count || !work || !score || !knots || !gradient || !scratch) goto done;
 
     real *a_real = work + threads * (2 * k * ld + k * d);
     X(search) q = {
@@ -542,7 +568,7 @@ static pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(state
         .grid = grid,
         .a = a_real,
         .score = score,
-        .edges = edges,
+        .scratch = scratch,
         .total = X(total_weight)(s, pick, picked),
         .distance = gradient + groups * k * d,
     };
@@ -557,7 +583,7 @@ static pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(state
     if (status) goto done;
 
     for (ptrdiff_t i = 0; i < k * d; i++) a_real[i] = (real)a[i];
-    X(slice_grids)(grid, a, q.mean, q.cov, k, d, FIT_BINS, edges);
+    X(slice_grids)(grid, a, q.mean, q.cov, k, d, FIT_BINS, scratch);
     X(slices) all = q.slices;
     all.pick = NULL, all.picked = s->tiles, all.groups = groups;
     status = X(fit_splines)(knots, distance, &all, o);
@@ -572,7 +598,7 @@ done:
     free(score);
     free(knots);
     free(gradient);
-    free(edges);
+    free(scratch);
     return status;
 }
 
@@ -978,7 +1004,7 @@ static pf_status X(check_bounds)(const X(state) *s, const double *bounds, const 
     for (ptrdiff_t i = 0; bounds && i < s->n; i++)
         for (ptrdiff_t j = 0; j < s->d; j++) {
             double x = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
-            if (x < bounds[2 * j] || x > bounds[2 * j + 1])
+            if (x < (real)bounds[2 * j] || x > (real)bounds[2 * j + 1])
                 return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %g, outside the bounds [%g, %g]", name,
                                i, j, x, bounds[2 * j], bounds[2 * j + 1]);
         }
