@@ -18,7 +18,7 @@
 #include "pyflow.h"
 
 typedef struct {
-    PyTypeObject *model_type;
+    PyTypeObject *model_type, *symflow_type;
     PyObject *file_error;  /* pyflow.FileError */
     PyObject *main_thread; /* threading.main_thread */
 } core_state;
@@ -86,5 +86,13 @@ extern const char from_bytes_doc[], fit_doc[], gis_defaults_doc[];
 PyObject *core_from_bytes(PyObject *module, PyObject *bytes);
 PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_gis_defaults(PyObject *module, PyObject *unused);
+
+/* ---- symflow.c --------------------------------------------------------------------------------------------------- */
+
+extern PyType_Spec symflow_spec;
+extern const char symflow_fit_doc[], symflow_defaults_doc[];
+PyObject *core_symflow_from_bytes(core_state *state, const void *bytes, size_t n);
+PyObject *core_symflow_fit(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *core_symflow_defaults(PyObject *module, PyObject *unused);
 
 #endif

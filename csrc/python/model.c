@@ -200,7 +200,8 @@ PyObject *core_from_bytes(PyObject *module, PyObject *bytes)
     if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE)) return NULL;
     size_t n = (size_t)view.len;
     PyObject *result = NULL;
-    if (pf_model_bits(view.buf, n) == 32) result = pf32_from_bytes(state, view.buf, n);
+    if (pf_model_kind(view.buf, n) == 2) result = core_symflow_from_bytes(state, view.buf, n);
+    else if (pf_model_bits(view.buf, n) == 32) result = pf32_from_bytes(state, view.buf, n);
     else result = pf64_from_bytes(state, view.buf, n); /* which says what is wrong with what is neither */
     PyBuffer_Release(&view);
     return result;
