@@ -13,6 +13,11 @@ void dgesv_(const int *n, const int *nrhs, double *a, const int *lda, int *ipiv,
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int users, threads_before;
 
+/* A child of fork() gets the lock free, whatever the parent's other threads were doing. */
+static void take(void) { pthread_mutex_lock(&lock); }
+static void leave(void) { pthread_mutex_unlock(&lock); }
+__attribute__((constructor)) static void watch_fork(void) { pthread_atfork(take, leave, leave); }
+
 void pf_blas_serial_begin(void)
 {
     pthread_mutex_lock(&lock);
@@ -30,8 +35,8 @@ void pf_blas_serial_end(void)
     pthread_mutex_unlock(&lock);
 }
 
-void pf32_gemm(float *c, const float *a, const float *b, int trans_a, int trans_b, int accumulate, ptrdiff_t m, ptrdiff_t n,
-               ptrdiff_t k, ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldb)
+void pf32_gemm(float *c, const float *a, const float *b, int trans_a, int trans_b, int accumulate, ptrdiff_t m,
+               ptrdiff_t n, ptrdiff_t k, ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldb)
 {
     cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans, trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n,
                 (int)k, 1, a, (int)lda, b, (int)ldb, (float)accumulate, c, (int)ldc);
