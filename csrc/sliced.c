@@ -1,6 +1,6 @@
-/* The sliced layer (Dai & Seljak 2021, Eq. 11): x <- x + A (Psi(A^T x) - A^T x), A in R^(d x K) with orthonormal columns.
- * Only the K slices move, and log|det| = sum_k log Psi_k'(a_k^T x). With A = I every column is a slice: the first layer of
- * a naive-Bayes start. With labels, the slices are shared and each class has its own splines. */
+/* The sliced layer (Dai & Seljak 2021, Eq. 11): x <- x + A (Psi(A^T x) - A^T x), A in R^(d x K) with orthonormal
+ * columns. Only the K slices move, and log|det| = sum_k log Psi_k'(a_k^T x). With A = I every column is a slice: the
+ * first layer of a naive-Bayes start. With labels, the slices are shared and each class has its own splines. */
 #ifndef real
 #include "blas.h"
 #include "layer.h"
@@ -18,7 +18,7 @@ typedef struct {
     X(rqs) *splines; /* [classes][K], made from the knots */
 } X(sliced);
 
-static void X(sliced_destroy)(X(layer) * l)
+static void X(sliced_destroy)(X(layer) *l)
 {
     X(sliced) *s = (X(sliced) *)l;
     free(s->slices);
@@ -28,7 +28,7 @@ static void X(sliced_destroy)(X(layer) * l)
 }
 
 /* Takes over slices and knots, whatever happens. */
-static pf_status X(sliced_make)(X(layer) * *l, real *slices, real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m,
+static pf_status X(sliced_make)(X(layer) **l, real *slices, real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m,
                                 ptrdiff_t classes)
 {
     X(sliced) *s = PF_CALLOC(X(sliced), 1);
@@ -53,7 +53,7 @@ static real *X(duplicate)(const real *a, ptrdiff_t n)
     return copy;
 }
 
-pf_status X(sliced_new)(X(layer) * *l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m,
+pf_status X(sliced_new)(X(layer) **l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m,
                         ptrdiff_t classes)
 {
     real *a = slices ? X(duplicate)(slices, k * d) : NULL, *b = X(duplicate)(knots, classes * k * 3 * m);
@@ -69,7 +69,7 @@ pf_status X(sliced_new)(X(layer) * *l, const real *slices, const real *knots, pt
 
 typedef void X(spline_map)(real *, double *, const real *, const X(rqs) *, ptrdiff_t);
 
-static void X(apply)(X(spline_map) * map, real *out, double *slope, const real *in, const X(sliced) * s, ptrdiff_t k,
+static void X(apply)(X(spline_map) *map, real *out, double *slope, const real *in, const X(sliced) *s, ptrdiff_t k,
                      const int32_t *label, ptrdiff_t n)
 {
     if (s->classes == 1) {
@@ -89,11 +89,12 @@ static void X(apply)(X(spline_map) * map, real *out, double *slope, const real *
     }
 }
 
-/* ---- forward and inverse: the same but for the spline's direction ------------------------------------------------------ */
+/* ---- forward and inverse: the same but for the spline's direction
+ * ------------------------------------------------------ */
 
-static ptrdiff_t X(sliced_work)(const X(layer) * l, ptrdiff_t ld) { return 2 * ((const X(sliced) *)l)->k * ld; }
+static ptrdiff_t X(sliced_work)(const X(layer) *l, ptrdiff_t ld) { return 2 * ((const X(sliced) *)l)->k * ld; }
 
-static void X(sliced_map)(const X(sliced) * s, X(tile) * t, double *logj, real *work, X(spline_map) * map, double sign)
+static void X(sliced_map)(const X(sliced) *s, X(tile) *t, double *logj, real *work, X(spline_map) *map, double sign)
 {
     ptrdiff_t k = s->k, d = s->base.d, ld = t->ld, whole = tile_whole(t->n);
     real *p = s->slices ? work : t->x, *moved = work + k * ld; /* [K][ld] */
@@ -105,19 +106,18 @@ static void X(sliced_map)(const X(sliced) * s, X(tile) * t, double *logj, real *
         X(apply)(map, mj, slope, pj, s, j, t->label, t->n);
         if (s->slices)
             for (ptrdiff_t i = 0; i < whole; i++) mj[i] = i < t->n ? mj[i] - pj[i] : 0;
-        else
-            memcpy(pj, mj, (size_t)t->n * sizeof *pj);
+        else memcpy(pj, mj, (size_t)t->n * sizeof *pj);
         if (j % RQS_LOG_EVERY == RQS_LOG_EVERY - 1 || j == k - 1) pf_log_slopes(logj, slope, sign, t->n);
     }
     if (s->slices) X(gemm)(t->x, s->slices, moved, 1, 0, 1, d, whole, k, ld, d, ld);
 }
 
-static void X(sliced_forward)(const X(layer) * l, X(tile) * t, double *logj, real *work)
+static void X(sliced_forward)(const X(layer) *l, X(tile) *t, double *logj, real *work)
 {
     X(sliced_map)((const X(sliced) *)l, t, logj, work, X(rqs_forward), 1);
 }
 
-static void X(sliced_inverse)(const X(layer) * l, X(tile) * t, double *logj, real *work)
+static void X(sliced_inverse)(const X(layer) *l, X(tile) *t, double *logj, real *work)
 {
     X(sliced_map)((const X(sliced) *)l, t, logj, work, X(rqs_inverse), -1);
 }
@@ -126,8 +126,8 @@ static void X(sliced_inverse)(const X(layer) * l, X(tile) * t, double *logj, rea
  * With p = A^T x, D = Psi(p) - p, h = A^T g: dL/dp = h (Psi' - 1) + glogj (log Psi')' and
  *     dL/dx = g + A dL/dp,   dL/dA = x dL/dp^T + g D^T,   dL/dknots through h and glogj. */
 
-static void X(knots_vjp)(double *gknots, const real *h, const double *glogj, const real *p, const X(sliced) * s, ptrdiff_t k,
-                         const int32_t *label, ptrdiff_t n)
+static void X(knots_vjp)(double *gknots, const real *h, const double *glogj, const real *p, const X(sliced) *s,
+                         ptrdiff_t k, const int32_t *label, ptrdiff_t n)
 {
     real class_h[TILE_MOST], class_p[TILE_MOST];
     double class_g[TILE_MOST];
@@ -142,7 +142,7 @@ static void X(knots_vjp)(double *gknots, const real *h, const double *glogj, con
 }
 
 /* dL/dp of one slice without the identity's part: h <- h Psi' + glogj (log Psi')' */
-static void X(slice_vjp)(real *h, const double *glogj, const real *p, const X(sliced) * s, ptrdiff_t k,
+static void X(slice_vjp)(real *h, const double *glogj, const real *p, const X(sliced) *s, ptrdiff_t k,
                          const int32_t *label, ptrdiff_t n)
 {
     if (s->classes == 1) {
@@ -162,7 +162,7 @@ static void X(slice_vjp)(real *h, const double *glogj, const real *p, const X(sl
     }
 }
 
-static void X(sliced_vjp)(const X(layer) * l, X(tile) * g, double *gtheta, const double *glogj, const real *x, real *work)
+static void X(sliced_vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const double *glogj, const real *x, real *work)
 {
     const X(sliced) *s = (const X(sliced) *)l;
     ptrdiff_t k = s->k, d = s->base.d, m = s->m, ld = g->ld, n = g->n, whole = tile_whole(n);
@@ -199,7 +199,7 @@ static void X(sliced_vjp)(const X(layer) * l, X(tile) * g, double *gtheta, const
     X(gemm)(g->x, s->slices, h, 1, 0, 1, d, whole, k, ld, d, ld);
 }
 
-static ptrdiff_t X(sliced_n_theta)(const X(layer) * l)
+static ptrdiff_t X(sliced_n_theta)(const X(layer) *l)
 {
     const X(sliced) *s = (const X(sliced) *)l;
     return s->classes * s->k * 3 * s->m + (s->slices ? s->k * l->d : 0);
@@ -207,7 +207,7 @@ static ptrdiff_t X(sliced_n_theta)(const X(layer) * l)
 
 /* ---- files --------------------------------------------------------------------------------------------------------- */
 
-static void X(sliced_write)(const X(layer) * l, pf_writer *w)
+static void X(sliced_write)(const X(layer) *l, pf_writer *w)
 {
     const X(sliced) *s = (const X(sliced) *)l;
     pf_put_int(w, s->slices != NULL);
@@ -218,11 +218,14 @@ static void X(sliced_write)(const X(layer) * l, pf_writer *w)
     pf_put_array(w, s->knots, s->classes * s->k * 3 * s->m, sizeof(real));
 }
 
-static pf_status X(sliced_read)(X(layer) * *l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes)
+static pf_status X(sliced_read)(X(layer) **l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes)
 {
     int has_slices = (int)pf_get_int(r, 0, 1);
     ptrdiff_t k = pf_get_int(r, has_slices ? 1 : d, d), m = pf_get_int(r, 2, 65535);
     ptrdiff_t own_classes = pf_get_int(r, classes, classes);
+    if ((double)own_classes * (double)k * (double)m > (double)r->n) /* else the products below might overflow */
+        r->status = pf_fail(PF_BAD_FILE, "the file is damaged: splines are missing");
+    if (r->status) return r->status;
     real *slices = has_slices ? pf_get_array(r, k * d, sizeof(real)) : NULL;
     real *knots = pf_get_array(r, own_classes * k * 3 * m, sizeof(real));
     int finite = 1;
@@ -237,7 +240,7 @@ static pf_status X(sliced_read)(X(layer) * *l, pf_reader *r, ptrdiff_t d, ptrdif
     return status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
 }
 
-ptrdiff_t X(model_layer_slices)(const X(model) * model, ptrdiff_t i)
+ptrdiff_t X(model_layer_slices)(const X(model) *model, ptrdiff_t i)
 {
     const X(layer) *l = model->layers[i];
     return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->k : 0;

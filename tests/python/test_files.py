@@ -111,6 +111,16 @@ def test_altered_with_a_right_check_sum(small, test, data):
     model.sample(3, seed=1)
 
 
+def test_sizes_whose_product_overflows(small):
+    """2**30 classes of 2**30 slices of 16 knots: 3 * 2**64 numbers, or none at all in 64 bits."""
+    whole = small.to_bytes()
+    header = whole[: 40 + struct.unpack("<q", whole[32:40])[0]]
+    sliced = struct.pack("<q3d5q", 2, 0, 0, 0, 0, 2**30, 16, 2**30, 0)
+    sizes = struct.pack("<3q", 2**30, 2**30, 1)
+    with pytest.raises(pyflow.FileError, match="damaged"):
+        pyflow.Model.from_bytes(resealed(header + sizes + sliced + struct.pack("<2q8x", 0, 0)))
+
+
 def test_a_newer_format(small):
     whole = bytearray(small.to_bytes())
     whole[8:16] = struct.pack("<q", 2**31)
