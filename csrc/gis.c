@@ -545,7 +545,7 @@ static pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(state
     int64_t *count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);
     real *work = PF_ALLOC(real, threads * (2 * k * ld + k * d) + k * d);
     real *score = PF_ALLOC(real, k * classes * (bins + 1)), *knots = PF_ALLOC(real, classes * k * 3 * o->m);
-    double *gradient = PF_ALLOC(double, groups *k *d + k), *scratch = PF_ALLOC(double, k * d);
+    double *gradient = PF_ALLOC(double, groups *k *d + k), *scratch = PF_ALLOC(double, k *d);
     pf_status status = PF_NO_MEMORY;
     if (!a || !cov || !grid || !count || !work || !score || !knots || !gradient || !scratch) goto done;
 
@@ -687,6 +687,7 @@ static pf_status X(fit_columns)(X(layer) **layer, const X(state) *s, const doubl
                              j, lo);
             break;
         }
+        if ((status = pf_check_interrupt())) break;
         X(robust)(q, s, j, scratch);
         double centre = q[1], spread = (q[2] - q[0]) / 1.9348;    /* N(0, 1) has its sixths at +-0.9674 */
         if (!(spread > 1e-9 * (hi - lo))) spread = (hi - lo) / 8; /* most of the column is one number */
@@ -703,10 +704,10 @@ static pf_status X(fit_columns)(X(layer) **layer, const X(state) *s, const doubl
     return status;
 }
 
-/* Columns that depend on each other linearly have no density. The combination that varies least comes from the covariance,
- * how much it varies from the rows themselves: their rounding, not the covariance's, is what decides. */
+/* Columns that depend on each other linearly have no density. The combination that varies least comes from the
+ * covariance, how much it varies from the rows themselves: their rounding, not the covariance's, is what decides. */
 typedef struct {
-    const X(state) * s;
+    const X(state) *s;
     const double *v; /* [d] */
     double *sums;    /* [tiles][2]: of v.x and its square */
 } X(combination);
@@ -724,14 +725,15 @@ static void X(combination_tile)(void *arg, ptrdiff_t t, int thread)
     }
 }
 
-static pf_status X(check_dependence)(const X(state) * s)
+static pf_status X(check_dependence)(const X(state) *s)
 {
     ptrdiff_t d = s->d;
     if (d == 1 || s->n_eff <= (double)d) return PF_OK;
-    double *cov = PF_ALLOC(double, d * d), *mean = PF_ALLOC(double, 2 * d);
+    double *cov = PF_ALLOC(double, d *d), *mean = PF_ALLOC(double, 2 * d);
     X(combination) c = {.s = s, .v = cov, .sums = PF_CALLOC(double, 2 * s->tiles)};
     pf_status status = cov && mean && c.sums ? X(state_moments)(mean, cov, s, NULL, s->tiles) : PF_NO_MEMORY;
-    if (!status && pf_eigh(mean + d, cov, d)) status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues");
+    if (!status && pf_eigh(mean + d, cov, d))
+        status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues");
     if (!status) status = pf_parallel(s->tiles, X(combination_tile), &c);
     if (!status) {
         double sum = 0, square = 0;
@@ -743,10 +745,11 @@ static pf_status X(check_dependence)(const X(state) * s)
         for (ptrdiff_t j = 0; j < d; j++)
             if (j != first && (second < 0 || fabs(cov[j]) > fabs(cov[second]))) second = j;
         if (variance < scale * scale * mean[2 * d - 1])
-            status = pf_fail(PF_DEGENERATE,
-                             "data_train: columns %td, %td (and perhaps more) are linearly dependent: they have no density; "
-                             "leave one out",
-                             PF_MIN(first, second), PF_MAX(first, second));
+            status = pf_fail(
+                PF_DEGENERATE,
+                "data_train: columns %td, %td (and perhaps more) are linearly dependent: they have no density; "
+                "leave one out",
+                PF_MIN(first, second), PF_MAX(first, second));
     }
     free(cov);
     free(mean);
@@ -985,8 +988,8 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
                        d);
     if (o->n_knots && (o->n_knots < 3 || o->n_knots > FIT_BINS / 2))
         return pf_fail(PF_BAD_ARGUMENT, "n_knots: %td is not between 3 and %d", o->n_knots, FIT_BINS / 2);
-    if (!(o->bandwidth_factor > 0) || !isfinite(o->bandwidth_factor))
-        return pf_fail(PF_BAD_ARGUMENT, "bandwidth_factor: %g is not positive", o->bandwidth_factor);
+    if (!(o->bandwidth_factor >= 1e-3 && o->bandwidth_factor <= 1e3))
+        return pf_fail(PF_BAD_ARGUMENT, "bandwidth_factor: %g is not between 0.001 and 1000", o->bandwidth_factor);
     for (int i = 0; i < 2; i++)
         if (!(o->alpha[i] < 1)) return pf_fail(PF_BAD_ARGUMENT, "alpha: %g is not below 1", o->alpha[i]);
     if (o->slice_points < 0) return pf_fail(PF_BAD_ARGUMENT, "slice_points: %td is negative", o->slice_points);
