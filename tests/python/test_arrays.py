@@ -234,6 +234,7 @@ def test_memory_does_not_grow():
     swapped = x.astype(">f8")
     label = np.arange(len(x)) % 2
     model = pyflow.GIS(x[:500], max_layers=1, verbose=False)
+    long = pyflow.GIS(x[:500], max_layers=20, slice_steps=0, n_knots=200, verbose=False)
     few = {"max_layers": 1, "slice_steps": 0, "n_knots": 10, "verbose": False}
 
     def round_(i):
@@ -242,7 +243,8 @@ def test_memory_does_not_grow():
         model.forward(swapped)
         model.score(x)
         model.sample(len(x), seed=i)
-        pyflow.Model.from_bytes(fitted.to_bytes())
+        for _ in range(10):
+            pyflow.Model.from_bytes(long.to_bytes())
         for bad in (x[:, :3], x * np.nan):
             with pytest.raises(ValueError, match="x: "):
                 model.evaluate_density(bad)
