@@ -1,9 +1,11 @@
 """GIS: a density from data, fitted layer by layer."""
 
+from __future__ import annotations
+
 import json
 import os
 import zlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,6 +13,11 @@ from pyflow import _arguments, _core
 from pyflow._arguments import boolean, integer, real
 from pyflow._progress import reporter
 from pyflow.model import Model, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import ArrayLike
 
 # The original implementation's spellings (https://github.com/biweidai/SINF), and what has no
 # meaning here.
@@ -68,36 +75,36 @@ class Progress(NamedTuple):
 
 
 def GIS(  # a function with the name that the method has in the literature
-    data_train,
-    data_validate=None,
+    data_train: ArrayLike,
+    data_validate: ArrayLike | None = None,
     *,
-    max_layers=None,
-    patience=None,
-    min_improvement=None,
-    n_slices=None,
-    n_knots=None,
-    kde=None,
-    bandwidth_factor=None,
-    alpha=None,
-    edge_knots=None,
-    slice_points=None,
-    slice_steps=None,
-    marginal_first=None,
-    whiten=None,
-    bounds=None,
-    weight_train=None,
-    weight_validate=None,
-    labels=None,
-    labels_validate=None,
-    seed=0,
-    model=None,
-    scratch=None,
-    checkpoint=None,
-    checkpoint_seconds=None,
-    progress=None,
-    verbose=True,
-    **original,
-):
+    max_layers: int | None = None,
+    patience: int | None = None,
+    min_improvement: float | None = None,
+    n_slices: int | None = None,
+    n_knots: int | None = None,
+    kde: bool | None = None,
+    bandwidth_factor: float | None = None,
+    alpha: tuple[float, float] | None = None,
+    edge_knots: int | None = None,
+    slice_points: int | None = None,
+    slice_steps: int | None = None,
+    marginal_first: bool | None = None,
+    whiten: bool | None = None,
+    bounds: Sequence[tuple[float | None, float | None]] | ArrayLike | None = None,
+    weight_train: ArrayLike | None = None,
+    weight_validate: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    labels_validate: ArrayLike | None = None,
+    seed: int | None = 0,
+    model: Model | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float | None = None,
+    progress: Callable[[Progress], object] | None = None,
+    verbose: bool = True,
+    **original: object,
+) -> Model:
     """Fit a density to data: Gaussianizing iterative slicing.
 
     Layer by layer, the directions along which the data are furthest from a Gaussian are found, and

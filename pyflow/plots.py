@@ -4,11 +4,22 @@ Every function returns a `matplotlib.figure.Figure`; matplotlib is imported when
 called.
 """
 
+from __future__ import annotations
+
 import math
 from contextlib import contextmanager
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+    from pyflow.model import Model
 
 DATA = "#8d99ae"
 SAMPLES = "#d1495b"
@@ -96,7 +107,14 @@ def _key(plt):
     ]
 
 
-def marginals(data, samples, *, names=None, columns=None, bins=60):
+def marginals(
+    data: ArrayLike,
+    samples: ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    columns: Sequence[int] | None = None,
+    bins: int = 60,
+) -> Figure:
     """Draw the distribution of each column: data filled, samples as a line.
 
     Parameters
@@ -162,7 +180,15 @@ def _density(x, y, limits, bins):
     return _smooth(counts.T, sigma=1.5 * bins / 50)
 
 
-def pairs(data, samples, *, names=None, columns=None, masses=(0.3, 0.68, 0.95), bins=50):
+def pairs(
+    data: ArrayLike,
+    samples: ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    columns: Sequence[int] | None = None,
+    masses: Sequence[float] = (0.3, 0.68, 0.95),
+    bins: int = 50,
+) -> Figure:
     """Draw every pair of columns: data as filled contours, samples as lines.
 
     On the diagonal are the distributions of each.
@@ -245,7 +271,7 @@ def _pair(axes, data, samples, limits, masses, bins):
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
-def latent(z, *, columns=None, bins=60):
+def latent(z: ArrayLike, *, columns: Sequence[int] | None = None, bins: int = 60) -> Figure:
     """Draw latent points beside the unit Gaussian that they should follow.
 
     Left: the distribution of every column (thin lines) and of all together. Middle: quantiles of
@@ -338,7 +364,7 @@ def _latent_radius(axes, z, bins):
     axes.legend()
 
 
-def history(model):
+def history(model: Model) -> Figure:
     """Draw the log-likelihood and the sliced distance after each layer of a model.
 
     Parameters

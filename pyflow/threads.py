@@ -1,12 +1,14 @@
 """How many threads pyflow uses."""
 
+from __future__ import annotations
+
 from pyflow import _core
 from pyflow._arguments import integer
 
 MOST = 1024
 
 
-def set_num_threads(n):
+def set_num_threads(n: int | None) -> None:
     """Set the number of threads that fits and evaluations may use.
 
     Results are the same, bit for bit, for any number. It holds for the whole process; in a child
@@ -29,7 +31,7 @@ def set_num_threads(n):
     _core.set_num_threads(0 if n is None else integer("n", n, 1, MOST))
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """Return the number of threads that fits and evaluations may use.
 
     Examples
