@@ -58,7 +58,7 @@ def test_an_interrupted_fit_goes_on(tmp_path, options):
     path, seen = tmp_path / "checkpoint", []
     whole = fit(progress=seen.append, **options)
     assert len(seen) >= 3
-    for p in seen:
+    for p in [*seen[:3], *seen[3 :: len(seen) // 3], seen[-1]]:
         interrupt(path, p.layer, **options)
         unfinished = pyflow.load(path)
         assert len(unfinished) == p.layer
