@@ -1,6 +1,5 @@
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not slow other processes
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
