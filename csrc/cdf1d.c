@@ -212,18 +212,30 @@ void X(cdf1d_count)(int64_t *count, const real *v, const int64_t *weight, const 
     }
 }
 
+/* Two short loops, because one does not vectorise: compilers split it at the clamps. */
 PF_KERNEL void X(cdf1d_residual_body)(real *restrict r, const real *restrict v, const real *restrict score,
                                       const pf_grid *grid, ptrdiff_t n)
 {
+    enum { CHUNK = 128 };
     real lo = (real)grid->lo, inv_width = (real)(1 / grid->width), top = (real)(grid->bins - 1);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        real u = (v[i] - lo) * inv_width;
-        u = u > 0 ? u : 0;
-        real c = u < top ? u : top;
-        int32_t b = (int32_t)c;
-        real t = u - (real)b;
-        t = t < 1 ? t : 1;
-        r[i] = v[i] - (score[b] + t * (score[b + 1] - score[b]));
+    const real *restrict left = score, *restrict right = score + 1;
+    int32_t bin[CHUNK];
+    real part[CHUNK]; /* of the way through the bin */
+    for (ptrdiff_t start = 0; start < n; start += CHUNK) {
+        ptrdiff_t m = PF_MIN(n - start, CHUNK);
+        for (ptrdiff_t i = 0; i < m; i++) {
+            real u = (v[start + i] - lo) * inv_width;
+            real c = u > 0 ? u : 0;
+            c = c < top ? c : top;
+            bin[i] = (int32_t)c;
+            part[i] = u;
+        }
+        for (ptrdiff_t i = 0; i < m; i++) {
+            real t = part[i] - (real)bin[i];
+            t = t > 0 ? t : 0;
+            t = t < 1 ? t : 1;
+            r[start + i] = v[start + i] - (left[bin[i]] + t * (right[bin[i]] - left[bin[i]]));
+        }
     }
 }
 PF_DISPATCH(X(cdf1d_residual), (real * r, const real *v, const real *score, const pf_grid *grid, ptrdiff_t n),
