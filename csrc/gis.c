@@ -709,7 +709,7 @@ static pf_status X(fit_columns)(X(layer) **layer, const X(state) *s, const doubl
 typedef struct {
     const X(state) *s;
     const double *v; /* [d] */
-    double *sums;    /* [tiles][2]: of v.x and its square */
+    double *sums;    /* [tiles][3]: of 1, v.x and its square over the rows that have a weight */
 } X(combination);
 
 static void X(combination_tile)(void *arg, ptrdiff_t t, int thread)
@@ -719,9 +719,11 @@ static void X(combination_tile)(void *arg, ptrdiff_t t, int thread)
     (void)thread;
     for (ptrdiff_t i = 0; i < tile.n; i++) {
         double sum = 0;
+        if (c->s->weight && !c->s->weight[t * tile.ld + i]) continue;
+        c->sums[3 * t]++;
         for (ptrdiff_t j = 0; j < c->s->d; j++) sum += c->v[j] * (double)tile.x[j * tile.ld + i];
-        c->sums[2 * t] += sum;
-        c->sums[2 * t + 1] += sum * sum;
+        c->sums[3 * t + 1] += sum;
+        c->sums[3 * t + 2] += sum * sum;
     }
 }
 
@@ -730,15 +732,16 @@ static pf_status X(check_dependence)(const X(state) *s)
     ptrdiff_t d = s->d;
     if (d == 1 || s->n_eff <= (double)d) return PF_OK;
     double *cov = PF_ALLOC(double, d *d), *mean = PF_ALLOC(double, 2 * d);
-    X(combination) c = {.s = s, .v = cov, .sums = PF_CALLOC(double, 2 * s->tiles)};
+    X(combination) c = {.s = s, .v = cov, .sums = PF_CALLOC(double, 3 * s->tiles)};
     pf_status status = cov && mean && c.sums ? X(state_moments)(mean, cov, s, NULL, s->tiles) : PF_NO_MEMORY;
     if (!status && pf_eigh(mean + d, cov, d))
         status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues");
     if (!status) status = pf_parallel(s->tiles, X(combination_tile), &c);
     if (!status) {
-        double sum = 0, square = 0;
-        for (ptrdiff_t t = 0; t < s->tiles; t++) sum += c.sums[2 * t], square += c.sums[2 * t + 1];
-        double n = (double)s->n, variance = square / n - sum / n * (sum / n), scale = REAL_BITS == 32 ? 3e-6 : 1e-9;
+        double n = 0, sum = 0, square = 0, scale = REAL_BITS == 32 ? 3e-6 : 1e-9;
+        for (ptrdiff_t t = 0; t < s->tiles; t++)
+            n += c.sums[3 * t], sum += c.sums[3 * t + 1], square += c.sums[3 * t + 2];
+        double variance = square / n - sum / n * (sum / n);
         ptrdiff_t first = 0, second = -1; /* the two columns with the largest part in it */
         for (ptrdiff_t j = 1; j < d; j++)
             if (fabs(cov[j]) > fabs(cov[first])) first = j;
