@@ -77,7 +77,7 @@ def _tables(data, samples, columns, names):
     return data[:, columns], samples[:, columns], names
 
 
-def _range(x, cut=0.002):
+def _range(x, cut=0.005):
     """Return where nearly all of x lies, with a margin."""
     lo, hi = np.quantile(x, [cut, 1 - cut])
     margin = 0.06 * (hi - lo) or 0.5
@@ -233,7 +233,7 @@ def pairs(
                 if j > i:
                     axes.remove()
                     continue
-                axes.locator_params(nbins=3)
+                axes.locator_params(nbins=4, prune="both")
                 axes.tick_params(labelleft=j == 0 and i > 0, labelbottom=i == count - 1)
                 if i == j:
                     _histograms(axes, data[:, i], samples[:, i], limits[i], bins)
