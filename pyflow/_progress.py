@@ -6,19 +6,21 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def reporter(total, verbose, progress):
-    """Give a function to call with a `Progress` after every layer, or None if nobody wants to know.
+def reporter(total, verbose, progress, name="GIS", unit="layer"):
+    """Give a function to call with a `Progress` after every step, or None if nobody wants to know.
 
     Parameters
     ----------
     total : int or None
-        Layers that the fit will stop at, if that is known.
+        Steps that the fit will stop at, if that is known.
     verbose : bool
         Show a line.
     progress : callable or None
         The user's own function.
+    name, unit : str
+        Of the fit, and of its steps: the field of `Progress` that counts them.
     """
-    line = _line(total) if verbose and sys.stderr is not None else None
+    line = _line(total, name, unit) if verbose and sys.stderr is not None else None
     watchers = [w for w in (line and line.show, progress) if w]
 
     def report(p):
@@ -32,12 +34,12 @@ def reporter(total, verbose, progress):
             line.close()
 
 
-def _line(total):
+def _line(total, name, unit):
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        return _PlainLine(total)
-    return _TqdmLine(tqdm, total)
+        return _PlainLine(total, name, unit)
+    return _TqdmLine(tqdm, total, name, unit)
 
 
 def _words(p):
@@ -48,12 +50,13 @@ def _words(p):
 
 
 class _TqdmLine:
-    def __init__(self, tqdm, total):
-        self.bar = tqdm(desc="GIS", total=total, unit=" layers", mininterval=0.2)
+    def __init__(self, tqdm, total, name, unit):
+        self.unit = unit
+        self.bar = tqdm(desc=name, total=total, unit=f" {unit}s", mininterval=0.2)
 
     def show(self, p):
         self.bar.set_postfix_str(_words(p), refresh=False)
-        self.bar.update(p.layer - self.bar.n)
+        self.bar.update(getattr(p, self.unit) - self.bar.n)
 
     def close(self):
         if self.bar.total is not None:
@@ -65,8 +68,8 @@ class _TqdmLine:
 class _PlainLine:
     """One line that is rewritten on a terminal, and a line every ten seconds anywhere else."""
 
-    def __init__(self, total):
-        self.total = total
+    def __init__(self, total, name, unit):
+        self.total, self.name, self.unit = total, name, unit
         self.start = self.shown = time.monotonic()
         self.terminal = sys.stderr.isatty()
         self.last = None
@@ -81,7 +84,8 @@ class _PlainLine:
     def write(self):
         of = f"/{self.total}" if self.total else ""
         seconds = time.monotonic() - self.start
-        text = f"GIS: layer {self.last.layer}{of}, {seconds:.0f} s, {_words(self.last)}"
+        step = f"{self.unit} {getattr(self.last, self.unit)}{of}"
+        text = f"{self.name}: {step}, {seconds:.0f} s, {_words(self.last)}"
         sys.stderr.write(f"\r{text:<79}" if self.terminal else text + "\n")
         sys.stderr.flush()
 

@@ -1,19 +1,11 @@
 """A fitted model: densities, samples, scores, and its file."""
 
-from __future__ import annotations
-
 import json
 import os
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyflow import _arguments, _core
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Values = NDArray[np.float64] | np.float64  # one for each point
 
 HISTORY = ("logp_train", "logp_validate", "distance")
 
@@ -59,7 +51,7 @@ class Model:
 
     __slots__ = ("_core", "_labels", "_note")
 
-    def __init__(self, core: _core.Model):
+    def __init__(self, core):
         if not isinstance(core, _core.Model):
             raise TypeError("models are made by pyflow.GIS and pyflow.load")
         self._core = core
@@ -69,28 +61,13 @@ class Model:
 
     # ---- what it is ------------------------------------------------------------------------------
 
-    @property
-    def dim(self) -> int:
-        """Number of columns."""
-        return self._core.dim
+    dim = property(lambda self: self._core.dim)
+    dtype = property(lambda self: self._core.dtype)
+    layers = property(lambda self: self._core.layers)
+    slices = property(lambda self: self._core.slices)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """float32 or float64."""
-        return self._core.dtype
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The kind of each layer."""
-        return self._core.layers
-
-    @property
-    def slices(self) -> int:
-        """One-dimensional splines of all layers together."""
-        return self._core.slices
-
-    @property
-    def labels(self) -> NDArray[Any] | None:
+    def labels(self):
         """The labels that the model was fitted with, sorted; None without.
 
         Examples
@@ -104,7 +81,7 @@ class Model:
         return None if self._labels is None else self._labels.copy()
 
     @property
-    def history(self) -> dict[str, NDArray[np.float64]]:
+    def history(self):
         """What the fit recorded after each layer.
 
         Returns
@@ -125,10 +102,10 @@ class Model:
         """
         return dict(zip(HISTORY, self._core.history().T.copy(), strict=True))
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self._core.n_layers
 
-    def __getitem__(self, key: slice) -> Model:
+    def __getitem__(self, key):
         """Return the model of the first k layers, model[:k]."""
         if not isinstance(key, slice):
             raise TypeError("a model is cut with a slice: model[:k] has its first k layers")
@@ -139,7 +116,7 @@ class Model:
 
     __iter__ = None
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         kinds = ", ".join(f"{self.layers.count(k)} {k}" for k in dict.fromkeys(self.layers))
         parts = [f"dim={self.dim}", f"layers={len(self)}" + (f" ({kinds})" if kinds else "")]
         parts.append(f"dtype={self.dtype}")
@@ -154,17 +131,17 @@ class Model:
             parts.append("unfinished")
         return f"pyflow.Model({', '.join(parts)})"
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other):
         if not isinstance(other, Model):
             return NotImplemented
         return self._core is other._core or self.to_bytes() == other.to_bytes()
 
-    def __hash__(self) -> int:
+    def __hash__(self):
         return hash(self.to_bytes())
 
     # ---- densities and samples -------------------------------------------------------------------
 
-    def evaluate_density(self, x: ArrayLike, label: ArrayLike | None = None) -> Values:
+    def evaluate_density(self, x, label=None):
         """Return the log-density of points.
 
         Parameters
@@ -193,14 +170,7 @@ class Model:
         """
         return self._core.evaluate_density(*self._points(x, label))
 
-    def sample(
-        self,
-        n: int,
-        label: ArrayLike | None = None,
-        seed: int | None = None,
-        *,
-        device: object = None,
-    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    def sample(self, n, label=None, seed=None, *, device=None):
         """Draw a sample, and its log-densities.
 
         Parameters
@@ -233,7 +203,7 @@ class Model:
         n = _arguments.integer("n", n, 0)
         return self._core.sample(n, self._classes(label, n), _arguments.seed(seed))
 
-    def forward(self, x: ArrayLike, label: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
+    def forward(self, x, label=None):
         """Carry data to the latent space, where they follow a unit Gaussian.
 
         Parameters
@@ -264,7 +234,7 @@ class Model:
         """
         return self._core.forward(*self._points(x, label))
 
-    def inverse(self, z: ArrayLike, label: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
+    def inverse(self, z, label=None):
         """Carry latent points to data: the inverse of `forward`.
 
         Parameters
@@ -289,9 +259,7 @@ class Model:
         """
         return self._core.inverse(*self._points(z, label, "z"))
 
-    def score(
-        self, x: ArrayLike, label: ArrayLike | None = None, *, with_logp: bool = False
-    ) -> NDArray[Any] | tuple[NDArray[Any], Values]:
+    def score(self, x, label=None, *, with_logp=False):
         """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
 
         Parameters
@@ -342,7 +310,7 @@ class Model:
 
     # ---- bytes and files -------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path):
         """Write the model to a file, for `load`.
 
         The file holds numbers and a JSON header, no code, and ends with a check sum. It is written
@@ -370,7 +338,7 @@ class Model:
         """
         self._core.save(path)
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self):
         """Return what a saved file holds.
 
         Examples
@@ -384,7 +352,7 @@ class Model:
         return self._core.to_bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Model:
+    def from_bytes(cls, data):
         """Return the model that `to_bytes` gave these bytes for.
 
         Raises
@@ -402,21 +370,21 @@ class Model:
         """
         core = _core.from_bytes(data)
         if not isinstance(core, _core.Model):
-            raise _core.FileError("this is a symmetric flow, not a model of GIS")
+            raise _core.FileError("this is a model of fields, not of table rows: use pyflow.load")
         return cls(core)
 
     def __reduce__(self):
         return Model.from_bytes, (self.to_bytes(),)
 
-    def __copy__(self) -> Model:
+    def __copy__(self):
         return self
 
-    def __deepcopy__(self, memo: object) -> Model:
+    def __deepcopy__(self, memo):
         return self
 
 
-def load(path: str | os.PathLike[str]) -> Model:
-    """Read a model from a file that `Model.save` wrote, or from the checkpoint of a fit.
+def load(path):
+    """Read a model from a file that its `save` wrote, or from the checkpoint of a fit.
 
     Nothing in the file is executed, and all of it is checked.
 
@@ -426,7 +394,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
     Returns
     -------
-    Model
+    Model or FieldModel
 
     Raises
     ------
@@ -441,7 +409,10 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     with open(path, "rb") as file:
         data = file.read()
+    from pyflow.symmetric import FieldModel
+
     try:
-        return Model.from_bytes(data)
+        core = _core.from_bytes(data)
     except _core.FileError as error:
         raise _core.FileError(f"{os.fspath(path)}: {error}") from None
+    return Model(core) if isinstance(core, _core.Model) else FieldModel(core)

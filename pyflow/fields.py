@@ -1,0 +1,391 @@
+"""Periodic fields: power spectra, pixel distributions, and random fields whose density is known.
+
+Fields are arrays of shape (n, n0, n1) or (n, n0, n1, n2), n of them on one mesh; an array of shape
+(n0, n1) is a single one, and a single field in three dimensions is `x[None]`. With box lengths L
+and V their product, P(k) = V <|F x|^2> / N^2 for N pixels, F the unnormalised Fourier transform:
+white noise of unit variance has P = V / N. Wave numbers are 2 pi m / L.
+"""
+
+import numpy as np
+
+from pyflow import _arguments
+
+__all__ = [
+    "gaussian_field",
+    "gaussian_logp",
+    "lognormal_field",
+    "lognormal_logp",
+    "pdf",
+    "power_spectrum",
+    "wavenumbers",
+]
+
+
+def box_lengths(box_size, ndim):
+    """Return box_size as a tuple of ndim positive lengths; an error names the argument."""
+    try:
+        box = np.asarray(box_size, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"box_size: must be a number or one per axis, not {box_size!r}") from None
+    if box.shape not in ((), (ndim,)):
+        raise ValueError(f"box_size: must be a number or {ndim}, one per axis, not {box_size!r}")
+    if not (np.isfinite(box).all() and (box > 0).all()):
+        raise ValueError(f"box_size: must be positive and finite, not {box_size!r}")
+    return tuple(np.broadcast_to(box, ndim).tolist())
+
+
+def checked(x, name="x"):
+    """Return x as real, finite fields (n, mesh), and whether it was a single one."""
+    x = np.asarray(_arguments.rows(x, name))
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: must hold real numbers; its dtype is {x.dtype}")
+    if x.ndim not in (2, 3, 4) or 0 in x.shape[-2:]:
+        raise ValueError(
+            f"{name}: must have shape (n, n0, n1), (n, n0, n1, n2) or (n0, n1); "
+            f"its shape is {x.shape}"
+        )
+    if x.dtype != np.float32:
+        x = x.astype(np.float64, copy=False)
+    one = x.ndim == 2
+    x = x[None] if one else x
+    bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    if bad.any():
+        raise ValueError(f"{name}: field {int(bad.argmax())} has pixels that are NaN or infinite")
+    return x, one
+
+
+def _mesh(mesh):
+    mesh = tuple(_arguments.integer("mesh", n, 1) for n in mesh)
+    if len(mesh) not in (2, 3):
+        raise ValueError(f"mesh: must have two or three axes, not {len(mesh)}")
+    return mesh
+
+
+def wavenumbers(mesh, box_size=1.0):
+    """Return |k| of every mode of `numpy.fft.rfftn`, and how many modes of `fftn` each stands for.
+
+    Parameters
+    ----------
+    mesh : tuple of int
+        Pixels along every axis.
+    box_size : float or sequence of float
+        Length of the axes.
+
+    Returns
+    -------
+    k : (n0, ..., n_last // 2 + 1) float64 array
+    modes : int array of the same shape
+        2 where a mode and its complex conjugate are both meant, otherwise 1.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> k, modes = pyflow.fields.wavenumbers((4, 5), box_size=10.0)
+    >>> k.shape, int(modes.sum())
+    ((4, 3), 20)
+    """
+    mesh = _mesh(mesh)
+    box = box_lengths(box_size, len(mesh))
+    axes = [2 * np.pi * np.fft.fftfreq(n, L / n) for n, L in zip(mesh, box, strict=True)]
+    last = mesh[-1] // 2 + 1
+    axes[-1] = np.abs(axes[-1][:last])
+    square = sum(a**2 for a in np.meshgrid(*axes, indexing="ij", sparse=True))
+    modes = np.full(square.shape, 2)
+    modes[..., 0] = 1
+    if mesh[-1] % 2 == 0:
+        modes[..., -1] = 1
+    return np.sqrt(square), modes
+
+
+def power_spectrum(x, box_size=1.0, bins=None):
+    """Return the power spectrum of every field, averaged in bins of |k|.
+
+    Parameters
+    ----------
+    x : (n, mesh) array-like, or (n0, n1)
+    box_size : float or sequence of float
+        Length of the axes.
+    bins : int or sequence of float, optional
+        Bins of equal width, or their edges. Default: as wide as the lowest frequency, up to the
+        lowest Nyquist frequency.
+
+    Returns
+    -------
+    k : (n_bins,) float64 array
+        Mean |k| of the modes in each bin.
+    power : (n, n_bins) or (n_bins,) float64 array
+        In units of the field squared times the box's volume.
+    modes : (n_bins,) int array
+        How many modes are in each bin, a mode and its conjugate counted as two. Bins without modes
+        are left out.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = np.random.default_rng(0).normal(size=(50, 32, 32))
+    >>> k, power, modes = pyflow.fields.power_spectrum(x, box_size=100.0)
+    >>> bool(np.all(abs(power.mean(axis=0) / (100.0**2 / 32**2) - 1) < 0.4))  # white noise
+    True
+    """
+    x, one = checked(x)
+    mesh = x.shape[1:]
+    box = box_lengths(box_size, len(mesh))
+    k, modes = wavenumbers(mesh, box)
+    if bins is None or np.ndim(bins) == 0:
+        low = 2 * np.pi / max(box)
+        high = min(np.pi * n / L for n, L in zip(mesh, box, strict=True))
+        if bins is None:
+            edges = np.arange(0.5, max(high / low, 1) + 0.5 + 1e-9) * low
+            edges = edges if len(edges) > 1 else np.array([0.5, 1.5]) * low
+        else:
+            edges = np.linspace(0.5 * low, high, _arguments.integer("bins", bins, 1) + 1)
+    else:
+        edges = np.asarray(bins, dtype=np.float64)
+        if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
+            raise ValueError("bins: edges must increase, and there must be two or more")
+    where = np.digitize(k.ravel(), edges) - 1
+    inside = (where >= 0) & (where < len(edges) - 1) & (k.ravel() > 0)
+    where, weight, k = where[inside], modes.ravel()[inside], k.ravel()[inside]
+    n_bins = len(edges) - 1
+    count = np.bincount(where, weight, n_bins)
+    factor = np.prod(box) / np.prod(mesh, dtype=float) ** 2
+    power = np.empty((len(x), n_bins))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for i, field in enumerate(x):
+            square = np.abs(np.fft.rfftn(field.astype(np.float64))).ravel()[inside] ** 2
+            power[i] = factor * np.bincount(where, weight * square, n_bins) / count
+        mean_k = np.bincount(where, weight * k, n_bins) / count
+    full = count > 0
+    power = power[:, full]
+    return mean_k[full], power[0] if one else power, count[full].astype(int)
+
+
+def pdf(x, bins=50, limits=None):
+    """Return the distribution of the pixels of all fields together.
+
+    Parameters
+    ----------
+    x : (n, mesh) array-like, or (n0, n1)
+    bins : int or sequence of float
+        How many, or their edges.
+    limits : (float, float), optional
+        Where the bins begin and end. Default: the least and the most of x.
+
+    Returns
+    -------
+    centre : (n_bins,) float64 array
+    density : (n_bins,) float64 array
+        Its integral over the bins is one.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = np.random.default_rng(0).normal(size=(100, 16, 16))
+    >>> centre, density = pyflow.fields.pdf(x, bins=[-0.5, 0.5])
+    >>> centre.tolist(), density.tolist()
+    ([0.0], [1.0])
+    """
+    x, _ = checked(x)
+    density, edges = np.histogram(x, bins=bins, range=limits, density=True)
+    return 0.5 * (edges[1:] + edges[:-1]), density
+
+
+# ---- random fields -------------------------------------------------------------------------------
+
+
+def _eigenvalues(power, mesh, box):
+    """Variance of every mode in units of white noise's: the covariance matrix's eigenvalues.
+
+    They are P(k) N / V. The mean, k = 0, has the power of the lowest frequency.
+    """
+    k, modes = wavenumbers(mesh, box)
+    lowest = k[k > 0].min() if k.size > 1 else 1.0
+    k = np.where(k > 0, k, lowest)
+    spectrum = np.asarray(power(k) if callable(power) else power, dtype=np.float64)
+    if not callable(power) and spectrum.ndim:
+        raise TypeError("power: must be a function of |k|, or a number")
+    try:
+        spectrum = np.broadcast_to(spectrum, np.broadcast_shapes(spectrum.shape, k.shape))
+    except ValueError:
+        raise ValueError(
+            f"power: gives shape {spectrum.shape} for wave numbers of shape {k.shape}"
+        ) from None
+    if spectrum.ndim > k.ndim + 1:
+        raise ValueError(f"power: gives {spectrum.ndim} dimensions, at most {k.ndim + 1} will do")
+    if not (np.isfinite(spectrum).all() and (spectrum > 0).all()):
+        raise ValueError("power: must be positive and finite at every |k| of the mesh")
+    return spectrum * (np.prod(mesh, dtype=float) / np.prod(box)), modes
+
+
+def _coloured(eigenvalues, mesh, n, seed):
+    rng = np.random.default_rng(seed)
+    axes = tuple(range(1, len(mesh) + 1))
+    white = rng.standard_normal((n, *mesh))
+    return np.fft.irfftn(np.fft.rfftn(white, axes=axes) * np.sqrt(eigenvalues), mesh, axes)
+
+
+def _count(n, eigenvalues, mesh):
+    given = eigenvalues.shape[0] if eigenvalues.ndim > len(mesh) else None
+    n = (1 if given is None else given) if n is None else _arguments.integer("n", n, 0)
+    if given not in (None, n):
+        raise ValueError(f"n: is {n}, but power gives {given} spectra")
+    return n
+
+
+def _normal(g, eigenvalues, modes):
+    """Log-density of Gaussian fields g."""
+    axes = tuple(range(1, g.ndim))
+    square = np.abs(np.fft.rfftn(g, axes=axes)) ** 2 / np.prod(g.shape[1:], dtype=float)
+    terms = square / eigenvalues + np.log(2 * np.pi * eigenvalues)
+    return -0.5 * (modes * terms).sum(axis=axes)
+
+
+def gaussian_field(power, mesh, n=None, *, box_size=1.0, seed=None):
+    """Draw Gaussian random fields of mean zero with a given power spectrum.
+
+    Parameters
+    ----------
+    power : callable or float
+        P(k) of an array of |k| > 0; or one number, white noise. It may also give one spectrum per
+        field: an array of the shape of k, with an axis of length n before. The mean of the field,
+        k = 0, is given the power of the lowest frequency.
+    mesh : tuple of int
+        Pixels along every axis, two or three.
+    n : int, optional
+        How many. Default: one per spectrum.
+    box_size : float or sequence of float
+        Length of the axes.
+    seed : int or numpy.random.Generator, optional
+
+    Returns
+    -------
+    (n, mesh) float64 array
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = pyflow.fields.gaussian_field(lambda k: k**-2.0, (32, 32), 100, box_size=1.0, seed=1)
+    >>> k, power, _ = pyflow.fields.power_spectrum(x)
+    >>> bool(np.all(abs(power.mean(axis=0) * k**2 - 1) < 0.2))
+    True
+    """
+    mesh = _mesh(mesh)
+    eigenvalues, _ = _eigenvalues(power, mesh, box_lengths(box_size, len(mesh)))
+    return _coloured(eigenvalues, mesh, _count(n, eigenvalues, mesh), seed)
+
+
+def gaussian_logp(x, power, box_size=1.0):
+    """Return the exact log-density of Gaussian random fields: see `gaussian_field`.
+
+    The covariance matrix is diagonal in Fourier space with eigenvalues c = P(k) N / V, so that
+    log p(x) = -1/2 sum_k [|F x|^2 / (N c) + log(2 pi c)], over all N modes.
+
+    Parameters
+    ----------
+    x : (n, mesh) array-like, or (n0, n1)
+    power : callable or float
+        As in `gaussian_field`.
+    box_size : float or sequence of float
+
+    Returns
+    -------
+    (n,) float64 array, or float for one field
+        In nats. With m spectra for one field: (m,).
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = np.random.default_rng(0).normal(size=(8, 8))
+    >>> logp = pyflow.fields.gaussian_logp(x, 1.0, box_size=8.0)  # white noise of unit variance
+    >>> bool(np.isclose(logp, -0.5 * (x**2 + np.log(2 * np.pi)).sum()))
+    True
+    """
+    x, one = checked(x)
+    mesh = x.shape[1:]
+    eigenvalues, modes = _eigenvalues(power, mesh, box_lengths(box_size, len(mesh)))
+    logp = _normal(x.astype(np.float64, copy=False), eigenvalues, modes)
+    return float(logp[0]) if one and len(logp) == 1 else logp
+
+
+def _lognormal(power, mesh, box):
+    """Eigenvalues of the Gaussian field under a lognormal one, and its variance."""
+    eigenvalues, modes = _eigenvalues(power, mesh, box)
+    axes = tuple(range(-len(mesh), 0))
+    correlation = np.fft.irfftn(eigenvalues, mesh, axes)  # <x x'> of the lognormal field
+    if not (correlation > -1).all():
+        raise ValueError("power: no lognormal field has it: its correlation function reaches -1")
+    gaussian = np.log1p(correlation)
+    under = np.fft.rfftn(gaussian, axes=axes).real
+    if not (under > 0).all():
+        raise ValueError("power: no lognormal field has it: the Gaussian field's is not positive")
+    variance = gaussian[(..., *[slice(0, 1)] * len(mesh))]
+    return under, modes, variance
+
+
+def lognormal_field(power, mesh, n=None, *, box_size=1.0, seed=None):
+    """Draw lognormal random fields x > -1 of mean zero with a given power spectrum.
+
+    x = exp(g - s^2 / 2) - 1 for a Gaussian field g of variance s^2, whose correlation function is
+    log(1 + that of x) (Coles & Jones 1991).
+
+    Parameters
+    ----------
+    power, mesh, n, box_size, seed
+        As in `gaussian_field`. The power spectrum is that of x.
+
+    Returns
+    -------
+    (n, mesh) float64 array
+
+    Raises
+    ------
+    ValueError
+        If no lognormal field has this power spectrum.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> power = lambda k: 0.002 / (1 + (k / 30) ** 2)
+    >>> x = pyflow.fields.lognormal_field(power, (32, 32), 200, seed=1)
+    >>> k, measured, _ = pyflow.fields.power_spectrum(x)
+    >>> low = k > 10
+    >>> bool(x.min() > -1), bool(np.all(abs(measured.mean(axis=0) / power(k) - 1)[low] < 0.3))
+    (True, True)
+    """
+    mesh = _mesh(mesh)
+    under, _, variance = _lognormal(power, mesh, box_lengths(box_size, len(mesh)))
+    return np.expm1(_coloured(under, mesh, _count(n, under, mesh), seed) - variance / 2)
+
+
+def lognormal_logp(x, power, box_size=1.0):
+    """Return the exact log-density of lognormal random fields: see `lognormal_field`.
+
+    Parameters
+    ----------
+    x : (n, mesh) array-like, or (n0, n1)
+    power : callable or float
+        As in `lognormal_field`.
+    box_size : float or sequence of float
+
+    Returns
+    -------
+    (n,) float64 array, or float for one field
+        In nats; -inf where a pixel is -1 or less.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> power = lambda k: 0.002 / (1 + (k / 30) ** 2)
+    >>> x = pyflow.fields.lognormal_field(power, (16, 16), 5, seed=1)
+    >>> pyflow.fields.lognormal_logp(x, power).shape
+    (5,)
+    """
+    x, one = checked(x)
+    mesh = x.shape[1:]
+    under, modes, variance = _lognormal(power, mesh, box_lengths(box_size, len(mesh)))
+    inside = x.reshape(len(x), -1).min(axis=1) > -1
+    safe = np.where(inside.reshape(-1, *[1] * len(mesh)), x.astype(np.float64, copy=False), 0)
+    log = np.log1p(safe)
+    logp = _normal(log + variance / 2, under, modes) - log.reshape(len(x), -1).sum(axis=1)
+    logp = np.where(inside, logp, -np.inf)
+    return float(logp[0]) if one and len(logp) == 1 else logp
