@@ -809,19 +809,23 @@ static pf_status X(fit_whitening)(X(layer) **layer, const X(state) *s)
         double shrink = square > 0 ? PF_MIN(WHITEN_CAUTION * variance / square, 1) : 1;
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t j = 0; j < d; j++) v[i * d + j] = cov[i * d + j] * (i == j ? 1 : 1 - shrink);
-        int info = pf_eigh(lambda, v, d);
-        double floor = (REAL_BITS == 32 ? 1e-6 : 1e-11) * lambda[d - 1];
+        int info = shrink < 1 ? pf_eigh(lambda, v, d) : 0;
+        for (ptrdiff_t i = 0; shrink == 1 && i < d; i++) lambda[i] = v[i * d + i], v[i * d + i] = 1; /* diagonal */
+        double least = INFINITY, most = 0;
+        for (ptrdiff_t i = 0; i < d; i++) least = PF_MIN(least, lambda[i]), most = PF_MAX(most, lambda[i]);
         if (info) status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues (LAPACK %d)", info);
-        else if (!(lambda[0] > floor))
+        else if (!(least > (REAL_BITS == 32 ? 1e-6 : 1e-11) * most))
             status = pf_fail(PF_DEGENERATE,
                              "data_train: columns are linearly dependent (eigenvalues of their covariance from "
                              "%.2g to %.2g): there is no density; leave some out",
-                             lambda[0], lambda[d - 1]);
+                             least, most);
         for (ptrdiff_t i = 0; i < d && !status; i++) log_det -= 0.5 * log(lambda[i]);
         for (int sign = -1; sign <= 1 && !status; sign += 2) {   /* V diag(lambda^(sign/2)) V^T */
             double *out = sign < 0 ? w : inverse, *scaled = cov; /* cov is done with */
-            for (ptrdiff_t i = 0; i < d; i++)
-                for (ptrdiff_t j = 0; j < d; j++) scaled[i * d + j] = v[i * d + j] * pow(lambda[i], 0.5 * sign);
+            for (ptrdiff_t i = 0; i < d; i++) {
+                double factor = pow(lambda[i], 0.5 * sign);
+                for (ptrdiff_t j = 0; j < d; j++) scaled[i * d + j] = v[i * d + j] * factor;
+            }
             pf64_gemm(out, v, scaled, 1, 0, 0, d, d, d, d, d, d);
         }
         if (!status) status = X(affine_new)(layer, w, inverse, cov + d * d, log_det, d);
