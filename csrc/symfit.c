@@ -2,8 +2,9 @@
  * posterior; and the temperature of a posterior.
  *
  * log p(y|x) = log p(x|y) + log prior(y) - log Z(x), Z = integral p(x|y') prior(y') dy', the prior uniform on the box
- * that the training conditions span. A posterior is a small part of it, so Z is estimated with conditions drawn around
- * the true one at several scales, and weighted by prior / (density of the draws). */
+ * that the training conditions span. A posterior is a small part of it, and may be far from the true condition, so Z is
+ * estimated by adaptive importance sampling (Cornuet et al. 2012, arXiv 0907.1254), which knows nothing of the truth:
+ * see "draws" below. */
 #ifndef real
 #include "adam.h"
 #include "cspline.h"
@@ -12,9 +13,10 @@
 enum {
     START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
     QUANTILE_PIXELS = 1 << 18, /* of them sorted for the pixel distribution */
-    SCALES = 7,                /* of the draws around a condition: half the prior's width, a quarter, ... */
-    VALIDATE_DRAWS = 3,        /* times as many draws for a validation field as for a training field */
-    CALIBRATE_DRAWS = 255,
+    ROUNDS = 6,                /* of draws */
+    TRIES = 8,                 /* points looked at for a draw, at most, until one is within the prior's box */
+    VALIDATE_DRAWS = 2,        /* times as many draws for a validation field as for a training field */
+    CALIBRATE_DRAWS = 383,
 };
 
 /* Streams of random numbers, by their purpose; the last 32 bits say which. */
@@ -43,7 +45,7 @@ void pf_symflow_defaults(pf_symflow_options *o)
         .clip = 3,
         .posterior_epochs = 5,
         .posterior_rate = 2e-4,
-        .posterior_draws = 31,
+        .posterior_draws = 127,
     };
 }
 
@@ -68,6 +70,147 @@ static double log_evidence(const double *log_weight, const double *logp, double 
     for (ptrdiff_t i = 1; i < n; i++) most = PF_MAX(most, log_weight[i] + b * logp[i]);
     for (ptrdiff_t i = 1; i < n; i++) sum += exp(log_weight[i] + b * logp[i] - most);
     return most + log(sum);
+}
+
+/* ---- draws of conditions
+ *
+ * Points u of the unit cube, which the prior's box is carried to. Round 0 covers the cube evenly. Every later round has
+ * what was seen so far weighted by prior / density of the draws and by p(x|y)^b, b the largest in (0, 1] that leaves an
+ * effective number of draws E; with their mean and covariance C(b) it draws from Gaussians of covariance
+ * C(b) max(b, 1/E), what is expected of the posterior and of the mean's error, widened by a factor and, for a quarter
+ * of the draws, by another two. The density of the draws is the mixture of all rounds'. All rounds are low-discrepancy
+ * sequences, shifted at random. */
+
+static const double widen[2] = {1.25, 2.5};
+
+typedef struct {
+    ptrdiff_t d;
+    double *u;                      /* [draws][d] */
+    double *mean[ROUNDS];           /* [d] */
+    double *root[ROUNDS];           /* [d][d], lower triangular, covariance = root root^T */
+    double number[ROUNDS][2];       /* points looked at, for either width */
+    double log_volume[ROUNDS];      /* log|root| + d / 2 log(2 pi) */
+    double *step, *scratch, *share; /* [d] of the low-discrepancy sequence, [2][d], [draws] */
+    double *memory;
+} proposals;
+
+static ptrdiff_t round_start(ptrdiff_t round, ptrdiff_t draws) { return round * draws / ROUNDS; }
+
+static pf_status proposals_new(proposals *p, ptrdiff_t d, ptrdiff_t draws)
+{
+    ptrdiff_t size = draws * (d + 1) + ROUNDS * (d + d * d) + 3 * d;
+    double *at = p->memory = PF_ALLOC(double, size), phi = 1.5;
+    if (!at) return PF_NO_MEMORY;
+    p->d = d;
+    p->u = at, at += draws * d;
+    p->share = at, at += draws;
+    for (int r = 0; r < ROUNDS; r++) {
+        p->mean[r] = at, at += d;
+        p->root[r] = at, at += d * d;
+    }
+    p->scratch = at, at += 2 * d;
+    p->step = at;
+    for (int i = 0; i < 60; i++) phi = pow(1 + phi, 1 / (double)(d + 1)); /* phi^(d + 1) = phi + 1 */
+    for (ptrdiff_t j = 0; j < d; j++) p->step[j] = pow(phi, -(double)(j + 1));
+    return PF_OK;
+}
+
+/* Round r's points, at most `count`, to u[][d]; returns how many there are. */
+static ptrdiff_t draw_round(proposals *p, double *u, int r, ptrdiff_t count, uint64_t seed, uint64_t random)
+{
+    ptrdiff_t d = p->d, kept = 0;
+    double *z = p->scratch;
+    p->number[r][0] = p->number[r][1] = 0;
+    for (ptrdiff_t m = 0; kept < count && m < TRIES * count; m++) {
+        int wide = m % 4 == 3, inside = 1;
+        for (ptrdiff_t j = 0; j < d; j++) {
+            double t = uniform(seed, random, (uint64_t)(r * d + j)) + (double)(m + 1) * p->step[j];
+            t -= floor(t);
+            z[j] = r ? widen[wide] * pf_normal_quantile(PF_MIN(PF_MAX(t, 1e-12), 1 - 1e-12)) : t;
+        }
+        for (ptrdiff_t i = 0; i < d; i++) {
+            double sum = r ? p->mean[r][i] : z[i];
+            for (ptrdiff_t j = 0; j <= i && r; j++) sum += p->root[r][i * d + j] * z[j];
+            u[kept * d + i] = sum;
+            inside &= sum >= 0 && sum <= 1;
+        }
+        p->number[r][wide]++;
+        kept += inside;
+    }
+    return kept;
+}
+
+/* log[n] = -log (number times density of the draws), of rounds 0 .. rounds - 1 */
+static void weigh(double *log_weight, const proposals *p, int rounds, ptrdiff_t n)
+{
+    ptrdiff_t d = p->d;
+    for (ptrdiff_t m = 0; m < n; m++) {
+        double density = p->number[0][0] + p->number[0][1], *z = p->scratch;
+        for (int r = 1; r < rounds; r++) {
+            double square = 0;
+            for (ptrdiff_t i = 0; i < d; i++) {
+                z[i] = p->u[m * d + i] - p->mean[r][i];
+                for (ptrdiff_t j = 0; j < i; j++) z[i] -= p->root[r][i * d + j] * z[j];
+                z[i] /= p->root[r][i * d + i];
+                square += z[i] * z[i];
+            }
+            for (int c = 0; c < 2; c++)
+                density += p->number[r][c] *
+                           exp(-0.5 * square / (widen[c] * widen[c]) - p->log_volume[r] - (double)d * log(widen[c]));
+        }
+        log_weight[m] = -log(density);
+    }
+}
+
+/* share[n] = weights p^b, their sum 1; returns the effective number of them. */
+static double temper(double *share, const double *log_weight, const double *logp, double b, ptrdiff_t n)
+{
+    double most = -INFINITY, sum = 0, square = 0;
+    for (ptrdiff_t i = 0; i < n; i++) most = PF_MAX(most, log_weight[i] + b * logp[i]);
+    for (ptrdiff_t i = 0; i < n; i++) sum += share[i] = exp(log_weight[i] + b * logp[i] - most);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        share[i] /= sum;
+        square += share[i] * share[i];
+    }
+    return 1 / square;
+}
+
+/* The mean and root of round r, from the n draws so far */
+static void propose(proposals *p, int r, const double *log_weight, const double *logp, ptrdiff_t count, ptrdiff_t n)
+{
+    ptrdiff_t d = p->d;
+    double *mean = p->mean[r], *root = p->root[r], *share = p->share, *z = p->scratch;
+    double lo = log(1e-8), hi = 0, enough = (double)(d + 2) + (double)count / 8, b = 1;
+    double effective = temper(share, log_weight, logp, b, n);
+    if (effective < enough) {
+        for (int step = 0; step < 40; step++) {
+            b = exp(0.5 * (lo + hi));
+            if (temper(share, log_weight, logp, b, n) < enough) hi = log(b);
+            else lo = log(b);
+        }
+        effective = temper(share, log_weight, logp, b = exp(lo), n);
+    }
+    memset(mean, 0, (size_t)d * sizeof(double));
+    memset(root, 0, (size_t)(d * d) * sizeof(double));
+    for (ptrdiff_t m = 0; m < n; m++)
+        for (ptrdiff_t i = 0; i < d; i++) mean[i] += share[m] * p->u[m * d + i];
+    double factor = PF_MAX(b, 1 / effective) / PF_MAX(1 - 1 / effective, 0.1);
+    for (ptrdiff_t m = 0; m < n; m++) {
+        for (ptrdiff_t i = 0; i < d; i++) z[i] = p->u[m * d + i] - mean[i];
+        for (ptrdiff_t i = 0; i < d; i++)
+            for (ptrdiff_t j = 0; j <= i; j++) root[i * d + j] += factor * share[m] * z[i] * z[j];
+    }
+    p->log_volume[r] = 0.5 * (double)d * PF_LOG_2PI;
+    for (ptrdiff_t i = 0; i < d; i++) { /* Cholesky, of a covariance with no more correlation than 0.999 */
+        double ridge = 1e-3 * root[i * d + i] + 1e-12;
+        root[i * d + i] += ridge;
+        for (ptrdiff_t j = 0; j <= i; j++) {
+            double sum = root[i * d + j];
+            for (ptrdiff_t k = 0; k < j; k++) sum -= root[i * d + k] * root[j * d + k];
+            root[i * d + j] = j < i ? sum / root[j * d + j] : sqrt(PF_MAX(sum, ridge));
+        }
+        p->log_volume[r] += log(root[i * d + i]);
+    }
 }
 
 enum { ROOM = 1 + CALIBRATE_DRAWS }; /* of a field's row in the tables of calibrate() */
@@ -102,7 +245,8 @@ typedef struct {
     ptrdiff_t first; /* row of the batch that the block of SYM_ROWS starts at */
     ptrdiff_t epoch; /* of the noise */
     double *draws;   /* conditions and their weights in posterior() */
-    double *sigma;   /* [SYM_ROWS] noise of a field, in the fields' unit */
+    proposals proposals;
+    double *sigma; /* [SYM_ROWS] noise of a field, in the fields' unit */
     X(adam) net;
     pf64_adam base;
     double mean_length;
@@ -324,54 +468,33 @@ static pf_status X(likelihood)(X(fit) *fit, double *mean, ptrdiff_t n, double we
 /* ---- log p(y|x)
  * ------------------------------------------------------------------------------------------------------------ */
 
-/* Conditions y[m][n_y] and log[m] = log (prior / density of the draws): around `true_y` at SCALES scales in turn, and
- * anywhere in the prior's box. Draws outside it are left out. Returns how many there are. */
-static ptrdiff_t X(draw)(double *y, double *log_weight, const X(fit) *fit, const double *true_y, ptrdiff_t row,
-                         ptrdiff_t draws)
-{
-    const X(symflow) *f = fit->flow;
-    ptrdiff_t n_y = fit->n_y, kept = 0;
-    const double *least = f->y_stats + 2 * f->n_y, *most = f->y_stats + 3 * f->n_y;
-    uint64_t random = stream(STREAM_DRAWS, fit->epoch << 32 | row);
-    for (ptrdiff_t m = 0; m < draws; m++) {
-        double *out = y + kept * n_y, density = (double)(draws / (SCALES + 1));
-        int component = (int)(m % (SCALES + 1)), inside = 1;
-        for (ptrdiff_t j = 0; j < n_y; j++) {
-            uint64_t number = (uint64_t)(m * n_y + j);
-            double z, width = most[j] - least[j];
-            pf_normals(&z, fit->o->seed, random, number, 1);
-            out[j] = component == SCALES ? least[j] + width * pf_normal_cdf(z)
-                                         : true_y[j] + width * ldexp(z, -1 - component);
-            inside &= out[j] >= least[j] && out[j] <= most[j];
-        }
-        if (!inside) continue;
-        for (int c = 0; c < SCALES; c++) { /* densities in units of the prior's */
-            double log_density = 0;
-            for (ptrdiff_t j = 0; j < n_y; j++) {
-                double z = ldexp((out[j] - true_y[j]) / (most[j] - least[j]), 1 + c);
-                log_density += -0.5 * z * z - 0.5 * PF_LOG_2PI + (1 + c) * M_LN2;
-            }
-            density += (double)(draws / (SCALES + 1) + (draws % (SCALES + 1) > c)) * exp(log_density);
-        }
-        log_weight[kept++] = -log(density);
-    }
-    return kept;
-}
-
-/* Log p of row 0 of the batch at its own condition, then at conditions drawn around it: fit->draws holds conditions
- * y[n][n_y], then the log-weights of all but the first, fit->logp the log p(x|y). */
+/* Log p of row 0 of the batch at its own condition, then at conditions drawn where its posterior is: fit->draws holds
+ * conditions y[n][n_y], then the log-weights of all but the first, fit->logp the log p(x|y). */
 static pf_status X(try_conditions)(X(fit) *fit, ptrdiff_t *n, ptrdiff_t draws)
 {
-    ptrdiff_t row = fit->row[0], n_y = fit->n_y;
-    const double *true_y = fit->data->y + row * n_y;
+    const X(symflow) *f = fit->flow;
+    proposals *p = &fit->proposals;
+    ptrdiff_t row = fit->row[0], n_y = fit->n_y, done = 0;
     double *y = fit->draws, *log_weight = y + (draws + 1) * n_y;
-    memcpy(y, true_y, (size_t)n_y * sizeof(double));
-    *n = 1 + X(draw)(y + n_y, log_weight + 1, fit, true_y, row, draws);
-    for (ptrdiff_t i = 0; i < *n; i++) fit->row[i] = row;
+    const double *least = f->y_stats + 2 * f->n_y, *most = f->y_stats + 3 * f->n_y;
+    memcpy(y, fit->data->y + row * n_y, (size_t)n_y * sizeof(double));
+    for (ptrdiff_t i = 0; i <= draws; i++) fit->row[i] = row;
     for (ptrdiff_t i = 0; i < SYM_ROWS; i++) fit->weight[i] = 0;
-    for (ptrdiff_t i = 0; i < *n; i += SYM_ROWS) PF_TRY(X(block)(fit, i, PF_MIN(SYM_ROWS, *n - i), y + i * n_y));
-    for (ptrdiff_t i = 0; i < *n; i++)
-        if (!isfinite(fit->logp[i])) return pf_fail(PF_DEGENERATE, "training met a field whose log p is not finite");
+    *n = 1;
+    for (int r = 0; r < ROUNDS; r++) {
+        ptrdiff_t count = round_start(r + 1, draws) - round_start(r, draws);
+        if (r) propose(p, r, log_weight + 1, fit->logp + 1, count, *n - 1);
+        double *u = p->u + (*n - 1) * n_y;
+        count = draw_round(p, u, r, count, fit->o->seed, stream(STREAM_DRAWS, fit->epoch << 32 | row));
+        for (ptrdiff_t i = 0; i < count * n_y; i++)
+            y[*n * n_y + i] = least[i % n_y] + (most[i % n_y] - least[i % n_y]) * u[i];
+        *n += count;
+        for (; done < *n; done = PF_MIN(done + SYM_ROWS, *n))
+            PF_TRY(X(block)(fit, done, PF_MIN(SYM_ROWS, *n - done), y + done * n_y));
+        for (ptrdiff_t i = 0; i < *n; i++)
+            if (!isfinite(fit->logp[i])) return pf_fail(PF_DEGENERATE, "a field's log p is not finite");
+        weigh(log_weight + 1, p, r + 1, *n - 1);
+    }
     return PF_OK;
 }
 
@@ -387,10 +510,15 @@ static pf_status X(posterior)(X(fit) *fit, double *log_posterior, double *log_li
     *log_likelihood = fit->logp[0];
     *log_posterior = fit->logp[0] - log_z;
     if (weight == 0) return PF_OK;
-    for (ptrdiff_t i = 1; i < n; i++) log_weight[i] += fit->logp[i] - log_z; /* block() overwrites logp */
-    for (ptrdiff_t i = 0; i < n; i++) {                                      /* the conditions that matter */
-        double r = i ? -fit->o->posterior_weight * exp(log_weight[i]) : 1;
-        if (fabs(r) > 1e-3) {
+    double kept = 0;                    /* of the draws' weights: those that matter */
+    for (ptrdiff_t i = 1; i < n; i++) { /* block() overwrites logp */
+        log_weight[i] = exp(log_weight[i] + fit->logp[i] - log_z);
+        if (log_weight[i] < 1e-3) log_weight[i] = 0;
+        kept += log_weight[i];
+    }
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double r = i ? -fit->o->posterior_weight * log_weight[i] / kept : 1;
+        if (r != 0) {
             memmove(y + count * n_y, y + i * n_y, (size_t)n_y * sizeof(double));
             share[count++] = weight * r;
         }
@@ -417,6 +545,7 @@ static void X(fit_clear)(X(fit) *fit)
     free(fit->weight);
     free(fit->sigma);
     free(fit->draws);
+    free(fit->proposals.memory);
     free(fit->net_memory);
     free(fit->gw);
     free(fit->gw_part);
@@ -448,6 +577,7 @@ static pf_status X(fit_init)(X(fit) *fit, X(symflow) *f, const pf_symflow_option
     if (!fit->row || !fit->y || !fit->theta || !fit->gtheta || !fit->logp || !fit->weight || !fit->sigma ||
         !fit->draws || !fit->net_memory || !fit->gw || !fit->gw_part || !fit->gbase)
         return PF_NO_MEMORY;
+    PF_TRY(proposals_new(&fit->proposals, n_y, draws));
     PF_TRY(X(adam_init)(&fit->net, n_w));
     PF_TRY(pf64_adam_init(&fit->base, f->n_theta));
     return X(symwork_new)(&fit->works, f, 1, fit->threads);
@@ -601,8 +731,8 @@ static pf_status X(check_options)(const pf_symflow_options *o, ptrdiff_t n_y)
     if (!(o->posterior_weight >= 0 && o->posterior_weight <= 1))
         return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: %g is not in [0, 1]", o->posterior_weight);
     if (o->posterior_weight > 0 && !n_y) return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: there is no y");
-    if (o->posterior_weight > 0 && o->posterior_draws < SCALES + 1)
-        return pf_fail(PF_BAD_ARGUMENT, "posterior_draws: %td, at least %d are needed", o->posterior_draws, SCALES + 1);
+    if (o->posterior_weight > 0 && o->posterior_draws < 2 * ROUNDS)
+        return pf_fail(PF_BAD_ARGUMENT, "posterior_draws: %td, at least %d are needed", o->posterior_draws, 2 * ROUNDS);
     return PF_OK;
 }
 
@@ -657,7 +787,8 @@ static pf_status X(run_fit)(X(symflow) **flow, const X(fields) *train, const X(f
     PF_TRY(X(symflow_new)(&f, ndim, mesh, box, o->n_layers, o->psi_knots, o->filter_knots, n_y + noisy));
     f->noise_condition = noisy;
     X(fit) fit = {0};
-    ptrdiff_t draws = o->posterior_weight > 0 ? o->posterior_draws : 0, most_draws = VALIDATE_DRAWS * (draws + 1);
+    ptrdiff_t draws = o->posterior_weight > 0 ? o->posterior_draws : 0,
+              most_draws = draws ? VALIDATE_DRAWS * (draws + 1) : 0;
     pf_status status = X(check_data)(train, f->pixels, n_y, "train");
     if (!status && validate) status = X(check_data)(validate, f->pixels, n_y, "validate");
     if (!status) status = X(standardise)(f, train, n_y, o->noise);
@@ -726,6 +857,24 @@ static pf_status X(calibrate)(X(symflow) *f, double *gain, const X(fields) *data
     free(logp);
     free(counts);
     return status;
+}
+
+pf_status X(sym_log_posterior)(double *log_posterior, X(symflow) *flow, const X(fields) *data, ptrdiff_t draws,
+                               uint64_t seed)
+{
+    pf_begin();
+    pf_symflow_options o;
+    pf_symflow_defaults(&o);
+    o.seed = seed;
+    X(fit) fit = {.data = data};
+    pf_status status = X(fit_init)(&fit, flow, &o, flow->n_y, draws);
+    for (ptrdiff_t i = 0; i < data->n && !status; i++) {
+        double logp;
+        fit.row[0] = i;
+        status = X(posterior)(&fit, log_posterior + i, &logp, draws, 0);
+    }
+    X(fit_clear)(&fit);
+    return pf_end(status);
 }
 
 pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *held_out, uint64_t seed)

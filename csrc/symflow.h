@@ -75,6 +75,9 @@ enum {
      * gw[net->n_w] = the sum over rows of gtheta d theta / dw. Either may be NULL. */                                 \
     pf_status X(sym_thetas_vjp)(const X(symflow) *flow, double *gy, real *gw, const double *gtheta, real *memory,      \
                                 ptrdiff_t rows);                                                                       \
+    /* log p(y_i|x_i) / prior(y_i), as fine-tuning and calibration estimate it with so many draws: for tests */        \
+    pf_status X(sym_log_posterior)(double *log_posterior, X(symflow) *flow, const X(fields) *data, ptrdiff_t draws,    \
+                                   uint64_t seed);                                                                     \
     pf_status X(symflow_duplicate)(X(symflow) * * copy, const X(symflow) *flow);
 #define PF_32(name) pf32_##name
 #define PF_64(name) pf64_##name
