@@ -1,11 +1,21 @@
 """A fitted model: densities, samples, scores, and its file."""
 
+from __future__ import annotations
+
 import json
 import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyflow import _arguments, _core
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from pyflow.symmetric import FieldModel
+
+    Values = NDArray[np.float64] | np.float64  # one for each point
 
 HISTORY = ("logp_train", "logp_validate", "distance")
 
@@ -51,7 +61,7 @@ class Model:
 
     __slots__ = ("_core", "_labels", "_note")
 
-    def __init__(self, core):
+    def __init__(self, core: _core.Model):
         if not isinstance(core, _core.Model):
             raise TypeError("models are made by pyflow.GIS and pyflow.load")
         self._core = core
@@ -61,13 +71,28 @@ class Model:
 
     # ---- what it is ------------------------------------------------------------------------------
 
-    dim = property(lambda self: self._core.dim)
-    dtype = property(lambda self: self._core.dtype)
-    layers = property(lambda self: self._core.layers)
-    slices = property(lambda self: self._core.slices)
+    @property
+    def dim(self) -> int:
+        """Number of columns."""
+        return self._core.dim
 
     @property
-    def labels(self):
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        return self._core.dtype
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The kind of each layer."""
+        return self._core.layers
+
+    @property
+    def slices(self) -> int:
+        """One-dimensional splines of all layers together."""
+        return self._core.slices
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
         """The labels that the model was fitted with, sorted; None without.
 
         Examples
@@ -81,7 +106,7 @@ class Model:
         return None if self._labels is None else self._labels.copy()
 
     @property
-    def history(self):
+    def history(self) -> dict[str, NDArray[np.float64]]:
         """What the fit recorded after each layer.
 
         Returns
@@ -102,10 +127,10 @@ class Model:
         """
         return dict(zip(HISTORY, self._core.history().T.copy(), strict=True))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._core.n_layers
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: slice) -> Model:
         """Return the model of the first k layers, model[:k]."""
         if not isinstance(key, slice):
             raise TypeError("a model is cut with a slice: model[:k] has its first k layers")
@@ -116,7 +141,7 @@ class Model:
 
     __iter__ = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         kinds = ", ".join(f"{self.layers.count(k)} {k}" for k in dict.fromkeys(self.layers))
         parts = [f"dim={self.dim}", f"layers={len(self)}" + (f" ({kinds})" if kinds else "")]
         parts.append(f"dtype={self.dtype}")
@@ -131,17 +156,17 @@ class Model:
             parts.append("unfinished")
         return f"pyflow.Model({', '.join(parts)})"
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Model):
             return NotImplemented
         return self._core is other._core or self.to_bytes() == other.to_bytes()
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.to_bytes())
 
     # ---- densities and samples -------------------------------------------------------------------
 
-    def evaluate_density(self, x, label=None):
+    def evaluate_density(self, x: ArrayLike, label: ArrayLike | None = None) -> Values:
         """Return the log-density of points.
 
         Parameters
@@ -170,7 +195,14 @@ class Model:
         """
         return self._core.evaluate_density(*self._points(x, label))
 
-    def sample(self, n, label=None, seed=None, *, device=None):
+    def sample(
+        self,
+        n: int,
+        label: ArrayLike | None = None,
+        seed: int | None = None,
+        *,
+        device: object = None,
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Draw a sample, and its log-densities.
 
         Parameters
@@ -203,7 +235,7 @@ class Model:
         n = _arguments.integer("n", n, 0)
         return self._core.sample(n, self._classes(label, n), _arguments.seed(seed))
 
-    def forward(self, x, label=None):
+    def forward(self, x: ArrayLike, label: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
         """Carry data to the latent space, where they follow a unit Gaussian.
 
         Parameters
@@ -234,7 +266,7 @@ class Model:
         """
         return self._core.forward(*self._points(x, label))
 
-    def inverse(self, z, label=None):
+    def inverse(self, z: ArrayLike, label: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
         """Carry latent points to data: the inverse of `forward`.
 
         Parameters
@@ -259,7 +291,9 @@ class Model:
         """
         return self._core.inverse(*self._points(z, label, "z"))
 
-    def score(self, x, label=None, *, with_logp=False):
+    def score(
+        self, x: ArrayLike, label: ArrayLike | None = None, *, with_logp: bool = False
+    ) -> NDArray[Any] | tuple[NDArray[Any], Values]:
         """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
 
         Parameters
@@ -310,7 +344,7 @@ class Model:
 
     # ---- bytes and files -------------------------------------------------------------------------
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, for `load`.
 
         The file holds numbers and a JSON header, no code, and ends with a check sum. It is written
@@ -338,7 +372,7 @@ class Model:
         """
         self._core.save(path)
 
-    def to_bytes(self):
+    def to_bytes(self) -> bytes:
         """Return what a saved file holds.
 
         Examples
@@ -352,7 +386,7 @@ class Model:
         return self._core.to_bytes()
 
     @classmethod
-    def from_bytes(cls, data):
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Model:
         """Return the model that `to_bytes` gave these bytes for.
 
         Raises
@@ -370,20 +404,20 @@ class Model:
         """
         core = _core.from_bytes(data)
         if not isinstance(core, _core.Model):
-            raise _core.FileError("this is a model of fields, not of table rows: use pyflow.load")
+            raise _core.FileError("this is a symmetric flow, not a model of GIS")
         return cls(core)
 
     def __reduce__(self):
         return Model.from_bytes, (self.to_bytes(),)
 
-    def __copy__(self):
+    def __copy__(self) -> Model:
         return self
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: object) -> Model:
         return self
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> Model | FieldModel:
     """Read a model from a file that its `save` wrote, or from the checkpoint of a fit.
 
     Nothing in the file is executed, and all of it is checked.
@@ -407,10 +441,10 @@ def load(path):
     --------
     See `Model.save`.
     """
-    with open(path, "rb") as file:
-        data = file.read()
     from pyflow.symmetric import FieldModel
 
+    with open(path, "rb") as file:
+        data = file.read()
     try:
         core = _core.from_bytes(data)
     except _core.FileError as error:
