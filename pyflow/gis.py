@@ -432,6 +432,7 @@ def _resume(checkpoint, note):
     if different:
         raise ValueError(
             f"checkpoint: {os.fspath(checkpoint)} belongs to another fit: "
-            f"{', '.join(different)} differ; remove it, or name another file"
+            f"{', '.join(different)} differ{'s' if len(different) == 1 else ''}; remove it, name "
+            "another file, or go on from its model with model=pyflow.load(...)"
         )
     return model
