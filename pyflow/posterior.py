@@ -14,6 +14,7 @@ DEPTH = {
     2: 14.0,
     3: 16.0,
 }  # nats below the highest node that still belong to the posterior
+KEEP = {1: 0.05, 2: 0.03, 3: 0.03}  # of the nodes, at least, are kept on the way
 FINE = 4  # nodes of the refined grid, on which contours are measured, per node
 
 
@@ -108,21 +109,35 @@ class Posterior:
 
     def _find(self, nodes, adapt):
         p = len(self.bounds)
-        box = self.bounds.copy()
-        for _ in range(60):
-            axes = [np.linspace(lo, hi, GRID[p][0]) for lo, hi in box]
+        box, coarse = self.bounds.copy(), GRID[p][0]
+        for _ in range(200):
+            axes = [np.linspace(lo, hi, coarse) for lo, hi in box]
             _, logs = self._evaluate(axes)
             if not np.isfinite(logs.max()):
                 raise ValueError("prior: the posterior is zero everywhere on the grid")
+            # Far from its peak a narrow density is best where it is least bad: never just one node.
+            few = max(int(KEEP[p] * logs.size), 3)
             inside = logs > logs.max() - DEPTH[p]
+            narrow = inside.sum() < few
+            if narrow:
+                inside = (logs >= np.sort(logs, axis=None)[-few]) & np.isfinite(logs)
             smaller = np.empty_like(box)
             for j, axis in enumerate(axes):
                 where = np.flatnonzero(inside.any(axis=tuple(i for i in range(p) if i != j)))
                 smaller[j] = axis[max(where[0] - 1, 0)], axis[min(where[-1] + 1, len(axis) - 1)]
-            shrunk = (smaller[:, 1] - smaller[:, 0]) < 0.75 * (box[:, 1] - box[:, 0])
+                width = box[j, 1] - box[j, 0]
+                if where[0] == 0 and box[j, 0] > self.bounds[j, 0]:  # it may go on beyond
+                    smaller[j, 0] = max(box[j, 0] - 0.4 * width, self.bounds[j, 0])
+                if where[-1] == len(axis) - 1 and box[j, 1] < self.bounds[j, 1]:
+                    smaller[j, 1] = min(box[j, 1] + 0.4 * width, self.bounds[j, 1])
+            moved = (smaller[:, 0] < box[:, 0]) | (smaller[:, 1] > box[:, 1])
+            moved |= (smaller[:, 1] - smaller[:, 0]) < 0.75 * (box[:, 1] - box[:, 0])
             box = smaller
-            if not shrunk.any():
+            if moved.any():
+                continue
+            if not narrow or 2 * coarse - 1 > MOST[p]:
                 break
+            coarse = 2 * coarse - 1
         while True:
             self._axes = [np.linspace(lo, hi, nodes) for lo, hi in box]
             self._points, self._logs = self._evaluate(self._axes)
@@ -136,8 +151,23 @@ class Posterior:
             self.log_evidence = float(top + np.log(mass.sum()))
             self._mass = (mass / mass.sum()).ravel()
             if not adapt or 2 * nodes - 1 > MOST[p] or self._resolved():
-                return
+                break
             nodes = 2 * nodes - 1
+        if self._mass.max() > 0.5:
+            warnings.warn(
+                "the posterior is narrower than the grid resolves: give narrower bounds",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        for j, axis in enumerate(self._axes):
+            for end, bound in zip((0, -1), self.bounds[j], strict=True):
+                if axis[end] != bound and self._logs.take(end, axis=j).max() > top - 4:
+                    warnings.warn(
+                        f"the posterior of {self.names[j]} reaches beyond the grid that was found "
+                        "for it: give narrower bounds",
+                        RuntimeWarning,
+                        stacklevel=4,
+                    )
 
     def _resolved(self):
         """Whether no axis has nodes further apart than 0.8 conditional standard deviations."""

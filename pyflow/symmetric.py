@@ -777,7 +777,7 @@ class FieldModel:
             raise ValueError("bounds: are for a callable prior; prior gives them itself")
         else:
             box = bounds_of(np.stack([least, most], axis=1) if prior is None else prior, "prior", p)
-        warn_outside(self.names, least, most, box, "prior", 2)
+        warn_outside(self.names[:p], least, most, box, "prior", 2)
         power = self.temperature if temperature is None else real("temperature", temperature)
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
