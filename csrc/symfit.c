@@ -13,7 +13,7 @@
 enum {
     START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
     QUANTILE_PIXELS = 1 << 18, /* of them sorted for the pixel distribution */
-    ROUNDS = 6,                /* of draws */
+    ROUNDS = 5,                /* of draws */
     TRIES = 8,                 /* points looked at for a draw, at most, until one is within the prior's box */
     VALIDATE_DRAWS = 2,        /* times as many draws for a validation field as for a training field */
     CALIBRATE_DRAWS = 383,
@@ -76,9 +76,10 @@ static double log_evidence(const double *log_weight, const double *logp, double 
  *
  * Points u of the unit cube, which the prior's box is carried to. Round 0 covers the cube evenly. Every later round has
  * what was seen so far weighted by prior / density of the draws and by p(x|y)^b, b the largest in (0, 1] that leaves an
- * effective number of draws E; with their mean and covariance C(b) it draws from Gaussians of covariance
- * C(b) max(b, 1/E), what is expected of the posterior and of the mean's error, widened by a factor and, for a quarter
- * of the draws, by another two. The density of the draws is the mixture of all rounds'. All rounds are low-discrepancy
+ * effective number of draws E. Its own draws are from Gaussians around the likeliest draw, which at a wall of the box
+ * stays there whatever b is, where a mean recedes from it; around the mean once b = 1. Their covariance is
+ * C(b) max(b, 1/E), what is expected of the posterior and of the error of the centre, widened by a factor and, for a
+ * quarter of the draws, by another two. The density of the draws is the mixture of all rounds'. All are low-discrepancy
  * sequences, shifted at random. */
 
 static const double widen[2] = {1.25, 2.5};
@@ -86,7 +87,7 @@ static const double widen[2] = {1.25, 2.5};
 typedef struct {
     ptrdiff_t d;
     double *u;                      /* [draws][d] */
-    double *mean[ROUNDS];           /* [d] */
+    double *centre[ROUNDS];         /* [d] */
     double *root[ROUNDS];           /* [d][d], lower triangular, covariance = root root^T */
     double number[ROUNDS][2];       /* points looked at, for either width */
     double log_volume[ROUNDS];      /* log|root| + d / 2 log(2 pi) */
@@ -105,7 +106,7 @@ static pf_status proposals_new(proposals *p, ptrdiff_t d, ptrdiff_t draws)
     p->u = at, at += draws * d;
     p->share = at, at += draws;
     for (int r = 0; r < ROUNDS; r++) {
-        p->mean[r] = at, at += d;
+        p->centre[r] = at, at += d;
         p->root[r] = at, at += d * d;
     }
     p->scratch = at, at += 2 * d;
@@ -129,7 +130,7 @@ static ptrdiff_t draw_round(proposals *p, double *u, int r, ptrdiff_t count, uin
             z[j] = r ? widen[wide] * pf_normal_quantile(PF_MIN(PF_MAX(t, 1e-12), 1 - 1e-12)) : t;
         }
         for (ptrdiff_t i = 0; i < d; i++) {
-            double sum = r ? p->mean[r][i] : z[i];
+            double sum = r ? p->centre[r][i] : z[i];
             for (ptrdiff_t j = 0; j <= i && r; j++) sum += p->root[r][i * d + j] * z[j];
             u[kept * d + i] = sum;
             inside &= sum >= 0 && sum <= 1;
@@ -149,7 +150,7 @@ static void weigh(double *log_weight, const proposals *p, int rounds, ptrdiff_t 
         for (int r = 1; r < rounds; r++) {
             double square = 0;
             for (ptrdiff_t i = 0; i < d; i++) {
-                z[i] = p->u[m * d + i] - p->mean[r][i];
+                z[i] = p->u[m * d + i] - p->centre[r][i];
                 for (ptrdiff_t j = 0; j < i; j++) z[i] -= p->root[r][i * d + j] * z[j];
                 z[i] /= p->root[r][i * d + i];
                 square += z[i] * z[i];
@@ -175,13 +176,14 @@ static double temper(double *share, const double *log_weight, const double *logp
     return 1 / square;
 }
 
-/* The mean and root of round r, from the n draws so far */
+/* The centre and root of round r, from the n draws so far */
 static void propose(proposals *p, int r, const double *log_weight, const double *logp, ptrdiff_t count, ptrdiff_t n)
 {
     ptrdiff_t d = p->d;
-    double *mean = p->mean[r], *root = p->root[r], *share = p->share, *z = p->scratch;
+    double *centre = p->centre[r], *root = p->root[r], *share = p->share, *z = p->scratch;
     double lo = log(1e-8), hi = 0, enough = (double)(d + 2) + (double)count / 8, b = 1;
     double effective = temper(share, log_weight, logp, b, n);
+    ptrdiff_t best = 0;
     if (effective < enough) {
         for (int step = 0; step < 40; step++) {
             b = exp(0.5 * (lo + hi));
@@ -190,13 +192,15 @@ static void propose(proposals *p, int r, const double *log_weight, const double 
         }
         effective = temper(share, log_weight, logp, b = exp(lo), n);
     }
-    memset(mean, 0, (size_t)d * sizeof(double));
+    memset(centre, 0, (size_t)d * sizeof(double));
     memset(root, 0, (size_t)(d * d) * sizeof(double));
     for (ptrdiff_t m = 0; m < n; m++)
-        for (ptrdiff_t i = 0; i < d; i++) mean[i] += share[m] * p->u[m * d + i];
+        for (ptrdiff_t i = 0; i < d; i++) centre[i] += share[m] * p->u[m * d + i];
+    for (ptrdiff_t m = 1; m < n; m++) best = logp[m] > logp[best] ? m : best;
+    if (b < 1) memcpy(centre, p->u + best * d, (size_t)d * sizeof(double));
     double factor = PF_MAX(b, 1 / effective) / PF_MAX(1 - 1 / effective, 0.1);
     for (ptrdiff_t m = 0; m < n; m++) {
-        for (ptrdiff_t i = 0; i < d; i++) z[i] = p->u[m * d + i] - mean[i];
+        for (ptrdiff_t i = 0; i < d; i++) z[i] = p->u[m * d + i] - centre[i];
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t j = 0; j <= i; j++) root[i * d + j] += factor * share[m] * z[i] * z[j];
     }

@@ -476,8 +476,9 @@ static double log_mean(const double *log_p, double b, ptrdiff_t n)
  * grid: at the true y; at the y of other fields, far out in the tails; and with b. And against the exact one. */
 static void test_posterior(void)
 {
-    enum { GRID = 64, SOME = 12 };
-    static double x[FIELDS_P * PIXELS_P], grid[GRID * GRID][2], log_p[SOME][GRID * GRID], exact[GRID * GRID];
+    enum { GRID = 64, FINE = 128, SOME = 12 };
+    static double x[FIELDS_P * PIXELS_P], grid[GRID * GRID][2], log_p[SOME][GRID * GRID], exact[GRID * GRID],
+        fine[FINE * FINE][2], fine_p[4][FINE * FINE];
     double y[FIELDS_P][2], far[SOME][2], z[PIXELS_P], estimate[SOME], at_y[SOME], gain[2];
     pf64_filter *f;
     CHECK(pf64_filter_new(&f, 2, (ptrdiff_t[]){SIDE_P, SIDE_P}, (double[]){1, 1}) == PF_OK, "%s", pf_message());
@@ -570,6 +571,27 @@ static void test_posterior(void)
     }
     CHECK(b < 0.5 && fabs(log(b / best[1])) < 0.1 && fabs(gain[1] - best[0]) < 0.03, "b = %g: %g, not %g: %g", b,
           gain[1], best[1], best[0]);
+    /* posteriors piled up in the corners of the prior's box: they peak outside it */
+    double corner[4][2];
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 2; j++) corner[i][j] = i >> j & 1 ? 1.05 : -1.05;
+        for (ptrdiff_t s = 0; s < f->shells; s++) t[s] = exp(0.5 * log_power(f->k[s], corner[i]));
+        pf_normals(z, 23, (uint64_t)i, 0, PIXELS_P);
+        pf64_filter_apply(f, x + i * PIXELS_P, spectrum, z, t, work);
+        for (int j = 0; j < 2; j++) corner[i][j] *= 0.9;
+    }
+    for (int i = 0; i < FINE * FINE; i++) {
+        fine[i][0] = range[0] + (i / FINE + 0.5) / FINE * (range[2] - range[0]);
+        fine[i][1] = range[1] + (i % FINE + 0.5) / FINE * (range[3] - range[1]);
+    }
+    pf64_fields corners = {x, corner[0], 4};
+    CHECK(pf64_symflow_logp_at(flow, fine_p[0], x, fine[0], 4, FINE * FINE) == PF_OK, "%s", pf_message());
+    CHECK(pf64_symflow_logp(flow, at_y, x, corner[0], 4) == PF_OK, "%s", pf_message());
+    CHECK(pf64_sym_log_posterior(estimate, flow, &corners, 255, 7) == PF_OK, "%s", pf_message());
+    for (int i = 0; i < 4; i++) {
+        double on_grid = at_y[i] - log_mean(fine_p[i], 1, FINE);
+        CHECK(fabs(estimate[i] - on_grid) < 0.2, "corner %d: %g, not %g", i, estimate[i], on_grid);
+    }
     free(t), free(power), free(spectrum), free(work);
     pf64_filter_free(f);
     pf64_symflow_free(flow);
