@@ -30,6 +30,8 @@ void pf_gis_defaults(pf_gis_options *o)
 enum {
     MOST_GROUPS = 64, /* sums over rows are made in this many groups of tiles, then over groups in order */
     GRID_SIGMAS = 8,  /* a slice's histogram covers its mean +- 8 standard deviations */
+    MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
+    MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
     FIT_BINS = 2048,  /* bins of the histograms that splines are fitted to */
 };
 
@@ -442,11 +444,30 @@ static pf_status X(search_gradient)(void *user, double *g, const double *a)
  * ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    ptrdiff_t k, m, slice_points, slice_steps;
-    pf_knots knots;
+    const pf_gis_options *options;
+    double n; /* effective number of training rows */
+    ptrdiff_t d, k, m, slice_points, slice_steps;
     uint64_t seed;
     ptrdiff_t classes; /* at least 1 */
+    int marginal;      /* this layer is the first: no slices were searched for */
 } X(settings);
+
+/* How the splines of a class of n rows are fitted. */
+static pf_knots X(class_knots)(const X(settings) *s, double n)
+{
+    const pf_gis_options *o = s->options;
+    pf_knots knots = {.m = s->m, .kde = o->kde, .bandwidth = o->bandwidth_factor * pow(PF_MAX(n, 1), -0.2)};
+    knots.edge = o->edge_knots >= 0 ? o->edge_knots : (ptrdiff_t)PF_MAX(log10(PF_MAX(n, 10)) - 1, 0);
+    knots.edge = PF_MIN(knots.edge, (s->m - 2) / 2);
+    /* A layer moves the data by 1 - alpha of the way. What a step gains on new data falls with (1 - alpha), what it
+     * learns of noise with its square: many rows per column afford long steps, few do not. The tails hold few rows at
+     * any n. */
+    double step = PF_MIN(0.011 * pow(n / (double)s->d, 0.45), 0.5);
+    knots.alpha[0] = o->alpha[0] >= 0 ? o->alpha[0] : 1 - step;
+    knots.alpha[1] = o->alpha[1] >= 0 ? o->alpha[1] : 1 - 0.03 * step;
+    if (s->marginal) knots.alpha[0] = knots.alpha[1] = PF_MAX(MARGINAL_ALPHA, 1 / (1 + 0.1 * n));
+    return knots;
+}
 
 typedef struct {
     const X(slices) *slices;
@@ -463,18 +484,19 @@ static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
     const X(slices) *c = f->slices;
     ptrdiff_t bins = c->grid->bins, m = f->settings->m;
     double *scratch = f->scratch + thread * (3 * m + 4 * bins + 4), square = 0, all = 0;
+    for (ptrdiff_t b = 0; b < c->classes * bins; b++) all += (double)c->count[j * c->classes * bins + b];
     for (ptrdiff_t l = 0; l < c->classes; l++) {
         const int64_t *count = c->count + (j * c->classes + l) * bins;
         pf_moments moments = pf_cdf1d_moments(count, c->grid + j);
         square += pf_cdf1d_scores(scratch, count, c->grid + j) * (double)moments.total;
-        all += (double)moments.total;
         real *out = f->knots + (l * c->k + j) * 3 * m;
         if (!moments.total) { /* a class with no weight: the identity */
             for (ptrdiff_t i = 0; i < m; i++)
                 out[i] = out[m + i] = (real)((double)i - 0.5 * (double)(m - 1)), out[2 * m + i] = 1;
             continue;
         }
-        pf_cdf1d_fit(scratch, count, c->grid + j, &f->settings->knots, scratch + 3 * m);
+        pf_knots options = X(class_knots)(f->settings, f->settings->n * (double)moments.total / all);
+        pf_cdf1d_fit(scratch, count, c->grid + j, &options, scratch + 3 * m);
         for (ptrdiff_t i = 0; i < 3 * m; i++) out[i] = (real)scratch[i];
     }
     f->distance[j] = square / PF_MAX(all, 1);
@@ -778,7 +800,7 @@ static pf_status X(fit_marginals)(X(layer) **layer, double *distance, const X(st
         }
         X(slices) c = {
             .s = s, .picked = s->tiles, .k = d, .classes = classes, .groups = groups, .grid = grid, .count = count};
-        o.knots.alpha[0] = o.knots.alpha[1] = MARGINAL_ALPHA;
+        o.marginal = 1;
         status = X(fit_splines)(knots, distance, &c, &o);
     }
     if (!status) status = X(sliced_new)(layer, NULL, knots, d, d, o.m, classes);
@@ -898,23 +920,14 @@ static pf_status X(fit_report)(X(fit) *f)
 static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X(state) *train)
 {
     double n = train->n_eff;
-    X(settings) s = {.seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
-    s.k = o->n_slices ? o->n_slices : d <= 8 || n / (double)d < 20 ? d : 8;
+    X(settings) s = {.options = o, .n = n, .d = d, .seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
+    s.k = o->n_slices ? o->n_slices : d <= 8 ? d : n / (double)d >= 20 ? 8 : PF_MIN(d, MOST_SLICES);
     s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MIN(PF_MAX(sqrt(n), 50), 200);
     s.slice_points = o->slice_points ? o->slice_points : (ptrdiff_t)(1e5 * log10(PF_MAX((double)d, 10)));
     s.slice_steps = o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
-    double per_class = n / (double)s.classes, digits = log10(PF_MAX(per_class, 10));
-    s.knots = (pf_knots){.m = s.m, .kde = o->kde, .bandwidth = o->bandwidth_factor * pow(per_class, -0.2)};
-    s.knots.edge = o->edge_knots >= 0 ? o->edge_knots : (ptrdiff_t)PF_MAX(digits - 1, 0);
-    s.knots.edge = PF_MIN(s.knots.edge, (s.m - 2) / 2);
-    /* A layer moves the data by 1 - alpha of the way. What a step gains on new data falls with (1 - alpha), what it
-     * learns of noise with its square: many rows per column afford long steps, few do not. The tails hold few rows at
-     * any n. */
-    double step = PF_MIN(0.011 * pow(per_class / (double)d, 0.45), 0.5);
-    s.knots.alpha[0] = o->alpha[0] >= 0 ? o->alpha[0] : 1 - step;
-    s.knots.alpha[1] = o->alpha[1] >= 0 ? o->alpha[1] : 1 - 0.03 * step;
     return s;
 }
+
 
 static pf_status X(fit_first_layers)(X(fit) *f)
 {
@@ -969,7 +982,7 @@ static pf_status X(fit_run)(X(fit) *f)
         sliced -= sliced > 0 && (o->marginal_first || f->train.d == 1);
     }
     PF_TRY(X(fit_first_layers)(f));
-    for (; !o->max_layers || sliced < o->max_layers; sliced++) {
+    for (; sliced < (o->max_layers ? o->max_layers : MOST_LAYERS); sliced++) {
         X(layer) *layer;
         double distance;
         PF_TRY(X(fit_sliced)(&layer, &distance, &f->train, &f->settings, f->model->n_layers));

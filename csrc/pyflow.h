@@ -65,7 +65,7 @@ typedef struct {
 } pf_progress;
 
 typedef struct {
-    ptrdiff_t max_layers;         /* stop at this many sliced layers; 0: when validation data say so */
+    ptrdiff_t max_layers;         /* stop at this many sliced layers; 0: when validation data say so, or at 2000 */
     ptrdiff_t patience;           /* stop after this many layers without improvement on validation data */
     double min_improvement;       /* nats by which the best validation log p must rise to count */
     ptrdiff_t n_slices;           /* K, slices per layer; 0: default */

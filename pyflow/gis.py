@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,7 @@ ORIGINAL = {
     "NBfirstlayer": "marginal_first",
     "Whiten": "whiten",
 }
+MOST_LAYERS = 2000  # sliced layers of a fit with validation data and without max_layers; as in C
 IGNORED = ("batchsize", "nocuda", "shape")
 
 # name: (check, further arguments of the check)
@@ -121,14 +123,14 @@ def GIS(  # a function with the name that the method has in the literature
         Zarr data set), is read a block of rows at a time and never copied whole.
     data_validate : (m, d) array-like of real numbers, optional
     max_layers : int, optional
-        Stop at this many sliced layers. With validation data too, whichever stops first; the best
-        is kept.
+        Stop at this many sliced layers (the model has up to three more, the first ones). With
+        validation data too, whichever stops first; the best is kept. Default 2000.
     patience : int, optional
         Layers to wait for an improvement on the validation data. Default 10. The paper's is 5.
     min_improvement : float, optional
         What counts as one, in nats. Default 0.
     n_slices : int, optional
-        Slices of each layer, K <= d. Default d if d <= 8 or n < 20 d, otherwise 8.
+        Slices of each layer, K <= d. Default d if d <= 8 or n < 20 d, but at most 128; otherwise 8.
     n_knots : int, optional
         Spline knots of each slice, M. Default sqrt(n), between 50 and 200.
     kde : bool, optional
@@ -259,6 +261,7 @@ def GIS(  # a function with the name that the method has in the literature
 
     note = _note(options, {"data_train": train, "data_validate": validate, **given}, values, model)
     if checkpoint is not None:
+        _check_checkpoint(checkpoint, seed)
         found = _resume(checkpoint, note)
         if found is not None:
             if not found._note.get("unfinished"):
@@ -286,6 +289,14 @@ def GIS(  # a function with the name that the method has in the literature
             stream=_is_read_in_blocks(train) or _is_read_in_blocks(validate),
         )
     fitted = Model(core.with_note(json.dumps(note, allow_nan=False)))
+    if "max_layers" not in options and fitted.layers.count("sliced") >= MOST_LAYERS - 10:
+        warnings.warn(
+            f"the fit stopped at {MOST_LAYERS} layers while the validation data still gained: a column "
+            "of many equal values (integers, flags) has no density and gains without end, unless "
+            "uniform noise of its spacing is added; otherwise give max_layers",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     if checkpoint is not None:
         fitted.save(checkpoint)
     return fitted
@@ -418,6 +429,17 @@ def _note(options, data, values, model):
     if values is not None:
         note["labels"] = values.tolist()
     return note
+
+
+def _check_checkpoint(checkpoint, seed):
+    """Refuse now what would lose a long fit later."""
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(f"checkpoint: must be a path, not {checkpoint!r}")
+    folder = os.path.dirname(os.path.abspath(checkpoint))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise OSError(f"checkpoint: cannot write {os.fspath(checkpoint)}: no such folder, or not ours")
+    if seed is None:
+        raise ValueError("seed: with a checkpoint it must be a number: other seeds, another fit")
 
 
 def _resume(checkpoint, note):

@@ -170,3 +170,12 @@ def test_an_exception_is_not_lost_when_the_checkpoint_cannot_be_written(tmp_path
         fit(max_layers=3, checkpoint=folder / "file", progress=stop)
     assert isinstance(error.value.__context__, OSError)
     assert "cannot write" in str(error.value.__context__)
+
+
+def test_checkpoints_that_cannot_be_written_are_refused_before_the_fit(tmp_path):
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    for path, error in ((tmp_path / "no" / "fit", OSError), (3, TypeError)):
+        with pytest.raises(error, match="checkpoint"):
+            pyflow.GIS(x, max_layers=1, checkpoint=path, verbose=False)
+    with pytest.raises(ValueError, match="seed"):
+        pyflow.GIS(x, max_layers=1, checkpoint=tmp_path / "fit", seed=None, verbose=False)

@@ -470,3 +470,23 @@ def test_expectation_by_quadrature_and_by_samples_agree():
     )
     samples = model.sample(40_000, seed=1)[0]
     assert abs(samples.mean() - mean) < 5 * samples.std() / 200
+
+
+def test_ties_do_not_gain_without_end():
+    x = np.random.default_rng(0).integers(2, size=(400, 2)).astype(float)
+    with pytest.warns(RuntimeWarning, match="equal values"):
+        model = pyflow.GIS(x[:300], x[300:], verbose=False)
+    assert model.layers.count("sliced") <= 2001
+
+
+def test_a_class_of_many_rows_is_fitted_beside_classes_of_few():
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1, 2], [1000, 4, 16])
+    x = rng.normal(size=(len(label), 2)) + 2.0 * label[:, None]
+    x[:, 1] += x[:, 0] ** 2
+    test = rng.normal(size=(1000, 2))
+    test[:, 1] += test[:, 0] ** 2
+    model = pyflow.GIS(x, labels=label, max_layers=40, verbose=False)
+    truth = -0.5 * test[:, 0] ** 2 - 0.5 * (test[:, 1] - test[:, 0] ** 2) ** 2 - np.log(2 * np.pi)
+    assert (truth - model.evaluate_density(test, 0)).mean() < 0.2
+    assert np.isfinite(model.evaluate_density(x, label)).all()
