@@ -3,13 +3,14 @@
 #define PF_BLAS_H
 #include <stddef.h>
 
-/* OpenBLAS must not start threads inside ours, nor keep one when it is shared with NumPy: serial between begin and end. */
+/* OpenBLAS must not start threads inside ours, nor keep one when it is shared with NumPy: serial between begin and end.
+ */
 void pf_blas_serial_begin(void);
 void pf_blas_serial_end(void);
 
 /* Row-major c[m][n] = a[m][k] b[k][n] (+ c when accumulate), with leading dimensions; trans_a: a is a[k][m]. */
-void pf32_gemm(float *c, const float *a, const float *b, int trans_a, int trans_b, int accumulate, ptrdiff_t m, ptrdiff_t n,
-               ptrdiff_t k, ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldb);
+void pf32_gemm(float *c, const float *a, const float *b, int trans_a, int trans_b, int accumulate, ptrdiff_t m,
+               ptrdiff_t n, ptrdiff_t k, ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldb);
 void pf64_gemm(double *c, const double *a, const double *b, int trans_a, int trans_b, int accumulate, ptrdiff_t m,
                ptrdiff_t n, ptrdiff_t k, ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldb);
 

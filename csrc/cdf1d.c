@@ -57,12 +57,12 @@ pf_moments pf_cdf1d_moments(const int64_t *count, const pf_grid *grid)
     return m;
 }
 
-/* ---- from a histogram to a spline --------------------------------------------------------------------------------- */
+/* ---- from a histogram to a spline ------------------------------------------------------------------------- */
 
 typedef struct {
     const int64_t *count;
-    const double *below;         /* [bins + 1]: mass below each edge, a fraction */
-    const double *pdf, *cdf;     /* [reach + 1]: the kernel and its integral at whole bins; NULL: no smoothing */
+    const double *below;     /* [bins + 1]: mass below each edge, a fraction */
+    const double *pdf, *cdf; /* [reach + 1]: the kernel and its integral at whole bins; NULL: no smoothing */
     ptrdiff_t bins, reach;
     double total, width;
 } smooth;
@@ -78,7 +78,8 @@ static void smoothed(double *f, double *g, double *density, const smooth *s, ptr
     }
     ptrdiff_t first = PF_MAX(b - s->reach, 0), last = PF_MIN(b + s->reach, s->bins - 1);
     double sum = 0, lower = 0, upper = 0;
-    for (ptrdiff_t c = first; c < b; c++) { /* mass to the left: the part of its kernel that lies right of b is 1 - cdf */
+    for (ptrdiff_t c = first; c < b;
+         c++) { /* mass to the left: the part of its kernel that lies right of b is 1 - cdf */
         double mass = (double)s->count[c];
         sum += mass * s->pdf[b - c];
         lower += mass * s->cdf[b - c];
@@ -188,7 +189,8 @@ void pf_cdf1d_fit(double *knots, const int64_t *count, const pf_grid *grid, cons
 #include "twice.h"
 #else
 
-PF_KERNEL void X(bin_of_body)(int32_t *restrict bin, const real *restrict v, real lo, real inv_width, real top, ptrdiff_t n)
+PF_KERNEL void X(bin_of_body)(int32_t *restrict bin, const real *restrict v, real lo, real inv_width, real top,
+                              ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
         real u = (v[i] - lo) * inv_width;
@@ -198,7 +200,7 @@ PF_KERNEL void X(bin_of_body)(int32_t *restrict bin, const real *restrict v, rea
     }
 }
 PF_DISPATCH(X(bin_of), (int32_t * bin, const real *v, real lo, real inv_width, real top, ptrdiff_t n),
-                   (bin, v, lo, inv_width, top, n))
+            (bin, v, lo, inv_width, top, n))
 
 void X(cdf1d_count)(int64_t *count, const real *v, const int64_t *weight, const int32_t *label, ptrdiff_t stride,
                     const pf_grid *grid, ptrdiff_t n)

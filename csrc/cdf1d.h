@@ -1,9 +1,9 @@
-/* The weighted distribution of one number, as a histogram: its normal scores, its Wasserstein distance from N(0, 1), its
- * kernel-smoothed CDF and the spline that carries it to N(0, 1). Everything a sliced flow asks of a slice.
+/* The weighted distribution of one number, as a histogram: its normal scores, its Wasserstein distance from N(0, 1),
+ * its kernel-smoothed CDF and the spline that carries it to N(0, 1). Everything a sliced flow asks of a slice.
  *
- * A histogram is made in one streaming pass, without a sort; with bins well below the kernel's width nothing that matters
- * is lost. Weights are whole numbers (pf_fixed_weights), so that sums are exact and do not depend on their order: over
- * threads, chunks of a file or ranks. */
+ * A histogram is made in one streaming pass, without a sort; with bins well below the kernel's width nothing that
+ * matters is lost. Weights are whole numbers (pf_fixed_weights), so that sums are exact and do not depend on their
+ * order: over threads, chunks of a file or ranks. */
 #ifndef PF_CDF1D_H
 #define PF_CDF1D_H
 #include "internal.h"
@@ -38,10 +38,10 @@ typedef struct {
 pf_moments pf_cdf1d_moments(const int64_t *count, const pf_grid *grid);
 
 typedef struct {
-    ptrdiff_t m, edge;   /* knots, of which this many are set aside for each tail */
+    ptrdiff_t m, edge; /* knots, of which this many are set aside for each tail */
     int kde;
-    double bandwidth;    /* of the kernel, in standard deviations */
-    double alpha[2];     /* pull towards the identity: y <- (1 - alpha_0) y + alpha_0 x, slopes alike; ends by alpha_1 */
+    double bandwidth; /* of the kernel, in standard deviations */
+    double alpha[2];  /* pull towards the identity: y <- (1 - alpha_0) y + alpha_0 x, slopes alike; ends by alpha_1 */
 } pf_knots;
 
 /* The spline that carries the distribution to N(0, 1): knots[3][m] = x, y, d (Dai & Seljak 2021, section 3.2, Eq. 13).

@@ -33,7 +33,7 @@ PF_KERNEL void pf_exp_body(double *y, const double *x, ptrdiff_t n)
 }
 PF_DISPATCH(pf_exp, (double *y, const double *x, ptrdiff_t n), (y, x, n))
 
-/* ---- ascending numbers ------------------------------------------------------------------------------------------- */
+/* ---- ascending numbers ------------------------------------------------------------------------------------ */
 
 void pf_increasing(double *p, const double *a, ptrdiff_t m)
 {

@@ -182,12 +182,14 @@ pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int kind, int 
     int64_t version;
     pf_get(r, &version, sizeof version);
     if (version > PF_FILE_VERSION)
-        return pf_fail(PF_BAD_FILE, "the file was written by a newer pyflow: its format is %lld, this one reads up to %d",
+        return pf_fail(PF_BAD_FILE,
+                       "the file was written by a newer pyflow: its format is %lld, this one reads up to %d",
                        (long long)version, PF_FILE_VERSION);
     uint64_t crc;
     memcpy(&crc, r->bytes + n - sizeof crc, sizeof crc);
     r->n = n - sizeof crc;
-    if (crc != pf_crc64(bytes, r->n)) return pf_fail(PF_BAD_FILE, "the file is cut short or altered: its check sum is wrong");
+    if (crc != pf_crc64(bytes, r->n))
+        return pf_fail(PF_BAD_FILE, "the file is cut short or altered: its check sum is wrong");
     pf_get_int(r, kind, kind);
     pf_get_int(r, bits, bits);
     int64_t header = pf_get_int(r, 0, (int64_t)(r->n - r->at));

@@ -28,11 +28,11 @@ void pf_gis_defaults(pf_gis_options *o)
 }
 
 enum {
-    MOST_GROUPS = 64, /* sums over rows are made in this many groups of tiles, then over groups in order */
-    GRID_SIGMAS = 8,  /* a slice's histogram covers its mean +- 8 standard deviations */
+    MOST_GROUPS = 64,   /* sums over rows are made in this many groups of tiles, then over groups in order */
+    GRID_SIGMAS = 8,    /* a slice's histogram covers its mean +- 8 standard deviations */
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
-    FIT_BINS = 2048,  /* bins of the histograms that splines are fitted to */
+    FIT_BINS = 2048,    /* bins of the histograms that splines are fitted to */
 };
 
 /* The search for slices ends with a step that gains less than this part of the objective: later layers do the rest. */
@@ -47,7 +47,7 @@ enum {
 #include "twice.h"
 #else
 
-/* ---- the working copy: data on their way to N(0, I) --------------------------------------------------------------- */
+/* ---- the working copy: data on their way to N(0, I) ------------------------------------------------------- */
 
 typedef struct {
     ptrdiff_t n, d, ld, tiles;
@@ -176,8 +176,7 @@ static X(tile) X(state_tile)(const X(state) *s, ptrdiff_t t)
                      .ld = s->ld};
 }
 
-/* ---- passing a layer over the state
- * ------------------------------------------------------------------------------------ */
+/* ---- passing a layer over the state ----------------------------------------------------------------------- */
 
 typedef struct {
     X(state) *s;
@@ -216,8 +215,7 @@ static pf_status X(state_forward)(X(state) *s, const X(layer) *layer, double *lo
     return status;
 }
 
-/* ---- moments: mean and covariance
- * ------------------------------------------------------------------------------------------ */
+/* ---- moments: mean and covariance ------------------------------------------------------------------------- */
 
 typedef struct {
     const X(state) *s;
@@ -282,8 +280,7 @@ static pf_status X(state_moments)(double *mean, double *cov, const X(state) *s, 
     return status;
 }
 
-/* ---- histograms of slices
- * ------------------------------------------------------------------------------------------------- */
+/* ---- histograms of slices --------------------------------------------------------------------------------- */
 
 typedef struct {
     const X(state) *s;
@@ -362,8 +359,7 @@ static pf_status X(slices_count)(X(slices) *c)
     return PF_OK;
 }
 
-/* ---- the search for slices
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the search for slices -------------------------------------------------------------------------------- */
 
 typedef struct {
     X(slices) slices;
@@ -440,8 +436,7 @@ static pf_status X(search_gradient)(void *user, double *g, const double *a)
     return PF_OK;
 }
 
-/* ---- fitting a layer
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- fitting a layer -------------------------------------------------------------------------------------- */
 
 typedef struct {
     const pf_gis_options *options;
@@ -624,8 +619,7 @@ done:
     return status;
 }
 
-/* ---- the first layers
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the first layers ------------------------------------------------------------------------------------- */
 
 /* Smallest and largest number of each column: range[d][2]. */
 typedef struct {
@@ -857,8 +851,7 @@ static pf_status X(fit_whitening)(X(layer) **layer, const X(state) *s)
     return status;
 }
 
-/* ---- the fit
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the fit ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
     X(model) *model;
@@ -927,7 +920,6 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
     s.slice_steps = o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
     return s;
 }
-
 
 static pf_status X(fit_first_layers)(X(fit) *f)
 {

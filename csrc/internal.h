@@ -43,7 +43,7 @@ extern int pf_simd_level; /* 0 baseline, 2 AVX2 + FMA, 5 AVX-512; set when the l
 #endif
 #define PF_DISPATCH(name, params, args) PF_DISPATCH_(name, params, args) /* expands the name first */
 
-/* ---- status.c: the first error's message is kept ------------------------------------------------------------------- */
+/* ---- status.c: the first error's message is kept ---------------------------------------------------------- */
 
 /* A public function that computes runs between pf_begin() and return pf_end(status). */
 void pf_begin(void);
@@ -65,8 +65,7 @@ void *pf_calloc(ptrdiff_t count, size_t size);
 
 double pf_seconds(void); /* monotonic clock */
 
-/* ---- parallel.c: the one thread pool
- * --------------------------------------------------------------------------------- */
+/* ---- parallel.c: the one thread pool ---------------------------------------------------------------------- */
 
 /* body(arg, block, thread) for block = 0 .. n_blocks - 1, on at most pf_get_num_threads() threads, in no fixed order.
  * A body may not fail; results that are summed go to arrays indexed by block, and are summed in block order, so that
@@ -80,8 +79,7 @@ void pf_release_threads(void);
 /* The caller's interrupt check, now. */
 pf_status pf_check_interrupt(void);
 
-/* ---- rng.c: counter-based random numbers (Salmon et al. 2011, Philox4x32-10)
- * ----------------------------------------- */
+/* ---- rng.c: counter-based random numbers (Salmon et al. 2011, Philox4x32-10) ------------------------------ */
 
 /* Four random words that depend on (key, stream, counter) alone. */
 void pf_philox(uint32_t out[4], uint64_t key, uint64_t stream, uint64_t counter);
@@ -90,8 +88,7 @@ void pf_normals(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdif
 /* A uniform integer in 0 .. bound - 1: number i of (key, stream). */
 uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t bound);
 
-/* ---- normal.c: the normal distribution
- * --------------------------------------------------------------------------------- */
+/* ---- normal.c: the normal distribution -------------------------------------------------------------------- */
 
 double pf_normal_cdf(double x);
 double pf_normal_quantile(double p); /* AS241 (Wichura 1988), full double precision; +-INFINITY at 0 and 1 */

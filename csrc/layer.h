@@ -39,44 +39,44 @@ void pf_column_range(double range[2], pf_column c); /* where it is defined, +-IN
     typedef struct {                                                                                                   \
         const char *name;                                                                                              \
         /* reals of scratch memory that the calls below need for a tile of ld columns */                               \
-        ptrdiff_t (*work)(const X(layer) * l, ptrdiff_t ld);                                                           \
+        ptrdiff_t (*work)(const X(layer) *l, ptrdiff_t ld);                                                            \
         /* x <- f(x), logj[n] += log|det df/dx| */                                                                     \
-        void (*forward)(const X(layer) * l, X(tile) * t, double *logj, real *work);                                    \
+        void (*forward)(const X(layer) *l, X(tile) *t, double *logj, real *work);                                      \
         /* x <- f^-1(x), logj[n] += log|det df^-1/dx| */                                                               \
-        void (*inverse)(const X(layer) * l, X(tile) * t, double *logj, real *work);                                    \
+        void (*inverse)(const X(layer) *l, X(tile) *t, double *logj, real *work);                                      \
         /* For a loss L: g, on entry dL/df, becomes dL/dx at the input x; glogj[n] = dL/dlogj; gtheta[n_theta], unless \
          * NULL, is increased by dL/dtheta. */                                                                         \
-        void (*vjp)(const X(layer) * l, X(tile) * g, double *gtheta, const double *glogj, const real *x, real *work);  \
-        ptrdiff_t (*n_theta)(const X(layer) * l);                                                                      \
-        void (*write)(const X(layer) * l, pf_writer * w);                                                              \
-        pf_status (*read)(X(layer) * *l, pf_reader * r, ptrdiff_t d, ptrdiff_t classes);                               \
-        void (*destroy)(X(layer) * l);                                                                                 \
+        void (*vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const double *glogj, const real *x, real *work);    \
+        ptrdiff_t (*n_theta)(const X(layer) *l);                                                                       \
+        void (*write)(const X(layer) *l, pf_writer *w);                                                                \
+        pf_status (*read)(X(layer) * * l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes);                               \
+        void (*destroy)(X(layer) *l);                                                                                  \
     } X(layer_ops);                                                                                                    \
                                                                                                                        \
     struct X(layer) {                                                                                                  \
-        const X(layer_ops) * ops;                                                                                      \
+        const X(layer_ops) *ops;                                                                                       \
         ptrdiff_t d;                                                                                                   \
         int references;                                                                                                \
     };                                                                                                                 \
                                                                                                                        \
-    X(layer) * X(layer_share)(X(layer) * l);                                                                           \
-    void X(layer_release)(X(layer) * l); /* NULL is allowed */                                                         \
+    X(layer) *X(layer_share)(X(layer) *l);                                                                             \
+    void X(layer_release)(X(layer) *l); /* NULL is allowed */                                                          \
     /* The kinds there are, in the order of their numbers in files; ends with NULL. */                                 \
     extern const X(layer_ops) *const X(layer_kinds)[];                                                                 \
                                                                                                                        \
     /* Sliced layer: x <- x + A (Psi(A^T x) - A^T x), log|det| = sum_k log Psi_k'. slices[K][d] holds the orthonormal  \
      * columns of A, or is NULL for A = I, K = d: every column on its own. knots[classes][K][3][M]: with labels, each  \
      * class has its own splines. theta = knots, then slices. Copies what it is given. */                              \
-    pf_status X(sliced_new)(X(layer) * *l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k,            \
+    pf_status X(sliced_new)(X(layer) * * l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k,           \
                             ptrdiff_t m, ptrdiff_t classes);                                                           \
     /* Affine layer: x <- W (x - mean). inverse[d][d] = W^-1. theta = W, then mean. */                                 \
-    pf_status X(affine_new)(X(layer) * *l, const double *w, const double *inverse, const double *mean,                 \
+    pf_status X(affine_new)(X(layer) * * l, const double *w, const double *inverse, const double *mean,                \
                             double log_det, ptrdiff_t d);                                                              \
     /* Column layer: every column by its own fixed map, see columns.c. No parameters. */                               \
-    pf_status X(columns_new)(X(layer) * *l, const pf_column *column, ptrdiff_t d);                                     \
-    extern const X(layer_ops) X(sliced_ops), X(affine_ops), X(columns_ops);                                             \
-    /* where a column layer is defined, [d][2], or NULL for any other layer */                                                                      \
-    const double *X(layer_bounds)(const X(layer) * l);                                                                 \
+    pf_status X(columns_new)(X(layer) * * l, const pf_column *column, ptrdiff_t d);                                    \
+    extern const X(layer_ops) X(sliced_ops), X(affine_ops), X(columns_ops);                                            \
+    /* where a column layer is defined, [d][2], or NULL for any other layer */                                         \
+    const double *X(layer_bounds)(const X(layer) *l);                                                                  \
                                                                                                                        \
     /* rows in a tile: a function of d alone, so that results do not depend on threads or memory */                    \
     ptrdiff_t X(tile_rows)(ptrdiff_t d);

@@ -1,5 +1,5 @@
-/* A stack of layers: densities, latents, samples and scores by tiles, each of which goes through all layers while it is in
- * cache; and the model's file. */
+/* A stack of layers: densities, latents, samples and scores by tiles, each of which goes through all layers while it is
+ * in cache; and the model's file. */
 #ifndef real
 #include <stdatomic.h>
 #include <stdio.h>
@@ -12,22 +12,22 @@ typedef enum { FORWARD, INVERSE, LOGP, SCORE, SAMPLE } task;
 #include "twice.h"
 #else
 
-/* ---- layers and stacks --------------------------------------------------------------------------------------------- */
+/* ---- layers and stacks ------------------------------------------------------------------------------------ */
 
 const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(affine_ops), &X(sliced_ops), NULL};
 
-X(layer) * X(layer_share)(X(layer) * l)
+X(layer) *X(layer_share)(X(layer) *l)
 {
     __atomic_add_fetch(&l->references, 1, __ATOMIC_RELAXED);
     return l;
 }
 
-void X(layer_release)(X(layer) * l)
+void X(layer_release)(X(layer) *l)
 {
     if (l && __atomic_sub_fetch(&l->references, 1, __ATOMIC_ACQ_REL) == 0) l->ops->destroy(l);
 }
 
-pf_status X(model_new)(X(model) * *model, ptrdiff_t d, int classes)
+pf_status X(model_new)(X(model) **model, ptrdiff_t d, int classes)
 {
     *model = PF_CALLOC(X(model), 1);
     if (!*model) return PF_NO_MEMORY;
@@ -36,7 +36,7 @@ pf_status X(model_new)(X(model) * *model, ptrdiff_t d, int classes)
     return PF_OK;
 }
 
-pf_status X(model_append)(X(model) * model, X(layer) * layer, const double history[HISTORY])
+pf_status X(model_append)(X(model) *model, X(layer) *layer, const double history[HISTORY])
 {
     if (model->n_layers == model->room) {
         ptrdiff_t room = 2 * model->room + 16;
@@ -55,12 +55,12 @@ pf_status X(model_append)(X(model) * model, X(layer) * layer, const double histo
     return PF_OK;
 }
 
-void X(model_truncate)(X(model) * model, ptrdiff_t n_layers)
+void X(model_truncate)(X(model) *model, ptrdiff_t n_layers)
 {
     while (model->n_layers > n_layers) X(layer_release)(model->layers[--model->n_layers]);
 }
 
-void X(model_free)(X(model) * model)
+void X(model_free)(X(model) *model)
 {
     if (!model) return;
     X(model_truncate)(model, 0);
@@ -70,7 +70,7 @@ void X(model_free)(X(model) * model)
     free(model);
 }
 
-static pf_status X(copy)(X(model) * *copy, const X(model) * model, ptrdiff_t n_layers)
+static pf_status X(copy)(X(model) **copy, const X(model) *model, ptrdiff_t n_layers)
 {
     *copy = NULL;
     if (n_layers < 0 || n_layers > model->n_layers)
@@ -86,20 +86,20 @@ static pf_status X(copy)(X(model) * *copy, const X(model) * model, ptrdiff_t n_l
     return status;
 }
 
-pf_status X(model_copy)(X(model) * *copy, const X(model) * model, ptrdiff_t n_layers)
+pf_status X(model_copy)(X(model) **copy, const X(model) *model, ptrdiff_t n_layers)
 {
     pf_begin();
     return pf_end(X(copy)(copy, model, n_layers));
 }
 
-ptrdiff_t X(model_dim)(const X(model) * model) { return model->d; }
-ptrdiff_t X(model_layers)(const X(model) * model) { return model->n_layers; }
-int X(model_classes)(const X(model) * model) { return model->classes; }
-const char *X(model_layer_name)(const X(model) * model, ptrdiff_t i) { return model->layers[i]->ops->name; }
-const double *X(model_history)(const X(model) * model, ptrdiff_t i) { return model->history[i]; }
-const char *X(model_note)(const X(model) * model) { return model->note ? model->note : ""; }
+ptrdiff_t X(model_dim)(const X(model) *model) { return model->d; }
+ptrdiff_t X(model_layers)(const X(model) *model) { return model->n_layers; }
+int X(model_classes)(const X(model) *model) { return model->classes; }
+const char *X(model_layer_name)(const X(model) *model, ptrdiff_t i) { return model->layers[i]->ops->name; }
+const double *X(model_history)(const X(model) *model, ptrdiff_t i) { return model->history[i]; }
+const char *X(model_note)(const X(model) *model) { return model->note ? model->note : ""; }
 
-pf_status X(model_set_note)(X(model) * model, const char *json)
+pf_status X(model_set_note)(X(model) *model, const char *json)
 {
     char *note = PF_ALLOC(char, (ptrdiff_t)strlen(json) + 1);
     if (!note) return PF_NO_MEMORY;
@@ -109,14 +109,15 @@ pf_status X(model_set_note)(X(model) * model, const char *json)
     return PF_OK;
 }
 
-ptrdiff_t X(model_work)(const X(model) * model, ptrdiff_t ld)
+ptrdiff_t X(model_work)(const X(model) *model, ptrdiff_t ld)
 {
     ptrdiff_t most = 0;
-    for (ptrdiff_t i = 0; i < model->n_layers; i++) most = PF_MAX(most, model->layers[i]->ops->work(model->layers[i], ld));
+    for (ptrdiff_t i = 0; i < model->n_layers; i++)
+        most = PF_MAX(most, model->layers[i]->ops->work(model->layers[i], ld));
     return most;
 }
 
-/* ---- tiles ------------------------------------------------------------------------------------------------------------ */
+/* ---- tiles ------------------------------------------------------------------------------------------------ */
 
 ptrdiff_t X(tile_rows)(ptrdiff_t d)
 {
@@ -124,7 +125,7 @@ ptrdiff_t X(tile_rows)(ptrdiff_t d)
     return PF_MIN(PF_MAX(rows, 2 * TILE_STEP), TILE_MOST);
 }
 
-int X(tile_load)(X(tile) * t, const real *x, ptrdiff_t d)
+int X(tile_load)(X(tile) *t, const real *x, ptrdiff_t d)
 {
     int bad = 0;
     for (ptrdiff_t j = 0; j < d; j++) {
@@ -138,13 +139,13 @@ int X(tile_load)(X(tile) * t, const real *x, ptrdiff_t d)
     return bad;
 }
 
-void X(tile_store)(real *x, const X(tile) * t, ptrdiff_t d)
+void X(tile_store)(real *x, const X(tile) *t, ptrdiff_t d)
 {
     for (ptrdiff_t i = 0; i < t->n; i++)
         for (ptrdiff_t j = 0; j < d; j++) x[i * d + j] = t->x[j * t->ld + i];
 }
 
-void X(tile_logp)(double *logp, const X(tile) * t, ptrdiff_t d)
+void X(tile_logp)(double *logp, const X(tile) *t, ptrdiff_t d)
 {
     double square[TILE_MOST] = {0};
     for (ptrdiff_t j = 0; j < d; j++)
@@ -152,10 +153,10 @@ void X(tile_logp)(double *logp, const X(tile) * t, ptrdiff_t d)
     for (ptrdiff_t i = 0; i < t->n; i++) logp[i] = -0.5 * (square[i] + (double)d * PF_LOG_2PI);
 }
 
-/* ---- evaluation: one job, many tiles -------------------------------------------------------------------------------------- */
+/* ---- evaluation: one job, many tiles ---------------------------------------------------------------------- */
 
 typedef struct {
-    const X(model) * model;
+    const X(model) *model;
     task task;
     const real *in;       /* [n][d] */
     real *out;            /* [n][d] or NULL */
@@ -164,16 +165,16 @@ typedef struct {
     ptrdiff_t n, rows;
     uint64_t seed;
     ptrdiff_t first;
-    const double *bounds; /* [d][2] or NULL */
-    ptrdiff_t tiles;      /* in a block */
-    struct X(piece) * pieces; /* [threads][tiles] */
-    real *memory;         /* [threads][per_thread] */
+    const double *bounds;    /* [d][2] or NULL */
+    ptrdiff_t tiles;         /* in a block */
+    struct X(piece) *pieces; /* [threads][tiles] */
+    real *memory;            /* [threads][per_thread] */
     ptrdiff_t per_thread;
     atomic_ptrdiff_t bad_row; /* a row that is not finite, or out of bounds */
 } X(job);
 
 /* Rows outside the bounds are moved onto them; returns whether there were any, and says which if asked. */
-static int X(clamp)(X(tile) * t, const double *bounds, ptrdiff_t d, char *outside)
+static int X(clamp)(X(tile) *t, const double *bounds, ptrdiff_t d, char *outside)
 {
     int any = 0;
     for (ptrdiff_t j = 0; j < d; j++) {
@@ -190,7 +191,7 @@ static int X(clamp)(X(tile) * t, const double *bounds, ptrdiff_t d, char *outsid
 }
 
 /* d log p / dx of a tile: the inputs of all layers are kept, then walked back. */
-static void X(score_tile)(const X(model) * model, X(tile) * t, double *logp, real *kept, real *work)
+static void X(score_tile)(const X(model) *model, X(tile) *t, double *logp, real *kept, real *work)
 {
     ptrdiff_t d = model->d, size = d * t->ld;
     double logj[TILE_MOST] = {0}, ones[TILE_MOST];
@@ -214,7 +215,7 @@ typedef struct X(piece) {
     char outside[TILE_MOST]; /* the bounds */
 } X(piece);
 
-static void X(draw)(X(piece) * p, const X(job) * job)
+static void X(draw)(X(piece) *p, const X(job) *job)
 {
     ptrdiff_t d = job->model->d;
     double z[64];
@@ -229,7 +230,7 @@ static void X(draw)(X(piece) * p, const X(job) * job)
 }
 
 /* Returns whether a row is refused. */
-static int X(load)(X(piece) * p, const X(job) * job)
+static int X(load)(X(piece) *p, const X(job) *job)
 {
     ptrdiff_t d = job->model->d;
     if (X(tile_load)(&p->t, job->in + p->start * d, d)) return 1;
@@ -237,7 +238,7 @@ static int X(load)(X(piece) * p, const X(job) * job)
     return X(clamp)(&p->t, job->bounds, d, p->outside) && job->task != LOGP;
 }
 
-static void X(finish)(X(piece) * p, const X(job) * job)
+static void X(finish)(X(piece) *p, const X(job) *job)
 {
     ptrdiff_t d = job->model->d, n = p->t.n;
     if (job->task == SAMPLE)
@@ -288,7 +289,7 @@ static void X(run_tiles)(void *arg, ptrdiff_t block, int thread)
 }
 
 /* Why the tile that holds row `start` was refused. */
-static pf_status X(explain)(const X(job) * job, ptrdiff_t start)
+static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
 {
     ptrdiff_t d = job->model->d;
     const char *name = job->task == INVERSE ? "z" : "x";
@@ -297,26 +298,27 @@ static pf_status X(explain)(const X(job) * job, ptrdiff_t start)
         for (ptrdiff_t j = 0; j < d; j++) {
             double v = job->in[i * d + j];
             if (!isfinite(v))
-                return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %s", name, i, j, isnan(v) ? "NaN" : "infinite");
+                return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %s", name, i, j,
+                               isnan(v) ? "NaN" : "infinite");
             if (refused && (v < job->bounds[2 * j] || v > job->bounds[2 * j + 1]))
-                return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %g, outside the bounds [%g, %g]", name, i, j, v,
-                               job->bounds[2 * j], job->bounds[2 * j + 1]);
+                return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %g, outside the bounds [%g, %g]", name, i,
+                               j, v, job->bounds[2 * j], job->bounds[2 * j + 1]);
         }
     return pf_fail(PF_BAD_ARGUMENT, "%s: not finite, or outside the bounds", name);
 }
 
-static pf_status X(check_labels)(const X(model) * model, const int32_t *label, ptrdiff_t n)
+static pf_status X(check_labels)(const X(model) *model, const int32_t *label, ptrdiff_t n)
 {
-    if (!model->classes)
-        return label ? pf_fail(PF_BAD_ARGUMENT, "label: this model was fitted without labels") : PF_OK;
+    if (!model->classes) return label ? pf_fail(PF_BAD_ARGUMENT, "label: this model was fitted without labels") : PF_OK;
     if (!label) return pf_fail(PF_BAD_ARGUMENT, "label: this model was fitted with labels and needs one for every row");
     for (ptrdiff_t i = 0; i < n; i++)
         if (label[i] < 0 || label[i] >= model->classes)
-            return pf_fail(PF_BAD_ARGUMENT, "label: %d of row %td is not between 0 and %d", label[i], i, model->classes - 1);
+            return pf_fail(PF_BAD_ARGUMENT, "label: %d of row %td is not between 0 and %d", label[i], i,
+                           model->classes - 1);
     return PF_OK;
 }
 
-static pf_status X(run)(X(job) * job)
+static pf_status X(run)(X(job) *job)
 {
     const X(model) *model = job->model;
     ptrdiff_t d = model->d;
@@ -345,52 +347,57 @@ static pf_status X(run)(X(job) * job)
     return !status && bad >= 0 ? X(explain)(job, bad) : status;
 }
 
-pf_status X(model_forward)(const X(model) * model, real *z, double *logj, const real *x, const int32_t *label, ptrdiff_t n)
+pf_status X(model_forward)(const X(model) *model, real *z, double *logj, const real *x, const int32_t *label,
+                           ptrdiff_t n)
 {
     pf_begin();
     X(job) job = {.model = model, .task = FORWARD, .in = x, .out = z, .log = logj, .label = label, .n = n};
     return pf_end(X(run)(&job));
 }
 
-pf_status X(model_inverse)(const X(model) * model, real *x, double *logj, const real *z, const int32_t *label, ptrdiff_t n)
+pf_status X(model_inverse)(const X(model) *model, real *x, double *logj, const real *z, const int32_t *label,
+                           ptrdiff_t n)
 {
     pf_begin();
     X(job) job = {.model = model, .task = INVERSE, .in = z, .out = x, .log = logj, .label = label, .n = n};
     return pf_end(X(run)(&job));
 }
 
-pf_status X(model_logp)(const X(model) * model, double *logp, const real *x, const int32_t *label, ptrdiff_t n)
+pf_status X(model_logp)(const X(model) *model, double *logp, const real *x, const int32_t *label, ptrdiff_t n)
 {
     pf_begin();
     X(job) job = {.model = model, .task = LOGP, .in = x, .log = logp, .label = label, .n = n};
     return pf_end(X(run)(&job));
 }
 
-pf_status X(model_score)(const X(model) * model, real *score, double *logp, const real *x, const int32_t *label, ptrdiff_t n)
+pf_status X(model_score)(const X(model) *model, real *score, double *logp, const real *x, const int32_t *label,
+                         ptrdiff_t n)
 {
     pf_begin();
     X(job) job = {.model = model, .task = SCORE, .in = x, .out = score, .log = logp, .label = label, .n = n};
     return pf_end(X(run)(&job));
 }
 
-pf_status X(model_sample)(const X(model) * model, real *x, double *logp, const int32_t *label, uint64_t seed,
+pf_status X(model_sample)(const X(model) *model, real *x, double *logp, const int32_t *label, uint64_t seed,
                           ptrdiff_t first, ptrdiff_t n)
 {
     pf_begin();
-    X(job) job = {.model = model, .task = SAMPLE, .out = x, .log = logp, .label = label, .n = n, .seed = seed, .first = first};
+    X(job) job = {
+        .model = model, .task = SAMPLE, .out = x, .log = logp, .label = label, .n = n, .seed = seed, .first = first};
     return pf_end(X(run)(&job));
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------ */
 
-static pf_status X(write)(const X(model) * model, void **bytes, size_t *n)
+static pf_status X(write)(const X(model) *model, void **bytes, size_t *n)
 {
     const char *note = X(model_note)(model);
     size_t room = strlen(note) + 256;
     char *json = PF_ALLOC(char, (ptrdiff_t)room);
     if (!json) return PF_NO_MEMORY;
     snprintf(json, room,
-             "{\"format\": \"pyflow\", \"version\": %d, \"kind\": \"layers\", \"dtype\": \"float%d\", \"dim\": %td, \"classes\": %d, "
+             "{\"format\": \"pyflow\", \"version\": %d, \"kind\": \"layers\", \"dtype\": \"float%d\", \"dim\": %td, "
+             "\"classes\": %d, "
              "\"layers\": %td, \"note\": %s}",
              PF_FILE_VERSION, REAL_BITS, model->d, model->classes, model->n_layers, *note ? note : "null");
     pf_writer w = {0};
@@ -415,14 +422,15 @@ static pf_status X(write)(const X(model) * model, void **bytes, size_t *n)
     return w.status;
 }
 
-static pf_status X(read)(X(model) * *model, const void *bytes, size_t n)
+static pf_status X(read)(X(model) **model, const void *bytes, size_t n)
 {
     pf_reader r;
     *model = NULL;
     PF_TRY(pf_file_open(&r, bytes, n, PF_KIND_LAYERS, REAL_BITS));
     ptrdiff_t kinds = 0;
     while (X(layer_kinds)[kinds]) kinds++;
-    ptrdiff_t d = pf_get_int(&r, 1, 1 << 30), classes = pf_get_int(&r, 0, 1 << 30), n_layers = pf_get_int(&r, 0, 1 << 30);
+    ptrdiff_t d = pf_get_int(&r, 1, 1 << 30), classes = pf_get_int(&r, 0, 1 << 30),
+              n_layers = pf_get_int(&r, 0, 1 << 30);
     pf_status status = r.status ? r.status : X(model_new)(model, d, (int)classes);
     for (ptrdiff_t i = 0; i < n_layers && !status; i++) {
         double history[HISTORY];
@@ -448,19 +456,19 @@ static pf_status X(read)(X(model) * *model, const void *bytes, size_t n)
     return status;
 }
 
-pf_status X(model_write)(const X(model) * model, void **bytes, size_t *n)
+pf_status X(model_write)(const X(model) *model, void **bytes, size_t *n)
 {
     pf_begin();
     return pf_end(X(write)(model, bytes, n));
 }
 
-pf_status X(model_read)(X(model) * *model, const void *bytes, size_t n)
+pf_status X(model_read)(X(model) **model, const void *bytes, size_t n)
 {
     pf_begin();
     return pf_end(X(read)(model, bytes, n));
 }
 
-pf_status X(model_save)(const X(model) * model, const char *path)
+pf_status X(model_save)(const X(model) *model, const char *path)
 {
     void *bytes;
     size_t n;
@@ -473,7 +481,7 @@ pf_status X(model_save)(const X(model) * model, const char *path)
     return pf_end(status);
 }
 
-pf_status X(model_load)(X(model) * *model, const char *path)
+pf_status X(model_load)(X(model) **model, const char *path)
 {
     unsigned char *bytes;
     size_t n;

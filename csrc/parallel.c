@@ -10,8 +10,7 @@
 
 #include "internal.h"
 
-/* ---- how many threads -----------------------------------------------------------------------------------------------
- */
+/* ---- how many threads ------------------------------------------------------------------------------------- */
 
 static atomic_int wanted_threads; /* 0: the default */
 static atomic_int forked;         /* a child of fork() has none of its parent's threads; it stays alone */
@@ -51,8 +50,7 @@ int pf_max_threads(ptrdiff_t n_blocks)
     return (int)PF_MAX(PF_MIN(n_blocks, n), 1);
 }
 
-/* ---- interruption ---------------------------------------------------------------------------------------------------
- */
+/* ---- interruption ----------------------------------------------------------------------------------------- */
 
 static _Thread_local int (*interrupt_check)(void *);
 static _Thread_local void *interrupt_user;
@@ -74,8 +72,7 @@ pf_status pf_check_interrupt(void)
     return interrupt_check(interrupt_user) ? pf_fail(PF_INTERRUPTED, "interrupted") : PF_OK;
 }
 
-/* ---- the pool
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the pool --------------------------------------------------------------------------------------------- */
 
 typedef struct job {
     void (*body)(void *arg, ptrdiff_t block, int thread);

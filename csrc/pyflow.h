@@ -29,7 +29,7 @@ extern "C" {
 #define PF_API
 #endif
 
-/* ---- status ---------------------------------------------------------------------------------------------------- */
+/* ---- status ----------------------------------------------------------------------------------------------- */
 
 typedef enum {
     PF_OK = 0,
@@ -44,7 +44,7 @@ typedef enum {
 /* What went wrong in this thread's last failed call ("" if nothing has). The first error's message is kept. */
 PF_API const char *pf_message(void);
 
-/* ---- threads and interruption ---------------------------------------------------------------------------------- */
+/* ---- threads and interruption ----------------------------------------------------------------------------- */
 
 /* Threads that later calls may use; n < 1 restores the default (OMP_NUM_THREADS, else the cores this process may use).
  * Results do not depend on it. After fork() a child uses one. */
@@ -54,44 +54,44 @@ PF_API int pf_get_num_threads(void);
 /* A check that long calls made by this thread run a few times a second; non-zero stops the call with PF_INTERRUPTED. */
 PF_API void pf_set_interrupt(int (*check)(void *user), void *user);
 
-/* ---- GIS: Gaussianizing iterative slicing (Dai & Seljak 2021, arXiv 2007.00674) ---------------------------------- */
+/* ---- GIS: Gaussianizing iterative slicing (Dai & Seljak 2021, arXiv 2007.00674) --------------------------- */
 
 typedef struct {
-    ptrdiff_t layer;              /* layers so far */
-    ptrdiff_t best;               /* layers in the best model so far */
-    double logp_train;            /* mean log p over the training data, nats */
-    double logp_validate;         /* the same for validation data, NaN without */
-    double distance;              /* root-mean-square sliced Wasserstein distance of the layer's slices from N(0,1) */
+    ptrdiff_t layer;      /* layers so far */
+    ptrdiff_t best;       /* layers in the best model so far */
+    double logp_train;    /* mean log p over the training data, nats */
+    double logp_validate; /* the same for validation data, NaN without */
+    double distance;      /* root-mean-square sliced Wasserstein distance of the layer's slices from N(0,1) */
 } pf_progress;
 
 typedef struct {
-    ptrdiff_t max_layers;         /* stop at this many sliced layers; 0: when validation data say so, or at 2000 */
-    ptrdiff_t patience;           /* stop after this many layers without improvement on validation data */
-    double min_improvement;       /* nats by which the best validation log p must rise to count */
-    ptrdiff_t n_slices;           /* K, slices per layer; 0: default */
-    ptrdiff_t n_knots;            /* M, spline knots per slice; 0: default */
-    int kde;                      /* smooth each slice's distribution with a Gaussian kernel */
-    double bandwidth_factor;      /* times n_eff^(-1/5) sigma */
-    double alpha[2];              /* pull towards the identity: inside the knots, and of the end slopes; < 0: default */
-    ptrdiff_t edge_knots;         /* knots set aside for each tail; < 0: default */
-    ptrdiff_t slice_points;       /* rows that the search for slices looks at; 0: default */
-    ptrdiff_t slice_steps;        /* its largest number of steps; < 0: default; 0: random slices */
-    int marginal_first;           /* a first layer without rotation: each column on its own (naive Bayes) */
-    int whiten;                   /* then a whitening layer */
-    const double *bounds;         /* [d][2], +-INFINITY where open, or NULL */
-    int n_classes;                /* 0, or the number of labels: shared slices, one set of splines per label */
+    ptrdiff_t max_layers;    /* stop at this many sliced layers; 0: when validation data say so, or at 2000 */
+    ptrdiff_t patience;      /* stop after this many layers without improvement on validation data */
+    double min_improvement;  /* nats by which the best validation log p must rise to count */
+    ptrdiff_t n_slices;      /* K, slices per layer; 0: default */
+    ptrdiff_t n_knots;       /* M, spline knots per slice; 0: default */
+    int kde;                 /* smooth each slice's distribution with a Gaussian kernel */
+    double bandwidth_factor; /* times n_eff^(-1/5) sigma */
+    double alpha[2];         /* pull towards the identity: inside the knots, and of the end slopes; < 0: default */
+    ptrdiff_t edge_knots;    /* knots set aside for each tail; < 0: default */
+    ptrdiff_t slice_points;  /* rows that the search for slices looks at; 0: default */
+    ptrdiff_t slice_steps;   /* its largest number of steps; < 0: default; 0: random slices */
+    int marginal_first;      /* a first layer without rotation: each column on its own (naive Bayes) */
+    int whiten;              /* then a whitening layer */
+    const double *bounds;    /* [d][2], +-INFINITY where open, or NULL */
+    int n_classes;           /* 0, or the number of labels: shared slices, one set of splines per label */
     uint64_t seed;
-    const char *scratch;          /* folder for a temporary file that holds the working copy, or NULL: in memory */
+    const char *scratch; /* folder for a temporary file that holds the working copy, or NULL: in memory */
     int (*progress)(void *user, const pf_progress *p); /* after every layer; non-zero interrupts */
     void *progress_user;
-    const char *checkpoint;       /* file to write the unfinished model to, at most every checkpoint_seconds; or NULL */
+    const char *checkpoint; /* file to write the unfinished model to, at most every checkpoint_seconds; or NULL */
     double checkpoint_seconds;
-    const char *note;             /* the model's note from the start, so that checkpoints carry it; or NULL */
+    const char *note; /* the model's note from the start, so that checkpoints carry it; or NULL */
 } pf_gis_options;
 
 PF_API void pf_gis_defaults(pf_gis_options *options);
 
-/* ---- both precisions --------------------------------------------------------------------------------------------- */
+/* ---- both precisions -------------------------------------------------------------------------------------- */
 
 #define PF_DECLARE(X, real)                                                                                            \
     typedef struct X(model) X(model); /* a stack of layers, immutable once fitted; safe to use from many threads */    \
@@ -107,43 +107,43 @@ PF_API void pf_gis_defaults(pf_gis_options *options);
                                                                                                                        \
     /* Fits a model, or goes on with *model if that is not NULL. validate may be NULL. On PF_INTERRUPTED *model holds  \
      * what had been reached. Nothing that the caller owns is changed. */                                              \
-    PF_API pf_status X(gis_fit)(X(model) * *model, const X(data) * train, const X(data) * validate, ptrdiff_t d,       \
+    PF_API pf_status X(gis_fit)(X(model) * * model, const X(data) *train, const X(data) *validate, ptrdiff_t d,        \
                                 const pf_gis_options *options);                                                        \
                                                                                                                        \
-    PF_API void X(model_free)(X(model) * model);                                                                       \
-    PF_API pf_status X(model_copy)(X(model) * *copy, const X(model) * model, ptrdiff_t n_layers); /* first n_layers */ \
+    PF_API void X(model_free)(X(model) *model);                                                                        \
+    PF_API pf_status X(model_copy)(X(model) * * copy, const X(model) *model, ptrdiff_t n_layers); /* first n_layers */ \
     /* A text that travels with the model, in its file too: JSON, or "". */                                            \
-    PF_API pf_status X(model_set_note)(X(model) * model, const char *json);                                            \
-    PF_API const char *X(model_note)(const X(model) * model);                                                          \
-    PF_API ptrdiff_t X(model_dim)(const X(model) * model);                                                             \
-    PF_API ptrdiff_t X(model_layers)(const X(model) * model);                                                          \
-    PF_API int X(model_classes)(const X(model) * model); /* 0: without labels */                                       \
-    PF_API const char *X(model_layer_name)(const X(model) * model, ptrdiff_t i);                                       \
-    PF_API ptrdiff_t X(model_layer_slices)(const X(model) * model, ptrdiff_t i); /* K of a sliced layer, else 0 */     \
+    PF_API pf_status X(model_set_note)(X(model) *model, const char *json);                                             \
+    PF_API const char *X(model_note)(const X(model) *model);                                                           \
+    PF_API ptrdiff_t X(model_dim)(const X(model) *model);                                                              \
+    PF_API ptrdiff_t X(model_layers)(const X(model) *model);                                                           \
+    PF_API int X(model_classes)(const X(model) *model); /* 0: without labels */                                        \
+    PF_API const char *X(model_layer_name)(const X(model) *model, ptrdiff_t i);                                        \
+    PF_API ptrdiff_t X(model_layer_slices)(const X(model) *model, ptrdiff_t i); /* K of a sliced layer, else 0 */      \
     /* per layer: mean log p of training and validation data, sliced distance (NaN where there is none) */             \
-    PF_API const double *X(model_history)(const X(model) * model, ptrdiff_t i); /* [3] */                              \
+    PF_API const double *X(model_history)(const X(model) *model, ptrdiff_t i); /* [3] */                               \
                                                                                                                        \
-    /* z[n][d] and logj[n] = log|det dz/dx|; inverse: x[n][d] and logj[n] = log|det dx/dz|. label NULL without classes. \
-     * Outputs may be the inputs; logj may be NULL. */                                                                 \
-    PF_API pf_status X(model_forward)(const X(model) * model, real *z, double *logj, const real *x,                    \
+    /* z[n][d] and logj[n] = log|det dz/dx|; inverse: x[n][d] and logj[n] = log|det dx/dz|. label NULL without         \
+     * classes. Outputs may be the inputs; logj may be NULL. */                                                        \
+    PF_API pf_status X(model_forward)(const X(model) *model, real *z, double *logj, const real *x,                     \
                                       const int32_t *label, ptrdiff_t n);                                              \
-    PF_API pf_status X(model_inverse)(const X(model) * model, real *x, double *logj, const real *z,                    \
+    PF_API pf_status X(model_inverse)(const X(model) *model, real *x, double *logj, const real *z,                     \
                                       const int32_t *label, ptrdiff_t n);                                              \
     /* a point outside the model's bounds has log p = -INFINITY; forward and score refuse it */                        \
-    PF_API pf_status X(model_logp)(const X(model) * model, double *logp, const real *x, const int32_t *label,          \
+    PF_API pf_status X(model_logp)(const X(model) *model, double *logp, const real *x, const int32_t *label,           \
                                    ptrdiff_t n);                                                                       \
     /* score[n][d] = d log p / dx; logp may be NULL */                                                                 \
-    PF_API pf_status X(model_score)(const X(model) * model, real *score, double *logp, const real *x,                  \
+    PF_API pf_status X(model_score)(const X(model) *model, real *score, double *logp, const real *x,                   \
                                     const int32_t *label, ptrdiff_t n);                                                \
     /* Row i of the sample depends on (seed, first + i) alone. logp may be NULL. */                                    \
-    PF_API pf_status X(model_sample)(const X(model) * model, real *x, double *logp, const int32_t *label,              \
+    PF_API pf_status X(model_sample)(const X(model) *model, real *x, double *logp, const int32_t *label,               \
                                      uint64_t seed, ptrdiff_t first, ptrdiff_t n);                                     \
                                                                                                                        \
     /* A model as bytes (free with pf_free), and as a file (written aside, then renamed). */                           \
-    PF_API pf_status X(model_write)(const X(model) * model, void **bytes, size_t *n);                                  \
-    PF_API pf_status X(model_read)(X(model) * *model, const void *bytes, size_t n);                                    \
-    PF_API pf_status X(model_save)(const X(model) * model, const char *path);                                          \
-    PF_API pf_status X(model_load)(X(model) * *model, const char *path);
+    PF_API pf_status X(model_write)(const X(model) *model, void **bytes, size_t *n);                                   \
+    PF_API pf_status X(model_read)(X(model) * * model, const void *bytes, size_t n);                                   \
+    PF_API pf_status X(model_save)(const X(model) *model, const char *path);                                           \
+    PF_API pf_status X(model_load)(X(model) * * model, const char *path);
 
 #define PF_32(name) pf32_##name
 #define PF_64(name) pf64_##name
@@ -193,7 +193,7 @@ typedef struct {
     int noise_condition; /* the noise's standard deviation is one more conditioning variable, the last */
     double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
     ptrdiff_t posterior_epochs;
-    double posterior_rate;    /* its learning rate */
+    double posterior_rate;     /* its learning rate */
     ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step */
     uint64_t seed;
     int (*progress)(void *user, const pf_symflow_progress *p); /* after every epoch; non-zero interrupts */

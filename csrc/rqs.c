@@ -58,9 +58,9 @@ static ptrdiff_t power_of_two(ptrdiff_t at_least)
     (void)col_inv_w, (void)col_y0, (void)col_h, (void)col_inv_h
 #endif
 
-/* ---- making ---------------------------------------------------------------------------------------------------- */
+/* ---- making ----------------------------------------------------------------------------------------------- */
 
-static void X(make_search)(X(rqs_search) * search, real *padded, int32_t *cell, const real *knot, ptrdiff_t m,
+static void X(make_search)(X(rqs_search) *search, real *padded, int32_t *cell, const real *knot, ptrdiff_t m,
                            ptrdiff_t n_padded, ptrdiff_t cells)
 {
     real lo = knot[0], width = knot[m - 1] - knot[0];
@@ -111,12 +111,13 @@ static int X(bad_knots)(const real *x, const real *y, const real *d, ptrdiff_t m
     return 0;
 }
 
-X(rqs) * X(rqs_new)(const real *knots, ptrdiff_t n, ptrdiff_t m)
+X(rqs) *X(rqs_new)(const real *knots, ptrdiff_t n, ptrdiff_t m)
 {
     if (m < 2 || m > 65535) return pf_fail(PF_BAD_ARGUMENT, "a spline has 2 to 65535 knots, not %td", m), NULL;
     for (ptrdiff_t i = 0; i < n; i++)
         if (X(bad_knots)(knots + 3 * m * i, knots + 3 * m * i + m, knots + 3 * m * i + 2 * m, m))
-            return pf_fail(PF_BAD_ARGUMENT, "the knots of spline %td do not increase, or a slope is not positive", i), NULL;
+            return pf_fail(PF_BAD_ARGUMENT, "the knots of spline %td do not increase, or a slope is not positive", i),
+                   NULL;
 
     ptrdiff_t padded = power_of_two(m + 1), cells = power_of_two(2 * m);
     ptrdiff_t reals = (m + 1) * RQS_BIN + 2 * padded, ints = 2 * cells;
@@ -140,10 +141,10 @@ X(rqs) * X(rqs_new)(const real *knots, ptrdiff_t n, ptrdiff_t m)
     return splines;
 }
 
-/* ---- finding bins: bin[i] = number of knots <= v[i] --------------------------------------------------------------- */
+/* ---- finding bins: bin[i] = number of knots <= v[i] ------------------------------------------------------- */
 
-PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const X(rqs_search) * search, int cells, int padded,
-                            ptrdiff_t n)
+PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const X(rqs_search) *search, int cells,
+                            int padded, ptrdiff_t n)
 {
     const real *restrict knot = search->knot;
     const int32_t *restrict cell = search->cell;
@@ -170,10 +171,10 @@ PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const
     }
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------- */
+/* ---- forward ---------------------------------------------------------------------------------------------- */
 
 PF_KERNEL void X(rqs_forward_body)(real *restrict y, double *restrict slope, const real *restrict x,
-                                   const X(rqs) * spline, ptrdiff_t n)
+                                   const X(rqs) *spline, ptrdiff_t n)
 {
     RQS_COLUMNS(spline);
     int32_t bin[CHUNK];
@@ -191,13 +192,13 @@ PF_KERNEL void X(rqs_forward_body)(real *restrict y, double *restrict slope, con
         }
     }
 }
-PF_DISPATCH(X(rqs_forward), (real * y, double *slope, const real *x, const X(rqs) * spline, ptrdiff_t n),
+PF_DISPATCH(X(rqs_forward), (real * y, double *slope, const real *x, const X(rqs) *spline, ptrdiff_t n),
             (y, slope, x, spline, n))
 
-/* ---- inverse: t solves a quadratic, taken in the form that does not cancel ----------------------------------------- */
+/* ---- inverse: t solves a quadratic, taken in the form that does not cancel -------------------------------- */
 
 PF_KERNEL void X(rqs_inverse_body)(real *restrict x, double *restrict slope, const real *restrict y,
-                                   const X(rqs) * spline, ptrdiff_t n)
+                                   const X(rqs) *spline, ptrdiff_t n)
 {
     RQS_COLUMNS(spline);
     int32_t bin[CHUNK];
@@ -220,14 +221,14 @@ PF_KERNEL void X(rqs_inverse_body)(real *restrict x, double *restrict slope, con
         }
     }
 }
-PF_DISPATCH(X(rqs_inverse), (real * x, double *slope, const real *y, const X(rqs) * spline, ptrdiff_t n),
+PF_DISPATCH(X(rqs_inverse), (real * x, double *slope, const real *y, const X(rqs) *spline, ptrdiff_t n),
             (x, slope, y, spline, n))
 
 /* ---- vector-Jacobian products ---------------------------------------------------------------------------------------
  * With N = d0 + 2 a t + c t^2, D = s + c t (1 - t): log y' = 2 log s + log N - 2 log D. */
 
 PF_KERNEL void X(rqs_vjp_body)(real *restrict gx, const double *restrict gl, const real *restrict x,
-                               const X(rqs) * spline, ptrdiff_t n)
+                               const X(rqs) *spline, ptrdiff_t n)
 {
     RQS_COLUMNS(spline);
     int32_t bin[CHUNK];
@@ -245,11 +246,11 @@ PF_KERNEL void X(rqs_vjp_body)(real *restrict gx, const double *restrict gl, con
         }
     }
 }
-PF_DISPATCH(X(rqs_vjp),
-            (real * gx, const double *gl, const real *x, const X(rqs) * spline, ptrdiff_t n), (gx, gl, x, spline, n))
+PF_DISPATCH(X(rqs_vjp), (real * gx, const double *gl, const real *x, const X(rqs) *spline, ptrdiff_t n),
+            (gx, gl, x, spline, n))
 
-void X(rqs_vjp_knots)(double *gknots, const real *gy, const double *gl, const real *x, const X(rqs) * spline, ptrdiff_t m,
-                      ptrdiff_t n)
+void X(rqs_vjp_knots)(double *gknots, const real *gy, const double *gl, const real *x, const X(rqs) *spline,
+                      ptrdiff_t m, ptrdiff_t n)
 {
     double *gknot_x = gknots, *gknot_y = gknots + m, *gknot_d = gknots + 2 * m;
     RQS_COLUMNS(spline);

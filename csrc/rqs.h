@@ -31,16 +31,16 @@ enum { RQS_BIN = 8 }; /* what is stored of a bin: x0, 1/w, y0, h, s, d0, c, 1/h 
                                                                                                                        \
     /* n splines of m >= 2 knots: knots[n][3][m] holds x, y, d. One block of memory: free(). NULL when a knot is out   \
      * of order, a slope not positive, a number not finite (the message says so), or memory short. */                  \
-    X(rqs) * X(rqs_new)(const real *knots, ptrdiff_t n, ptrdiff_t m);                                                  \
+    X(rqs) *X(rqs_new)(const real *knots, ptrdiff_t n, ptrdiff_t m);                                                   \
                                                                                                                        \
     /* y[n] = Psi(x), slope[n] *= Psi'(x) */                                                                           \
-    void X(rqs_forward)(real *y, double *slope, const real *x, const X(rqs) * spline, ptrdiff_t n);                    \
+    void X(rqs_forward)(real * y, double *slope, const real *x, const X(rqs) *spline, ptrdiff_t n);                    \
     /* x[n] = Psi^-1(y), slope[n] *= Psi'(x) */                                                                        \
-    void X(rqs_inverse)(real *x, double *slope, const real *y, const X(rqs) * spline, ptrdiff_t n);                    \
+    void X(rqs_inverse)(real * x, double *slope, const real *y, const X(rqs) *spline, ptrdiff_t n);                    \
     /* gx[n] <- gx dy/dx + gl d(log y')/dx: the gradient with respect to y becomes that with respect to x */           \
-    void X(rqs_vjp)(real *gx, const double *gl, const real *x, const X(rqs) * spline, ptrdiff_t n);                    \
+    void X(rqs_vjp)(real * gx, const double *gl, const real *x, const X(rqs) *spline, ptrdiff_t n);                    \
     /* gknots[3][m] += gy dy/d(knots) + gl d(log y')/d(knots) */                                                       \
-    void X(rqs_vjp_knots)(double *gknots, const real *gy, const double *gl, const real *x, const X(rqs) * spline,      \
+    void X(rqs_vjp_knots)(double *gknots, const real *gy, const double *gl, const real *x, const X(rqs) *spline,       \
                           ptrdiff_t m, ptrdiff_t n);
 #define PF_32(name) pf32_##name
 #define PF_64(name) pf64_##name

@@ -65,7 +65,7 @@ pf_status X(sliced_new)(X(layer) **l, const real *slices, const real *knots, ptr
     return X(sliced_make)(l, a, b, d, k, m, classes);
 }
 
-/* ---- a slice's spline on a tile, class by class ------------------------------------------------------------------ */
+/* ---- a slice's spline on a tile, class by class ----------------------------------------------------------- */
 
 typedef void X(spline_map)(real *, double *, const real *, const X(rqs) *, ptrdiff_t);
 
@@ -89,8 +89,7 @@ static void X(apply)(X(spline_map) *map, real *out, double *slope, const real *i
     }
 }
 
-/* ---- forward and inverse: the same but for the spline's direction
- * ------------------------------------------------------ */
+/* ---- forward and inverse: the same but for the spline's direction ----------------------------------------- */
 
 static ptrdiff_t X(sliced_work)(const X(layer) *l, ptrdiff_t ld) { return 2 * ((const X(sliced) *)l)->k * ld; }
 
@@ -205,7 +204,7 @@ static ptrdiff_t X(sliced_n_theta)(const X(layer) *l)
     return s->classes * s->k * 3 * s->m + (s->slices ? s->k * l->d : 0);
 }
 
-/* ---- files --------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------ */
 
 static void X(sliced_write)(const X(layer) *l, pf_writer *w)
 {

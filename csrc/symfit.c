@@ -377,8 +377,7 @@ static pf_status X(best_start)(X(symflow) *f, const X(fields) *train, const pf_s
     return flat > white ? X(start)(&flat, f, train, o, 1, w) : PF_OK;
 }
 
-/* ---- log p and its gradient, for a block of up to SYM_ROWS fields
- * ------------------------------------------------------------ */
+/* ---- log p and its gradient, for a block of up to SYM_ROWS fields ----------------------------------------- */
 
 PF_KERNEL void X(add_noise_body)(real *restrict x, const double *restrict noise, real sigma, ptrdiff_t n)
 {
@@ -469,8 +468,7 @@ static pf_status X(likelihood)(X(fit) *fit, double *mean, ptrdiff_t n, double we
     return isfinite(sum) ? PF_OK : pf_fail(PF_DEGENERATE, "training met a field whose log p is not finite");
 }
 
-/* ---- log p(y|x)
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- log p(y|x) ------------------------------------------------------------------------------------------- */
 
 /* Log p of row 0 of the batch at its own condition, then at conditions drawn where its posterior is: fit->draws holds
  * conditions y[n][n_y], then the log-weights of all but the first, fit->logp the log p(x|y). */
@@ -535,8 +533,7 @@ static pf_status X(posterior)(X(fit) *fit, double *log_posterior, double *log_li
     return PF_OK;
 }
 
-/* ---- training
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- training --------------------------------------------------------------------------------------------- */
 
 static void X(fit_clear)(X(fit) *fit)
 {
@@ -703,8 +700,7 @@ static pf_status X(train)(X(fit) *fit, const X(fields) *train, const X(fields) *
     return status;
 }
 
-/* ---- the fit
- * ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the fit ---------------------------------------------------------------------------------------------- */
 
 static pf_status X(check_data)(const X(fields) *data, ptrdiff_t pixels, ptrdiff_t n_y, const char *name)
 {
@@ -821,8 +817,7 @@ pf_status X(symflow_fit)(X(symflow) **flow, const X(fields) *train, const X(fiel
     return pf_end(X(run_fit)(flow, train, validate, ndim, mesh, box, n_y, options));
 }
 
-/* ---- temperature
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- temperature ------------------------------------------------------------------------------------------ */
 
 static pf_status X(calibrate)(X(symflow) *f, double *gain, const X(fields) *data, uint64_t seed)
 {

@@ -14,8 +14,7 @@ static ptrdiff_t round_up(ptrdiff_t n) { return (n + 15) / 16 * 16; }
 #include "twice.h"
 #else
 
-/* ---- making
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- making ----------------------------------------------------------------------------------------------- */
 
 pf_status X(symflow_new)(X(symflow) **flow, int ndim, const ptrdiff_t *n, const double *box, ptrdiff_t layers,
                          ptrdiff_t psi_knots, ptrdiff_t filter_knots, ptrdiff_t n_y)
@@ -125,8 +124,7 @@ pf_status X(symflow_set_note)(X(symflow) *f, const char *json)
     return PF_OK;
 }
 
-/* ---- one field
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- one field -------------------------------------------------------------------------------------------- */
 
 void X(symwork_free)(X(symwork) *works, int count)
 {
@@ -318,8 +316,7 @@ pf_status X(sym_thetas_vjp)(const X(symflow) *f, double *gy, real *gw, const dou
     return status;
 }
 
-/* ---- many fields
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- many fields ------------------------------------------------------------------------------------------ */
 
 typedef struct {
     const X(symflow) *flow;
@@ -496,8 +493,7 @@ pf_status X(symflow_sample)(const X(symflow) *flow, real *x, double *logp, const
     return pf_end(status ? status : X(run)(&job));
 }
 
-/* ---- files
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------ */
 
 static pf_status X(write)(const X(symflow) *f, void **bytes, size_t *n)
 {

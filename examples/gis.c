@@ -40,7 +40,8 @@ static void check(pf_status status)
 static int report(void *user, const pf_progress *p)
 {
     (void)user;
-    if (p->layer % 20 == 0) printf("layer %3td: log p %.4f training, %.4f validation\n", p->layer, p->logp_train, p->logp_validate);
+    if (p->layer % 20 == 0)
+        printf("layer %3td: log p %.4f training, %.4f validation\n", p->layer, p->logp_train, p->logp_validate);
     return 0; /* anything else stops the fit */
 }
 
@@ -65,7 +66,9 @@ int main(void)
     printf("%td layers; divergence from the truth %.4f nats\n", pf64_model_layers(model), divergence);
 
     check(pf64_model_sample(model, sample[0], logp, NULL, 7, 0, 5));
-    for (int i = 0; i < 5; i++) printf("sample (%6.3f, %6.3f)  log p %7.4f, true %7.4f\n", sample[i][0], sample[i][1], logp[i], true_logp(sample[i]));
+    for (int i = 0; i < 5; i++)
+        printf("sample (%6.3f, %6.3f)  log p %7.4f, true %7.4f\n", sample[i][0], sample[i][1], logp[i],
+               true_logp(sample[i]));
 
     const char *path = "ring.pyflow";
     pf64_model *loaded;

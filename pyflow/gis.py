@@ -291,9 +291,9 @@ def GIS(  # a function with the name that the method has in the literature
     fitted = Model(core.with_note(json.dumps(note, allow_nan=False)))
     if "max_layers" not in options and fitted.layers.count("sliced") >= MOST_LAYERS - 10:
         warnings.warn(
-            f"the fit stopped at {MOST_LAYERS} layers while the validation data still gained: a column "
-            "of many equal values (integers, flags) has no density and gains without end, unless "
-            "uniform noise of its spacing is added; otherwise give max_layers",
+            f"the fit stopped at {MOST_LAYERS} layers while the validation data still gained: a "
+            "column of many equal values (integers, flags) has no density and gains without end, "
+            "unless uniform noise of its spacing is added; otherwise give max_layers",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -437,7 +437,9 @@ def _check_checkpoint(checkpoint, seed):
         raise TypeError(f"checkpoint: must be a path, not {checkpoint!r}")
     folder = os.path.dirname(os.path.abspath(checkpoint))
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise OSError(f"checkpoint: cannot write {os.fspath(checkpoint)}: no such folder, or not ours")
+        raise OSError(
+            f"checkpoint: cannot write {os.fspath(checkpoint)}: no such folder, or not ours"
+        )
     if seed is None:
         raise ValueError("seed: with a checkpoint it must be a number: other seeds, another fit")
 

@@ -23,7 +23,7 @@ typedef struct {
     PyObject *main_thread; /* threading.main_thread */
 } core_state;
 
-/* ---- call.c: one call into the core ------------------------------------------------------------------------------ */
+/* ---- call.c: one call into the core ----------------------------------------------------------------------- */
 
 /* Lives on the stack of the calling function, between call_begin and call_end. */
 typedef struct call {
@@ -41,7 +41,7 @@ int call_end(call *c, core_state *state, pf_status status);
 /* The exception of a status, by the message of the core's last failure. */
 void core_raise(core_state *state, pf_status status);
 
-/* ---- rows.c: array-likes of real numbers, in either precision ---------------------------------------------------- */
+/* ---- rows.c: array-likes of real numbers, in either precision --------------------------------------------- */
 
 /* Rows that are read in place when they can be, and otherwise converted a block at a time. */
 typedef struct {
@@ -66,7 +66,7 @@ int rows_read(const rows *r, void *to, int bits, npy_intp first, npy_intp n);
 /* A C-contiguous one-dimensional array of this type and length; NULL with an exception. */
 PyArrayObject *vector_open(PyObject *x, const char *name, int type_num, npy_intp n);
 
-/* ---- model.c, fit.c ---------------------------------------------------------------------------------------------- */
+/* ---- model.c, fit.c --------------------------------------------------------------------------------------- */
 
 /* Immutable: safe to use from many threads, and shared by copies. */
 typedef struct {
@@ -87,7 +87,7 @@ PyObject *core_from_bytes(PyObject *module, PyObject *bytes);
 PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_gis_defaults(PyObject *module, PyObject *unused);
 
-/* ---- symflow.c --------------------------------------------------------------------------------------------------- */
+/* ---- symflow.c -------------------------------------------------------------------------------------------- */
 
 extern PyType_Spec symflow_spec;
 extern const char symflow_fit_doc[], symflow_defaults_doc[];

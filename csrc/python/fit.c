@@ -213,7 +213,7 @@ PyObject *core_gis_defaults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unu
                          o.whiten ? Py_True : Py_False, "checkpoint_seconds", o.checkpoint_seconds);
 }
 
-#else /* ---- once in each precision -------------------------------------------------------------------------------- */
+#else /* ---- once in each precision ------------------------------------------------------------------------------- */
 
 typedef struct {
     job *job;

@@ -51,7 +51,7 @@ static void model_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-/* ---- maps -------------------------------------------------------------------------------------------------------- */
+/* ---- maps ------------------------------------------------------------------------------------------------- */
 
 static PyObject *map_rows(model_object *self, PyObject *args, PyObject *kwargs, map_task task)
 {
@@ -116,7 +116,7 @@ static PyObject *model_sample(PyObject *op, PyObject *args, PyObject *kwargs)
     return result;
 }
 
-/* ---- other models from this one ---------------------------------------------------------------------------------- */
+/* ---- other models from this one --------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(truncate_doc, "truncate(n_layers)\n--\n\nThe model of the first layers. They are shared, not copied.");
 static PyObject *model_truncate(PyObject *op, PyObject *args, PyObject *kwargs)
@@ -142,7 +142,7 @@ static PyObject *model_with_note(PyObject *op, PyObject *args, PyObject *kwargs)
 PyDoc_STRVAR(copy_doc, "The model itself: it never changes.");
 static PyObject *model_copy(PyObject *self, PyObject *Py_UNUSED(unused)) { return Py_NewRef(self); }
 
-/* ---- bytes and files --------------------------------------------------------------------------------------------- */
+/* ---- bytes and files -------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(to_bytes_doc, "to_bytes()\n--\n\nWhat a saved file holds.");
 static PyObject *model_to_bytes(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -207,7 +207,7 @@ PyObject *core_from_bytes(PyObject *module, PyObject *bytes)
     return result;
 }
 
-/* ---- what is known of it ----------------------------------------------------------------------------------------- */
+/* ---- what is known of it ---------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(history_doc,
              "history()\n--\n\nfloat64 (n_layers, 3): log p of training and validation data, sliced distance.");
@@ -318,7 +318,7 @@ PyType_Spec model_spec = {
     .slots = model_slots,
 };
 
-#else /* ---- once in each precision -------------------------------------------------------------------------------- */
+#else /* ---- once in each precision ------------------------------------------------------------------------------- */
 
 PyObject *X(wrap)(core_state *state, X(model) *model)
 {

@@ -125,7 +125,7 @@ static void flow_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-/* ---- maps -------------------------------------------------------------------------------------------------------- */
+/* ---- maps ------------------------------------------------------------------------------------------------- */
 
 static PyObject *map_fields(PyObject *op, PyObject *args, PyObject *kwargs, flow_task task)
 {
@@ -223,7 +223,7 @@ static PyObject *flow_with_note(PyObject *op, PyObject *args, PyObject *kwargs)
 PyDoc_STRVAR(copy_doc, "The flow itself: it never changes.");
 static PyObject *flow_copy(PyObject *self, PyObject *Py_UNUSED(unused)) { return Py_NewRef(self); }
 
-/* ---- bytes and files --------------------------------------------------------------------------------------------- */
+/* ---- bytes and files -------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(to_bytes_doc, "to_bytes()\n--\n\nWhat a saved file holds.");
 static PyObject *flow_to_bytes(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -278,7 +278,7 @@ PyObject *core_symflow_from_bytes(core_state *state, const void *bytes, size_t n
     return pf_model_bits(bytes, n) == 32 ? pf32_from_bytes(state, bytes, n) : pf64_from_bytes(state, bytes, n);
 }
 
-/* ---- what is known of it ----------------------------------------------------------------------------------------- */
+/* ---- what is known of it ---------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(history_doc, "history()\n--\n\nfloat64 (epochs, 2): log p per pixel of training and validation fields.");
 static PyObject *flow_history(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -406,7 +406,7 @@ PyType_Spec symflow_spec = {
     .slots = flow_slots,
 };
 
-/* ---- the fit ----------------------------------------------------------------------------------------------------- */
+/* ---- the fit ---------------------------------------------------------------------------------------------- */
 
 /* Training and validation fields in one precision, and the mesh. */
 static int open_data(job *j, PyObject *const x[2], PyObject *const y[2], int *bits)
@@ -564,7 +564,7 @@ PyObject *core_symflow_defaults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
                          "posterior_rate", o.posterior_rate, "posterior_draws", o.posterior_draws);
 }
 
-#else /* ---- once in each precision -------------------------------------------------------------------------------- */
+#else /* ---- once in each precision ------------------------------------------------------------------------------- */
 
 /* A new object that takes over the flow, whatever happens. */
 static PyObject *X(wrap_flow)(core_state *state, X(symflow) *flow)

@@ -297,7 +297,7 @@ static void test_many(void)
     pf_set_num_threads(0);
 }
 
-/* ---- fits ---------------------------------------------------------------------------------------------------------- */
+/* ---- fits ------------------------------------------------------------------------------------------------- */
 
 /* Gaussian fields with P(k) = amplitude / (1 + (k / 4)^2) (k in units of 2 pi / box), lognormal ones when sigma > 0; y
  * = log amplitude, uniform in [-1, 1], when it is asked for. Returns the exact log p of each. */
@@ -456,7 +456,7 @@ static void test_fit_laws(void)
           "%s", pf_message());
 }
 
-/* ---- log p(y|x) ---------------------------------------------------------------------------------------------------- */
+/* ---- log p(y|x) ------------------------------------------------------------------------------------------- */
 
 /* Gaussian fields with log P(k) = y_0 + y_1 log(k / 6), y uniform in [-1, 1]^2: their posterior is known. */
 enum { SIDE_P = 32, PIXELS_P = SIDE_P * SIDE_P, FIELDS_P = 440, TRAIN_P = 400, HELD_P = FIELDS_P - TRAIN_P };
