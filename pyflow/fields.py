@@ -6,9 +6,22 @@ and V their product, P(k) = V <|F x|^2> / N^2 for N pixels, F the unnormalised F
 white noise of unit variance has P = V / N. Wave numbers are 2 pi m / L.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pyflow import _arguments
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Box = float | Sequence[float]
+    Floats = NDArray[np.float64]
+    Power = Callable[[Floats], ArrayLike] | float
+    Seed = int | np.random.Generator | None
 
 __all__ = [
     "gaussian_field",
@@ -61,7 +74,7 @@ def _mesh(mesh):
     return mesh
 
 
-def wavenumbers(mesh, box_size=1.0):
+def wavenumbers(mesh: Sequence[int], box_size: Box = 1.0) -> tuple[Floats, NDArray[np.int_]]:
     """Return |k| of every mode of `numpy.fft.rfftn`, and how many modes of `fftn` each stands for.
 
     Parameters
@@ -97,7 +110,9 @@ def wavenumbers(mesh, box_size=1.0):
     return np.sqrt(square), modes
 
 
-def power_spectrum(x, box_size=1.0, bins=None):
+def power_spectrum(
+    x: ArrayLike, box_size: Box = 1.0, bins: int | Sequence[float] | None = None
+) -> tuple[Floats, Floats, NDArray[np.int_]]:
     """Return the power spectrum of every field, averaged in bins of |k|.
 
     Parameters
@@ -160,7 +175,11 @@ def power_spectrum(x, box_size=1.0, bins=None):
     return mean_k[full], power[0] if one else power, count[full].astype(int)
 
 
-def pdf(x, bins=50, limits=None):
+def pdf(
+    x: ArrayLike,
+    bins: int | Sequence[float] = 50,
+    limits: tuple[float, float] | None = None,
+) -> tuple[Floats, Floats]:
     """Return the distribution of the pixels of all fields together.
 
     Parameters
@@ -240,7 +259,14 @@ def _normal(g, eigenvalues, modes):
     return -0.5 * (modes * terms).sum(axis=axes)
 
 
-def gaussian_field(power, mesh, n=None, *, box_size=1.0, seed=None):
+def gaussian_field(
+    power: Power,
+    mesh: Sequence[int],
+    n: int | None = None,
+    *,
+    box_size: Box = 1.0,
+    seed: Seed = None,
+) -> Floats:
     """Draw Gaussian random fields of mean zero with a given power spectrum.
 
     Parameters
@@ -274,7 +300,7 @@ def gaussian_field(power, mesh, n=None, *, box_size=1.0, seed=None):
     return _coloured(eigenvalues, mesh, _count(n, eigenvalues, mesh), seed)
 
 
-def gaussian_logp(x, power, box_size=1.0):
+def gaussian_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | float:
     """Return the exact log-density of Gaussian random fields: see `gaussian_field`.
 
     The covariance matrix is diagonal in Fourier space with eigenvalues c = P(k) N / V, so that
@@ -322,7 +348,14 @@ def _lognormal(power, mesh, box):
     return under, modes, variance
 
 
-def lognormal_field(power, mesh, n=None, *, box_size=1.0, seed=None):
+def lognormal_field(
+    power: Power,
+    mesh: Sequence[int],
+    n: int | None = None,
+    *,
+    box_size: Box = 1.0,
+    seed: Seed = None,
+) -> Floats:
     """Draw lognormal random fields x > -1 of mean zero with a given power spectrum.
 
     x = exp(g - s^2 / 2) - 1 for a Gaussian field g of variance s^2, whose correlation function is
@@ -357,7 +390,7 @@ def lognormal_field(power, mesh, n=None, *, box_size=1.0, seed=None):
     return np.expm1(_coloured(under, mesh, _count(n, under, mesh), seed) - variance / 2)
 
 
-def lognormal_logp(x, power, box_size=1.0):
+def lognormal_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | float:
     """Return the exact log-density of lognormal random fields: see `lognormal_field`.
 
     Parameters

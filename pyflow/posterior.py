@@ -1,11 +1,19 @@
 """Posteriors of up to three parameters, integrated on a grid that finds its own place."""
 
+from __future__ import annotations
+
 import math
 import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyflow import _arguments
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike, NDArray
 
 GRID = {1: (65, 129), 2: (21, 41), 3: (11, 25)}  # nodes per axis: on the way, and at the end
 MOST = {1: 1025, 2: 161, 3: 61}
@@ -75,7 +83,14 @@ class Posterior:
     0.072
     """
 
-    def __init__(self, log_density, bounds, names=None, *, grid=None):
+    def __init__(
+        self,
+        log_density: Callable[[NDArray[np.float64]], ArrayLike],
+        bounds: ArrayLike,
+        names: Sequence[str] | None = None,
+        *,
+        grid: int | None = None,
+    ):
         self.bounds = bounds_of(bounds, "bounds")
         p = len(self.bounds)
         if not 1 <= p <= 3:
@@ -183,7 +198,7 @@ class Posterior:
 
     # ---- what it says ----------------------------------------------------------------------------
 
-    def logp(self, y):
+    def logp(self, y: ArrayLike) -> NDArray[np.float64] | float:
         """Return the normalised log-density of points.
 
         Parameters
@@ -215,7 +230,7 @@ class Posterior:
             logp[inside] = np.asarray(self._log_density(points[inside])) - self.log_evidence
         return float(logp[0]) if y.ndim == 1 else logp
 
-    def sample(self, n, seed=None):
+    def sample(self, n: int, seed: int | None = None) -> NDArray[np.float64]:
         """Draw parameters from the posterior.
 
         Parameters
@@ -257,7 +272,7 @@ class Posterior:
             self._sorted = fine, np.cumsum(density) / density.sum(), cell
         return self._sorted
 
-    def volume(self, mass=0.68):
+    def volume(self, mass: float = 0.68) -> float:
         """Return the size of the smallest region that holds this much mass.
 
         A length, an area or a volume, for one, two or three parameters.
@@ -277,7 +292,7 @@ class Posterior:
         before = above[i - 1] if i else 0.0
         return float(cell * (i + (mass - before) / (above[i] - before)))
 
-    def figure_of_merit(self, mass=0.68):
+    def figure_of_merit(self, mass: float = 0.68) -> float:
         """Return the inverse of the area inside the contour that holds this much mass.
 
         With one parameter of the length, with three of the volume. A figure of merit says nothing
@@ -292,7 +307,7 @@ class Posterior:
         """
         return 1 / self.volume(mass)
 
-    def credibility(self, y):
+    def credibility(self, y: ArrayLike) -> NDArray[np.float64] | float:
         """Return the mass of the smallest region that reaches a point.
 
         Over many simulations whose true parameters are drawn from the prior it is uniform if the
@@ -319,7 +334,13 @@ class Posterior:
         mass = np.concatenate([[0.0], above])[count]
         return float(mass) if np.ndim(mass) == 0 else mass
 
-    def plot(self, truth=None, *, masses=(0.68, 0.95), axes=None):
+    def plot(
+        self,
+        truth: Sequence[float] | None = None,
+        *,
+        masses: Sequence[float] = (0.68, 0.95),
+        axes: Any = None,
+    ) -> Figure:
         """Draw the posterior: marginals, and contours of every pair of parameters.
 
         Parameters
@@ -389,7 +410,7 @@ class Posterior:
         if j == 0 and i > 0:
             axes.set_ylabel(self.names[i])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         width = np.sqrt(np.diag(self.cov))
         parts = [
             f"{name}={mean:.4g}±{sigma:.2g}"

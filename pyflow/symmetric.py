@@ -1,8 +1,12 @@
 """Symmetric flows: the density p(x|y) of periodic fields, and posteriors of what shapes them."""
 
+from __future__ import annotations
+
 import json
+import os
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +15,12 @@ from pyflow._arguments import boolean, integer, real
 from pyflow._progress import reporter
 from pyflow.fields import box_lengths, checked
 from pyflow.posterior import Posterior, bounds_of, warn_outside
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Values = Floats | float  # one for each field
 
 # name: (check, further arguments of the check)
 OPTIONS = {
@@ -60,36 +70,36 @@ class FieldProgress(NamedTuple):
 
 
 def SymmetricFlow(  # a function with the name that the method has in the literature
-    x_train,
-    x_validate=None,
-    y_train=None,
-    y_validate=None,
+    x_train: ArrayLike,
+    x_validate: ArrayLike | None = None,
+    y_train: ArrayLike | None = None,
+    y_validate: ArrayLike | None = None,
     *,
-    box_size=1.0,
-    names=None,
-    n_layers=None,
-    psi_knots=None,
-    filter_knots=None,
-    hidden=None,
-    start_fields=None,
-    epochs=None,
-    batch=None,
-    patience=None,
-    learning_rate=None,
-    warmup=None,
-    weight_decay=None,
-    clip=None,
-    noise=None,
-    noise_condition=False,
-    posterior_weight=None,
-    posterior_epochs=None,
-    posterior_rate=None,
-    posterior_draws=None,
-    calibrate=False,
-    seed=0,
-    progress=None,
-    verbose=True,
-):
+    box_size: float | Sequence[float] = 1.0,
+    names: Sequence[str] | None = None,
+    n_layers: int | None = None,
+    psi_knots: int | None = None,
+    filter_knots: int | None = None,
+    hidden: int | Sequence[int] | None = None,
+    start_fields: int | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    patience: int | None = None,
+    learning_rate: float | None = None,
+    warmup: float | None = None,
+    weight_decay: float | None = None,
+    clip: float | None = None,
+    noise: float | tuple[float, float] | None = None,
+    noise_condition: bool = False,
+    posterior_weight: float | None = None,
+    posterior_epochs: int | None = None,
+    posterior_rate: float | None = None,
+    posterior_draws: int | None = None,
+    calibrate: bool = False,
+    seed: int | None = 0,
+    progress: Callable[[FieldProgress], object] | None = None,
+    verbose: bool = True,
+) -> FieldModel:
     """Fit the density p(x), or p(x|y), of periodic fields whose statistics are the same everywhere.
 
     Each layer is a convolution with an isotropic kernel, done in Fourier space, and then a
@@ -406,7 +416,7 @@ class FieldModel:
 
     __slots__ = ("_core", "_note")
 
-    def __init__(self, core):
+    def __init__(self, core: _core.SymFlow):
         if not isinstance(core, _core.SymFlow):
             raise TypeError("field models are made by pyflow.SymmetricFlow and pyflow.load")
         self._core = core
@@ -423,7 +433,7 @@ class FieldModel:
     y_range = property(lambda self: self._core.range.T.copy())
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """What the conditions are called.
 
         Examples
@@ -437,7 +447,7 @@ class FieldModel:
         return tuple(self._note.get("names") or [f"y{j}" for j in range(p)])
 
     @property
-    def history(self):
+    def history(self) -> dict[str, Floats]:
         """What the fit recorded after each epoch.
 
         Returns
@@ -456,7 +466,7 @@ class FieldModel:
         train, validate = self._core.history().T.copy()
         return {"logp_train": train, "logp_validate": validate}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         parts = [
             f"mesh={self.mesh}",
             f"box_size={self.box_size}",
@@ -473,12 +483,12 @@ class FieldModel:
             parts += [f"{name}={best:.5g}"] if np.isfinite(best) else []
         return f"pyflow.FieldModel({', '.join(parts)})"
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, FieldModel):
             return NotImplemented
         return self._core is other._core or self.to_bytes() == other.to_bytes()
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.to_bytes())
 
     # ---- arguments -------------------------------------------------------------------------------
@@ -539,7 +549,7 @@ class FieldModel:
 
     # ---- densities and samples -------------------------------------------------------------------
 
-    def evaluate_density(self, x, y=None):
+    def evaluate_density(self, x: ArrayLike, y: ArrayLike | None = None) -> Values:
         """Return the log-density of fields.
 
         Parameters
@@ -570,7 +580,7 @@ class FieldModel:
         """
         return self._map("logp", x, y)
 
-    def forward(self, x, y=None):
+    def forward(self, x: ArrayLike, y: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
         """Carry fields to the latent space, where they are white Gaussian noise of unit variance.
 
         Parameters
@@ -596,7 +606,7 @@ class FieldModel:
         """
         return self._map("forward", x, y)
 
-    def inverse(self, z, y=None):
+    def inverse(self, z: ArrayLike, y: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
         """Carry latent fields to fields: the inverse of `forward`.
 
         Parameters
@@ -616,7 +626,9 @@ class FieldModel:
         """
         return self._map("inverse", z, y, "z")
 
-    def sample(self, n, y=None, seed=None):
+    def sample(
+        self, n: int, y: ArrayLike | None = None, seed: int | None = None
+    ) -> tuple[NDArray[Any], Floats]:
         """Draw fields, and their log-densities.
 
         Parameters
@@ -646,7 +658,7 @@ class FieldModel:
         n = integer("n", n, 0)
         return self._core.sample(n, self._conditions(y, n, 2), _arguments.seed(seed))
 
-    def score(self, x, y=None, *, with_logp=False):
+    def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
         """Return the gradient of the log-density with respect to the field, d log p / dx.
 
         Parameters
@@ -672,7 +684,7 @@ class FieldModel:
         score, logp = self._map("score", x, y)
         return (score, logp) if with_logp else score
 
-    def score_parameters(self, x, y, *, with_logp=False):
+    def score_parameters(self, x: ArrayLike, y: ArrayLike, *, with_logp: bool = False) -> Any:
         """Return d log p(x|y) / dy: for Fisher information and Hamiltonian Monte Carlo.
 
         Parameters
@@ -704,7 +716,16 @@ class FieldModel:
 
     # ---- posteriors ------------------------------------------------------------------------------
 
-    def posterior(self, x, prior=None, *, bounds=None, temperature=None, noise=None, grid=None):
+    def posterior(
+        self,
+        x: ArrayLike,
+        prior: ArrayLike | Callable[[Floats], ArrayLike] | None = None,
+        *,
+        bounds: ArrayLike | None = None,
+        temperature: float | None = None,
+        noise: float | None = None,
+        grid: int | None = None,
+    ) -> Posterior:
         """Return the posterior of the parameters, p(y|x) ~ p(x|y)^temperature p(y).
 
         Parameters
@@ -796,7 +817,7 @@ class FieldModel:
 
         return Posterior(log_density, box, self.names[:p], grid=grid)
 
-    def calibrate(self, x, y, seed=0):
+    def calibrate(self, x: ArrayLike, y: ArrayLike, seed: int | None = 0) -> FieldModel:
         """Return this flow with the temperature at which posteriors of these fields are best.
 
         That is the power b of the likelihood with the largest mean log p(y|x) over held-out
@@ -833,7 +854,7 @@ class FieldModel:
 
     # ---- bytes and files -------------------------------------------------------------------------
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to a file, for `pyflow.load`.
 
         The file holds numbers and a JSON header, no code, and ends with a check sum. It is written
@@ -860,7 +881,7 @@ class FieldModel:
         """
         self._core.save(path)
 
-    def to_bytes(self):
+    def to_bytes(self) -> bytes:
         """Return what a saved file holds.
 
         Examples
@@ -874,7 +895,7 @@ class FieldModel:
         return self._core.to_bytes()
 
     @classmethod
-    def from_bytes(cls, data):
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> FieldModel:
         """Return the flow that `to_bytes` gave these bytes for.
 
         Raises
