@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,6 +204,19 @@ def test_calibration_leaves_a_good_flow_nearly_alone(data):
     assert (narrow.cov[0, 0] > wide.cov[0, 0]) == (good.temperature < 1)
     assert pickle.loads(pickle.dumps(good)).temperature == good.temperature
     assert "temperature" in repr(good)
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gaussian_fields.py"
+
+
+@pytest.mark.skipif(not EXAMPLE.exists(), reason="the examples are not here")
+def test_example_prints_its_table():
+    command = [sys.executable, "-W", "error", EXAMPLE, "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lost = [float(line.split()[-2]) for line in done.stdout.splitlines() if "log p lost" in line]
+    assert len(lost) == 3
+    assert max(lost) < 1  # per cent
 
 
 # ---- laws ----------------------------------------------------------------------------------------
