@@ -60,7 +60,8 @@ QUICK = Plan(
 def compare(table, peers, threads, plan):
     """Fit, evaluate and sample with pyflow and its peers on one table, in turn.
 
-    Returns {estimator: record}; the records of peers hold pyflow's ratios to them.
+    "equal" is pyflow again, stopped where it is as good as the original: see `fit_equal`.
+    Returns {estimator: record}; the records of peers hold the ratios of both to them.
     """
     limits = {"original": layer_limit("original", plan.original_layers)}
     with ExitStack() as stack:
@@ -69,17 +70,48 @@ def compare(table, peers, threads, plan):
             name: partial(worker.fit, table.train, table.val, **limits.get(name, {}))
             for name, worker in workers.items()
         }
-        fits = interleaved(tasks, {name: plan.fits if name == "pyflow" else 1 for name in tasks})
-        records = {
-            name: {**answers[-1], "seconds": median_seconds(answers), "fits": len(answers)}
-            for name, answers in fits.items()
-        }
+        records = fit_records(tasks, {n: plan.fits if n == "pyflow" else 1 for n in tasks})
         add_likelihoods(records, workers, table)
+        full = full_run(table.name) if plan.original_layers else records.get("original")
+        if full and "original" in peers:
+            equal = stack.enter_context(Worker("pyflow", threads))
+            records.update(fit_equal(equal, records["pyflow"], full, table, plan))
+            workers.update({"equal": equal} if "equal" in records else {})
         add_throughput(records, workers, table, plan)
     if plan.original_layers and "original" in peers:
-        extrapolate(records["original"], table.name)
+        extrapolate(records["original"], full)
     for name in peers:
-        records[name]["ratios"] = ratios(records["pyflow"], records[name])
+        mine = ("pyflow", "equal") if name == "original" else ("pyflow",)
+        records[name]["ratios"] = {
+            who: ratios(records[who], records[name]) for who in mine if who in records
+        }
+    return records
+
+
+def fit_records(tasks, repeats):
+    """Run fits in turn; return the last answer of each, with the median of its seconds."""
+    return {
+        name: {**answers[-1], "seconds": median_seconds(answers), "fits": len(answers)}
+        for name, answers in interleaved(tasks, repeats).items()
+    }
+
+
+def fit_equal(worker, mine, original, table, plan):
+    """Fit pyflow with as few layers as it takes to be as good as the original.
+
+    That is the first layer after which its validation log p was at least the original's. Returns
+    {"equal": record}, or nothing where pyflow does not get there.
+    """
+    target = original["logp"]["val"][0]
+    good = [i for i, logp in enumerate(mine["val_logp"]) if logp >= target]
+    if not good:
+        print(f"{table.name}: pyflow does not reach the original's validation log p, {target:.3f}")
+        return {}
+    layers = max(1, good[0] + 1 - mine["first_layers"])
+    fit = partial(worker.fit, table.train, table.val, max_layers=layers)
+    records = fit_records({"equal": fit}, plan.fits)
+    test = worker.logp(table.test)
+    records["equal"]["logp"] = {"val": mean_se(worker.logp(table.val)), "test": mean_se(test)}
     return records
 
 
@@ -118,14 +150,18 @@ def sample_or_none(worker, n):
         return None
 
 
-def extrapolate(record, name):
+def full_run(name):
+    """Return the recorded run of the original on a table, from `original.json`."""
+    return json.loads(BASELINE.read_text())[name]
+
+
+def extrapolate(record, full):
     """Turn a run of the original that was stopped early into its full run.
 
-    `original.json` holds a full run: its layers, its log-likelihoods, and the seconds that it had
-    taken after some numbers of layers. Fit time grows as it did there; evaluation and sampling
-    grow with the number of layers.
+    The full run has its layers, its log-likelihoods, and the seconds that it had taken after some
+    numbers of layers. Fit time grows as it did there; evaluation and sampling grow with the number
+    of layers.
     """
-    full = json.loads(BASELINE.read_text())[name]
     growth = full["seconds"] / full["seconds_after"][str(len(record["layer_seconds"]))]
     layers = full["layers"] / record["layers"]
     record["extrapolated_from"] = record["layers"]

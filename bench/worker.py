@@ -39,7 +39,14 @@ class Pyflow:
         self.model = self.pyflow.GIS(train, val, verbose=False, **options)
 
     def describe(self):
-        return {"layers": len(self.model)}
+        kinds = self.model.layers
+        first = max((i + 1 for i, kind in enumerate(kinds) if kind != "sliced"), default=0)
+        return {
+            "layers": len(kinds),
+            "first_layers": first,  # marginals and whitening: `max_layers` counts those that follow
+            "slices": self.model.slices,
+            "val_logp": self.model.history["logp_validate"].tolist(),
+        }
 
     def evaluate(self, x):
         return self.model.evaluate_density(x)
