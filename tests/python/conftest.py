@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -7,6 +8,9 @@ import pytest
 from hypothesis import settings
 
 import pyflow
+
+# A shell's background jobs ignore Ctrl-C; processes that a test starts and interrupts must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("repeat", deadline=None, max_examples=40, derandomize=True)
