@@ -106,7 +106,7 @@ def test_signals_still_count_after_a_call_inside_a_callback(model, test):
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        # It must come out of the core; on a very busy machine, the alarm can find us still in progress.
+        # It must come out of the core; on a busy machine the alarm can find us in progress.
         assert ["GIS", "handler"] in (interrupted() for _ in range(5))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
