@@ -84,8 +84,18 @@ def test_history(model):
     assert_allclose(below.lines[0].get_ydata(), distance[np.isfinite(distance) & (distance > 0)])
 
 
+def check_drawn(figure):
+    """It can be drawn, and every axis has a finite range that is not empty."""
+    figure.canvas.draw()
+    assert figure.axes
+    for axes in figure.axes:
+        for low, high in (axes.get_xlim(), axes.get_ylim()):
+            assert np.isfinite([low, high]).all()
+            assert low != high
+
+
 def test_history_without_validation_data(train):
-    plots.history(pyflow.GIS(train, max_layers=1, verbose=False)).canvas.draw()
+    check_drawn(plots.history(pyflow.GIS(train, max_layers=1, verbose=False)))
 
 
 def test_odd_tables_are_drawn():
@@ -95,9 +105,9 @@ def test_odd_tables_are_drawn():
     tied = np.repeat(rng.normal(size=(10, 2)), 100, axis=0)
     for data in (few, tied):
         for samples in (data, data + 1e6):
-            plots.pairs(data, samples).canvas.draw()
-            plots.marginals(data, samples).canvas.draw()
-        plots.latent(data).canvas.draw()
+            check_drawn(plots.pairs(data, samples))
+            check_drawn(plots.marginals(data, samples))
+        check_drawn(plots.latent(data))
 
 
 def test_wrong_tables():
