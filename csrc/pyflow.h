@@ -188,14 +188,20 @@ typedef struct {
     double warmup;          /* fraction of all steps in which it rises */
     double weight_decay;    /* of the network's weights */
     double clip;            /* longest gradient, in units of its running mean length; 0: any */
-    double noise[2];     /* standard deviation of white noise added to the training fields, afresh every epoch: uniform
-                          * in this range */
-    int noise_condition; /* the noise's standard deviation is one more conditioning variable, the last */
+    double noise[2]; /* standard deviation of white noise added to the training fields, afresh every epoch: uniform
+                      * in this range */
+    const double *noise_k, *noise_power; /* [noise_knots] noise with this power spectrum, times noise^2, in place of */
+    ptrdiff_t noise_knots;               /* white noise: log P is linear between ascending k > 0, constant beyond */
+    int noise_condition;     /* the noise's standard deviation is one more conditioning variable, the last */
     double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
     ptrdiff_t posterior_epochs;
     double posterior_rate;     /* its learning rate */
     ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step */
     uint64_t seed;
+    const char *checkpoint; /* file that the unfinished fit is written to, at most every checkpoint_seconds, and when it
+                             * is interrupted; if it is there, the fit goes on from it. It must be of the same fit:
+                             * that is the caller's to see to. NULL: none */
+    double checkpoint_seconds;
     int (*progress)(void *user, const pf_symflow_progress *p); /* after every epoch; non-zero interrupts */
     void *progress_user;
     const char *note;
@@ -232,6 +238,8 @@ PF_API pf_status pf_fft_wisdom_load(const char *single_path, const char *double_
     PF_API const double *X(symflow_range)(const X(symflow) *flow);   /* [2][n_y]: least and most in training */        \
     PF_API ptrdiff_t X(symflow_layers)(const X(symflow) *flow);                                                        \
     PF_API ptrdiff_t X(symflow_parameters)(const X(symflow) *flow); /* how many are trained */                         \
+    PF_API int X(symflow_noise_condition)(const X(symflow) *flow);                                                     \
+    PF_API int X(symflow_unfinished)(const X(symflow) *flow); /* from the checkpoint of a fit that goes on */          \
     PF_API const double *X(symflow_history)(const X(symflow) *flow,                                                    \
                                             ptrdiff_t *epochs); /* [epochs][2] log p per pixel */                      \
     PF_API pf_status X(symflow_set_note)(X(symflow) *flow, const char *json);                                          \
@@ -257,9 +265,9 @@ PF_API pf_status pf_fft_wisdom_load(const char *single_path, const char *double_
                                        ptrdiff_t first, ptrdiff_t n);                                                  \
                                                                                                                        \
     /* Fits the temperature b for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out fields: the largest mean        \
-     * log p(y_i|x_i), the prior uniform on the box that the training conditions span. It is kept with the flow, for   \
-     * whoever computes posteriors; log p(x|y) itself stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with  \
-     * b = 1 and with the best b. */                                                                                   \
+     * log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to the fields as \
+     * in training, and is no column of y. b is kept with the flow, for whoever computes posteriors; log p(x|y) itself \
+     * stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */                   \
     PF_API pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *held_out, uint64_t seed);   \
     PF_API double X(symflow_temperature)(const X(symflow) *flow); /* b, 1 at first */                                  \
                                                                                                                        \

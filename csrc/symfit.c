@@ -6,8 +6,11 @@
  * estimated by adaptive importance sampling (Cornuet et al. 2012, arXiv 0907.1254), which knows nothing of the truth:
  * see "draws" below. */
 #ifndef real
+#include <stdio.h>
+
 #include "adam.h"
 #include "cspline.h"
+#include "file.h"
 #include "symflow.h"
 
 enum {
@@ -46,6 +49,7 @@ void pf_symflow_defaults(pf_symflow_options *o)
         .posterior_epochs = 5,
         .posterior_rate = 2e-4,
         .posterior_draws = 127,
+        .checkpoint_seconds = 60,
     };
 }
 
@@ -255,12 +259,27 @@ typedef struct {
     pf64_adam base;
     double mean_length;
     int gw_empty;
+    double start_time, saved; /* when the fit began, when a checkpoint was last written */
 } X(fit);
 
-/* ---- the start
- * --------------------------------------------------------------------------------------------------------------- Layer
- * by layer: T = P(k)^-1/2 whitens, then Psi carries the quantiles of the pixels to those of a Gaussian. Fields like
- * lognormal ones need Psi before they are whitened: the first T is tried as 1 too, and the better start kept. */
+/* Adds noise to the field in w->x, which is standardised. */
+static void X(add_noise)(X(symwork) *w, const X(symflow) *f, double sigma, uint64_t seed, uint64_t random)
+{
+    double z[256];
+    real factor = (real)(sigma / f->scale), *noise = w->u;
+    for (ptrdiff_t i = 0; i < f->pixels; i += 256) {
+        ptrdiff_t n = PF_MIN(256, f->pixels - i);
+        pf_normals(z, seed, random, (uint64_t)i, n);
+        for (ptrdiff_t j = 0; j < n; j++) noise[i + j] = (real)z[j];
+    }
+    if (f->noise_t) X(filter_apply)(f->filter, noise, w->spectra, noise, f->noise_t, w->work);
+    for (ptrdiff_t i = 0; i < f->pixels; i++) w->x[i] += factor * noise[i];
+}
+
+/* ---- the start: closed form ------------------------------------------------------------------------------------
+ *
+ * Layer by layer: T = P(k)^-1/2 whitens, then Psi carries the quantiles of the pixels to those of a Gaussian. Fields
+ * like lognormal ones need Psi before they are whitened: the first T is tried as 1 too, and the better start kept. */
 
 /* Where knots of log T stand: dense at low |k|, where spectra bend, and nearly even beyond. k in units of k_max. */
 static void X(place_knots)(double *position, const X(symflow) *f)
@@ -339,6 +358,7 @@ static pf_status X(start)(double *logp, X(symflow) *f, const X(fields) *train, c
     pf_status status = x && power && sorted ? PF_OK : PF_NO_MEMORY;
     for (ptrdiff_t i = 0; i < n && !status; i++) {
         X(sym_load)(w, f, train->x + i * train->n / n * pixels);
+        if (f->noise[1] > 0) X(add_noise)(w, f, 0.5 * (f->noise[0] + f->noise[1]), o->seed, stream(STREAM_NOISE, i));
         memcpy(x + i * pixels, w->x, (size_t)pixels * sizeof(real));
     }
     *logp = 0;
@@ -379,12 +399,6 @@ static pf_status X(best_start)(X(symflow) *f, const X(fields) *train, const pf_s
 
 /* ---- log p and its gradient, for a block of up to SYM_ROWS fields ----------------------------------------- */
 
-PF_KERNEL void X(add_noise_body)(real *restrict x, const double *restrict noise, real sigma, ptrdiff_t n)
-{
-    for (ptrdiff_t i = 0; i < n; i++) x[i] += sigma * (real)noise[i];
-}
-PF_DISPATCH(X(add_noise), (real * x, const double *noise, real sigma, ptrdiff_t n), (x, noise, sigma, n))
-
 static void X(field)(void *arg, ptrdiff_t block, int thread)
 {
     X(fit) *fit = arg;
@@ -394,14 +408,8 @@ static void X(field)(void *arg, ptrdiff_t block, int thread)
     int gradient = fit->weight[block] != 0;
     X(sym_prepare)(w, f, f->net ? fit->theta + block * f->n_theta : f->theta);
     X(sym_load)(w, f, fit->data->x + row * f->pixels);
-    if (fit->sigma[block] > 0) {
-        double noise[256];
-        for (ptrdiff_t i = 0; i < f->pixels; i += 256) {
-            ptrdiff_t n = PF_MIN(256, f->pixels - i);
-            pf_normals(noise, fit->o->seed, stream(STREAM_NOISE, fit->epoch << 32 | row), (uint64_t)i, n);
-            X(add_noise)(w->x + i, noise, (real)(fit->sigma[block] / f->scale), n);
-        }
-    }
+    if (fit->sigma[block] > 0)
+        X(add_noise)(w, f, fit->sigma[block], fit->o->seed, stream(STREAM_NOISE, fit->epoch << 32 | row));
     fit->logp[fit->first + block] = X(sym_logp)(w, f);
     if (gradient) X(sym_backward)(w, f, fit->gtheta + block * f->n_theta, 0);
 }
@@ -416,8 +424,8 @@ static pf_status X(block)(X(fit) *fit, ptrdiff_t first, ptrdiff_t n, const doubl
     fit->first = first;
     for (ptrdiff_t i = 0; i < n; i++) {
         ptrdiff_t row = fit->row[first + i];
-        double u = o->noise[0] < o->noise[1] ? uniform(o->seed, stream(STREAM_SIGMA, fit->epoch), (uint64_t)row) : 0;
-        fit->sigma[i] = o->noise[0] + u * (o->noise[1] - o->noise[0]);
+        double u = f->noise[0] < f->noise[1] ? uniform(o->seed, stream(STREAM_SIGMA, fit->epoch), (uint64_t)row) : 0;
+        fit->sigma[i] = f->noise[0] + u * (f->noise[1] - f->noise[0]);
         for (ptrdiff_t j = 0; j < fit->n_y; j++)
             fit->y[i * f->n_y + j] = y ? y[i * fit->n_y + j] : fit->data->y[row * fit->n_y + j];
         if (f->n_y > fit->n_y) fit->y[i * f->n_y + fit->n_y] = fit->sigma[i];
@@ -629,73 +637,200 @@ static void X(restore)(X(symflow) *f, const double *theta, const real *w)
     if (f->net) memcpy(f->net->w, w, (size_t)f->net->n_w * sizeof(real));
 }
 
-/* One stage of training: on the likelihood, or (draws > 0) on the posterior as well. The best on validation fields, or
- * the last, is what the flow is at the end, however the stage ends. */
-static pf_status X(train)(X(fit) *fit, const X(fields) *train, const X(fields) *validate, ptrdiff_t epochs, double rate,
-                          ptrdiff_t draws, double start_time)
+/* ---- checkpoints: what an unfinished fit goes on from is its flow->state, a pf_writer's bytes ------------------ */
+
+typedef struct {
+    int stage;                   /* 0: the likelihood, 1: the posterior as well */
+    ptrdiff_t epoch, best_epoch; /* done in this stage; the best one, counted over all stages */
+    double best, *theta;         /* objective and parameters of the best */
+    real *w;
+} X(stage);
+
+static void X(put_adam)(pf_writer *out, ptrdiff_t steps, const void *m, const void *v, ptrdiff_t n, size_t size)
+{
+    pf_put_int(out, steps);
+    pf_put_array(out, m, n, size);
+    pf_put_array(out, v, n, size);
+}
+
+static pf_status X(state_write)(X(fit) *fit, const X(stage) *s)
+{
+    X(symflow) *f = fit->flow;
+    ptrdiff_t n_w = fit->net.n;
+    double numbers[2] = {s->best, fit->mean_length};
+    pf_writer out = {0};
+    pf_put_int(&out, s->stage);
+    pf_put_int(&out, s->epoch);
+    pf_put_int(&out, s->best_epoch);
+    pf_put_int(&out, fit->epoch);
+    pf_put_array(&out, numbers, 2, sizeof(double));
+    pf_put_array(&out, f->theta, f->n_theta, sizeof(double));
+    pf_put_array(&out, f->net ? f->net->w : NULL, n_w, sizeof(real));
+    X(put_adam)(&out, fit->base.steps, fit->base.m, fit->base.v, f->n_theta, sizeof(double));
+    X(put_adam)(&out, fit->net.steps, fit->net.m, fit->net.v, n_w, sizeof(real));
+    if (out.status) {
+        free(out.bytes);
+        return out.status;
+    }
+    free(f->state);
+    f->state = out.bytes;
+    f->n_state = (ptrdiff_t)out.n;
+    return PF_OK;
+}
+
+static void X(get)(pf_reader *in, void *array, ptrdiff_t count, size_t size)
+{
+    void *read = in->status ? NULL : pf_get_array(in, count, size);
+    if (read && count) memcpy(array, read, (size_t)count * size);
+    free(read);
+}
+
+static ptrdiff_t X(get_adam)(pf_reader *in, void *m, void *v, ptrdiff_t n, size_t size)
+{
+    ptrdiff_t steps = pf_get_int(in, 0, INT64_MAX);
+    X(get)(in, m, n, size);
+    X(get)(in, v, n, size);
+    return steps;
+}
+
+/* The flow, on entry the best, becomes the latest. */
+static pf_status X(state_read)(X(fit) *fit, X(stage) *s)
+{
+    X(symflow) *f = fit->flow;
+    ptrdiff_t n_w = fit->net.n;
+    double numbers[2] = {0};
+    pf_reader in = {.bytes = f->state, .n = (size_t)f->n_state};
+    s->stage = (int)pf_get_int(&in, 0, 1);
+    s->epoch = pf_get_int(&in, 0, INT32_MAX);
+    s->best_epoch = pf_get_int(&in, 0, INT32_MAX);
+    fit->epoch = pf_get_int(&in, 0, INT32_MAX);
+    X(get)(&in, numbers, 2, sizeof(double));
+    s->best = numbers[0];
+    fit->mean_length = numbers[1];
+    X(keep)(s->theta, s->w, f);
+    X(get)(&in, f->theta, f->n_theta, sizeof(double));
+    X(get)(&in, f->net ? f->net->w : NULL, n_w, sizeof(real));
+    fit->base.steps = X(get_adam)(&in, fit->base.m, fit->base.v, f->n_theta, sizeof(double));
+    fit->net.steps = X(get_adam)(&in, fit->net.m, fit->net.v, n_w, sizeof(real));
+    return in.status;
+}
+
+/* The file holds the best flow as well as the state. */
+static pf_status X(checkpoint)(X(fit) *fit, X(stage) *s)
+{
+    X(symflow) *f = fit->flow;
+    double *theta = f->theta;
+    real *w = f->net ? f->net->w : NULL;
+    PF_TRY(X(state_write)(fit, s));
+    if (pf_seconds() - fit->saved < fit->o->checkpoint_seconds) return PF_OK;
+    f->theta = s->theta;
+    if (f->net) f->net->w = s->w;
+    pf_status status = X(symflow_save)(f, fit->o->checkpoint);
+    f->theta = theta;
+    if (f->net) f->net->w = w;
+    fit->saved = pf_seconds();
+    return status;
+}
+
+/* ---- stages ----------------------------------------------------------------------------------------------- */
+
+/* One epoch, from a random order of the training fields: means of log p(x|y) and, with draws, of log p(y|x). */
+static pf_status X(epoch)(X(fit) *fit, double *logp, double *posterior, const X(fields) *train, ptrdiff_t epoch,
+                          ptrdiff_t epochs, double rate, ptrdiff_t draws, ptrdiff_t *order)
+{
+    const pf_symflow_options *o = fit->o;
+    ptrdiff_t n = train->n, batch = PF_MIN(o->batch, n), batches = (n + batch - 1) / batch;
+    double mean = 0, one = 0, sum = 0, posterior_sum = 0;
+    fit->data = train;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        ptrdiff_t j = (ptrdiff_t)pf_uniform_int(o->seed, stream(STREAM_ORDER, fit->epoch), (uint64_t)i,
+                                                (uint64_t)i + 1);
+        order[i] = order[j];
+        order[j] = i;
+    }
+    for (ptrdiff_t b = 0; b < batches; b++) {
+        ptrdiff_t from = b * n / batches, count = (b + 1) * n / batches - from;
+        X(clear_gradient)(fit);
+        if (!draws) {
+            memcpy(fit->row, order + from, (size_t)count * sizeof *order);
+            PF_TRY(X(likelihood)(fit, &mean, count, 1 / (double)count));
+            sum += mean * (double)count;
+        }
+        for (ptrdiff_t i = 0; i < count && draws; i++) {
+            fit->row[0] = order[from + i];
+            PF_TRY(X(posterior)(fit, &one, &mean, draws, 1 / (double)count));
+            sum += mean;
+            posterior_sum += one;
+        }
+        PF_TRY(X(step)(fit, rate * pf_cosine_schedule((epoch - 1) * batches + b, epochs * batches, o->warmup)));
+    }
+    *logp = sum / (double)n;
+    *posterior = posterior_sum / (double)n;
+    return PF_OK;
+}
+
+/* Trains to the end of a stage, from s->epoch; s->epoch < 0: from its start, whose objective is not known yet. */
+static pf_status X(run_stage)(X(fit) *fit, X(stage) *s, const X(fields) *train, const X(fields) *validate,
+                              ptrdiff_t *order)
 {
     const pf_symflow_options *o = fit->o;
     X(symflow) *f = fit->flow;
-    ptrdiff_t n = train->n, batch = PF_MIN(o->batch, n), batches = (n + batch - 1) / batch, first_epoch = fit->epoch;
-    double *theta = PF_ALLOC(double, f->n_theta), best = -INFINITY, per_pixel = 1 / (double)f->pixels;
-    real *w = PF_ALLOC(real, f->net ? f->net->n_w : 0);
-    ptrdiff_t *order = PF_ALLOC(ptrdiff_t, n);
-    pf_status status = theta && w && order ? PF_OK : PF_NO_MEMORY;
-    pf_symflow_progress p = {.best = fit->epoch, .logp_train = NAN, .logp_validate = NAN, .objective = NAN};
-    if (!status) X(keep)(theta, w, f);
-    for (ptrdiff_t epoch = 0; epoch <= epochs && !status; epoch++) { /* epoch 0 is where the stage starts */
-        double sum = 0, posterior = 0, one = 0, mean = 0;
-        if (epoch) {
+    ptrdiff_t epochs = s->stage ? o->posterior_epochs : o->epochs, draws = s->stage ? o->posterior_draws : 0;
+    ptrdiff_t validate_draws = draws ? VALIDATE_DRAWS * (draws + 1) - 1 : 0;
+    double rate = s->stage ? o->posterior_rate : o->learning_rate, per_pixel = 1 / (double)f->pixels;
+    pf_symflow_progress p = {.logp_train = NAN, .logp_validate = NAN, .objective = NAN};
+    while (s->epoch < epochs) {
+        double mean = NAN, posterior = NAN;
+        ptrdiff_t since = fit->epoch - PF_MAX(s->best_epoch, fit->epoch - s->epoch);
+        if (o->patience && validate && since >= o->patience) break;
+        s->epoch++;
+        if (s->epoch) {
             fit->epoch++;
-            fit->data = train;
-            for (ptrdiff_t i = 0; i < n; i++) { /* a random order */
-                ptrdiff_t j = (ptrdiff_t)pf_uniform_int(o->seed, stream(STREAM_ORDER, fit->epoch), (uint64_t)i,
-                                                        (uint64_t)i + 1);
-                order[i] = order[j];
-                order[j] = i;
-            }
-            for (ptrdiff_t b = 0; b < batches && !status; b++) {
-                ptrdiff_t from = b * n / batches, count = (b + 1) * n / batches - from;
-                X(clear_gradient)(fit);
-                if (!draws) {
-                    memcpy(fit->row, order + from, (size_t)count * sizeof *order);
-                    status = X(likelihood)(fit, &mean, count, 1 / (double)count);
-                    sum += mean * (double)count;
-                }
-                for (ptrdiff_t i = 0; i < count && draws && !status; i++) {
-                    fit->row[0] = order[from + i];
-                    status = X(posterior)(fit, &one, &mean, draws, 1 / (double)count);
-                    sum += mean;
-                    posterior += one;
-                }
-                if (!status)
-                    status = X(step)(fit,
-                                     rate * pf_cosine_schedule((epoch - 1) * batches + b, epochs * batches, o->warmup));
-            }
-            p.logp_train = sum / (double)n * per_pixel;
-            p.objective = draws ? posterior / (double)n : p.logp_train;
+            PF_TRY(X(epoch)(fit, &mean, &posterior, train, s->epoch, epochs, rate, draws, order));
+            p.logp_train = mean * per_pixel;
+            p.objective = draws ? posterior : p.logp_train;
         }
-        if (!status && validate) {
-            status = X(evaluate)(fit, &mean, &one, validate, draws ? VALIDATE_DRAWS * draws + VALIDATE_DRAWS - 1 : 0);
+        if (validate) {
+            PF_TRY(X(evaluate)(fit, &mean, &posterior, validate, validate_draws));
             p.logp_validate = mean * per_pixel;
-            p.objective = draws ? one : p.logp_validate;
+            p.objective = draws ? posterior : p.logp_validate;
         }
-        if (status) break;
-        if (epoch) status = X(record)(f, p.logp_train, p.logp_validate);
-        if (!validate || p.objective > best) {
-            best = p.objective;
-            p.best = fit->epoch;
-            X(keep)(theta, w, f);
+        if (s->epoch) PF_TRY(X(record)(f, p.logp_train, p.logp_validate));
+        if (!validate || !s->epoch || p.objective > s->best) {
+            s->best = p.objective;
+            s->best_epoch = fit->epoch;
+            X(keep)(s->theta, s->w, f);
         }
+        if (o->checkpoint) PF_TRY(X(checkpoint)(fit, s));
         p.epoch = fit->epoch;
-        p.seconds = pf_seconds() - start_time;
-        if (!status && o->progress && o->progress(o->progress_user, &p))
-            status = pf_fail(PF_INTERRUPTED, "interrupted");
-        if (o->patience && validate && p.epoch - PF_MAX(p.best, first_epoch) >= o->patience) break;
+        p.best = s->best_epoch;
+        p.seconds = pf_seconds() - fit->start_time;
+        if (o->progress && o->progress(o->progress_user, &p)) return pf_fail(PF_INTERRUPTED, "interrupted");
     }
-    if (theta && w) X(restore)(f, theta, w);
-    free(theta);
-    free(w);
+    return PF_OK;
+}
+
+/* All stages. The best on validation fields, or the last, is what the flow is at the end, however training ends. */
+static pf_status X(train)(X(fit) *fit, const X(fields) *train, const X(fields) *validate)
+{
+    X(symflow) *f = fit->flow;
+    X(stage) s = {.epoch = -1};
+    ptrdiff_t *order = PF_ALLOC(ptrdiff_t, train->n);
+    s.theta = PF_ALLOC(double, f->n_theta);
+    s.w = PF_ALLOC(real, fit->net.n);
+    pf_status status = s.theta && s.w && order ? PF_OK : PF_NO_MEMORY;
+    if (!status) X(keep)(s.theta, s.w, f);
+    if (!status && f->state) status = X(state_read)(fit, &s);
+    while (!status) {
+        status = X(run_stage)(fit, &s, train, validate, order);
+        if (s.theta && s.w) X(restore)(f, s.theta, s.w);
+        if (s.stage || !(fit->o->posterior_weight > 0)) break;
+        fit->mean_length = 0;
+        s.stage = 1;
+        s.epoch = -1;
+    }
+    free(s.theta);
+    free(s.w);
     free(order);
     return status;
 }
@@ -728,6 +863,9 @@ static pf_status X(check_options)(const pf_symflow_options *o, ptrdiff_t n_y)
     if (!(o->noise[0] >= 0 && o->noise[1] >= o->noise[0] && isfinite(o->noise[1])))
         return pf_fail(PF_BAD_ARGUMENT, "noise: [%g, %g] is not a range of standard deviations", o->noise[0],
                        o->noise[1]);
+    for (ptrdiff_t i = 0; i < o->noise_knots; i++)
+        if (!(o->noise_k[i] > (i ? o->noise_k[i - 1] : 0)) || !(o->noise_power[i] > 0) || !isfinite(o->noise_power[i]))
+            return pf_fail(PF_BAD_ARGUMENT, "noise: its power is positive and finite, at ascending k > 0");
     if (!(o->posterior_weight >= 0 && o->posterior_weight <= 1))
         return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: %g is not in [0, 1]", o->posterior_weight);
     if (o->posterior_weight > 0 && !n_y) return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: there is no y");
@@ -737,16 +875,22 @@ static pf_status X(check_options)(const pf_symflow_options *o, ptrdiff_t n_y)
 }
 
 /* One mean and scale of all pixels; mean, scale and range of every column of y, and of the noise. */
-static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t n_y, const double noise[2])
+static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t n_y)
 {
-    double sum = 0, square = 0, count = (double)train->n * (double)f->pixels;
+    double sum = 0, square = 0, count = (double)train->n * (double)f->pixels, white = 1;
+    const double *noise = f->noise;
+    if (f->noise_t) { /* its variance, for a sigma of 1 */
+        white = 0;
+        for (ptrdiff_t s = 0; s < f->filter->shells; s++)
+            white += f->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->pixels;
+    }
     for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) sum += (double)train->x[i];
     f->mean = sum / count;
     for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) {
         double d = (double)train->x[i] - f->mean;
         square += d * d;
     }
-    f->scale = sqrt(square / count + noise[0] * noise[0]);
+    f->scale = sqrt(square / count + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
     if (!(f->scale > 1e-7 * fabs(f->mean)) || !isfinite(f->scale))
         return pf_fail(PF_DEGENERATE, "the fields are constant: they have no density");
     double *mean = f->y_stats, *scale = mean + f->n_y, *least = scale + f->n_y, *most = least + f->n_y;
@@ -775,38 +919,102 @@ static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t
     return PF_OK;
 }
 
-static pf_status X(run_fit)(X(symflow) **flow, const X(fields) *train, const X(fields) *validate, int ndim,
-                            const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *o)
+/* The filter that makes noise of this power spectrum of white noise; the mean of a field has the power of the lowest
+ * frequency. */
+static pf_status X(set_noise)(X(symflow) *f, const pf_symflow_options *o)
 {
-    double start_time = pf_seconds();
-    int n_hidden = 0, noisy = o->noise_condition != 0;
-    *flow = NULL;
-    PF_TRY(X(check_options)(o, n_y));
-    while (n_hidden < 7 && o->hidden[n_hidden]) n_hidden++;
+    const X(filter) *filter = f->filter;
+    double per_volume = (double)f->pixels;
+    ptrdiff_t at = 0;
+    memcpy(f->noise, o->noise, sizeof f->noise);
+    f->noise_condition = o->noise_condition != 0;
+    if (!o->noise_knots) return PF_OK;
+    for (int i = 0; i < filter->fft->ndim; i++) per_volume /= filter->box[i];
+    f->noise_t = PF_ALLOC(real, filter->shells);
+    if (!f->noise_t) return PF_NO_MEMORY;
+    for (ptrdiff_t s = 0; s < filter->shells; s++) {
+        double k = filter->k[PF_MAX(s, PF_MIN(1, filter->shells - 1))];
+        while (at < o->noise_knots - 2 && o->noise_k[at + 1] < k) at++;
+        ptrdiff_t next = PF_MIN(at + 1, o->noise_knots - 1);
+        double span = o->noise_k[next] - o->noise_k[at], lo = log(o->noise_power[at]), hi = log(o->noise_power[next]);
+        double t = span > 0 ? PF_MIN(PF_MAX((k - o->noise_k[at]) / span, 0), 1) : 0;
+        f->noise_t[s] = (real)sqrt(per_volume * exp(lo + t * (hi - lo)));
+    }
+    return PF_OK;
+}
+
+/* A flow in closed form, or what the checkpoint holds */
+static pf_status X(begin)(X(symflow) **flow, const X(fields) *train, int ndim, const ptrdiff_t *mesh, const double *box,
+                          ptrdiff_t n_y, const pf_symflow_options *o)
+{
+    int n_hidden = 0;
+    FILE *found = o->checkpoint ? fopen(o->checkpoint, "rb") : NULL;
     X(symflow) *f;
-    PF_TRY(X(symflow_new)(&f, ndim, mesh, box, o->n_layers, o->psi_knots, o->filter_knots, n_y + noisy));
-    f->noise_condition = noisy;
-    X(fit) fit = {0};
-    ptrdiff_t draws = o->posterior_weight > 0 ? o->posterior_draws : 0,
-              most_draws = draws ? VALIDATE_DRAWS * (draws + 1) : 0;
-    pf_status status = X(check_data)(train, f->pixels, n_y, "train");
-    if (!status && validate) status = X(check_data)(validate, f->pixels, n_y, "validate");
-    if (!status) status = X(standardise)(f, train, n_y, o->noise);
-    if (!status && f->n_y) status = X(mlp_new)(&f->net, f->n_y, o->hidden, n_hidden, f->n_theta, o->seed);
-    if (!status && o->note) status = X(symflow_set_note)(f, o->note);
-    if (!status) status = X(fit_init)(&fit, f, o, n_y, most_draws);
-    if (!status) status = X(best_start)(f, train, o, fit.works);
-    if (!status) {
+    *flow = NULL;
+    if (found) {
+        fclose(found);
+        PF_TRY(X(symflow_load)(&f, o->checkpoint));
         *flow = f;
-        status = X(train)(&fit, train, validate, o->epochs, o->learning_rate, 0, start_time);
-        if (!status && draws) {
-            fit.mean_length = 0;
-            status = X(train)(&fit, train, validate, o->posterior_epochs, o->posterior_rate, draws, start_time);
-        }
-        if (status && status != PF_INTERRUPTED && status != PF_DEGENERATE) *flow = NULL;
+        int same = f->layers == o->n_layers && f->psi_knots == o->psi_knots && f->filter_knots == o->filter_knots &&
+                   f->n_y == n_y + (o->noise_condition != 0) && f->filter->fft->ndim == ndim;
+        for (int i = 0; i < ndim && same; i++) same = f->filter->fft->n[i] == mesh[i] && f->filter->box[i] == box[i];
+        return same ? PF_OK : pf_fail(PF_BAD_ARGUMENT, "checkpoint: %s is of another fit", o->checkpoint);
+    }
+    while (n_hidden < 7 && o->hidden[n_hidden]) n_hidden++;
+    PF_TRY(X(symflow_new)(&f, ndim, mesh, box, o->n_layers, o->psi_knots, o->filter_knots,
+                          n_y + (o->noise_condition != 0)));
+    *flow = f;
+    PF_TRY(X(set_noise)(f, o));
+    PF_TRY(X(standardise)(f, train, n_y));
+    if (f->n_y) PF_TRY(X(mlp_new)(&f->net, f->n_y, o->hidden, n_hidden, f->n_theta, o->seed));
+    return o->note ? X(symflow_set_note)(f, o->note) : PF_OK;
+}
+
+/* *trained: the flow is worth having, whatever the status. */
+static pf_status X(run_fit)(X(symflow) *f, int *trained, const X(fields) *train, const X(fields) *validate,
+                            ptrdiff_t n_y, const pf_symflow_options *o, double start_time, int new)
+{
+    X(fit) fit = {.start_time = start_time, .saved = start_time};
+    ptrdiff_t draws = o->posterior_weight > 0 ? VALIDATE_DRAWS * (o->posterior_draws + 1) : 0;
+    pf_status status = X(fit_init)(&fit, f, o, n_y, draws);
+    if (!status && new) status = X(best_start)(f, train, o, fit.works);
+    if (!status) {
+        status = X(train)(&fit, train, validate);
+        *trained = !status || status == PF_INTERRUPTED || status == PF_DEGENERATE || status == PF_IO_ERROR;
     }
     X(fit_clear)(&fit);
-    if (!*flow) X(symflow_free)(f);
+    if (o->checkpoint && status == PF_INTERRUPTED && f->state) {
+        pf_status saved = X(symflow_save)(f, o->checkpoint);
+        status = saved ? saved : pf_fail(PF_INTERRUPTED, "interrupted"); /* saving cleared the message */
+    }
+    if (!status || status == PF_DEGENERATE) { /* there is nothing to go on from */
+        free(f->state);
+        f->state = NULL;
+        f->n_state = 0;
+    }
+    return status;
+}
+
+static pf_status X(fit_flow)(X(symflow) **flow, const X(fields) *train, const X(fields) *validate, int ndim,
+                             const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *o)
+{
+    double start_time = pf_seconds();
+    int trained = 0;
+    ptrdiff_t pixels = 1;
+    X(symflow) *f = NULL;
+    *flow = NULL;
+    PF_TRY(X(check_options)(o, n_y));
+    for (int i = 0; i < ndim; i++) pixels *= mesh[i];
+    PF_TRY(X(check_data)(train, pixels, n_y, "train"));
+    if (validate) PF_TRY(X(check_data)(validate, pixels, n_y, "validate"));
+    pf_status status = X(begin)(&f, train, ndim, mesh, box, n_y, o);
+    if (!status) {
+        int new = !f->epochs && !f->state, finished = !new && !f->state;
+        if (finished) trained = 1;
+        else status = X(run_fit)(f, &trained, train, validate, n_y, o, start_time, new);
+    }
+    if (trained) *flow = f;
+    else X(symflow_free)(f);
     return status;
 }
 
@@ -814,7 +1022,7 @@ pf_status X(symflow_fit)(X(symflow) **flow, const X(fields) *train, const X(fiel
                          const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *options)
 {
     pf_begin();
-    return pf_end(X(run_fit)(flow, train, validate, ndim, mesh, box, n_y, options));
+    return pf_end(X(fit_flow)(flow, train, validate, ndim, mesh, box, n_y, options));
 }
 
 /* ---- temperature ------------------------------------------------------------------------------------------ */
@@ -824,18 +1032,18 @@ static pf_status X(calibrate)(X(symflow) *f, double *gain, const X(fields) *data
     pf_symflow_options o;
     pf_symflow_defaults(&o);
     o.seed = seed;
-    if (!f->n_y) return pf_fail(PF_BAD_ARGUMENT, "calibrate: this flow was fitted without y");
-    if (f->noise_condition) return pf_fail(PF_BAD_ARGUMENT, "calibrate: not for a flow that noise is a condition of");
-    PF_TRY(X(check_data)(data, f->pixels, f->n_y, "held_out"));
+    ptrdiff_t n_y = f->n_y - f->noise_condition;
+    if (!n_y) return pf_fail(PF_BAD_ARGUMENT, "calibrate: this flow was fitted without y");
+    PF_TRY(X(check_data)(data, f->pixels, n_y, "held_out"));
     X(fit) fit = {0};
     double *log_weight = PF_ALLOC(double, data->n *ROOM), *logp = PF_ALLOC(double, data->n *ROOM);
     ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
-    pf_status status = log_weight && logp && counts ? X(fit_init)(&fit, f, &o, f->n_y, CALIBRATE_DRAWS) : PF_NO_MEMORY;
+    pf_status status = log_weight && logp && counts ? X(fit_init)(&fit, f, &o, n_y, CALIBRATE_DRAWS) : PF_NO_MEMORY;
     fit.data = data;
     for (ptrdiff_t i = 0; i < data->n && !status; i++) {
         fit.row[0] = i;
         status = X(try_conditions)(&fit, counts + i, CALIBRATE_DRAWS);
-        memcpy(log_weight + i * ROOM, fit.draws + ROOM * f->n_y, ROOM * sizeof(double));
+        memcpy(log_weight + i * ROOM, fit.draws + ROOM * n_y, ROOM * sizeof(double));
         memcpy(logp + i * ROOM, fit.logp, ROOM * sizeof(double));
     }
     if (!status) { /* the mean has one maximum: golden section in log b */
@@ -866,7 +1074,7 @@ pf_status X(sym_log_posterior)(double *log_posterior, X(symflow) *flow, const X(
     pf_symflow_defaults(&o);
     o.seed = seed;
     X(fit) fit = {.data = data};
-    pf_status status = X(fit_init)(&fit, flow, &o, flow->n_y, draws);
+    pf_status status = X(fit_init)(&fit, flow, &o, flow->n_y - flow->noise_condition, draws);
     for (ptrdiff_t i = 0; i < data->n && !status; i++) {
         double logp;
         fit.row[0] = i;

@@ -8,6 +8,8 @@
 
 typedef enum { FORWARD, INVERSE, LOGP, SCORE, SCORE_Y, SAMPLE } task;
 
+enum { NUMBERS = 5 }; /* in a file: mean, scale, temperature, noise */
+
 static ptrdiff_t round_up(ptrdiff_t n) { return (n + 15) / 16 * 16; }
 
 #define TWICE "symflow.c"
@@ -61,8 +63,10 @@ void X(symflow_free)(X(symflow) *f)
     free(f->k);
     free(f->theta);
     free(f->y_stats);
+    free(f->noise_t);
     free(f->history);
     free(f->note);
+    free(f->state);
     free(f);
 }
 
@@ -74,6 +78,7 @@ pf_status X(symflow_duplicate)(X(symflow) **copy, const X(symflow) *f)
     c->mean = f->mean;
     c->scale = f->scale;
     c->temperature = f->temperature;
+    memcpy(c->noise, f->noise, sizeof c->noise);
     c->noise_condition = f->noise_condition;
     c->epochs = f->epochs;
     memcpy(c->theta, f->theta, (size_t)f->n_theta * sizeof(double));
@@ -82,6 +87,11 @@ pf_status X(symflow_duplicate)(X(symflow) **copy, const X(symflow) *f)
     pf_status status = c->history ? PF_OK : PF_NO_MEMORY;
     if (!status && f->epochs) memcpy(c->history, f->history, (size_t)(f->epochs * SYM_HISTORY) * sizeof(double));
     if (!status && f->note) status = X(symflow_set_note)(c, f->note);
+    if (!status && f->noise_t) {
+        c->noise_t = PF_ALLOC(real, f->filter->shells);
+        if (c->noise_t) memcpy(c->noise_t, f->noise_t, (size_t)f->filter->shells * sizeof(real));
+        else status = PF_NO_MEMORY;
+    }
     if (!status && f->net) {
         status = X(mlp_new)(&c->net, f->net->size[0], f->net->size + 1, f->net->layers - 1, f->n_theta, 0);
         if (!status) memcpy(c->net->w, f->net->w, (size_t)f->net->n_w * sizeof(real));
@@ -105,6 +115,8 @@ ptrdiff_t X(symflow_conditions)(const X(symflow) *f) { return f->n_y; }
 const double *X(symflow_range)(const X(symflow) *f) { return f->y_stats + 2 * f->n_y; }
 ptrdiff_t X(symflow_layers)(const X(symflow) *f) { return f->layers; }
 ptrdiff_t X(symflow_parameters)(const X(symflow) *f) { return f->n_theta + (f->net ? f->net->n_w : 0); }
+int X(symflow_noise_condition)(const X(symflow) *f) { return f->noise_condition; }
+int X(symflow_unfinished)(const X(symflow) *f) { return f->n_state > 0; }
 double X(symflow_temperature)(const X(symflow) *f) { return f->temperature; }
 const char *X(symflow_note)(const X(symflow) *f) { return f->note ? f->note : ""; }
 
@@ -520,8 +532,10 @@ static pf_status X(write)(const X(symflow) *f, void **bytes, size_t *n)
     pf_put_int(&w, f->filter_knots);
     pf_put_int(&w, f->n_y);
     pf_put_int(&w, f->noise_condition);
-    double numbers[3] = {f->mean, f->scale, f->temperature};
-    pf_put_array(&w, numbers, 3, sizeof(double));
+    double numbers[NUMBERS] = {f->mean, f->scale, f->temperature, f->noise[0], f->noise[1]};
+    pf_put_array(&w, numbers, NUMBERS, sizeof(double));
+    pf_put_int(&w, f->noise_t != NULL);
+    if (f->noise_t) pf_put_array(&w, f->noise_t, f->filter->shells, sizeof(real));
     pf_put_array(&w, f->theta, f->n_theta, sizeof(double));
     pf_put_array(&w, f->y_stats, 4 * f->n_y, sizeof(double));
     pf_put_int(&w, f->epochs);
@@ -531,6 +545,8 @@ static pf_status X(write)(const X(symflow) *f, void **bytes, size_t *n)
     if (f->net) pf_put_array(&w, f->net->w, f->net->n_w, sizeof(real));
     pf_put_int(&w, (int64_t)strlen(note));
     pf_put_array(&w, note, (ptrdiff_t)strlen(note), 1);
+    pf_put_int(&w, f->n_state);
+    if (f->n_state) pf_put_array(&w, f->state, f->n_state, 1);
     pf_file_end(&w);
     if (w.status) free(w.bytes);
     *bytes = w.status ? NULL : w.bytes;
@@ -553,20 +569,23 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     PF_TRY(pf_file_open(&r, bytes, size, PF_KIND_SYMFLOW, REAL_BITS));
     int ndim = (int)pf_get_int(&r, 2, 3);
     ptrdiff_t n[3], hidden[MLP_LAYERS];
-    double box[3] = {0}, numbers[3] = {0};
+    double box[3] = {0}, numbers[NUMBERS] = {0};
     for (int i = 0; i < ndim; i++) n[i] = pf_get_int(&r, 1, INT32_MAX);
     X(get)(&r, box, ndim, sizeof(double));
     ptrdiff_t layers = pf_get_int(&r, 1, 1000), psi_knots = pf_get_int(&r, 2, PSI_MOST);
     ptrdiff_t filter_knots = pf_get_int(&r, 2, 4096), n_y = pf_get_int(&r, 0, 4096);
     int noise_condition = (int)pf_get_int(&r, 0, n_y > 0);
-    X(get)(&r, numbers, 3, sizeof(double));
+    X(get)(&r, numbers, NUMBERS, sizeof(double));
+    int coloured = (int)pf_get_int(&r, 0, 1);
     PF_TRY(r.status);
     X(symflow) *f;
     PF_TRY(X(symflow_new)(&f, ndim, n, box, layers, psi_knots, filter_knots, n_y));
     f->mean = numbers[0];
     f->scale = numbers[1];
     f->temperature = numbers[2];
+    memcpy(f->noise, numbers + 3, sizeof f->noise);
     f->noise_condition = noise_condition;
+    if (coloured) f->noise_t = pf_get_array(&r, f->filter->shells, sizeof(real));
     X(get)(&r, f->theta, f->n_theta, sizeof(double));
     X(get)(&r, f->y_stats, 4 * n_y, sizeof(double));
     f->epochs = pf_get_int(&r, 0, INT32_MAX);
@@ -578,6 +597,8 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     if (!status && f->net) X(get)(&r, f->net->w, f->net->n_w, sizeof(real));
     ptrdiff_t length = status ? 0 : pf_get_int(&r, 0, 1 << 30);
     char *note = status || r.status ? NULL : pf_get_array(&r, length, 1);
+    f->n_state = status ? 0 : pf_get_int(&r, 0, (int64_t)1 << 40);
+    if (f->n_state && !r.status) f->state = pf_get_array(&r, f->n_state, 1);
     if (!status) status = r.status ? r.status : pf_file_close(&r);
     if (!status && length) {
         f->note = PF_CALLOC(char, length + 1);

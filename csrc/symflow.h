@@ -30,11 +30,15 @@ enum {
         ptrdiff_t n_y;                                                                                                 \
         double *y_stats;     /* [4][n_y] mean, scale, least, most in training */                                       \
         X(mlp) *net;         /* NULL without conditioning */                                                           \
+        double noise[2];     /* that was added to the training fields: range of its standard deviation */              \
+        real *noise_t;       /* [shells] the filter that makes it of white noise; NULL: white */                       \
         int noise_condition; /* the last condition is the noise's standard deviation, which is known */                \
         double temperature;                                                                                            \
         ptrdiff_t epochs;                                                                                              \
         double *history; /* [epochs][SYM_HISTORY] */                                                                   \
         char *note;                                                                                                    \
+        unsigned char *state; /* [n_state] what an unfinished fit goes on from: see symfit.c */                        \
+        ptrdiff_t n_state;                                                                                             \
     };                                                                                                                 \
                                                                                                                        \
     /* One thread's memory. `keep`: what the way back needs is kept for every layer. */                                \

@@ -94,6 +94,10 @@ class SymFlow:
     @property
     def temperature(self) -> float: ...
     @property
+    def noise_condition(self) -> bool: ...
+    @property
+    def unfinished(self) -> bool: ...
+    @property
     def note(self) -> str: ...
     def forward(
         self, x: ArrayLike, y: ArrayLike | None = None
@@ -142,12 +146,16 @@ def symflow_fit(
     weight_decay: float = ...,
     clip: float = ...,
     noise: tuple[float, float] = ...,
+    noise_k: ArrayLike | None = None,
+    noise_power: ArrayLike | None = None,
     noise_condition: bool = ...,
     posterior_weight: float = ...,
     posterior_epochs: int = ...,
     posterior_rate: float = ...,
     posterior_draws: int = ...,
     seed: int = ...,
+    checkpoint: str | bytes | PathLike[Any] = ...,
+    checkpoint_seconds: float = ...,
     progress: Callable[[int, int, float, float, float, float], object] | None = None,
     note: str | None = None,
 ) -> SymFlow: ...

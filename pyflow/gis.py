@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pyflow import _arguments, _core
+from pyflow import _arguments, _checkpoint, _core
 from pyflow._arguments import boolean, integer, real
 from pyflow._progress import reporter
-from pyflow.model import Model, load
+from pyflow.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -261,8 +261,8 @@ def GIS(  # a function with the name that the method has in the literature
 
     note = _note(options, {"data_train": train, "data_validate": validate, **given}, values, model)
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, seed)
-        found = _resume(checkpoint, note)
+        _checkpoint.check(checkpoint, seed)
+        found = _checkpoint.resume(checkpoint, note)
         if found is not None:
             if not found._note.get("unfinished"):
                 return found
@@ -403,60 +403,15 @@ def _is_read_in_blocks(x):
 # ---- what travels with the model, and checkpoints ------------------------------------------------
 
 
-def _check_sum(x):
-    """Return a check sum of some of the rows of x: enough to notice that the data are others."""
-    n = x.shape[0]
-    rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(int))
-    if isinstance(x, np.ndarray):
-        return zlib.crc32(x[rows].tobytes())
-    return zlib.crc32(b"".join(np.asarray(x[i : i + 1]).tobytes() for i in rows.tolist()))
-
-
 def _note(options, data, values, model):
     """Return what is kept of the arguments: enough to tell one fit from another."""
-    fit = {}
-    for name, value in options.items():
-        if name == "bounds":
-            fit[name] = [[b if np.isfinite(b) else None for b in pair] for pair in value.tolist()]
-        else:
-            fit[name] = list(value) if isinstance(value, tuple) else value
-    for name, x in data.items():
-        if x is not None and len(x.shape):
-            fit[name] = {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": _check_sum(x)}
+    if "bounds" in options:
+        pairs = options["bounds"].tolist()
+        options = {**options, "bounds": [[b if np.isfinite(b) else None for b in p] for p in pairs]}
+    fit = _checkpoint.digest(options, data)
     if model is not None:
         fit["model"] = zlib.crc32(model.to_bytes())
     note = {"pyflow": _core.__version__, "fit": fit}
     if values is not None:
         note["labels"] = values.tolist()
     return note
-
-
-def _check_checkpoint(checkpoint, seed):
-    """Refuse now what would lose a long fit later."""
-    if not isinstance(checkpoint, str | os.PathLike):
-        raise TypeError(f"checkpoint: must be a path, not {checkpoint!r}")
-    folder = os.path.dirname(os.path.abspath(checkpoint))
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise OSError(
-            f"checkpoint: cannot write {os.fspath(checkpoint)}: no such folder, or not ours"
-        )
-    if seed is None:
-        raise ValueError("seed: with a checkpoint it must be a number: other seeds, another fit")
-
-
-def _resume(checkpoint, note):
-    """Return the model of a checkpoint of the same fit, or None if there is no file yet."""
-    if not os.path.exists(checkpoint):
-        return None
-    model = load(checkpoint)
-    theirs, ours = model._note.get("fit", {}), json.loads(json.dumps(note))["fit"]
-    different = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
-    if model._note.get("labels") != note.get("labels"):
-        different.append("labels")
-    if different:
-        raise ValueError(
-            f"checkpoint: {os.fspath(checkpoint)} belongs to another fit: "
-            f"{', '.join(different)} differ{'s' if len(different) == 1 else ''}; remove it, name "
-            "another file, or go on from its model with model=pyflow.load(...)"
-        )
-    return model

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyflow import _arguments, _core
+from pyflow import _arguments, _checkpoint, _core
 from pyflow._arguments import boolean, integer, real
 from pyflow._progress import reporter
-from pyflow.fields import box_lengths, checked
+from pyflow.fields import box_lengths, checked, wavenumbers
 from pyflow.posterior import Posterior, bounds_of, warn_outside
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ OPTIONS = {
     "warmup": (real,),
     "weight_decay": (real,),
     "clip": (real,),
-    "posterior_weight": (real,),
     "posterior_epochs": (integer, 0),
     "posterior_rate": (real,),
-    "posterior_draws": (integer, 8),
+    "posterior_draws": (integer, 10),
+    "checkpoint_seconds": (real,),
 }
+OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
 NOISE = "noise"  # what the noise's standard deviation is called when it is a condition
 
 
@@ -89,13 +90,15 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     warmup: float | None = None,
     weight_decay: float | None = None,
     clip: float | None = None,
-    noise: float | tuple[float, float] | None = None,
+    noise: float | tuple[float, float] | Callable[[Floats], ArrayLike] | None = None,
     noise_condition: bool = False,
-    posterior_weight: float | None = None,
+    objective: str | float = "likelihood",
     posterior_epochs: int | None = None,
     posterior_rate: float | None = None,
     posterior_draws: int | None = None,
     calibrate: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float | None = None,
     seed: int | None = 0,
     progress: Callable[[FieldProgress], object] | None = None,
     verbose: bool = True,
@@ -142,19 +145,26 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         Of the network's weights. Default 0.01.
     clip : float, optional
         The longest gradient, in units of its running mean length. Default 3; 0 for any.
-    noise : float or (float, float), optional
-        Standard deviation, or the range of it, of white noise added to the training fields, afresh
-        every epoch. The flow is then that of the fields with noise.
+    noise : float, (float, float) or callable, optional
+        Standard deviation, or the range of it, of white noise added to the fields, afresh every
+        epoch; or the power spectrum P(k) of Gaussian noise, as in `pyflow.fields.gaussian_field`.
+        The flow is then that of the fields with noise.
     noise_condition : bool
-        The noise's standard deviation is one more condition, the last.
-    posterior_weight : float, optional
-        w from 0 to 1: after the likelihood, fine-tune on (1 - w) log p(x|y) + w log p(y|x).
-        Default 0: no such stage.
+        The standard deviation, drawn from its range, is one more condition, the last.
+    objective : "likelihood", "posterior" or float
+        A number w from 0, the likelihood, to 1, the posterior: when it is not 0, training on the
+        likelihood is followed by fine-tuning on (1 - w) log p(x|y) + w log p(y|x), the prior
+        uniform over the training range.
     posterior_epochs, posterior_rate, posterior_draws : int, float, int, optional
         Of that stage: epochs, learning rate, and conditions that stand for the prior. Defaults 5,
         2e-4, 31.
     calibrate : bool
         Then fit the temperature of posteriors on the validation fields: `FieldModel.calibrate`.
+    checkpoint : str or os.PathLike, optional
+        File for the unfinished fit, written every `checkpoint_seconds` (default 60) and when the
+        fit is interrupted. If it is there the fit goes on from it, to the same flow as an
+        uninterrupted one; at the end it holds that flow.
+    checkpoint_seconds : float, optional
     seed : int or None
         0 <= seed < 2**64; None for a different one every time.
     progress : callable, optional
@@ -170,6 +180,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     ------
     ValueError, TypeError
         For fields or options that make no sense: the message names the argument.
+    OSError
+        If the checkpoint cannot be written or read.
     KeyboardInterrupt
         On Ctrl-C, within a second. What had been reached is the exception's attribute `flow`, as
         it is for an exception raised by `progress`.
@@ -212,8 +224,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     options = _options(
         p,
         hidden=hidden,
-        noise=noise,
+        noise=_noise(noise, mesh, box),
         noise_condition=noise_condition,
+        objective=objective,
         n_layers=n_layers,
         psi_knots=psi_knots,
         filter_knots=filter_knots,
@@ -225,20 +238,18 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         warmup=warmup,
         weight_decay=weight_decay,
         clip=clip,
-        posterior_weight=posterior_weight,
         posterior_epochs=posterior_epochs,
         posterior_rate=posterior_rate,
         posterior_draws=posterior_draws,
+        checkpoint_seconds=checkpoint_seconds,
     )
-    if boolean("calibrate", calibrate) and (y_validate is None or options["noise_condition"]):
-        raise ValueError(
-            "calibrate: needs x_validate and y_validate, and noise that is no condition"
-        )
+    if boolean("calibrate", calibrate) and y_validate is None:
+        raise ValueError("calibrate: needs x_validate and y_validate")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress: must be callable, not {progress!r}")
     boolean("verbose", verbose)
+    given_seed, seed = seed, _arguments.seed(seed)
     note = {"names": _names(names, p) + [NOISE] * options["noise_condition"]}
-    seed = _arguments.seed(seed)
     if len(x_train) == 1:
         warnings.warn(
             "x_train: holds a single field, which is all that will be known of their variety",
@@ -248,6 +259,17 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     if np.all(x_train == x_train.flat[0]):
         raise ValueError("x_train: the fields are constant: they have no density")
 
+    data = {"x_train": x_train, "x_validate": x_validate, "y_train": y_train}
+    data["y_validate"] = y_validate
+    fit = {**options, "box_size": box, "calibrate": bool(calibrate), "seed": seed}
+    fit.pop("checkpoint_seconds", None)
+    note["fit"] = _checkpoint.digest(fit, data)
+    if checkpoint is not None:
+        _checkpoint.check(checkpoint, given_seed)
+        found = _checkpoint.resume(checkpoint, note)
+        if found is not None and not found._core.unfinished:
+            return found
+        options["checkpoint"] = checkpoint
     stages = _core.symflow_defaults() | options
     total = stages["epochs"] + stages["posterior_epochs"] * (stages["posterior_weight"] > 0)
     with reporter(total, verbose, progress, "SymmetricFlow", "epoch") as report:
@@ -268,7 +290,11 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
                 error.flow = FieldModel(error.flow)
             raise
     model = FieldModel(core)
-    return model.calibrate(x_validate, y_validate) if calibrate else model
+    if calibrate:
+        model = model.calibrate(x_validate, y_validate)
+    if checkpoint is not None:
+        model.save(checkpoint)
+    return model
 
 
 def _fields(x, name):
@@ -330,7 +356,46 @@ def _training_conditions(y_train, y_validate, x_train, x_validate):
     return y
 
 
-def _options(p, *, hidden, noise, noise_condition, **given):
+def _noise(noise, mesh, box):
+    """Return the core's options for a number, a range of two, or a power spectrum."""
+    if callable(noise):
+        k, _ = wavenumbers(mesh, box)
+        k = np.unique(k[k > 0]) if k.size > 1 else np.ones(1)
+        power = np.asarray(noise(k), dtype=np.float64)
+        if power.shape not in ((), k.shape):
+            raise ValueError(f"noise: gave shape {power.shape} for wave numbers of shape {k.shape}")
+        if not (np.isfinite(power).all() and (power > 0).all()):
+            raise ValueError(
+                "noise: its power must be positive and finite at every |k| of the mesh"
+            )
+        power = np.ascontiguousarray(np.broadcast_to(power, k.shape))
+        return {"noise": (1.0, 1.0), "noise_k": k, "noise_power": power}
+    if noise is None:
+        return {"noise": (0.0, 0.0)}
+    values = [noise] if np.ndim(noise) == 0 else list(noise)
+    if len(values) not in (1, 2):
+        raise ValueError(f"noise: must be a number, a range of two, or P(k), not {noise!r}")
+    lo, hi = real("noise", values[0]), real("noise", values[-1])
+    if not 0 <= lo <= hi:
+        raise ValueError(f"noise: must be standard deviations, low and high, not {noise!r}")
+    return {"noise": (lo, hi)}
+
+
+def _weight(objective, p):
+    """Return the weight of the posterior in an objective."""
+    if isinstance(objective, str) and objective not in OBJECTIVES:
+        names = " or ".join(map(repr, OBJECTIVES))
+        raise ValueError(f"objective: must be {names} or a weight, not {objective!r}")
+    is_name = isinstance(objective, str)
+    weight = OBJECTIVES[objective] if is_name else real("objective", objective)
+    if not 0 <= weight <= 1:
+        raise ValueError(f"objective: the posterior's weight must be 0 to 1, not {objective}")
+    if weight > 0 and not p:
+        raise ValueError("objective: there is no y_train, and so no posterior")
+    return weight
+
+
+def _options(p, *, hidden, noise, noise_condition, objective, **given):
     """Return the core's options: those that were given, checked."""
     options = {}
     for name, value in given.items():
@@ -342,26 +407,15 @@ def _options(p, *, hidden, noise, noise_condition, **given):
             raise ValueError(f"{name}: must not be negative, not {value}")
     if options.get("warmup", 0) >= 1:
         raise ValueError(f"warmup: must be less than 1, not {options['warmup']}")
-    if options.get("posterior_weight", 0) > 1:
-        raise ValueError(f"posterior_weight: must be at most 1, not {options['posterior_weight']}")
-    if options.get("posterior_weight", 0) > 0 and not p:
-        raise ValueError("posterior_weight: there is no y_train")
+    options["posterior_weight"] = _weight(objective, p)
     if hidden is not None:
         hidden = [hidden] if np.ndim(hidden) == 0 else list(hidden)
         if not 1 <= len(hidden) <= 6:
             raise ValueError(f"hidden: must be 1 to 6 layers, not {len(hidden)}")
         options["hidden"] = tuple(integer("hidden", units, 1, 1 << 16) for units in hidden)
-    lo = hi = 0.0
-    if noise is not None:
-        values = [noise] if np.ndim(noise) == 0 else list(noise)
-        if len(values) not in (1, 2):
-            raise ValueError(f"noise: must be a number or a range of two, not {noise!r}")
-        lo, hi = real("noise", values[0]), real("noise", values[-1])
-        if not 0 <= lo <= hi:
-            raise ValueError(f"noise: must be standard deviations, low and high, not {noise!r}")
-    options["noise"] = lo, hi
+    options.update(noise)
     options["noise_condition"] = boolean("noise_condition", noise_condition)
-    if noise_condition and not lo < hi:
+    if noise_condition and not noise["noise"][0] < noise["noise"][1]:
         raise ValueError("noise_condition: noise must be a range, (low, high)")
     return options
 
@@ -481,6 +535,8 @@ class FieldModel:
         for name, values in self.history.items():
             best = np.nanmax(values) if np.isfinite(values).any() else np.nan
             parts += [f"{name}={best:.5g}"] if np.isfinite(best) else []
+        if self._core.unfinished:
+            parts.append("unfinished")
         return f"pyflow.FieldModel({', '.join(parts)})"
 
     def __eq__(self, other: object) -> bool:
@@ -767,11 +823,9 @@ class FieldModel:
         >>> bool(abs(post.mean[0] / y[0] - 1) < 0.4)
         True
         """
-        p = self._core.conditions
-        if not p:
+        if not self._core.conditions:
             raise ValueError("posterior: this flow was fitted without y")
-        noisy = self.names[-1:] == (NOISE,) and self._note.get("names", [""])[-1] == NOISE
-        p -= noisy
+        p, noisy = self._parameters()
         if p > 3:
             raise ValueError(
                 f"posterior: a grid serves 1 to 3 parameters, not {p}; "
@@ -826,8 +880,10 @@ class FieldModel:
         Parameters
         ----------
         x : (n, mesh) array-like
-            Fields that the flow was not trained on, of parameters drawn from the prior.
+            Fields that the flow was not trained on, of parameters drawn from the prior. If the flow
+            was trained with noise, they come without: it is added here.
         y : (n, p) array-like
+            The noise's standard deviation is not among them.
         seed : int
 
         Returns
@@ -849,8 +905,21 @@ class FieldModel:
         if not self._core.conditions:
             raise ValueError("y: this flow was fitted without")
         x, _ = self._fields(x)
-        y = self._conditions(y, len(x), 2)
+        p, noisy = self._parameters()
+        y = self._row(_numbers(y, "y"), p)
+        if y.shape != (len(x), p) or not len(x):
+            raise ValueError(f"y: must have shape ({len(x)}, {p}), not empty; it is {y.shape}")
+        if noisy:  # any that was seen in training: the core draws its own
+            noise = np.full((len(x), 1), self._core.range[0, -1])
+            self._conditions(np.concatenate([y, noise], axis=1), len(x), 2)
+        else:
+            self._conditions(y, len(x), 2)
         return FieldModel(self._core.calibrate(x, y, _arguments.seed(seed))[0])
+
+    def _parameters(self):
+        """Return how many conditions are parameters, and whether the last is the noise's."""
+        noisy = self._core.noise_condition
+        return self._core.conditions - noisy, noisy
 
     # ---- bytes and files -------------------------------------------------------------------------
 

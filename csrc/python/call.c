@@ -67,6 +67,17 @@ int call_end(call *c, core_state *state, pf_status status)
     return -1;
 }
 
+void call_also_raise(const char *message)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *context = PyObject_CallFunction(PyExc_OSError, "s", message);
+    if (context) PyException_SetContext(value, context); /* takes it over */
+    else PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+}
+
 void core_raise(core_state *state, pf_status status)
 {
     const char *message = pf_message();

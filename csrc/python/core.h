@@ -38,6 +38,8 @@ int call_failed(const call *c);
 void call_keep(call *c);
 /* Ends the call. 0 if all went well; -1 with the exception set, a callback's before the status's. */
 int call_end(call *c, core_state *state, pf_status status);
+/* A fit was interrupted, and its checkpoint could not be written: the exception that is set gets that as its context. */
+void call_also_raise(const char *message);
 /* The exception of a status, by the message of the core's last failure. */
 void core_raise(core_state *state, pf_status status);
 

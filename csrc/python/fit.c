@@ -40,19 +40,6 @@ static int read_rows(job *j, const rows *r, void *to, int bits, ptrdiff_t first,
     return j->read_failed;
 }
 
-/* The fit was interrupted, and its checkpoint could not be written: the exception that is set gets that as its context.
- */
-static void also_raise(const char *message)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    PyObject *context = PyObject_CallFunction(PyExc_OSError, "s", message);
-    if (context) PyException_SetContext(value, context); /* takes it over */
-    else PyErr_Clear();
-    PyErr_Restore(type, value, traceback);
-}
-
 static const void *data_or_null(PyArrayObject *a) { return a ? PyArray_DATA(a) : NULL; }
 
 #define TWICE "python/fit.c" /* seen from twice.h */
@@ -257,7 +244,7 @@ static PyObject *X(run)(job *j)
     {
         X(model_free)(model);
         if (status == PF_IO_ERROR && !j->read_failed && !PyErr_ExceptionMatches(PyExc_OSError))
-            also_raise(pf_message());
+            call_also_raise(pf_message());
         return NULL;
     }
     return X(wrap)(j->state, model);

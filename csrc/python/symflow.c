@@ -24,7 +24,8 @@ typedef struct {
     ptrdiff_t mesh[3];
     double box[3];
     ptrdiff_t n_y;
-    PyObject *progress;
+    PyObject *progress, *checkpoint; /* a callable or NULL; bytes or NULL */
+    PyArrayObject *noise_k, *noise_power;
     pf_symflow_options options;
 } job;
 
@@ -201,7 +202,8 @@ static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
     fields = open_fields(x, "x", self->bits == 32 ? NPY_FLOAT : NPY_DOUBLE, EITHER(self, symflow_ndim),
                          EITHER(self, symflow_mesh));
     if (!fields) return NULL;
-    if (!open_conditions(&conditions, y, "y", PyArray_DIM(fields, 0), EITHER(self, symflow_conditions))) {
+    npy_intp n_y = EITHER(self, symflow_conditions) - EITHER(self, symflow_noise_condition);
+    if (!open_conditions(&conditions, y, "y", PyArray_DIM(fields, 0), n_y)) {
         if (self->bits == 32) result = pf32_tempered(self, fields, conditions, seed);
         else result = pf64_tempered(self, fields, conditions, seed);
     }
@@ -355,6 +357,18 @@ static PyObject *get_note(PyObject *op, void *Py_UNUSED(closure))
     return PyUnicode_FromString(EITHER(self, symflow_note));
 }
 
+static PyObject *get_unfinished(PyObject *op, void *Py_UNUSED(closure))
+{
+    flow_object *self = (flow_object *)op;
+    return PyBool_FromLong(EITHER(self, symflow_unfinished));
+}
+
+static PyObject *get_noise_condition(PyObject *op, void *Py_UNUSED(closure))
+{
+    flow_object *self = (flow_object *)op;
+    return PyBool_FromLong(EITHER(self, symflow_noise_condition));
+}
+
 static PyGetSetDef flow_getset[] = {
     {"dtype", get_dtype, NULL, "float32 or float64.", NULL},
     {"mesh", get_mesh, NULL, "Pixels along every axis.", NULL},
@@ -364,6 +378,8 @@ static PyGetSetDef flow_getset[] = {
     {"n_layers", get_n_layers, NULL, "Number of layers.", NULL},
     {"n_parameters", get_n_parameters, NULL, "Number of trained parameters.", NULL},
     {"temperature", get_temperature, NULL, "Power of the likelihood in posteriors: 1 unless calibrated.", NULL},
+    {"unfinished", get_unfinished, NULL, "Whether it is from the checkpoint of a fit that goes on.", NULL},
+    {"noise_condition", get_noise_condition, NULL, "Whether the last condition is the noise's.", NULL},
     {"note", get_note, NULL, "A text that travels with the flow: JSON, or ''.", NULL},
     {0},
 };
@@ -472,6 +488,22 @@ static int open_hidden(job *j, PyObject *hidden)
     return 0;
 }
 
+/* The noise's power spectrum: wave numbers and powers */
+static int open_noise(job *j, PyObject *k, PyObject *power)
+{
+    if (!none_or(power)) return 0;
+    if (!(j->noise_k = array_open(k, "noise_k", NPY_DOUBLE, 1, 1))) return -1;
+    if (!(j->noise_power = array_open(power, "noise_power", NPY_DOUBLE, 1, 1))) return -1;
+    if (PyArray_DIM(j->noise_k, 0) != PyArray_DIM(j->noise_power, 0)) {
+        PyErr_SetString(PyExc_ValueError, "noise_power: has another length than noise_k");
+        return -1;
+    }
+    j->options.noise_k = PyArray_DATA(j->noise_k);
+    j->options.noise_power = PyArray_DATA(j->noise_power);
+    j->options.noise_knots = PyArray_DIM(j->noise_k, 0);
+    return 0;
+}
+
 const char symflow_fit_doc[] =
     "symflow_fit(x_train, x_validate=None, y_train=None, y_validate=None, *, box, ...)\n--\n\n"
     "Fit a symmetric flow. Options are the fields of pf_symflow_options in pyflow.h, which has their defaults;\n"
@@ -500,12 +532,16 @@ PyObject *core_symflow_fit(PyObject *module, PyObject *args, PyObject *kwargs)
         "weight_decay",
         "clip",
         "noise",
+        "noise_k",
+        "noise_power",
         "noise_condition",
         "posterior_weight",
         "posterior_epochs",
         "posterior_rate",
         "posterior_draws",
         "seed",
+        "checkpoint",
+        "checkpoint_seconds",
         "progress",
         "note",
         NULL,
@@ -513,21 +549,25 @@ PyObject *core_symflow_fit(PyObject *module, PyObject *args, PyObject *kwargs)
     job j = {.state = PyModule_GetState(module)};
     pf_symflow_options *o = &j.options;
     PyObject *x[2] = {NULL}, *y[2] = {NULL}, *box = NULL, *hidden = NULL, *seed = NULL, *result = NULL;
+    PyObject *noise_k = Py_None, *noise_power = NULL;
     int bits;
     pf_symflow_defaults(o);
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "O|OOO$OnnnOnnnndddd(dd)pdndnO!Oz", names, &x[0], &x[1], &y[0], &y[1], &box, &o->n_layers,
-            &o->psi_knots, &o->filter_knots, &hidden, &o->start_fields, &o->epochs, &o->batch, &o->patience,
-            &o->learning_rate, &o->warmup, &o->weight_decay, &o->clip, &o->noise[0], &o->noise[1], &o->noise_condition,
-            &o->posterior_weight, &o->posterior_epochs, &o->posterior_rate, &o->posterior_draws, &PyLong_Type, &seed,
+            args, kwargs, "O|OOO$OnnnOnnnndddd(dd)OOpdndnO!O&dOz", names, &x[0], &x[1], &y[0], &y[1], &box,
+            &o->n_layers, &o->psi_knots, &o->filter_knots, &hidden, &o->start_fields, &o->epochs, &o->batch,
+            &o->patience, &o->learning_rate, &o->warmup, &o->weight_decay, &o->clip, &o->noise[0], &o->noise[1],
+            &noise_k, &noise_power, &o->noise_condition, &o->posterior_weight, &o->posterior_epochs, &o->posterior_rate,
+            &o->posterior_draws, &PyLong_Type, &seed, PyUnicode_FSConverter, &j.checkpoint, &o->checkpoint_seconds,
             &j.progress, &o->note))
         goto done;
     if (!box) {
         PyErr_SetString(PyExc_TypeError, "box: is missing");
         goto done;
     }
-    if (seed_from(seed, &o->seed) || open_data(&j, x, y, &bits) || open_box(&j, box) || open_hidden(&j, hidden))
+    if (seed_from(seed, &o->seed) || open_data(&j, x, y, &bits) || open_box(&j, box) || open_hidden(&j, hidden) ||
+        open_noise(&j, noise_k, noise_power))
         goto done;
+    o->checkpoint = j.checkpoint ? PyBytes_AS_STRING(j.checkpoint) : NULL;
     if (none_or(j.progress)) {
         o->progress = report;
         o->progress_user = &j;
@@ -538,6 +578,9 @@ done:
         Py_XDECREF(j.x[i]);
         Py_XDECREF(j.y[i]);
     }
+    Py_XDECREF(j.noise_k);
+    Py_XDECREF(j.noise_power);
+    Py_XDECREF(j.checkpoint);
     return result;
 }
 
@@ -555,13 +598,14 @@ PyObject *core_symflow_defaults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
         else Py_CLEAR(hidden);
     }
     if (!hidden) return NULL;
-    return Py_BuildValue("{sn sn sn sN sn sn sn sn sd sd sd sd s(dd) sO sd sn sd sn}", "n_layers", o.n_layers,
+    return Py_BuildValue("{sn sn sn sN sn sn sn sn sd sd sd sd s(dd) sO sd sn sd sn sd}", "n_layers", o.n_layers,
                          "psi_knots", o.psi_knots, "filter_knots", o.filter_knots, "hidden", hidden, "start_fields",
                          o.start_fields, "epochs", o.epochs, "batch", o.batch, "patience", o.patience, "learning_rate",
                          o.learning_rate, "warmup", o.warmup, "weight_decay", o.weight_decay, "clip", o.clip, "noise",
                          o.noise[0], o.noise[1], "noise_condition", o.noise_condition ? Py_True : Py_False,
                          "posterior_weight", o.posterior_weight, "posterior_epochs", o.posterior_epochs,
-                         "posterior_rate", o.posterior_rate, "posterior_draws", o.posterior_draws);
+                         "posterior_rate", o.posterior_rate, "posterior_draws", o.posterior_draws, "checkpoint_seconds",
+                         o.checkpoint_seconds);
 }
 
 #else /* ---- once in each precision ------------------------------------------------------------------------------- */
@@ -698,6 +742,7 @@ static PyObject *X(run)(job *j)
     Py_END_ALLOW_THREADS if (call_end(&j->call, j->state, status))
     {
         if (!flow) return NULL;
+        if (status == PF_IO_ERROR && !PyErr_ExceptionMatches(PyExc_OSError)) call_also_raise(pf_message());
         if (status != PF_DEGENERATE || !PyErr_ExceptionMatches(PyExc_ValueError)) {
             attach(X(wrap_flow)(j->state, flow));
             return NULL;

@@ -1,6 +1,8 @@
 /* Symmetric flows: laws that hold for any parameters. Transforms against the definition of a Fourier transform, log|det|
  * against a numerical Jacobian, gradients against finite differences, symmetry under shifts, flips and turns. */
+#define _GNU_SOURCE
 #include <stdio.h>
+#include <unistd.h>
 
 #include "symflow.h"
 
@@ -394,6 +396,64 @@ static void test_fit(double sigma, int conditional)
     pf64_symflow_free(flow);
 }
 
+/* The callback counts down, then stops the fit. */
+static int count_down(void *user, const pf_symflow_progress *p)
+{
+    (void)p;
+    return !--*(int *)user;
+}
+
+/* A fit that is interrupted after every report, and goes on, is bit for bit the one that was not. */
+static void test_resume(const pf32_fields *train, const pf32_fields *validate, pf_symflow_options o)
+{
+    pf32_symflow *whole, *part;
+    ptrdiff_t n[2] = {SIDE, SIDE};
+    double box[2] = {1, 1}, noise_k[2] = {1, 100}, noise_power[2] = {0.1, 0.001};
+    char path[] = "/tmp/pyflow-test-XXXXXX";
+    void *bytes[2];
+    size_t size[2];
+    int left, parts = 0, fd = mkstemp(path);
+    CHECK(fd >= 0, "no temporary file");
+    close(fd);
+    remove(path);
+    o.noise_k = noise_k;
+    o.noise_power = noise_power;
+    o.noise_knots = 2;
+    CHECK(pf32_symflow_fit(&whole, train, validate, 2, n, box, 1, &o) == PF_OK, "%s", pf_message());
+    o.checkpoint = path;
+    o.progress = count_down;
+    o.progress_user = &left;
+    for (pf_status status = PF_INTERRUPTED; status == PF_INTERRUPTED; parts++) {
+        o.checkpoint_seconds = parts % 2 ? 0 : 1e9;
+        left = 1;
+        status = pf32_symflow_fit(&part, train, validate, 2, n, box, 1, &o);
+        CHECK((status == PF_INTERRUPTED || !status) && part, "%d %s", status, pf_message());
+        CHECK(pf32_symflow_unfinished(part) == (status != PF_OK), "%d", status);
+        if (status) pf32_symflow_free(part);
+    }
+    CHECK(parts == 7, "%d", parts); /* four looks at the first stage, two at the second, and the end */
+    CHECK(pf32_symflow_write(whole, bytes, size) == PF_OK, "%s", pf_message());
+    CHECK(pf32_symflow_write(part, bytes + 1, size + 1) == PF_OK, "%s", pf_message());
+    CHECK(size[0] == size[1] && !memcmp(bytes[0], bytes[1], size[0]), "the resumed fit is another");
+    pf_free(bytes[0]);
+    pf_free(bytes[1]);
+    pf32_symflow_free(part);
+    left = 100; /* the file is still that of the last interruption */
+    o.n_layers = 3;
+    CHECK(pf32_symflow_fit(&part, train, validate, 2, n, box, 1, &o) == PF_BAD_ARGUMENT && !part, "%s", pf_message());
+    CHECK(strstr(pf_message(), "another fit"), "%s", pf_message());
+    o.n_layers = 2;
+    CHECK(pf32_symflow_save(whole, path) == PF_OK, "%s", pf_message());
+    CHECK(pf32_symflow_fit(&part, train, validate, 2, n, box, 1, &o) == PF_OK && left == 100, "%s", pf_message());
+    pf32_symflow_free(part);
+    pf32_symflow_free(whole);
+    remove(path);
+    o.checkpoint = "/nowhere/at/all";
+    o.checkpoint_seconds = 0;
+    CHECK(pf32_symflow_fit(&part, train, validate, 2, n, box, 1, &o) == PF_IO_ERROR && part, "%s", pf_message());
+    pf32_symflow_free(part);
+}
+
 /* The same fit with one thread and three, bit for bit; interrupted, it is the best so far; bad input is refused. */
 static void test_fit_laws(void)
 {
@@ -429,6 +489,7 @@ static void test_fit_laws(void)
         CHECK(!memcmp(p[0], p[1], 50 * sizeof(double)), "threads change the fit: %g", p[0][0] - p[1][0]);
     }
     pf_set_num_threads(0);
+    test_resume(&train, &validate, o);
     pf32_symflow *flow = NULL;
     o.progress = stop_at_two;
     o.progress_user = &reached;

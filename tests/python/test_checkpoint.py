@@ -179,3 +179,76 @@ def test_checkpoints_that_cannot_be_written_are_refused_before_the_fit(tmp_path)
             pyflow.GIS(x, max_layers=1, checkpoint=path, verbose=False)
     with pytest.raises(ValueError, match="seed"):
         pyflow.GIS(x, max_layers=1, checkpoint=tmp_path / "fit", seed=None, verbose=False)
+
+
+# ---- fields --------------------------------------------------------------------------------------
+
+
+def fit_fields(**options):
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0.5, 2, size=(60, 1))
+    x = np.sqrt(y[:, :, None]) * rng.normal(size=(60, 8, 8))
+    data = {"x_train": x[:40], "x_validate": x[40:], "y_train": y[:40], "y_validate": y[40:]}
+    defaults = {"n_layers": 1, "filter_knots": 6, "psi_knots": 4, "hidden": 8, "epochs": 4}
+    return pyflow.SymmetricFlow(**data | defaults | {"verbose": False} | options)
+
+
+def stop_at_report(number):
+    left = iter(range(number - 1))
+
+    def stop(p):
+        if next(left, None) is None:
+            raise Stop
+
+    return stop
+
+
+FIELD_FITS = {
+    "likelihood": {},
+    "posterior": {"objective": 0.5, "posterior_epochs": 2, "posterior_draws": 20},
+    "patience": {"patience": 1, "epochs": 50, "learning_rate": 0.1},
+    "noise": {"noise": (0.1, 0.3), "noise_condition": True},
+    "noise of a spectrum": {"noise": lambda k: 0.01 / (1 + k)},
+    "no conditions": {"y_train": None, "y_validate": None, "x_validate": None},
+    "calibrated": {"calibrate": True},
+}
+
+
+@pytest.mark.parametrize("options", FIELD_FITS.values(), ids=FIELD_FITS)
+def test_an_interrupted_fit_of_fields_goes_on(tmp_path, options):
+    path, seen = tmp_path / "checkpoint", []
+    whole = fit_fields(progress=seen.append, **options)
+    for reports in {1, 2, len(seen) - 1, len(seen)}:
+        with pytest.raises(Stop):
+            fit_fields(checkpoint=path, progress=stop_at_report(reports), **options)
+        unfinished = pyflow.load(path)
+        assert "unfinished" in repr(unfinished)
+        assert len(unfinished.history["logp_train"]) == seen[reports - 1].epoch
+        again = []
+        assert fit_fields(checkpoint=path, progress=again.append, **options) == whole
+        assert str([p[:5] for p in again]) == str([p[:5] for p in seen[reports:]])  # NaNs as well
+        assert pyflow.load(path) == whole
+        assert "unfinished" not in repr(whole)
+        assert fit_fields(checkpoint=path, progress=lambda p: 1 / 0, **options) == whole
+        path.unlink()
+
+
+def test_checkpoints_of_other_fits_of_fields_are_refused(tmp_path):
+    path = tmp_path / "checkpoint"
+    fit_fields(checkpoint=path)
+    for options, name in (
+        ({"epochs": 5}, "epochs"),
+        ({"seed": 1}, "seed"),
+        ({"y_train": np.linspace(1, 2, 40)}, "y_train"),
+        ({"noise": 0.1}, "noise"),
+        ({"box_size": 2.0}, "box_size"),
+    ):
+        with pytest.raises(ValueError, match=f"another fit: {name} differs"):
+            fit_fields(checkpoint=path, **options)
+    with pytest.raises(OSError, match="no such folder"):
+        fit_fields(checkpoint=tmp_path / "nowhere" / "file")
+    with pytest.raises(ValueError, match="seed: with a checkpoint"):
+        fit_fields(checkpoint=path, seed=None)
+    path.write_bytes(b"something else")
+    with pytest.raises(pyflow.FileError, match="checkpoint"):
+        fit_fields(checkpoint=path)

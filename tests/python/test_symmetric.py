@@ -390,7 +390,7 @@ def test_threads_do_not_matter(data):
                 test[0],
                 y[:100],
                 test[1],
-                posterior_weight=0.5,
+                objective=0.5,
                 posterior_epochs=1,
                 box_size=BOX,
             )
@@ -472,7 +472,12 @@ def test_default_flow_has_the_published_size():
 
 def test_options_are_the_core_s():
     defaults = _core.symflow_defaults()
-    assert set(OPTIONS) == set(defaults) - {"hidden", "noise", "noise_condition"}
+    assert set(OPTIONS) == set(defaults) - {
+        "hidden",
+        "noise",
+        "noise_condition",
+        "posterior_weight",
+    }
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -487,7 +492,7 @@ def test_progress(data, capsys):
         y[:64],
         y[64:96],
         epochs=3,
-        posterior_weight=1.0,
+        objective="posterior",
         posterior_epochs=2,
         progress=seen.append,
         box_size=BOX,
@@ -564,6 +569,36 @@ def test_noise_is_learned(data):
     assert abs(noisy.evaluate_density(added, at).mean() - exact.mean()) < 10
 
 
+def test_noise_of_a_given_spectrum_is_learned(data):
+    x, y = data["train"]
+    (test, at), rng = data["test"], np.random.default_rng(1)
+
+    def noise(k):
+        return 3 * np.exp(-((k / 2) ** 2)) + 0.1
+
+    flow = fit(x[:300], y_train=y[:300], box_size=BOX, epochs=20, noise=noise)
+    for power, reached in ((noise, True), (2 * 0.5**2, False)):  # the right noise, and a white one
+        added = test + fields.gaussian_field(power, MESH, len(test), box_size=BOX, seed=rng)
+        at_k = power if callable(power) else lambda k, power=power: power
+        exact = fields.gaussian_logp(added, lambda k, p=at_k: spectrum(at)(k) + p(k), BOX)
+        lost = (exact - flow.evaluate_density(added, at)).mean()
+        assert (lost < 10) == reached, lost
+    with pytest.raises(ValueError, match="noise: its power must be positive"):
+        fit(x[:9], noise=lambda k: k - 1, box_size=BOX)
+    with pytest.raises(ValueError, match="noise: gave shape"):
+        fit(x[:9], noise=lambda k: np.ones(3))
+
+
+def test_calibration_adds_the_noise_of_training(data):
+    (x, y), (test, at) = data["train"], data["validate"]
+    options = {"y_train": y[:500], "box_size": BOX, "epochs": 30, "filter_knots": 8}
+    for noise in ({"noise": 2.0}, {"noise": (1.9, 2.1), "noise_condition": True}):
+        flow = fit(x[:500], **options, **noise).calibrate(test, at)
+        assert 0.75 < flow.temperature < 1.3
+    with pytest.raises(ValueError, match=r"y: must have shape \(300, 2\)"):
+        flow.calibrate(test, at[:, :1])
+
+
 def test_noise_as_a_condition(data):
     x, y = data["train"]
     flow = fit(
@@ -633,8 +668,8 @@ REFUSED = {
     "noise range": ((X,), {"noise": (2, 1)}, "noise: must be standard deviations"),
     "noise condition": ((X,), {"noise": 1, "noise_condition": True}, "noise_condition: noise"),
     "hidden": ((X,), {"hidden": []}, "hidden: must be 1 to 6 layers"),
-    "posterior": ((X,), {"posterior_weight": 0.5}, "posterior_weight: there is no y_train"),
-    "weight": ((X,), {"y_train": Y, "posterior_weight": 2}, "posterior_weight: must be at most 1"),
+    "posterior": ((X,), {"objective": 0.5}, "objective: there is no y_train"),
+    "weight": ((X,), {"y_train": Y, "objective": 2}, "objective: the posterior's weight"),
     "calibrate": ((X,), {"y_train": Y, "calibrate": True}, "calibrate: needs x_validate"),
     "warmup": ((X,), {"warmup": 1.0}, "warmup: must be less than 1"),
     "seed": ((X,), {"seed": -1}, "seed: must be between"),

@@ -1,0 +1,58 @@
+"""Checkpoints of fits: files of unfinished models, and whose they are."""
+
+import json
+import os
+import zlib
+
+import numpy as np
+
+from pyflow.model import load
+
+
+def check_sum(x):
+    """Return a check sum of some of the rows of x: enough to notice that the data are others."""
+    n = x.shape[0]
+    rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(int))
+    if isinstance(x, np.ndarray):
+        return zlib.crc32(x[rows].tobytes())
+    return zlib.crc32(b"".join(np.asarray(x[i : i + 1]).tobytes() for i in rows.tolist()))
+
+
+def digest(options, data):
+    """Return what is kept of a fit's arguments: enough to tell it from another."""
+    fit = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    for name, x in {**options, **data}.items():
+        if hasattr(x, "dtype") and x.shape:
+            fit[name] = {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": check_sum(x)}
+    return fit
+
+
+def check(checkpoint, seed):
+    """Refuse now what would lose a long fit later."""
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(f"checkpoint: must be a path, not {checkpoint!r}")
+    folder = os.path.dirname(os.path.abspath(checkpoint))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise OSError(
+            f"checkpoint: cannot write {os.fspath(checkpoint)}: no such folder, or not ours"
+        )
+    if seed is None:
+        raise ValueError("seed: with a checkpoint it must be a number: other seeds, another fit")
+
+
+def resume(checkpoint, note):
+    """Return the model of a checkpoint of the same fit, or None if there is no file yet."""
+    if not os.path.exists(checkpoint):
+        return None
+    model = load(checkpoint)
+    theirs, ours = model._note.get("fit", {}), json.loads(json.dumps(note))["fit"]
+    different = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
+    if model._note.get("labels") != note.get("labels"):
+        different.append("labels")
+    if different:
+        raise ValueError(
+            f"checkpoint: {os.fspath(checkpoint)} belongs to another fit: "
+            f"{', '.join(different)} differ{'s' if len(different) == 1 else ''}; remove it, name "
+            "another file, or go on from its model with model=pyflow.load(...)"
+        )
+    return model
