@@ -210,6 +210,52 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "gaussian_fields.py"
 
 
 @pytest.mark.skipif(not EXAMPLE.exists(), reason="the examples are not here")
+def scaled_noise(n, seed, scatter):
+    """White noise of standard deviation exp(y / 2), times a factor of its own for every field."""
+    rng = np.random.default_rng(seed)
+    y = rng.uniform(-1, 1, size=(n, 1))
+    factor = np.exp(0.5 * y + scatter * rng.normal(size=(n, 1)))
+    return factor[:, :, None] * rng.normal(size=(n, 8, 8)), y
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.3])
+def test_objectives_and_calibration(scatter):
+    """Without scatter all agree on the exact posterior. No symmetric flow has such a factor, which
+    is the same everywhere in a field: its likelihood is wrong then, and its posterior too narrow.
+    """
+    (x, y), (x_val, y_val) = (scaled_noise(600, 1, scatter), scaled_noise(300, 2, scatter))
+    x_test, y_test = scaled_noise(200, 3, scatter)
+    options = {"n_layers": 1, "filter_knots": 6, "epochs": 20}
+    tuning = {"posterior_epochs": 20, "posterior_rate": 1e-2, "posterior_draws": 20}
+    logp, held = {}, {}
+    for name, more in {
+        "likelihood": {},
+        "posterior": {"objective": "posterior", **tuning},
+        "calibrated": {"calibrate": True},
+    }.items():
+        flow = fit(x, x_val, y, y_val, **options, **more)
+        posts = [flow.posterior(a, [(-1, 1)]) for a in x_test]
+        logp[name] = np.mean([p.logp(b) for p, b in zip(posts, y_test, strict=True)])
+        levels = np.array([p.credibility(b) for p, b in zip(posts, y_test, strict=True)])
+        held[name] = np.mean(levels < 0.68), np.mean(levels < 0.95)
+    if scatter == 0:
+        square = (x_test**2).sum(axis=(1, 2))
+
+        def exact(y, i):
+            return -0.5 * (square[i] * np.exp(-y[:, 0]) + 64 * y[:, 0])
+
+        best = [
+            Posterior(lambda y, i=i: exact(y, i), [(-1, 1)]).logp(b) for i, b in enumerate(y_test)
+        ]
+        assert_allclose(list(logp.values()), np.mean(best), atol=0.06)
+    else:
+        assert held["likelihood"][0] < 0.4
+        assert logp["posterior"] > logp["likelihood"] + 1.5
+        assert logp["calibrated"] > logp["likelihood"] + 1.5
+    for name in ("posterior", "calibrated"):
+        assert_allclose(held[name], (0.68, 0.95), atol=0.1)
+
+
 def test_example_prints_its_table():
     command = [sys.executable, "-W", "error", EXAMPLE, "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
