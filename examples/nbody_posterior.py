@@ -347,9 +347,153 @@ def table(rows, names, ranks=True):
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-def pictures(flow, likelihood, data, b, results, out, n_samples):
-    """Return {name: figure}."""
-    return {}
+COLOURS = {"flow": "#d1495b", "spectrum": "#30638e"}
+
+
+def pictures(flow, likelihood, data, b, results, n_samples):
+    """Yield names and figures."""
+    yield "samples", draw_samples(flow, data)
+    yield "statistics", draw_statistics(flow, data, n_samples)
+    yield "latent", draw_latent(flow, data)
+    yield "posteriors", draw_posteriors(flow, likelihood, data, b)
+    yield "calibration", draw_calibration(results, data)
+
+
+def draw_samples(flow, data):
+    """Test maps, and samples of one latent map at their parameters."""
+    import matplotlib.pyplot as plt
+
+    places = data.prior[:, 0] + np.array([[0.2, 0.2], [0.33, 0.5], [0.8, 0.8]]) * np.ptp(
+        data.prior, axis=1
+    )
+    nearest = [
+        np.abs((data.test.y - at) / np.ptp(data.prior, axis=1)).sum(1).argmin() for at in places
+    ]
+    x, y = data.test.x[nearest], data.test.y[nearest]
+    samples = np.stack([flow.sample(1, at, seed=1)[0][0] for at in y])
+    figure, axes = plt.subplots(2, 3, figsize=(5.4, 3.9), layout="constrained")
+    for row, (maps, name) in enumerate(((x, "simulations"), (samples, "one latent map"))):
+        for column, field in enumerate(maps):
+            show = np.log10(np.maximum(1 + field, 0.1))
+            axes[row, column].imshow(show, vmin=-0.5, vmax=0.9, cmap="magma")
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[row, 0].set_ylabel(name)
+    for column, at in enumerate(y):
+        axes[0, column].set_title(
+            ", ".join(f"{n} {v:.2f}" for n, v in zip(data.names, at, strict=True)), fontsize=8
+        )
+    return figure
+
+
+def draw_statistics(flow, data, n_samples):
+    """Distribution of pixels and power spectrum: fiducial maps, and samples of the flow."""
+    import matplotlib.pyplot as plt
+
+    y, x = data.fiducial.y[0], data.fiducial.x
+    edges = np.linspace(*np.quantile(x, [0.0005, 0.9995]), 60)
+    histogram, power = np.zeros(len(edges) - 1), []
+    for first in range(0, n_samples, 100):
+        batch = flow.sample(100, y, seed=first)[0]
+        histogram += np.histogram(batch, edges)[0] / batch.size * 100 / n_samples
+        power.append(fields.power_spectrum(batch, data.box_size)[1])
+    power = np.concatenate(power)
+    k, truth, _ = fields.power_spectrum(x, data.box_size)
+    centre, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    figure, axes = plt.subplots(
+        2, 2, figsize=(7, 4.2), sharex="col", height_ratios=(2, 1), layout="constrained"
+    )
+    true_histogram = np.maximum(np.histogram(x, edges)[0], 0.5) / x.size
+    axes[0, 0].semilogy(centre, true_histogram / width, color="#8d99ae", lw=4)
+    axes[0, 0].semilogy(centre, histogram / width, color=COLOURS["flow"])
+    axes[1, 0].plot(centre, histogram / true_histogram, color=COLOURS["flow"])
+    axes[0, 1].loglog(k, truth.mean(axis=0), color="#8d99ae", lw=4, label=f"{len(x)} maps")
+    axes[0, 1].loglog(k, power.mean(axis=0), color=COLOURS["flow"], label=f"{n_samples:,} samples")
+    error = truth.std(axis=0) / np.sqrt(len(np.unique(data.fiducial.sim)))
+    axes[1, 1].fill_between(
+        k, 1 - error / truth.mean(0), 1 + error / truth.mean(0), color="#dfe3ea"
+    )
+    axes[1, 1].semilogx(k, power.mean(axis=0) / truth.mean(axis=0), color=COLOURS["flow"])
+    axes[0, 1].legend()
+    axes[1, 0].set(xlabel="pixel", ylabel="ratio", ylim=(0.7, 1.3))
+    axes[1, 1].set(xlabel="k", ylim=(0.7, 1.3))
+    axes[0, 0].set(ylabel="density")
+    axes[0, 1].set(ylabel="P(k)")
+    return figure
+
+
+def draw_latent(flow, data):
+    """A test map in the latent space, beside white Gaussian noise."""
+    import matplotlib.pyplot as plt
+
+    z, _ = flow.forward(data.test.x[0], data.test.y[0])
+    figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained")
+    axes[0].imshow(z, cmap="RdBu_r", vmin=-4, vmax=4)
+    axes[0].set(xticks=[], yticks=[])
+    edges = np.linspace(-4.5, 4.5, 46)
+    axes[1].hist(z.ravel(), edges, density=True, color="#8d99ae", log=True)
+    axes[1].semilogy(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), color="k", ls="--")
+    axes[1].set(xlabel="latent pixel")
+    k, power, modes = fields.power_spectrum(z, data.box_size)
+    white = data.box_size**2 / z.size
+    error = np.sqrt(2 / modes)
+    axes[2].fill_between(k, 1 - error, 1 + error, color="#dfe3ea")
+    axes[2].semilogx(k, power / white, color=COLOURS["flow"])
+    axes[2].set(xlabel="k", ylabel="power / white noise", ylim=(0, 2.5))
+    return figure
+
+
+def draw_posteriors(flow, likelihood, data, b, count=4):
+    """Posteriors of fiducial maps, each of another simulation."""
+    import matplotlib.pyplot as plt
+
+    maps = data.fiducial
+    of = posteriors(flow, likelihood, maps, data, b)
+    rows = np.unique(maps.sim, return_index=True)[1][:count]
+    figure, axes = plt.subplots(
+        1,
+        len(rows),
+        figsize=(2.3 * len(rows), 2.5),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+        squeeze=False,
+    )
+    for panel, i in zip(axes[0], rows, strict=True):
+        for kind, colour in COLOURS.items():
+            post = of[f"{kind}, calibrated"](i)
+            y0, y1 = (
+                np.linspace(*np.quantile(post.sample(4000, seed=0)[:, j], [0, 1]), 80)
+                for j in (0, 1)
+            )
+            points = np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2)
+            mass = post.credibility(points).reshape(80, 80)
+            panel.contour(y0, y1, mass, levels=(0.68, 0.95), colors=colour)
+        panel.plot(*maps.y[i], "k+")
+        panel.set_xlabel(data.names[0])
+    axes[0, 0].set_ylabel(data.names[1])
+    for kind, colour in COLOURS.items():
+        axes[0, 0].plot([], [], color=colour, label=kind)
+    axes[0, 0].legend(fontsize=7)
+    return figure
+
+
+def draw_calibration(results, data):
+    """How many truths regions hold, against how many they should."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(4.2, 3.9), layout="constrained")
+    nominal = np.linspace(0, 1, 101)
+    error = np.sqrt(nominal * (1 - nominal) / len(np.unique(data.test.sim)))
+    axes.fill_between(nominal, nominal - error, nominal + error, color="#e6e9ef", lw=0)
+    axes.plot([0, 1], [0, 1], color="k", lw=0.8)
+    for (part, name), result in results.items():
+        if part == "test":
+            held = [np.mean(result["credibility"] <= mass) for mass in nominal]
+            style = "-" if "calibrated" in name else ":"
+            axes.plot(nominal, held, style, color=COLOURS[name.split(",")[0]], label=name)
+    axes.set(xlabel="credibility", ylabel="truths within", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    return figure
 
 
 # ---- all of it -----------------------------------------------------------------------------------
@@ -443,8 +587,7 @@ def main():
         import matplotlib
 
         matplotlib.use("Agg")
-        drawn = pictures(flow, likelihood, data, b, results, out, settings["samples"])
-        for name, figure in drawn.items():
+        for name, figure in pictures(flow, likelihood, data, b, results, settings["samples"]):
             figure.savefig(out / f"{name}.png", dpi=100)
             print(f"wrote {out / name}.png")
 
