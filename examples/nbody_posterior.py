@@ -21,6 +21,7 @@ to a folder, where per-map results are found again by the next run with the same
 """
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -34,7 +35,7 @@ import pyflow
 from pyflow import fields
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data" / "nbody"
+DATA = HERE.parent.parent / "shared" / "data" / "nbody"
 OUTPUT = HERE / "output"
 
 # Everything to be tuned. `training` goes to pyflow.SymmetricFlow as it is; the default there is no
@@ -236,8 +237,8 @@ def train_spectrum(data, bins):
     for degrees in [(m, a, v) for m in (1, 2, 3) for a in (0, 1) for v in (0, 1, 2)]:
         likelihood.fit(s, data.train.y, degrees)
         logp = likelihood.logp(held_out, likelihood.at(data.validate.y))
-        scores[degrees] = float(logp.mean())
-    return likelihood.fit(s, data.train.y, max(scores, key=scores.get)), scores
+        scores[degrees] = logp.mean()
+    return likelihood.fit(s, data.train.y, max(scores, key=scores.get))
 
 
 def temperature(likelihood, maps, nodes=81):
@@ -260,7 +261,7 @@ def temperature(likelihood, maps, nodes=81):
             low *= third
         else:
             high /= third
-    return np.sqrt(low * high)
+    return float(np.sqrt(low * high))
 
 
 # ---- posteriors ----------------------------------------------------------------------------------
@@ -313,7 +314,7 @@ def from_uniform(values):
 
 
 def statistics(result, maps):
-    """What a table's row says: numbers, or pairs of a number and its standard error."""
+    """Return what a row of the table says; pairs are a number and its standard error."""
     error = result["mean"] - maps.y
     return {
         "68 %": clustered(result["credibility"] <= 0.68, maps.sim),
@@ -322,26 +323,24 @@ def statistics(result, maps):
         "TARP": from_uniform(result["tarp"]),
         "log p": clustered(result["logp"], maps.sim),
         "merit": float(np.median(result["merit"])),
-        "rms": np.sqrt((error**2).mean(axis=0)).tolist(),
+        "mean error": error.mean(axis=0).tolist(),
+        "rms error": np.sqrt((error**2).mean(axis=0)).tolist(),
     }
 
 
-def table(rows, names, ranks=True):
-    """Print rows of statistics; ranks are uniform only if truths are drawn from the prior."""
-    print(
-        f"  {'':20}   68 % region   95 % region" + "  cred.   TARP" * ranks + "   log p(y|x)  "
-        "merit" + "".join(f"  rms {name}" for name in names)
-    )
+def table(rows, names, ranks):
+    """Print rows of statistics; those of ranks mean little unless truths are from the prior."""
+    heads = ["68 % region", "95 % region", *["cred.", "TARP"] * ranks, "log p(y|x)", "merit"]
+    heads += [f"{name}: mean, rms" for name in names]
+    widths = [max(len(head), 11) + 2 if " " in head else 7 for head in heads]
+    print(f"  {'':20}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)))
     for name, row in rows.items():
-        line = f"  {name:20}"
-        for mass in ("68 %", "95 %"):
-            line += f" {row[mass][0]:7.1%} ±{row[mass][1]:5.1%}"
-        if ranks:
-            line += f"  {row['credibility']:5.3f}  {row['TARP']:5.3f}"
-        line += f"  {row['log p'][0]:5.2f} ± {row['log p'][1]:4.2f}  {row['merit']:5.0f}"
-        for column, value in zip(names, row["rms"], strict=True):
-            line += f"{value:{len(column) + 6}.4f}"
-        print(line)
+        cells = [f"{100 * row[m][0]:.1f} ± {100 * row[m][1]:.1f}" for m in ("68 %", "95 %")]
+        cells += [f"{row[rank]:.3f}" for rank in ("credibility", "TARP") if ranks]
+        cells += [f"{row['log p'][0]:.2f} ± {row['log p'][1]:.2f}", f"{row['merit']:.0f}"]
+        errors = zip(row["mean error"], row["rms error"], strict=True)
+        cells += [f"{mean:+.4f}, {rms:.4f}" for mean, rms in errors]
+        print(f"  {name:20}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)))
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -357,6 +356,15 @@ def pictures(flow, likelihood, data, b, results, n_samples):
     yield "latent", draw_latent(flow, data)
     yield "posteriors", draw_posteriors(flow, likelihood, data, b)
     yield "calibration", draw_calibration(results, data)
+
+
+def write(figure, path):
+    """Write a picture in 256 colours, which keeps maps small."""
+    from PIL import Image  # matplotlib needs it
+
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, dpi=100)
+        Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def draw_samples(flow, data):
@@ -486,11 +494,10 @@ def draw_calibration(results, data):
     error = np.sqrt(nominal * (1 - nominal) / len(np.unique(data.test.sim)))
     axes.fill_between(nominal, nominal - error, nominal + error, color="#e6e9ef", lw=0)
     axes.plot([0, 1], [0, 1], color="k", lw=0.8)
-    for (part, name), result in results.items():
-        if part == "test":
-            held = [np.mean(result["credibility"] <= mass) for mass in nominal]
-            style = "-" if "calibrated" in name else ":"
-            axes.plot(nominal, held, style, color=COLOURS[name.split(",")[0]], label=name)
+    for name, result in results["test"].items():
+        held = [np.mean(result["credibility"] <= mass) for mass in nominal]
+        style = "-" if "calibrated" in name else ":"
+        axes.plot(nominal, held, style, color=COLOURS[name.split(",")[0]], label=name)
     axes.set(xlabel="credibility", ylabel="truths within", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     return figure
@@ -511,18 +518,40 @@ def cached(path, key, compute):
 
 
 def evaluate(flow, likelihood, data, b, out):
-    """Return {(maps, posterior): arrays} for test and fiducial maps."""
-    results = {}
-    for part in ("test", "fiducial"):
+    """Return what all posteriors say: {"test" or "fiducial": {posterior: arrays}}."""
+    results = {"test": {}, "fiducial": {}}
+    for part, found in results.items():
         maps = getattr(data, part)
         for name, posterior_of in posteriors(flow, likelihood, maps, data, b).items():
-            what = flow.to_bytes() if name.startswith("flow") else likelihood.to_bytes()
-            key = f"{zlib.crc32(what):08x} {zlib.crc32(maps.x):08x} {b}"
+            of = flow if name.startswith("flow") else likelihood
+            key = f"{zlib.crc32(of.to_bytes()):08x} {zlib.crc32(maps.x):08x} {b}"
             path = out / f"{part}_{name.replace(', ', '_')}.npz"
-            results[part, name] = cached(
+            found[name] = cached(
                 path, key, lambda f=posterior_of, m=maps: summarise(f, m, data.prior)
             )
     return results
+
+
+def log_densities(flow, data):
+    """Print and return log p per pixel of validation and test maps, with standard errors."""
+    result = {}
+    for part in ("validate", "test"):
+        maps = getattr(data, part)
+        logp = flow.evaluate_density(maps.x, maps.y) / maps.x[0].size
+        result[part] = clustered(logp, maps.sim)
+        print(f"log p per pixel, {part:8} {result[part][0]:9.5f} ± {result[part][1]:.5f}")
+    return result
+
+
+def report(results, data):
+    """Print and return the tables of test and fiducial maps."""
+    tables = {}
+    for part, found in results.items():
+        maps = getattr(data, part)
+        tables[part] = {name: statistics(arrays, maps) for name, arrays in found.items()}
+        print(f"{len(maps.x)} {part} maps of {len(np.unique(maps.sim))} simulations")
+        table(tables[part], data.names, ranks=part == "test")
+    return tables
 
 
 def main():
@@ -536,14 +565,13 @@ def main():
     arguments = parser.parse_args()
     quick, noise = arguments.quick, arguments.noise
     if not quick and not (arguments.data / "train.npz").exists():
-        print(f"skipped: the N-body maps (train.npz, fiducial.npz) are not in {arguments.data}")
+        print(f"skipped: the N-body maps, train.npz and fiducial.npz, are not in {arguments.data}")
         return
     settings = QUICK if quick else SETTINGS
     clean = simulate() if quick else load(arguments.data)
     data = with_noise(clean, noise) if noise else clean
-    out = arguments.out or OUTPUT / (
-        "nbody" + "_quick" * quick + (f"_noise{noise:g}" if noise else "")
-    )
+    name = "nbody" + "_quick" * quick + (f"_noise{noise:g}" if noise else "")
+    out = arguments.out or OUTPUT / name
     out.mkdir(parents=True, exist_ok=True)
 
     start = time.perf_counter()
@@ -555,32 +583,18 @@ def main():
     flow = flow.calibrate(data.validate.x, data.validate.y)
     flow.save(out / "flow.pyflow")
     print(flow)
-    pixels = data.test.x[0].size
-    logp = {}
-    for part in ("validate", "test"):
-        maps = getattr(data, part)
-        logp[part] = clustered(flow.evaluate_density(maps.x, maps.y) / pixels, maps.sim)
-        print(f"log p per pixel, {part:8} {logp[part][0]:9.5f} ± {logp[part][1]:.5f}")
-
-    likelihood, scores = train_spectrum(data, settings["bins"])
-    b = {"flow": flow.temperature, "spectrum": float(temperature(likelihood, data.validate))}
-    print(
-        f"power spectrum: degrees {likelihood.degrees}; log p of {data.validate.x.shape[0]}"
-        f" validation maps {max(scores.values()):.2f}"
-    )
+    logp = log_densities(flow, data)
+    likelihood = train_spectrum(data, settings["bins"])
+    b = {"flow": flow.temperature, "spectrum": temperature(likelihood, data.validate)}
+    print(f"power spectrum: degrees of mean, coefficients, variances {likelihood.degrees}")
     print(f"temperatures: flow {b['flow']:.3f}, power spectrum {b['spectrum']:.3f}\n")
 
     start = time.perf_counter()
     results = evaluate(flow, likelihood, data, b, out)
-    report = {"noise": noise, "log p per pixel": logp, "temperatures": b, "settings": settings}
-    for part in ("test", "fiducial"):
-        maps = getattr(data, part)
-        rows = {name: statistics(r, maps) for (p, name), r in results.items() if p == part}
-        print(f"{len(maps.x)} {part} maps of {len(np.unique(maps.sim))} simulations")
-        table(rows, data.names, ranks=part == "test")
-        report[part] = rows
-    print(f"\nposteriors in {time.perf_counter() - start:.0f} s")
-    (out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    tables = report(results, data)
+    print(f"posteriors in {time.perf_counter() - start:.0f} s")
+    summary = {"noise": noise, "settings": settings, "log p per pixel": logp, "temperatures": b}
+    (out / "results.json").write_text(json.dumps(summary | tables, indent=1) + "\n")
     print(f"wrote {out / 'results.json'}")
 
     if arguments.figures or quick:
@@ -588,7 +602,7 @@ def main():
 
         matplotlib.use("Agg")
         for name, figure in pictures(flow, likelihood, data, b, results, settings["samples"]):
-            figure.savefig(out / f"{name}.png", dpi=100)
+            write(figure, out / f"{name}.png")
             print(f"wrote {out / name}.png")
 
 
