@@ -81,6 +81,13 @@ void *pf_get_array(pf_reader *r, ptrdiff_t count, size_t size)
     return a;
 }
 
+void pf_get_into(pf_reader *r, void *array, ptrdiff_t count, size_t size)
+{
+    void *read = r->status ? NULL : pf_get_array(r, count, size);
+    if (read && count) memcpy(array, read, (size_t)count * size);
+    free(read);
+}
+
 pf_status pf_file_read(unsigned char **bytes, size_t *n, const char *path)
 {
     FILE *f = fopen(path, "rb");

@@ -23,6 +23,8 @@ void pf_get(pf_reader *r, void *bytes, size_t n);
 int64_t pf_get_int(pf_reader *r, int64_t least, int64_t most); /* a number outside is PF_BAD_FILE */
 /* A new copy of an array that must have this count; NULL and r->status otherwise. Free with free(). */
 void *pf_get_array(pf_reader *r, ptrdiff_t count, size_t size);
+/* The same, copied to array. */
+void pf_get_into(pf_reader *r, void *array, ptrdiff_t count, size_t size);
 
 /* The whole of a file, with free(); and a file replaced as a whole: written aside, then renamed. */
 pf_status pf_file_read(unsigned char **bytes, size_t *n, const char *path);

@@ -233,6 +233,23 @@ static double tempered(const double *log_weight, const double *logp, const ptrdi
     return sum / (double)fields;
 }
 
+/* ---- checkpoints ------------------------------------------------------------------------------------------ */
+
+static void put_adam(pf_writer *out, ptrdiff_t steps, const void *m, const void *v, ptrdiff_t n, size_t size)
+{
+    pf_put_int(out, steps);
+    pf_put_array(out, m, n, size);
+    pf_put_array(out, v, n, size);
+}
+
+static ptrdiff_t get_adam(pf_reader *in, void *m, void *v, ptrdiff_t n, size_t size)
+{
+    ptrdiff_t steps = pf_get_int(in, 0, INT64_MAX);
+    pf_get_into(in, m, n, size);
+    pf_get_into(in, v, n, size);
+    return steps;
+}
+
 #define TWICE "symfit.c"
 #include "twice.h"
 #else
@@ -646,13 +663,6 @@ typedef struct {
     real *w;
 } X(stage);
 
-static void X(put_adam)(pf_writer *out, ptrdiff_t steps, const void *m, const void *v, ptrdiff_t n, size_t size)
-{
-    pf_put_int(out, steps);
-    pf_put_array(out, m, n, size);
-    pf_put_array(out, v, n, size);
-}
-
 static pf_status X(state_write)(X(fit) *fit, const X(stage) *s)
 {
     X(symflow) *f = fit->flow;
@@ -666,8 +676,8 @@ static pf_status X(state_write)(X(fit) *fit, const X(stage) *s)
     pf_put_array(&out, numbers, 2, sizeof(double));
     pf_put_array(&out, f->theta, f->n_theta, sizeof(double));
     pf_put_array(&out, f->net ? f->net->w : NULL, n_w, sizeof(real));
-    X(put_adam)(&out, fit->base.steps, fit->base.m, fit->base.v, f->n_theta, sizeof(double));
-    X(put_adam)(&out, fit->net.steps, fit->net.m, fit->net.v, n_w, sizeof(real));
+    put_adam(&out, fit->base.steps, fit->base.m, fit->base.v, f->n_theta, sizeof(double));
+    put_adam(&out, fit->net.steps, fit->net.m, fit->net.v, n_w, sizeof(real));
     if (out.status) {
         free(out.bytes);
         return out.status;
@@ -676,21 +686,6 @@ static pf_status X(state_write)(X(fit) *fit, const X(stage) *s)
     f->state = out.bytes;
     f->n_state = (ptrdiff_t)out.n;
     return PF_OK;
-}
-
-static void X(get)(pf_reader *in, void *array, ptrdiff_t count, size_t size)
-{
-    void *read = in->status ? NULL : pf_get_array(in, count, size);
-    if (read && count) memcpy(array, read, (size_t)count * size);
-    free(read);
-}
-
-static ptrdiff_t X(get_adam)(pf_reader *in, void *m, void *v, ptrdiff_t n, size_t size)
-{
-    ptrdiff_t steps = pf_get_int(in, 0, INT64_MAX);
-    X(get)(in, m, n, size);
-    X(get)(in, v, n, size);
-    return steps;
 }
 
 /* The flow, on entry the best, becomes the latest. */
@@ -704,14 +699,14 @@ static pf_status X(state_read)(X(fit) *fit, X(stage) *s)
     s->epoch = pf_get_int(&in, 0, INT32_MAX);
     s->best_epoch = pf_get_int(&in, 0, INT32_MAX);
     fit->epoch = pf_get_int(&in, 0, INT32_MAX);
-    X(get)(&in, numbers, 2, sizeof(double));
+    pf_get_into(&in, numbers, 2, sizeof(double));
     s->best = numbers[0];
     fit->mean_length = numbers[1];
     X(keep)(s->theta, s->w, f);
-    X(get)(&in, f->theta, f->n_theta, sizeof(double));
-    X(get)(&in, f->net ? f->net->w : NULL, n_w, sizeof(real));
-    fit->base.steps = X(get_adam)(&in, fit->base.m, fit->base.v, f->n_theta, sizeof(double));
-    fit->net.steps = X(get_adam)(&in, fit->net.m, fit->net.v, n_w, sizeof(real));
+    pf_get_into(&in, f->theta, f->n_theta, sizeof(double));
+    pf_get_into(&in, f->net ? f->net->w : NULL, n_w, sizeof(real));
+    fit->base.steps = get_adam(&in, fit->base.m, fit->base.v, f->n_theta, sizeof(double));
+    fit->net.steps = get_adam(&in, fit->net.m, fit->net.v, n_w, sizeof(real));
     return in.status;
 }
 

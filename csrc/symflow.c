@@ -554,14 +554,6 @@ static pf_status X(write)(const X(symflow) *f, void **bytes, size_t *n)
     return w.status;
 }
 
-/* Replaces *array by one of the file's, of the same length. */
-static void X(get)(pf_reader *r, void *array, ptrdiff_t count, size_t size)
-{
-    void *read = r->status ? NULL : pf_get_array(r, count, size);
-    if (read && count) memcpy(array, read, (size_t)count * size);
-    free(read);
-}
-
 static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
 {
     pf_reader r;
@@ -571,11 +563,11 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     ptrdiff_t n[3], hidden[MLP_LAYERS];
     double box[3] = {0}, numbers[NUMBERS] = {0};
     for (int i = 0; i < ndim; i++) n[i] = pf_get_int(&r, 1, INT32_MAX);
-    X(get)(&r, box, ndim, sizeof(double));
+    pf_get_into(&r, box, ndim, sizeof(double));
     ptrdiff_t layers = pf_get_int(&r, 1, 1000), psi_knots = pf_get_int(&r, 2, PSI_MOST);
     ptrdiff_t filter_knots = pf_get_int(&r, 2, 4096), n_y = pf_get_int(&r, 0, 4096);
     int noise_condition = (int)pf_get_int(&r, 0, n_y > 0);
-    X(get)(&r, numbers, NUMBERS, sizeof(double));
+    pf_get_into(&r, numbers, NUMBERS, sizeof(double));
     int coloured = (int)pf_get_int(&r, 0, 1);
     PF_TRY(r.status);
     X(symflow) *f;
@@ -586,15 +578,15 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     memcpy(f->noise, numbers + 3, sizeof f->noise);
     f->noise_condition = noise_condition;
     if (coloured) f->noise_t = pf_get_array(&r, f->filter->shells, sizeof(real));
-    X(get)(&r, f->theta, f->n_theta, sizeof(double));
-    X(get)(&r, f->y_stats, 4 * n_y, sizeof(double));
+    pf_get_into(&r, f->theta, f->n_theta, sizeof(double));
+    pf_get_into(&r, f->y_stats, 4 * n_y, sizeof(double));
     f->epochs = pf_get_int(&r, 0, INT32_MAX);
     f->history = r.status ? NULL : pf_get_array(&r, f->epochs * SYM_HISTORY, sizeof(double));
     int n_hidden = (int)pf_get_int(&r, n_y ? 1 : 0, n_y ? MLP_LAYERS - 1 : 0);
     for (int l = 0; l < n_hidden; l++) hidden[l] = pf_get_int(&r, 1, 1 << 16);
     pf_status status = r.status;
     if (!status && n_hidden) status = X(mlp_new)(&f->net, n_y, hidden, n_hidden, f->n_theta, 0);
-    if (!status && f->net) X(get)(&r, f->net->w, f->net->n_w, sizeof(real));
+    if (!status && f->net) pf_get_into(&r, f->net->w, f->net->n_w, sizeof(real));
     ptrdiff_t length = status ? 0 : pf_get_int(&r, 0, 1 << 30);
     char *note = status || r.status ? NULL : pf_get_array(&r, length, 1);
     f->n_state = status ? 0 : pf_get_int(&r, 0, (int64_t)1 << 40);
