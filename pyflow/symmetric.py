@@ -780,7 +780,10 @@ class FieldModel:
         bounds: ArrayLike | None = None,
         temperature: float | None = None,
         noise: float | None = None,
+        method: str | None = None,
         grid: int | None = None,
+        seed: int | None = 0,
+        steps: int | None = None,
     ) -> Posterior:
         """Return the posterior of the parameters, p(y|x) ~ p(x|y)^temperature p(y).
 
@@ -799,8 +802,9 @@ class FieldModel:
             the square root of two.
         noise : float, optional
             For a flow that the noise is a condition of: its standard deviation, which is known.
-        grid : int, optional
-            Nodes along each axis of the final grid: see `Posterior`.
+        method, grid, seed, steps : optional
+            See `Posterior`: up to three parameters are integrated on a grid, more are sampled by
+            emcee.
 
         Returns
         -------
@@ -809,7 +813,9 @@ class FieldModel:
         Raises
         ------
         ValueError
-            Among others, for a flow without conditions or with more than three.
+            Among others, for a flow without conditions.
+        ImportError
+            For more than three parameters, if emcee is missing.
 
         Examples
         --------
@@ -826,11 +832,6 @@ class FieldModel:
         if not self._core.conditions:
             raise ValueError("posterior: this flow was fitted without y")
         p, noisy = self._parameters()
-        if p > 3:
-            raise ValueError(
-                f"posterior: a grid serves 1 to 3 parameters, not {p}; "
-                "score_parameters serves a sampler"
-            )
         x, _ = self._fields(x)
         if not len(x):
             raise ValueError("x: there are no fields")
@@ -869,7 +870,8 @@ class FieldModel:
                 raise ValueError("prior: gave NaN or infinity")
             return logs + extra
 
-        return Posterior(log_density, box, self.names[:p], grid=grid)
+        how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
+        return Posterior(log_density, box, self.names[:p], **how)
 
     def calibrate(self, x: ArrayLike, y: ArrayLike, seed: int | None = 0) -> FieldModel:
         """Return this flow with the temperature at which posteriors of these fields are best.

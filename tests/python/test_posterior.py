@@ -86,7 +86,7 @@ def test_plot(p):
 @pytest.mark.parametrize(
     ("bounds", "options", "message"),
     [
-        ([(0, 1)] * 4, {}, "bounds: a grid serves"),
+        ([(0, 1)] * 4, {"method": "grid"}, "method: a grid serves"),
         ([(1, 0)], {}, "bounds: 1.0 is not below"),
         ([(0, 1)], {"names": ["a", "b"]}, "names: 2 names"),
         ([(0, 1)], {"grid": 1}, "grid: must be"),

@@ -410,8 +410,8 @@ def test_three_conditions():
     assert abs(post.mean[0] - y[0, 0]) < 0.3
     assert post.cov[2, 2] > 0.04  # nothing is known of the third: 1 / 12
     four = fit(x, y_train=np.column_stack([y, y[:, 0] ** 2]), epochs=0)
-    with pytest.raises(ValueError, match="posterior: a grid serves 1 to 3 parameters, not 4"):
-        four.posterior(x[0])
+    with pytest.raises(ValueError, match="method: a grid serves 1 to 3 parameters, not 4"):
+        four.posterior(x[0], method="grid")
 
 
 def test_seeds(flow, data):

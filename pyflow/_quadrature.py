@@ -1,0 +1,450 @@
+"""What a posterior is known through: weighted points, from an adaptive grid or from a chain.
+
+The integral of f over the parameters is sum_i volume_i f(points_i), with the trapezoidal rule's
+volumes on a grid, and on a chain with those of the bridge estimator (`Chain`). All that a posterior
+says of itself follows from points, their log-densities and volumes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+
+import numpy as np
+
+GRID = {1: (65, 129), 2: (21, 41), 3: (11, 25)}  # nodes per axis: on the way, and at the end
+MOST = {1: 1025, 2: 161, 3: 61}
+DEPTH = {
+    1: 14.0,
+    2: 14.0,
+    3: 16.0,
+}  # nats below the highest node that still belong to the posterior
+KEEP = {1: 0.05, 2: 0.03, 3: 0.03}  # of the nodes, at least, are kept on the way
+FINE = 4  # nodes of the refined grid, on which contours are measured, per node
+
+SEARCH = 1024, 1 << 17  # points looked at first, and at most until enough have a density
+WALKERS = 64, 8  # at least, and per parameter
+STAGE_STEPS = 4  # and p more, of the walkers at every power of the density on their way to 1
+LENGTH, BURN = 30, 5  # of the chain kept, and of what goes before, in autocorrelation times
+STEPS = 10000  # at most
+FREEDOM = 5.0  # degrees of freedom of the Student-t that the chain is bridged to
+PROPOSALS = 4096
+BINS = 40  # of a chain's marginals, along an axis
+
+
+def warn(message):
+    """Warn, at the first line outside the package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("pyflow."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+class Quadrature:
+    """Points of a density within bounds, and the volume that each stands for.
+
+    Attributes
+    ----------
+    points : (m, p) float64 array
+    logs : (m,) float64 array
+        Log-density, up to a constant.
+    volume : (m,) float64 array
+    mass : (m,) float64 array
+        Of the density, their sum 1.
+    log_evidence, log_evidence_error : float
+    """
+
+    log_evidence_error = 0.0
+
+    def __init__(self, log_density, bounds, names):
+        self._log_density, self.bounds, self.names = log_density, bounds, names
+
+    def density(self, points):
+        """Log-density of (m, p) points, (m,); -inf outside the bounds."""
+        inside = ((points >= self.bounds[:, 0]) & (points <= self.bounds[:, 1])).all(axis=1)
+        logs = np.full(len(points), -np.inf)
+        if inside.any():
+            some = np.asarray(self._log_density(points[inside]), dtype=np.float64)
+            if some.shape != (inside.sum(),):
+                raise ValueError(
+                    f"log_density: gave shape {some.shape} for {inside.sum()} points, not one each"
+                )
+            if np.isnan(some).any() or (some == np.inf).any():
+                raise ValueError("log_density: gave NaN or infinity inside the bounds")
+            logs[inside] = some
+        return logs
+
+    def keep(self, points, logs, volume):
+        """Take these as the points."""
+        self.points, self.logs, self.volume, self.top = points, logs, volume, logs.max()
+        mass = np.exp(logs - self.top) * volume
+        self.log_evidence = float(self.top + np.log(mass.sum()))
+        self.mass = mass / mass.sum()
+
+    def moments(self):
+        """Mean (p,) and covariance (p, p)."""
+        mean = self.mass @ self.points
+        centred = self.points - mean
+        return mean, (centred * self.mass[:, None]).T @ centred
+
+    def contour(self):
+        """Log-densities from high to low, and the mass and the volume down to each."""
+        order = np.argsort(-self.logs, kind="stable")
+        return self.logs[order], np.cumsum(self.mass[order]), np.cumsum(self.volume[order])
+
+
+class Grid(Quadrature):
+    """A grid of one to three parameters that finds its own place.
+
+    The log-density is evaluated on a coarse grid over the bounds, then on grids over the region
+    that holds the mass, until that no longer shrinks and is resolved.
+    """
+
+    def __init__(self, log_density, bounds, names, nodes=None):
+        super().__init__(log_density, bounds, names)
+        self._find(nodes or GRID[len(bounds)][1], nodes is None)
+
+    def _evaluate(self, axes):
+        """Nodes of a grid, and their log-density, of the grid's shape."""
+        points = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
+        return points, self.density(points).reshape([len(a) for a in axes])
+
+    def _find(self, nodes, adapt):
+        p = len(self.bounds)
+        box, coarse = self.bounds.copy(), GRID[p][0]
+        for _ in range(200):
+            axes = [np.linspace(lo, hi, coarse) for lo, hi in box]
+            _, logs = self._evaluate(axes)
+            if not np.isfinite(logs.max()):
+                raise ValueError("prior: the posterior is zero everywhere on the grid")
+            # Far from its peak a narrow density is best where it is least bad: never just one node.
+            few = max(int(KEEP[p] * logs.size), 3)
+            inside = logs > logs.max() - DEPTH[p]
+            narrow = inside.sum() < few
+            if narrow:
+                inside = (logs >= np.sort(logs, axis=None)[-few]) & np.isfinite(logs)
+            smaller = np.empty_like(box)
+            for j, axis in enumerate(axes):
+                where = np.flatnonzero(inside.any(axis=tuple(i for i in range(p) if i != j)))
+                smaller[j] = axis[max(where[0] - 1, 0)], axis[min(where[-1] + 1, len(axis) - 1)]
+                width = box[j, 1] - box[j, 0]
+                if where[0] == 0 and box[j, 0] > self.bounds[j, 0]:  # it may go on beyond
+                    smaller[j, 0] = max(box[j, 0] - 0.4 * width, self.bounds[j, 0])
+                if where[-1] == len(axis) - 1 and box[j, 1] < self.bounds[j, 1]:
+                    smaller[j, 1] = min(box[j, 1] + 0.4 * width, self.bounds[j, 1])
+            moved = (smaller[:, 0] < box[:, 0]) | (smaller[:, 1] > box[:, 1])
+            moved |= (smaller[:, 1] - smaller[:, 0]) < 0.75 * (box[:, 1] - box[:, 0])
+            box = smaller
+            if moved.any():
+                continue
+            if not narrow or 2 * coarse - 1 > MOST[p]:
+                break
+            coarse = 2 * coarse - 1
+        while True:
+            self.axes = [np.linspace(lo, hi, nodes) for lo, hi in box]
+            points, logs = self._evaluate(self.axes)
+            volume = np.ones(())
+            for axis in self.axes:  # the trapezoidal rule
+                w = np.full(nodes, axis[1] - axis[0])
+                w[[0, -1]] /= 2
+                volume = volume[..., None] * w
+            self.keep(points, logs.ravel(), volume.ravel())
+            if not adapt or 2 * nodes - 1 > MOST[p] or self._resolved():
+                break
+            nodes = 2 * nodes - 1
+        if self.mass.max() > 0.5:
+            warn("the posterior is narrower than the grid resolves: give narrower bounds")
+        for j, axis in enumerate(self.axes):
+            for end, bound in zip((0, -1), self.bounds[j], strict=True):
+                if axis[end] != bound and logs.take(end, axis=j).max() > self.top - 4:
+                    warn(
+                        f"the posterior of {self.names[j]} reaches beyond the grid that was found "
+                        "for it: give narrower bounds"
+                    )
+
+    def _resolved(self):
+        """Whether no axis has nodes further apart than 0.8 conditional standard deviations."""
+        step = np.array([axis[1] - axis[0] for axis in self.axes])
+        try:
+            inverse = np.linalg.inv(self.moments()[1] / np.outer(step, step))
+        except np.linalg.LinAlgError:
+            return False
+        return bool(np.all(np.diag(inverse) < 1 / 0.64))
+
+    def _shape(self):
+        return [len(axis) for axis in self.axes]
+
+    def contour(self):
+        """As of all quadratures, but on the refined grid."""
+        logs = np.maximum(self.logs - self.top, -60.0).reshape(self._shape())
+        for axis in range(logs.ndim):
+            logs = _refined(logs, axis)
+        cell = math.prod((a[1] - a[0]) / FINE for a in self.axes)
+        fine = np.sort(logs.ravel())[::-1]
+        density = np.exp(fine)
+        volume = cell * np.arange(1, len(fine) + 1)
+        return fine + self.top, np.cumsum(density) / density.sum(), volume
+
+    def sample(self, n, rng):
+        """Draw points (n, p)."""
+        y = self.points[rng.choice(len(self.mass), n, p=self.mass)]
+        step = np.array([axis[1] - axis[0] for axis in self.axes])
+        y = y + step * (rng.random(y.shape) - rng.random(y.shape))  # linear between the nodes
+        for j, axis in enumerate(self.axes):  # half of the hat at either end lies outside
+            y[:, j] = axis[0] + np.abs(y[:, j] - axis[0])
+            y[:, j] = axis[-1] - np.abs(axis[-1] - y[:, j])
+        return y
+
+    def marginal(self, *which):
+        """Return these parameters' axes, and the density and mass of their marginal there."""
+        rest = tuple(j for j in range(len(self.axes)) if j not in which)
+        mass = self.mass.reshape(self._shape()).sum(axis=rest)
+        mass = mass.transpose(np.argsort(np.argsort(which)))
+        cell = np.ones(())
+        for j in which:
+            width = np.full(len(self.axes[j]), self.axes[j][1] - self.axes[j][0])
+            width[[0, -1]] /= 2  # a node at the end of the grid stands for half a cell
+            cell = cell[..., None] * width
+        return [self.axes[j] for j in which], mass / cell, mass
+
+
+def _refined(logs, axis):
+    """Cubic interpolation along an axis, at the middles of FINE parts of every cell."""
+    logs = np.moveaxis(logs, axis, 0)
+    padded = np.concatenate([2 * logs[:1] - logs[1:2], logs, 2 * logs[-1:] - logs[-2:-1]])
+    a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
+    parts = []
+    for k in range(FINE):
+        t = (k + 0.5) / FINE
+        cubic = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+        parts.append(np.clip(cubic, np.minimum(b, c) - 1, np.maximum(b, c) + 1))
+    fine = np.stack(parts, axis=1).reshape(-1, *logs.shape[1:])
+    return np.moveaxis(fine, 0, axis)
+
+
+def _generator(p):
+    """Return the step (p,) of a low-discrepancy sequence: powers of 1/g, g^(p + 1) = g + 1."""
+    g = 1.5
+    for _ in range(60):
+        g = (1 + g) ** (1 / (p + 1))
+    return g ** -np.arange(1.0, p + 1)
+
+
+def _largest_step(logs, most, enough):
+    """Largest step up to `most` for which weights p^step leave an effective number `enough`."""
+
+    def effective(step):
+        weight = np.exp(step * (logs - logs.max()))
+        return weight.sum() ** 2 / (weight**2).sum()
+
+    if effective(most) >= enough:
+        return most
+    low, high = -700.0, math.log(most)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if effective(math.exp(middle)) < enough:
+            high = middle
+        else:
+            low = middle
+    return math.exp(low)
+
+
+def _autocorrelation_time(x):
+    """Integrated autocorrelation time of (steps, walkers, quantities), the longest of them.
+
+    The mean that is taken off is of all walkers: one that stays where it is makes the time long.
+    The sum goes up to five times itself (Sokal 1997).
+    """
+    n, longest = len(x), 1.0
+    x = x - x.mean(axis=(0, 1))
+    for quantity in np.moveaxis(x, 2, 0):
+        power = np.abs(np.fft.rfft(quantity, 2 * n, axis=0)) ** 2
+        covariance = np.fft.irfft(power.mean(axis=1))[:n]
+        if covariance[0] <= 0:  # it is constant
+            continue
+        times = 2 * np.cumsum(covariance / covariance[0]) - 1
+        enough = np.arange(n) >= 5 * times
+        longest = max(longest, times[enough.argmax() if enough.any() else -1])
+    return float(longest)
+
+
+def _smooth(values, axis):
+    """Average over neighbours with weights 1 4 6 4 1, mirrored at the ends."""
+    values = np.moveaxis(values, axis, 0)
+    padded = np.concatenate([values[1::-1], values, values[:-3:-1]])
+    n = len(values)
+    total = sum(w * padded[i : i + n] for i, w in enumerate((1, 4, 6, 4, 1)))
+    return np.moveaxis(total / 16, 0, axis)
+
+
+def import_emcee():
+    """Return emcee; an ImportError says how to get it."""
+    try:
+        import emcee
+    except ImportError:
+        raise ImportError(
+            "posteriors of more than three parameters need emcee: pip install emcee"
+        ) from None
+    return emcee
+
+
+class Chain(Quadrature):
+    """A Markov chain of emcee's walkers, bridged to a Student-t whose normalisation is known.
+
+    The walkers start from the best of points spread evenly over the bounds, and follow powers of
+    the density that rise to 1 (sequential Monte Carlo: Del Moral et al. 2006). They then
+    take steps of differential evolution (ter Braak 2006; Nelson et al. 2013) until the chain is
+    `LENGTH` autocorrelation times long.
+
+    The points are those of the chain and draws of a Student-t of the chain's mean and
+    covariance. A point stands for the volume 1 / (n p / Z + m q): n independent points of the
+    chain, as many as its autocorrelation time says, m draws of density q, and Z the evidence that
+    the integral of p then gives (Meng & Wong 1996; Kong et al. 2003).
+    """
+
+    def __init__(self, log_density, bounds, names, seed=0, steps=None):
+        super().__init__(log_density, bounds, names)
+        rng = np.random.default_rng(seed)
+        self._walkers = max(WALKERS[0], WALKERS[1] * len(bounds))
+        points, logs, share = self._run(self._start(rng), steps or STEPS)
+        self._bridge(points, logs, share, rng)
+
+    def _sampler(self, power, cov=None):
+        """Return an ensemble that samples a power of the density.
+
+        On their way to the density itself few walkers have many descendants, and steps along
+        differences between walkers would never leave the subspace that these span: half of the
+        steps are then of a covariance that is given.
+        """
+        emcee = import_emcee()
+        differences = emcee.moves.DEMove(sigma=0.1)
+        if cov is not None:
+            gaussian = emcee.moves.GaussianMove(cov if len(cov) > 1 else cov.item())
+            moves = [(differences, 0.5), (gaussian, 0.5)]
+        else:  # a step of length one carries walkers from peak to peak
+            moves = [(differences, 0.9), (emcee.moves.DEMove(gamma0=1.0), 0.1)]
+        return emcee.EnsembleSampler(
+            self._walkers,
+            len(self.bounds),
+            lambda y: power * self.density(y),
+            moves=moves,
+            vectorize=True,
+        )
+
+    def _start(self, rng):
+        """Walkers that are spread as the density is."""
+        emcee = import_emcee()
+        n, p = self._walkers, len(self.bounds)
+        shift, done, looked = rng.random(p), 0, SEARCH[0]
+        points, logs = np.empty((0, p)), np.empty(0)
+        while True:
+            more = self.bounds[:, 0] + np.ptp(self.bounds, axis=1) * (
+                (shift + np.arange(done, looked)[:, None] * _generator(p)) % 1
+            )
+            logs = np.concatenate([logs, self.density(more)])
+            points = np.concatenate([points, more])
+            points, logs = points[np.isfinite(logs)], logs[np.isfinite(logs)]
+            if len(logs) >= n or looked >= SEARCH[1]:
+                break
+            done, looked = looked, 4 * looked
+        if len(logs) < 2 * p + 2:
+            raise ValueError(
+                "prior: the posterior is zero, or nearly everywhere, within the bounds: "
+                f"it is not at {len(logs)} points of {looked}"
+            )
+        state = np.random.RandomState(np.random.MT19937(rng.integers(2**63))).get_state()
+        power = 0.0
+        while power < 1:
+            step = _largest_step(logs, 1 - power, min(n, len(logs)) / 2)
+            power = min(power + step, 1.0)
+            share = np.exp(step * (logs - logs.max()))
+            share /= share.sum()
+            centred = points - share @ points
+            cov = 2.38**2 / p * (centred * share[:, None]).T @ centred
+            chosen = np.searchsorted(np.cumsum(share), (np.arange(n) + rng.random()) / n)
+            chosen = np.minimum(chosen, len(logs) - 1)
+            state = emcee.State(points[chosen], log_prob=power * logs[chosen], random_state=state)
+            state = self._sampler(power, cov).run_mcmc(
+                state, STAGE_STEPS + p, store=False, skip_initial_state_check=True
+            )
+            points, logs, state = state.coords, state.log_prob / power, state.random_state
+        return emcee.State(points, log_prob=logs, random_state=state)
+
+    def _run(self, start, most):
+        """Points of the chain, their log-densities, and how much of an independent one each is."""
+        sampler, steps, aim = self._sampler(1.0), 0, 200
+        while True:
+            aim = min(aim, most)
+            start = sampler.run_mcmc(start, aim - steps, skip_initial_state_check=True)
+            steps = aim
+            points, logs = sampler.get_chain(), sampler.get_log_prob()
+            both = np.concatenate([points, logs[..., None]], axis=2)
+            tau = _autocorrelation_time(both[steps // 5 :])
+            need = (LENGTH + BURN) * tau
+            if steps >= need or steps >= most:
+                break
+            aim = math.ceil(max(1.2 * steps, min(1.05 * need, 3 * steps)))
+        burn = int(min(BURN * tau, steps // 5))
+        if steps < need:
+            warn(
+                f"the chain is too short: {steps} steps are {steps / tau:.0f} autocorrelation "
+                f"times, not {LENGTH + BURN}; give more steps"
+            )
+        self.steps, self.autocorrelation_time = steps, tau
+        thin = max(int(min(tau, len(points)) / 3), 1)  # what lies between adds next to nothing
+        points, logs = points[burn::thin], logs[burn::thin]
+        share = max(thin / tau, 1 / len(points))
+        return points.reshape(-1, points.shape[2]), logs.ravel(), share
+
+    def _bridge(self, chain, logs, share, rng):
+        """Take the points of the chain and of a Student-t, with their volumes."""
+        p, n, m = chain.shape[1], share * len(chain), PROPOSALS
+        mean, cov = chain.mean(axis=0), np.cov(chain.T).reshape(p, p)
+        least = 1e-9 * np.diag(cov) + (1e-12 * np.ptp(self.bounds, axis=1)) ** 2
+        root = np.linalg.cholesky(cov + np.diag(least)) * math.sqrt(1 - 2 / FREEDOM)
+        z = rng.normal(size=(m, p)) / np.sqrt(rng.chisquare(FREEDOM, size=(m, 1)) / FREEDOM)
+        points = np.concatenate([chain, mean + z @ root.T])
+        logs = np.concatenate([logs, self.density(points[len(chain) :])])
+        share = np.where(np.arange(len(points)) < len(chain), share, 1.0)
+        inside = np.isfinite(logs)
+        points, logs, share = points[inside], logs[inside], share[inside]
+
+        square = (np.linalg.solve(root, (points - mean).T) ** 2).sum(axis=0)
+        log_q = -(FREEDOM + p) / 2 * np.log1p(square / FREEDOM)
+        log_q += math.lgamma((FREEDOM + p) / 2) - math.lgamma(FREEDOM / 2)
+        log_q -= p / 2 * math.log(FREEDOM * math.pi) + np.log(np.diag(root)).sum()
+        # The sum of shares of f = n p / Z / (n p / Z + m q) is n, and falls with Z.
+        ratio = logs - log_q + math.log(n / m)
+        low, high = ratio.min() - 40, ratio.max() + 40
+        for _ in range(60):
+            log_z = 0.5 * (low + high)
+            f = 1 / (1 + np.exp(np.clip(log_z - ratio, -700, 700)))
+            if (share * f).sum() > n:
+                low = log_z
+            else:
+                high = log_z
+        total = np.logaddexp(math.log(n) + logs - log_z, math.log(m) + log_q)
+        self.keep(points, logs, share * np.exp(-total))
+        both = max((share * f * (1 - f)).sum(), 1e-300)
+        self.log_evidence_error = math.sqrt(max(1 / both - 1 / n - 1 / m, 0.0))
+
+    def sample(self, n, rng):
+        """Draw points (n, p), with replacement."""
+        return self.points[rng.choice(len(self.mass), n, p=self.mass)]
+
+    def marginal(self, *which):
+        """As of a grid, from a histogram."""
+        edges = []
+        for j in which:
+            order = np.argsort(self.points[:, j])
+            ends = np.searchsorted(np.cumsum(self.mass[order]), [1e-3, 1 - 1e-3])
+            low, high = self.points[order[np.minimum(ends, len(order) - 1)], j]
+            slack = 0.1 * (high - low)
+            low, high = np.clip([low - slack, high + slack], *self.bounds[j])
+            edges.append(np.linspace(low, high, BINS + 1))
+        mass, _ = np.histogramdd(self.points[:, which], edges, weights=self.mass)
+        for axis in range(len(which)):
+            mass = _smooth(mass, axis)
+        cell = math.prod(e[1] - e[0] for e in edges)
+        return [0.5 * (e[1:] + e[:-1]) for e in edges], mass / cell, mass
