@@ -6,7 +6,7 @@
  * estimated by adaptive importance sampling (Cornuet et al. 2012, arXiv 0907.1254), which knows nothing of the truth:
  * see "draws" below. */
 #ifndef real
-#include <stdio.h>
+#include <unistd.h>
 
 #include "adam.h"
 #include "cspline.h"
@@ -540,7 +540,7 @@ static pf_status X(posterior)(X(fit) *fit, double *log_posterior, double *log_li
     double kept = 0;                    /* of the draws' weights: those that matter */
     for (ptrdiff_t i = 1; i < n; i++) { /* block() overwrites logp */
         log_weight[i] = exp(log_weight[i] + fit->logp[i] - log_z);
-        if (log_weight[i] < 1e-3) log_weight[i] = 0;
+        if (log_weight[i] < PF_MIN(1e-3, 0.1 / (double)n)) log_weight[i] = 0;
         kept += log_weight[i];
     }
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -793,7 +793,7 @@ static pf_status X(run_stage)(X(fit) *fit, X(stage) *s, const X(fields) *train, 
         if (s->epoch) PF_TRY(X(record)(f, p.logp_train, p.logp_validate));
         if (!validate || !s->epoch || p.objective > s->best) {
             s->best = p.objective;
-            s->best_epoch = fit->epoch;
+            if (s->epoch || !s->stage) s->best_epoch = fit->epoch; /* a stage starts from the best of the one before */
             X(keep)(s->theta, s->w, f);
         }
         if (o->checkpoint) PF_TRY(X(checkpoint)(fit, s));
@@ -851,8 +851,10 @@ static pf_status X(check_options)(const pf_symflow_options *o, ptrdiff_t n_y)
     if (o->batch < 1) return pf_fail(PF_BAD_ARGUMENT, "batch: %td is not positive", o->batch);
     if (o->start_fields < 1) return pf_fail(PF_BAD_ARGUMENT, "start_fields: %td is not positive", o->start_fields);
     if (o->epochs < 0 || o->posterior_epochs < 0) return pf_fail(PF_BAD_ARGUMENT, "epochs: a negative number");
-    if (!(o->learning_rate >= 0) || !(o->posterior_rate >= 0))
-        return pf_fail(PF_BAD_ARGUMENT, "learning_rate: negative");
+    if (!(o->learning_rate >= 0)) return pf_fail(PF_BAD_ARGUMENT, "learning_rate: negative");
+    if (!(o->posterior_rate >= 0)) return pf_fail(PF_BAD_ARGUMENT, "posterior_rate: negative");
+    if (o->patience < 0) return pf_fail(PF_BAD_ARGUMENT, "patience: negative");
+    if (!(o->clip >= 0)) return pf_fail(PF_BAD_ARGUMENT, "clip: negative");
     if (!(o->warmup >= 0 && o->warmup < 1)) return pf_fail(PF_BAD_ARGUMENT, "warmup: %g is not in [0, 1)", o->warmup);
     if (!(o->weight_decay >= 0)) return pf_fail(PF_BAD_ARGUMENT, "weight_decay: negative");
     if (!(o->noise[0] >= 0 && o->noise[1] >= o->noise[0] && isfinite(o->noise[1])))
@@ -903,6 +905,7 @@ static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t
         }
         scale[j] = sqrt(scale[j]);
         if (!(most[j] > least[j] && scale[j] > 0)) return pf_fail(PF_DEGENERATE, "y: column %td is constant", j);
+        if (!isfinite(scale[j])) return pf_fail(PF_DEGENERATE, "y: column %td is too large", j);
     }
     if (f->n_y > n_y) {
         mean[n_y] = 0.5 * (noise[0] + noise[1]);
@@ -943,11 +946,9 @@ static pf_status X(begin)(X(symflow) **flow, const X(fields) *train, int ndim, c
                           ptrdiff_t n_y, const pf_symflow_options *o)
 {
     int n_hidden = 0;
-    FILE *found = o->checkpoint ? fopen(o->checkpoint, "rb") : NULL;
     X(symflow) *f;
     *flow = NULL;
-    if (found) {
-        fclose(found);
+    if (o->checkpoint && !access(o->checkpoint, F_OK)) {
         PF_TRY(X(symflow_load)(&f, o->checkpoint));
         *flow = f;
         int same = f->layers == o->n_layers && f->psi_knots == o->psi_knots && f->filter_knots == o->filter_knots &&
@@ -975,7 +976,7 @@ static pf_status X(run_fit)(X(symflow) *f, int *trained, const X(fields) *train,
     if (!status && new) status = X(best_start)(f, train, o, fit.works);
     if (!status) {
         status = X(train)(&fit, train, validate);
-        *trained = !status || status == PF_INTERRUPTED || status == PF_DEGENERATE || status == PF_IO_ERROR;
+        *trained = status != PF_BAD_FILE; /* whatever ended training, the flow is the best so far */
     }
     X(fit_clear)(&fit);
     if (o->checkpoint && status == PF_INTERRUPTED && f->state) {

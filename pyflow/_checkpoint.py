@@ -1,6 +1,7 @@
 """Checkpoints of fits: files of unfinished models, and whose they are."""
 
 import json
+import math
 import os
 import zlib
 
@@ -8,11 +9,13 @@ import numpy as np
 
 from pyflow.model import load
 
+LARGE = 1 << 22  # numbers
+
 
 def check_sum(x):
-    """Return a check sum of some of the rows of x: enough to notice that the data are others."""
-    n = x.shape[0]
-    rows = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(int))
+    """Return a check sum of x, or of some of its rows if it is large: others are noticed."""
+    n, size = x.shape[0], math.prod(x.shape)
+    rows = np.unique(np.linspace(0, n - 1, n if size < LARGE else min(n, 64)).astype(int))
     if isinstance(x, np.ndarray):
         return zlib.crc32(x[rows].tobytes())
     return zlib.crc32(b"".join(np.asarray(x[i : i + 1]).tobytes() for i in rows.tolist()))
@@ -52,7 +55,7 @@ def resume(checkpoint, note):
     if different:
         raise ValueError(
             f"checkpoint: {os.fspath(checkpoint)} belongs to another fit: "
-            f"{', '.join(different)} differ{'s' if len(different) == 1 else ''}; remove it, name "
-            "another file, or go on from its model with model=pyflow.load(...)"
+            f"{', '.join(different)} differ{'s' if len(different) == 1 else ''}; remove it or "
+            "name another file"
         )
     return model

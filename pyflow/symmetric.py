@@ -157,7 +157,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         uniform over the training range.
     posterior_epochs, posterior_rate, posterior_draws : int, float, int, optional
         Of that stage: epochs, learning rate, and conditions that stand for the prior. Defaults 5,
-        2e-4, 31.
+        2e-4, 127.
     calibrate : bool
         Then fit the temperature of posteriors on the validation fields: `FieldModel.calibrate`.
     checkpoint : str or os.PathLike, optional
@@ -183,7 +183,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     OSError
         If the checkpoint cannot be written or read.
     KeyboardInterrupt
-        On Ctrl-C, within a second. What had been reached is the exception's attribute `flow`, as
+        On Ctrl-C, within a second or so. Once the start in closed form is made, what had been reached is the exception's attribute `flow`, as
         it is for an exception raised by `progress`.
 
     Warns
@@ -261,8 +261,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
 
     data = {"x_train": x_train, "x_validate": x_validate, "y_train": y_train}
     data["y_validate"] = y_validate
-    fit = {**options, "box_size": box, "calibrate": bool(calibrate), "seed": seed}
-    fit.pop("checkpoint_seconds", None)
+    fit = _core.symflow_defaults() | options | {"box_size": box, "calibrate": bool(calibrate)}
+    fit |= {"names": note["names"], "objective": fit.pop("posterior_weight"), "seed": seed}
+    fit.pop("checkpoint_seconds")
     note["fit"] = _checkpoint.digest(fit, data)
     if checkpoint is not None:
         _checkpoint.check(checkpoint, given_seed)
@@ -270,8 +271,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         if found is not None and not found._core.unfinished:
             return found
         options["checkpoint"] = checkpoint
-    stages = _core.symflow_defaults() | options
-    total = stages["epochs"] + stages["posterior_epochs"] * (stages["posterior_weight"] > 0)
+    total = fit["epochs"] + fit["posterior_epochs"] * (fit["objective"] > 0)
     with reporter(total, verbose, progress, "SymmetricFlow", "epoch") as report:
         try:
             core = _core.symflow_fit(
@@ -290,10 +290,14 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
                 error.flow = FieldModel(error.flow)
             raise
     model = FieldModel(core)
-    if calibrate:
-        model = model.calibrate(x_validate, y_validate)
-    if checkpoint is not None:
-        model.save(checkpoint)
+    try:
+        if calibrate:
+            model = model.calibrate(x_validate, y_validate)
+        if checkpoint is not None:
+            model.save(checkpoint)
+    except BaseException as error:
+        error.flow = model
+        raise
     return model
 
 
@@ -832,6 +836,8 @@ class FieldModel:
         if not self._core.conditions:
             raise ValueError("posterior: this flow was fitted without y")
         p, noisy = self._parameters()
+        if not p:
+            raise ValueError("posterior: this flow was fitted without y, but for the noise")
         x, _ = self._fields(x)
         if not len(x):
             raise ValueError("x: there are no fields")
@@ -907,10 +913,16 @@ class FieldModel:
         if not self._core.conditions:
             raise ValueError("y: this flow was fitted without")
         x, _ = self._fields(x)
+        if not len(x):
+            raise ValueError("x: there are no fields")
+        x, _ = checked(x)
         p, noisy = self._parameters()
+        if not p:
+            raise ValueError("y: this flow was fitted without")
         y = self._row(_numbers(y, "y"), p)
-        if y.shape != (len(x), p) or not len(x):
-            raise ValueError(f"y: must have shape ({len(x)}, {p}), not empty; it is {y.shape}")
+        y = y[None] if y.ndim == 1 and len(x) == 1 else y
+        if y.shape != (len(x), p):
+            raise ValueError(f"y: must have shape ({len(x)}, {p}); its shape is {y.shape}")
         if noisy:  # any that was seen in training: the core draws its own
             noise = np.full((len(x), 1), self._core.range[0, -1])
             self._conditions(np.concatenate([y, noise], axis=1), len(x), 2)
