@@ -183,8 +183,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     OSError
         If the checkpoint cannot be written or read.
     KeyboardInterrupt
-        On Ctrl-C, within a second or so. Once the start in closed form is made, what had been reached is the exception's attribute `flow`, as
-        it is for an exception raised by `progress`.
+        On Ctrl-C, within a second or so. Once the start in closed form is made, what had been
+        reached is the exception's attribute `flow`, as it is for an exception raised by `progress`.
 
     Warns
     -----
