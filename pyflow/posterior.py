@@ -365,11 +365,11 @@ class Posterior:
         >>> type(post.plot(truth=[0, 0])).__name__
         'Figure'
         """
-        from pyflow import plots
+        from pyflow.plots import _style as plots
 
         p = len(self.bounds)
         mass = self._mass.reshape(self._logs.shape)
-        with plots._drawing() as plt:
+        with plots.drawing() as plt:
             if axes is None:
                 size = 2.2 * p + 0.8
                 figure, axes = plt.subplots(p, p, figsize=(size, size), squeeze=False)

@@ -1,0 +1,9 @@
+"""Pictures of tables, fields and posteriors: data beside samples, and a latent space beside noise.
+
+Every function returns a `matplotlib.figure.Figure`; matplotlib is imported when the first one is
+called.
+"""
+
+from pyflow.plots.tables import history, latent, marginals, pairs
+
+__all__ = ["history", "latent", "marginals", "pairs"]
