@@ -4,6 +4,16 @@ Every function returns a `matplotlib.figure.Figure`; matplotlib is imported when
 called.
 """
 
+from pyflow.plots.fields import field_pdf, latent_map, maps, power_spectra
 from pyflow.plots.tables import history, latent, marginals, pairs
 
-__all__ = ["history", "latent", "marginals", "pairs"]
+__all__ = [
+    "field_pdf",
+    "history",
+    "latent",
+    "latent_map",
+    "maps",
+    "marginals",
+    "pairs",
+    "power_spectra",
+]
