@@ -334,6 +334,51 @@ class Posterior:
         mass = np.concatenate([[0.0], above])[count]
         return float(mass) if np.ndim(mass) == 0 else mass
 
+    def marginal(
+        self, *parameters: int | str
+    ) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        """Return the density of some of the parameters, integrated over the others.
+
+        Parameters
+        ----------
+        *parameters : int or str
+            Their numbers, or names.
+
+        Returns
+        -------
+        nodes : list of (m_j,) float64 array
+            The values of each on a regular grid, that holds nearly all the mass.
+        density : (m_0, ...) float64 array
+            At the nodes. Its sum times the volume of a cell is one.
+
+        Examples
+        --------
+        >>> from pyflow.posterior import Posterior
+        >>> post = Posterior(lambda y: -0.5 * (y**2).sum(axis=1), [(-9, 9), (-9, 9)], ["a", "b"])
+        >>> (b,), density = post.marginal("b")
+        >>> round(float(density.max()), 2)  # 1 / sqrt(2 pi)
+        0.4
+        """
+        p = len(self.bounds)
+        kept = [self.names.index(j) if j in self.names else j for j in parameters]
+        kept = [_arguments.integer("parameters", j, 0, p - 1) for j in kept]
+        if not kept or len(set(kept)) < len(kept):
+            raise ValueError(f"parameters: must be different ones, at least one, not {parameters}")
+        others = tuple(j for j in range(p) if j not in kept)
+        density = self._mass.reshape(self._logs.shape).sum(axis=others)
+        density = density.transpose(np.argsort(np.argsort(kept)))
+        for i in range(len(kept)):
+            ends = np.ones(density.shape[i])
+            ends[[0, -1]] = 2  # a node at the end of the grid stands for half a cell
+            density = np.moveaxis(np.moveaxis(density, i, -1) * ends, -1, i)
+        logs = np.log(np.maximum(density / density.max(), np.exp(-60.0)))
+        for axis in range(len(kept)):
+            logs = _refined(logs, axis)
+        axes = [self._axes[j] for j in kept]
+        density = np.exp(logs)
+        density /= density.sum() * math.prod((a[1] - a[0]) / FINE for a in axes)
+        return [_middles(a) for a in axes], density
+
     def plot(
         self,
         truth: Sequence[float] | None = None,
@@ -365,50 +410,9 @@ class Posterior:
         >>> type(post.plot(truth=[0, 0])).__name__
         'Figure'
         """
-        from pyflow.plots import _style as plots
+        from pyflow import plots
 
-        p = len(self.bounds)
-        mass = self._mass.reshape(self._logs.shape)
-        with plots.drawing() as plt:
-            if axes is None:
-                size = 2.2 * p + 0.8
-                figure, axes = plt.subplots(p, p, figsize=(size, size), squeeze=False)
-            else:
-                axes = np.asarray(axes).reshape(p, p)
-                figure = axes[0, 0].figure
-            for i in range(p):
-                for j in range(p):
-                    self._draw(axes[i, j], i, j, mass, masses, truth, plots)
-            figure.tight_layout()
-        return figure
-
-    def _draw(self, axes, i, j, mass, masses, truth, plots):
-        p = len(self.bounds)
-        if j > i:
-            axes.set_axis_off()
-            return
-        others = tuple(a for a in range(p) if a not in (i, j))
-        part = mass.sum(axis=others)
-        if i == j:
-            step = self._axes[i][1] - self._axes[i][0]
-            ends = np.ones(len(part))
-            ends[[0, -1]] = 2  # a node at the end of the grid stands for half a cell
-            axes.plot(self._axes[i], part * ends / step, color=plots.SAMPLES)
-            axes.set_ylim(bottom=0)
-            axes.set_yticks([])
-        else:
-            order = np.sort(part.ravel())[::-1]
-            above = np.cumsum(order)
-            levels = sorted({order[min(np.searchsorted(above, m), len(order) - 1)] for m in masses})
-            axes.contour(self._axes[j], self._axes[i], part.T, levels=levels, colors=plots.SAMPLES)
-            if truth is not None:
-                axes.axhline(truth[i], color=plots.INK, lw=0.6)
-        if truth is not None:
-            axes.axvline(truth[j], color=plots.INK, lw=0.6)
-        if i == p - 1:
-            axes.set_xlabel(self.names[j])
-        if j == 0 and i > 0:
-            axes.set_ylabel(self.names[i])
+        return plots.posteriors([self], truth=truth, masses=masses, axes=axes, getdist=False)
 
     def __repr__(self) -> str:
         width = np.sqrt(np.diag(self.cov))
@@ -431,6 +435,12 @@ def _refined(logs, axis):
         parts.append(np.clip(cubic, np.minimum(b, c) - 1, np.maximum(b, c) + 1))
     fine = np.stack(parts, axis=1).reshape(-1, *logs.shape[1:])
     return np.moveaxis(fine, 0, axis)
+
+
+def _middles(axis):
+    """Return the points at which `_refined` interpolates."""
+    t = (np.arange(FINE * (len(axis) - 1)) + 0.5) / FINE
+    return axis[0] + t * (axis[1] - axis[0])
 
 
 def warn_outside(names, least, most, bounds, what, stacklevel):

@@ -6,6 +6,7 @@ called.
 
 from pyflow.plots.fields import field_pdf, latent_map, maps, power_spectra
 from pyflow.plots.tables import history, latent, marginals, pairs
+from pyflow.plots.triangle import posteriors
 
 __all__ = [
     "field_pdf",
@@ -15,5 +16,6 @@ __all__ = [
     "maps",
     "marginals",
     "pairs",
+    "posteriors",
     "power_spectra",
 ]

@@ -383,3 +383,114 @@ def test_wrong_options(draw, options, message):
 def test_power_of_nothing_is_refused():
     with pytest.raises(ValueError, match="data: the fields are constant"):
         plots.power_spectra(0.1 + 0 * X, X)
+
+
+# ---- posteriors ----------------------------------------------------------------------------------
+
+NAMES = [r"$\Omega_m$", "sigma_8", "n*s"]
+
+
+def posterior(width, p=2, mean=0.0):
+    widths = width * np.arange(1, p + 1)
+
+    def log_density(y):
+        return -0.5 * (((y - mean) / widths) ** 2).sum(axis=1)
+
+    return pyflow.Posterior(log_density, [(-30, 30)] * p, NAMES[:p])
+
+
+@pytest.fixture(params=[False, True], ids=["own", "getdist"])
+def getdist(request):
+    if request.param:
+        pytest.importorskip("getdist")
+    return request.param
+
+
+def by_place(figure):
+    """The axes of a figure by row and column."""
+    places = {}
+    for axes in figure.axes:
+        place = axes.get_subplotspec()
+        places[place.rowspan.start, place.colspan.start] = axes
+    return places
+
+
+def test_contours_hold_their_mass(getdist, capsys):
+    """Those of a Gaussian are ellipses, sqrt(-2 log(1 - mass)) standard deviations away."""
+    figure = plots.posteriors(
+        [posterior(1.0), posterior(0.3)], ["wide", "narrow"], [0.5, -2.0], getdist=getdist
+    )
+    check_drawn(figure)
+    axes = by_place(figure)
+    reaches = set()
+    for contours in axes[1, 0].collections:
+        for path in contours.get_paths():
+            if len(path.vertices) > 8:
+                x, y = path.vertices.T
+                assert_allclose(np.ptp(y), 2 * np.ptp(x), rtol=0.03)
+                reaches.add(round(np.ptp(x) / 2, 2))
+    for width in (1.0, 0.3):
+        for mass in (0.68, 0.95):
+            expected = width * np.sqrt(-2 * np.log(1 - mass))
+            assert min(abs(reach / expected - 1) for reach in reaches) < 0.03
+    curve = axes[0, 0].lines[0]
+    assert_allclose(curve.get_ydata(), np.exp(-0.5 * curve.get_xdata() ** 2), atol=2e-3)
+    assert [axes[1, j].get_xlabel() for j in (0, 1)] == NAMES[:2]
+    assert axes[1, 0].get_ylabel() == NAMES[1]
+    assert any(np.allclose(line.get_xdata(), 0.5) for line in axes[1, 0].lines)
+    assert any(np.allclose(line.get_ydata(), -2) for line in axes[1, 0].lines)
+    legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
+    assert [text.get_text() for text in legends[0].get_texts()] == ["wide", "narrow"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_posteriors_of_one_to_three_parameters(p, getdist):
+    figure = plots.posteriors(posterior(1.0, p), masses=[0.5], getdist=getdist)
+    check_drawn(figure)
+    axes = by_place(figure)
+    assert [axes[p - 1, j].get_xlabel() for j in range(p)] == NAMES[:p]
+    check_drawn(plots.posteriors([posterior(1.0, p)] * 9, truth=[99.0] * p, getdist=getdist))
+
+
+def test_axes_keep_what_they_show():
+    figure = posterior(1.0, mean=-3.0).plot()
+    axes = np.array(figure.axes)
+    before = axes[0].get_xlim()
+    assert posterior(1.0, mean=9.0).plot(axes=axes) is figure
+    assert axes[0].get_xlim()[0] == before[0]
+    assert axes[0].get_xlim()[1] > 11
+    first, second = axes[0].lines
+    assert first.get_color() != second.get_color()
+
+
+def test_posteriors_without_getdist(monkeypatch):
+    monkeypatch.setitem(sys.modules, "getdist", None)
+    assert len(plots.posteriors([posterior(1.0)]).axes) == 4
+    with pytest.raises(ImportError, match="getdist"):
+        plots.posteriors([posterior(1.0)], getdist=True)
+
+
+def test_wrong_posteriors():
+    post = posterior(1.0)
+    for arguments, options, message in (
+        (([],), {}, "posteriors: there are none"),
+        (([post, posterior(1.0, 3)],), {}, "posteriors: are of"),
+        (([post], ["a", "b"]), {}, "labels: 2 labels for 1"),
+        (([post], None, [1.0]), {}, "truth: must be 2"),
+        (([post], None, [1.0, np.nan]), {}, "truth: must be 2"),
+        (([post],), {"masses": [1.0]}, "masses: must be"),
+        (([post],), {"masses": []}, "masses: must be"),
+        (([post],), {"axes": [None]}, "axes: must be 2 x 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plots.posteriors(*arguments, **options)
+    with pytest.raises(TypeError, match="posteriors: must hold"):
+        plots.posteriors([post.mean])
+
+
+def test_pictures_of_fields_leave_the_style_of_others_alone(getdist):
+    before = dict(plt.rcParams)
+    plots.maps(X)
+    plots.posteriors([posterior(1.0)], getdist=getdist)
+    assert dict(plt.rcParams) == before
