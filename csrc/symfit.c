@@ -889,7 +889,8 @@ static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t
     }
     f->scale = sqrt(square / count + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
     if (!(f->scale > 1e-7 * fabs(f->mean)) || !isfinite(f->scale))
-        return pf_fail(PF_DEGENERATE, "the fields are constant: they have no density");
+        return pf_fail(PF_DEGENERATE, "x_train: the fields are constant, or so large, small or far from 0 that they "
+                                      "are so to rounding: they have no density");
     double *mean = f->y_stats, *scale = mean + f->n_y, *least = scale + f->n_y, *most = least + f->n_y;
     for (ptrdiff_t j = 0; j < n_y; j++) {
         least[j] = most[j] = train->y[j];

@@ -61,7 +61,7 @@ def checked(x, name="x"):
         x = x.astype(np.float64, copy=False)
     one = x.ndim == 2
     x = x[None] if one else x
-    bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
     if bad.any():
         raise ValueError(f"{name}: field {int(bad.argmax())} has pixels that are NaN or infinite")
     return x, one
@@ -278,7 +278,7 @@ def gaussian_field(
     mesh : tuple of int
         Pixels along every axis, two or three.
     n : int, optional
-        How many. Default: one per spectrum.
+        How many. Default: one per spectrum. The result has this axis even for one field.
     box_size : float or sequence of float
         Length of the axes.
     seed : int or numpy.random.Generator, optional

@@ -191,7 +191,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     RuntimeWarning
         If training meets a NaN: the last good flow is returned.
     UserWarning
-        If there is a single field.
+        If there is a single field, or an axis with a single pixel.
 
     References
     ----------
@@ -250,6 +250,12 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     boolean("verbose", verbose)
     given_seed, seed = seed, _arguments.seed(seed)
     note = {"names": _names(names, p) + [NOISE] * options["noise_condition"]}
+    if 1 in mesh:
+        warnings.warn(
+            f"x_train: an axis of the mesh {mesh} has a single pixel: is it meant to be one?",
+            UserWarning,
+            stacklevel=2,
+        )
     if len(x_train) == 1:
         warnings.warn(
             "x_train: holds a single field, which is all that will be known of their variety",
