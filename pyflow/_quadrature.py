@@ -197,16 +197,21 @@ class Grid(Quadrature):
         return y
 
     def marginal(self, *which):
-        """Return these parameters' axes, and the density and mass of their marginal there."""
+        """Return nodes of these parameters, and the density of their marginal there."""
         rest = tuple(j for j in range(len(self.axes)) if j not in which)
-        mass = self.mass.reshape(self._shape()).sum(axis=rest)
-        mass = mass.transpose(np.argsort(np.argsort(which)))
-        cell = np.ones(())
-        for j in which:
-            width = np.full(len(self.axes[j]), self.axes[j][1] - self.axes[j][0])
-            width[[0, -1]] /= 2  # a node at the end of the grid stands for half a cell
-            cell = cell[..., None] * width
-        return [self.axes[j] for j in which], mass / cell, mass
+        density = self.mass.reshape(self._shape()).sum(axis=rest)
+        density = density.transpose(np.argsort(np.argsort(which)))
+        for i in range(len(which)):
+            ends = np.ones(density.shape[i])
+            ends[[0, -1]] = 2  # a node at the end of the grid stands for half a cell
+            density = np.moveaxis(np.moveaxis(density, i, -1) * ends, -1, i)
+        logs = np.log(np.maximum(density / density.max(), np.exp(-60.0)))
+        for axis in range(len(which)):
+            logs = _refined(logs, axis)
+        axes = [self.axes[j] for j in which]
+        density = np.exp(logs)
+        density /= density.sum() * math.prod((a[1] - a[0]) / FINE for a in axes)
+        return [_middles(a) for a in axes], density
 
 
 def _refined(logs, axis):
@@ -221,6 +226,12 @@ def _refined(logs, axis):
         parts.append(np.clip(cubic, np.minimum(b, c) - 1, np.maximum(b, c) + 1))
     fine = np.stack(parts, axis=1).reshape(-1, *logs.shape[1:])
     return np.moveaxis(fine, 0, axis)
+
+
+def _middles(axis):
+    """Return the points at which `_refined` interpolates."""
+    t = (np.arange(FINE * (len(axis) - 1)) + 0.5) / FINE
+    return axis[0] + t * (axis[1] - axis[0])
 
 
 def _generator(p):
@@ -447,4 +458,4 @@ class Chain(Quadrature):
         for axis in range(len(which)):
             mass = _smooth(mass, axis)
         cell = math.prod(e[1] - e[0] for e in edges)
-        return [0.5 * (e[1:] + e[:-1]) for e in edges], mass / cell, mass
+        return [0.5 * (e[1:] + e[:-1]) for e in edges], mass / cell

@@ -61,7 +61,7 @@ def checked(x, name="x"):
         x = x.astype(np.float64, copy=False)
     one = x.ndim == 2
     x = x[None] if one else x
-    bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
     if bad.any():
         raise ValueError(f"{name}: field {int(bad.argmax())} has pixels that are NaN or infinite")
     return x, one

@@ -265,6 +265,39 @@ class Posterior:
         mass = np.minimum(np.append(0.0, above)[count], 1.0)
         return float(mass) if np.ndim(mass) == 0 else mass
 
+    def marginal(
+        self, *parameters: int | str
+    ) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        """Return the density of some of the parameters, integrated over the others.
+
+        Parameters
+        ----------
+        *parameters : int or str
+            Their numbers, or names.
+
+        Returns
+        -------
+        nodes : list of (m_j,) float64 array
+            The values of each on a regular grid, that holds nearly all the mass.
+        density : (m_0, ...) float64 array
+            At the nodes. Its sum times the volume of a cell is one. Of a chain, from a smooth
+            histogram.
+
+        Examples
+        --------
+        >>> from pyflow.posterior import Posterior
+        >>> post = Posterior(lambda y: -0.5 * (y**2).sum(axis=1), [(-9, 9), (-9, 9)], ["a", "b"])
+        >>> (b,), density = post.marginal("b")
+        >>> round(float(density.max()), 2)  # 1 / sqrt(2 pi)
+        0.4
+        """
+        p = len(self.bounds)
+        kept = [self.names.index(j) if j in self.names else j for j in parameters]
+        kept = [_arguments.integer("parameters", j, 0, p - 1) for j in kept]
+        if not kept or len(set(kept)) < len(kept):
+            raise ValueError(f"parameters: must be different ones, at least one, not {parameters}")
+        return self._known.marginal(*kept)
+
     def plot(
         self,
         truth: Sequence[float] | None = None,
@@ -298,45 +331,7 @@ class Posterior:
         """
         from pyflow import plots
 
-        p = len(self.bounds)
-        with plots._drawing() as plt:
-            if axes is None:
-                size = 2.2 * p + 0.8
-                figure, axes = plt.subplots(p, p, figsize=(size, size), squeeze=False)
-            else:
-                axes = np.asarray(axes).reshape(p, p)
-                figure = axes[0, 0].figure
-            for i in range(p):
-                for j in range(p):
-                    self._draw(axes[i, j], i, j, masses, truth, plots)
-            figure.tight_layout()
-        return figure
-
-    def _draw(self, axes, i, j, masses, truth, plots):
-        p = len(self.bounds)
-        if j > i:
-            axes.set_axis_off()
-            return
-        if i == j:
-            (axis,), density, _ = self._known.marginal(i)
-            axes.plot(axis, density, color=plots.SAMPLES)
-            axes.set_ylim(bottom=0)
-            axes.set_yticks([])
-        else:
-            (across, up), density, mass = self._known.marginal(j, i)
-            order = np.argsort(-density, axis=None)
-            above = np.cumsum(mass.ravel()[order])
-            at = np.minimum(np.searchsorted(above, masses), len(order) - 1)
-            levels = np.unique(density.ravel()[order[at]])
-            axes.contour(across, up, density.T, levels=levels, colors=plots.SAMPLES)
-            if truth is not None:
-                axes.axhline(truth[i], color=plots.INK, lw=0.6)
-        if truth is not None:
-            axes.axvline(truth[j], color=plots.INK, lw=0.6)
-        if i == p - 1:
-            axes.set_xlabel(self.names[j])
-        if j == 0 and i > 0:
-            axes.set_ylabel(self.names[i])
+        return plots.posteriors([self], truth=truth, masses=masses, axes=axes, getdist=False)
 
     def __repr__(self) -> str:
         width = np.sqrt(np.diag(self.cov))

@@ -72,6 +72,34 @@ def test_flat():
     assert "a=1" in repr(post)
 
 
+def test_marginal():
+    """Of a Gaussian: a Gaussian of the same columns of the covariance, whatever their order."""
+    cov = np.array([[1.0, 0.6, -0.3], [0.6, 2.0, 0.0], [-0.3, 0.0, 0.5]])
+    post = Posterior(gaussian(np.zeros(3), cov), [(-9, 9)] * 3, names=["a", "b", "c"])
+    for which in ([1], [2, 0], [1, 2, 0]):
+        nodes, density = post.marginal(*which)
+        points = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1)
+        exact = stats.multivariate_normal(cov=cov[np.ix_(which, which)]).pdf(points)
+        assert_allclose(density, exact, atol=0.02 * exact.max())
+        named, same = post.marginal(*(post.names[j] for j in which))
+        assert_allclose(same, density)
+        assert_allclose(named[0], nodes[0])
+    for which, error in (
+        ([], ValueError),
+        ([0, 0], ValueError),
+        ([3], ValueError),
+        (["d"], TypeError),
+    ):
+        with pytest.raises(error, match="parameters:"):
+            post.marginal(*which)
+
+
+def test_marginal_of_a_density_that_ends_at_the_bounds():
+    post = Posterior(lambda y: np.zeros(len(y)), [(0, 2), (1, 5)])
+    for which, exact in (([0], 1 / 2), ([1], 1 / 4), ([1, 0], 1 / 8)):
+        assert_allclose(post.marginal(*which)[1], exact, rtol=1e-6)
+
+
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_plot(p):
     post = Posterior(gaussian(np.zeros(p), np.eye(p)), [(-9, 9)] * p)

@@ -1,17 +1,25 @@
-"""Pictures: data beside samples, the latent space beside a Gaussian, and the course of a fit.
-
-Every function returns a `matplotlib.figure.Figure`; matplotlib is imported when the first one is
-called.
-"""
+"""Pictures of tables: data beside samples, latent points beside a Gaussian, the course of a fit."""
 
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pyflow.plots._style import (
+    BAND,
+    DATA,
+    INK,
+    SAMPLES,
+    TRAIN,
+    contour_levels,
+    drawing,
+    gaussian,
+    key,
+    span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,40 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from pyflow.model import Model
-
-DATA = "#8d99ae"
-SAMPLES = "#d1495b"
-TRAIN = "#30638e"
-INK = "#2b2d42"
-
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "text.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "savefig.dpi": 150,
-}
-
-
-@contextmanager
-def _drawing():
-    """Give matplotlib.pyplot, with pyflow's style."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise ImportError("pyflow.plots needs matplotlib: pip install matplotlib") from None
-    with plt.rc_context(STYLE):
-        yield plt
 
 
 def _table(x, name):
@@ -77,13 +51,6 @@ def _tables(data, samples, columns, names):
     return data[:, columns], samples[:, columns], names
 
 
-def _range(x, cut=0.005):
-    """Return where nearly all of x lies, with a margin."""
-    lo, hi = np.quantile(x, [cut, 1 - cut])
-    margin = 0.06 * (hi - lo) or 0.5
-    return lo - margin, hi + margin
-
-
 def _histograms(axes, data, samples, limits, bins):
     """Draw two densities of one column over each other."""
     edges = np.linspace(*limits, bins + 1)
@@ -95,16 +62,6 @@ def _histograms(axes, data, samples, limits, bins):
         axes.hist(x, edges, weights=np.full(len(x), 1 / (len(x) * (edges[1] - edges[0]))), **style)
     axes.set(xlim=limits, yticks=[])
     axes.spines["left"].set_visible(False)
-
-
-def _key(plt):
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    return [
-        Patch(color=DATA, alpha=0.55, lw=0, label="data"),
-        Line2D([], [], color=SAMPLES, lw=1.5, label="samples of the model"),
-    ]
 
 
 def marginals(
@@ -144,15 +101,15 @@ def marginals(
     count = len(names)
     across = count if count <= 4 else math.ceil(math.sqrt(count))
     down = math.ceil(count / across)
-    with _drawing() as plt:
+    with drawing() as plt:
         size = (max(2.4 * across, 3.6), 1.7 * down + 0.4)
         figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
         for axes in grid.flat[count:]:
             axes.remove()
         for j, axes in enumerate(grid.flat[:count]):
-            _histograms(axes, data[:, j], samples[:, j], _range(data[:, j]), bins)
+            _histograms(axes, data[:, j], samples[:, j], span(data[:, j]), bins)
             axes.set_xlabel(names[j])
-        figure.legend(handles=_key(plt), loc="outside upper center", ncols=2)
+        figure.legend(handles=key(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -164,15 +121,6 @@ def _smooth(counts, sigma):
     for axis in (0, 1):
         counts = np.apply_along_axis(np.convolve, axis, counts, kernel, mode="same")
     return counts
-
-
-def _levels(density, masses):
-    """Return the levels, rising, inside which these shares of a density lie."""
-    ordered = np.sort(density, axis=None)[::-1]
-    share = np.cumsum(ordered) / ordered.sum()
-    last = np.searchsorted(share, sorted(masses, reverse=True))
-    levels = ordered[np.minimum(last, len(ordered) - 1)]
-    return np.unique(levels)  # equal levels, of a spike in one bin, cannot be drawn
 
 
 def _density(x, y, limits, bins):
@@ -220,8 +168,8 @@ def pairs(
         columns = range(min(_table(data, "data").shape[1], 6))
     data, samples, names = _tables(data, samples, columns, names)
     count = len(names)
-    limits = [_range(column) for column in data.T]
-    with _drawing() as plt:
+    limits = [span(column) for column in data.T]
+    with drawing() as plt:
         size = 1.6 * count + 0.8
         figure, grid = plt.subplots(
             count, count, figsize=(size, size), squeeze=False, layout="constrained"
@@ -251,7 +199,7 @@ def pairs(
                 if j == 0 and i > 0:
                     axes.set_ylabel(names[i])
         figure.align_labels()
-        figure.legend(handles=_key(plt), loc="upper right" if count > 1 else "outside upper center")
+        figure.legend(handles=key(), loc="upper right" if count > 1 else "outside upper center")
     return figure
 
 
@@ -262,12 +210,12 @@ def _pair(axes, data, samples, limits, masses, bins):
     x, y = (np.linspace(lo, hi, bins + 1) for lo, hi in limits)
     x, y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
     density = _density(*data.T, limits, bins)
-    levels = _levels(density, masses)
+    levels = contour_levels(density, masses)
     shades = shades(np.linspace(0, 1, len(levels)))
     axes.contourf(x, y, density, [*levels, 2 * density.max()], colors=shades)
     density = _density(*samples.T, limits, bins)
     if density.any():
-        axes.contour(x, y, density, _levels(density, masses), colors=SAMPLES, linewidths=1)
+        axes.contour(x, y, density, contour_levels(density, masses), colors=SAMPLES, linewidths=1)
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
@@ -301,16 +249,12 @@ def latent(z: ArrayLike, *, columns: Sequence[int] | None = None, bins: int = 60
     """
     z = _table(z, "z")
     columns = list(range(min(z.shape[1], 25))) if columns is None else list(columns)
-    with _drawing() as plt:
+    with drawing() as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
         _latent_columns(axes[0], z, columns, bins)
         _latent_quantiles(axes[1], z, columns)
         _latent_radius(axes[2], z, bins)
     return figure
-
-
-def _gaussian(t):
-    return np.exp(-0.5 * t**2) / math.sqrt(2 * math.pi)
 
 
 def _latent_columns(axes, z, columns, bins):
@@ -320,7 +264,7 @@ def _latent_columns(axes, z, columns, bins):
         axes.hist(z[:, j], color=DATA, lw=0.6, alpha=0.6, **style)
     axes.hist(z.reshape(-1), color=SAMPLES, lw=1.5, **style)
     t = np.linspace(*limits, 400)
-    axes.plot(t, _gaussian(t), color=INK, lw=1, ls="--", label="N(0, 1)")
+    axes.plot(t, gaussian(t), color=INK, lw=1, ls="--", label="N(0, 1)")
     axes.plot([], [], color=SAMPLES, lw=1.5, label="all columns")
     axes.plot([], [], color=DATA, lw=1, label="each column")
     axes.set(xlabel="$z$", yticks=[], xlim=limits, title="latent columns")
@@ -333,16 +277,16 @@ def _latent_quantiles(axes, z, columns):
     n = len(z)
     p = (np.arange(min(n, 400)) + 0.5) / min(n, 400)
     quantiles = np.array([NormalDist().inv_cdf(q) for q in p])
-    band = 1.96 * np.sqrt(p * (1 - p) / n) / _gaussian(quantiles)  # of a sample's quantiles
-    axes.fill_between(quantiles, -band, band, color="#e6e9ef", lw=0, label="95% of a sample")
+    band = 1.96 * np.sqrt(p * (1 - p) / n) / gaussian(quantiles)  # of a sample's quantiles
+    axes.fill_between(quantiles, -band, band, color=BAND, lw=0, label="95% of a sample")
     axes.axhline(0, color=INK, lw=1, ls="--")
-    reach = 2.5 * band.max()
+    most = 2.5 * band.max()
     for j in columns:
         difference = np.quantile(z[:, j], p) - quantiles
-        reach = max(reach, 1.1 * min(np.abs(difference[1:-1]).max(initial=0), 1.5))
+        most = max(most, 1.1 * min(np.abs(difference[1:-1]).max(initial=0), 1.5))
         axes.plot(quantiles, difference, color=SAMPLES, lw=0.9, alpha=0.7)
     axes.plot([], [], color=SAMPLES, lw=1, label="each column")
-    axes.set(xlabel="quantile of N(0, 1)", ylim=(-reach, reach))
+    axes.set(xlabel="quantile of N(0, 1)", ylim=(-most, most))
     axes.set_title("latent quantile less Gaussian quantile")
     axes.legend(loc="upper left", fontsize=7.5)
 
@@ -386,7 +330,7 @@ def history(model: Model) -> Figure:
     record = model.history
     layer = np.arange(1, len(model) + 1)
     train, validate, distance = record["logp_train"], record["logp_validate"], record["distance"]
-    with _drawing() as plt:
+    with drawing() as plt:
         figure, (above, below) = plt.subplots(
             2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(2, 1), layout="constrained"
         )

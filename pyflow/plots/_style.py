@@ -1,0 +1,74 @@
+"""What all pictures share: colours, style, ranges and contour levels."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+
+DATA = "#8d99ae"
+SAMPLES = "#d1495b"
+TRAIN = "#30638e"
+INK = "#2b2d42"
+BAND = "#e6e9ef"
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "savefig.dpi": 150,
+}
+
+
+@contextmanager
+def drawing():
+    """Give matplotlib.pyplot, with pyflow's style."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ImportError("pyflow.plots needs matplotlib: pip install matplotlib") from None
+    with plt.rc_context(STYLE):
+        yield plt
+
+
+def key():
+    """Return the handles of a legend that tells data, filled, from samples, a line."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(color=DATA, alpha=0.55, lw=0, label="data"),
+        Line2D([], [], color=SAMPLES, lw=1.5, label="samples of the model"),
+    ]
+
+
+def span(x, cut=0.005):
+    """Return where nearly all of x lies, with a margin."""
+    lo, hi = np.quantile(x, [cut, 1 - cut])
+    margin = 0.06 * (hi - lo) or 0.5
+    return lo - margin, hi + margin
+
+
+def contour_levels(density, masses):
+    """Return the levels, rising, inside which these shares of a density lie."""
+    ordered = np.sort(density, axis=None)[::-1]
+    share = np.cumsum(ordered) / ordered.sum()
+    last = np.searchsorted(share, sorted(masses, reverse=True))
+    levels = ordered[np.minimum(last, len(ordered) - 1)]
+    return np.unique(levels)  # equal levels, of a spike in one bin, cannot be drawn
+
+
+def gaussian(t):
+    """Return the density of N(0, 1)."""
+    return np.exp(-0.5 * t**2) / np.sqrt(2 * np.pi)
