@@ -280,7 +280,8 @@ class Posterior:
         nodes : list of (m_j,) float64 array
             The values of each on a regular grid, that holds nearly all the mass.
         density : (m_0, ...) float64 array
-            At the nodes. Its sum times the volume of a cell is one.
+            At the nodes. Its sum times the volume of a cell is one. Of a chain, from a smooth
+            histogram.
 
         Examples
         --------

@@ -248,9 +248,10 @@ def test_plot_and_pickle():
     import matplotlib.pyplot as plt
 
     plt.close(figure)
-    (axis,), density = post.marginal("a")
+    (axis,), density = post.marginal(0)
     assert_allclose(density, 2 * stats.norm.pdf(axis), atol=0.1)
-    (across, up), density = post.marginal(2, 0)
+    assert_allclose(density.sum() * (axis[1] - axis[0]), 1, atol=0.01)
+    (across, up), density = post.marginal("c", "a")
     expected = stats.norm.pdf(across)[:, None] * 2 * stats.norm.pdf(up)
     assert_allclose(density, expected, atol=0.1)
     assert "d=" in repr(post)
