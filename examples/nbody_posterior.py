@@ -6,8 +6,8 @@
     python examples/nbody_posterior.py --quick               # small lognormal maps, half a minute
 
 The experiment of Dai & Seljak 2022 (arXiv 2202.05282) on 128 x 128 maps of the matter in a box of
-512 Mpc/h, four for each of 300 pairs of omega_m and sigma_8 (made by tools/make_pm.py). A flow
-p(map|parameters) is trained on simulations 0 to 219; 220 to 249 stop the training and give the
+512 Mpc/h, four for each of 300 pairs of omega_m and sigma_8; they are no part of the repository. A
+flow p(map|parameters) is trained on simulations 0 to 219; 220 to 249 stop the training and give the
 temperature of its posteriors; 250 to 299 are what the results are of, and nothing is chosen on
 them. Beside it stands the posterior given the power spectrum, learned from the same maps.
 
@@ -15,7 +15,7 @@ Prints log p per pixel of validation and test maps; and for both posteriors, as 
 calibrated: how many truths the 68 % and 95 % regions hold, how far ranks of the truth are from
 uniform (the largest difference of cumulative distributions, for the credibility of the truth and
 for distances from random points, TARP), mean log p(truth|map), the median figure of merit (one over
-the 68 % area), and rms errors of posterior means; then the same for 40 maps of the fiducial
+the 68 % area), and mean and rms errors of posterior means; then the same for 40 maps of the fiducial
 cosmology. Standard errors treat a simulation's four maps as one. Writes flow, results and pictures
 to a folder, where per-map results are found again by the next run with the same flow and maps.
 """
