@@ -6,8 +6,8 @@
     python examples/nbody_posterior.py --quick               # small lognormal maps, half a minute
 
 The experiment of Dai & Seljak 2022 (arXiv 2202.05282) on 128 x 128 maps of the matter in a box of
-512 Mpc/h, four for each of 300 pairs of omega_m and sigma_8 (made by tools/make_pm.py). A flow
-p(map|parameters) is trained on simulations 0 to 219; 220 to 249 stop the training and give the
+512 Mpc/h, four for each of 300 pairs of omega_m and sigma_8; they are no part of the repository. A
+flow p(map|parameters) is trained on simulations 0 to 219; 220 to 249 stop the training and give the
 temperature of its posteriors; 250 to 299 are what the results are of, and nothing is chosen on
 them. Beside it stands the posterior given the power spectrum, learned from the same maps.
 
@@ -15,7 +15,7 @@ Prints log p per pixel of validation and test maps; and for both posteriors, as 
 calibrated: how many truths the 68 % and 95 % regions hold, how far ranks of the truth are from
 uniform (the largest difference of cumulative distributions, for the credibility of the truth and
 for distances from random points, TARP), mean log p(truth|map), the median figure of merit (one over
-the 68 % area), and rms errors of posterior means; then the same for 40 maps of the fiducial
+the 68 % area), and mean and rms errors of posterior means; then the same for 40 maps of the fiducial
 cosmology. Standard errors treat a simulation's four maps as one. Writes flow, results and pictures
 to a folder, where per-map results are found again by the next run with the same flow and maps.
 """
@@ -80,6 +80,7 @@ class Data(NamedTuple):
     names: tuple
     prior: np.ndarray  # (2, 2): lower and upper bounds
     box_size: float
+    unit: str  # of the box
     noise: float = 0.0  # standard deviation; in all maps but train.x
 
 
@@ -102,6 +103,7 @@ def load(folder):
         names=("omega_m", "sigma_8"),
         prior=np.array([[0.2, 0.5], [0.5, 1.1]]),  # what the simulations were drawn from
         box_size=512.0,
+        unit="Mpc/h",
     )
 
 
@@ -125,6 +127,7 @@ def simulate():
         names=("amplitude", "steepness"),
         prior=prior,
         box_size=32.0,
+        unit="",
     )
 
 
@@ -291,7 +294,7 @@ def posteriors(flow, likelihood, maps, data, b):
 
     def of_spectrum(i, power):
         return pyflow.Posterior(
-            lambda y: power * likelihood.logp(s[i], likelihood.at(y)), data.prior, data.names
+            lambda y: power * likelihood.logp(s[i], likelihood.at(y)), data.prior, flow.names
         )
 
     return {
@@ -333,7 +336,7 @@ def table(rows, names, ranks):
     """Print rows of statistics; those of ranks mean little unless truths are from the prior."""
     heads = ["68 % region", "95 % region", *["cred.", "TARP"] * ranks, "log p(y|x)", "merit"]
     heads += [f"{name}: mean, rms" for name in names]
-    widths = [max(len(head), 11) + 2 if " " in head else 7 for head in heads]
+    widths = [max(len(head), 13) + 2 if " " in head else 7 for head in heads]
     print(f"  {'':20}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)))
     for name, row in rows.items():
         cells = [f"{100 * row[m][0]:.1f} ± {100 * row[m][1]:.1f}" for m in ("68 %", "95 %")]
@@ -353,154 +356,95 @@ COLOURS = {"flow": "#d1495b", "spectrum": "#30638e"}
 def pictures(flow, likelihood, data, b, results, n_samples):
     """Yield names and figures."""
     yield "samples", draw_samples(flow, data)
-    yield "statistics", draw_statistics(flow, data, n_samples)
+    fiducial = data.fiducial
+    samples, _ = flow.sample(n_samples, fiducial.y[0], seed=2)  # 10,000 are 0.7 GB
+    yield "pdf", pyflow.plots.field_pdf(fiducial.x, samples, label="overdensity")
+    yield "power", pyflow.plots.power_spectra(fiducial.x, samples, data.box_size, unit=data.unit)
+    del samples
     yield "latent", draw_latent(flow, data)
-    yield "posteriors", draw_posteriors(flow, likelihood, data, b)
+    of = posteriors(flow, likelihood, fiducial, data, b)
+    pair = [of[f"{kind}, calibrated"](0) for kind in COLOURS]
+    yield "posterior", pyflow.plots.posteriors(pair, list(COLOURS), fiducial.y[0], getdist=False)
+    yield "fiducial", draw_fiducial(of, fiducial, data.names)
     yield "calibration", draw_calibration(results, data)
 
 
 def write(figure, path):
-    """Write a picture in 256 colours, which keeps maps small."""
+    """Write a picture in few colours, which keeps maps small."""
     from PIL import Image  # matplotlib needs it
 
     with io.BytesIO() as buffer:
         figure.savefig(buffer, dpi=100)
-        Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
+        few = Image.open(buffer).convert("RGB").quantize(128, method=1, dither=0)
+        few.save(path, optimize=True)
 
 
 def draw_samples(flow, data):
-    """Test maps, and samples of one latent map at their parameters."""
-    import matplotlib.pyplot as plt
-
-    places = data.prior[:, 0] + np.array([[0.2, 0.2], [0.33, 0.5], [0.8, 0.8]]) * np.ptp(
-        data.prior, axis=1
+    """Draw test maps of three cosmologies, and samples of one latent map at their parameters."""
+    width = np.ptp(data.prior, axis=1)
+    places = data.prior[:, 0] + width * [[0.2, 0.2], [0.33, 0.5], [0.8, 0.8]]
+    rows = [np.abs((data.test.y - place) / width).sum(axis=1).argmin() for place in places]
+    y = data.test.y[rows]
+    samples = [flow.sample(1, at, seed=1)[0][0] for at in y]
+    return pyflow.plots.maps(
+        data.test.x[rows],
+        np.stack(samples),
+        transform=lambda x: np.log10(np.maximum(1 + x, 0.1)),
+        limits=(-0.6, 0.9),
+        titles=[
+            "\n".join(f"{n} = {v:.2f}" for n, v in zip(data.names, at, strict=True)) for at in y
+        ],
+        label="log10(1 + overdensity)",
     )
-    nearest = [
-        np.abs((data.test.y - at) / np.ptp(data.prior, axis=1)).sum(1).argmin() for at in places
-    ]
-    x, y = data.test.x[nearest], data.test.y[nearest]
-    samples = np.stack([flow.sample(1, at, seed=1)[0][0] for at in y])
-    figure, axes = plt.subplots(2, 3, figsize=(5.4, 3.9), layout="constrained")
-    for row, (maps, name) in enumerate(((x, "simulations"), (samples, "one latent map"))):
-        for column, field in enumerate(maps):
-            show = np.log10(np.maximum(1 + field, 0.1))
-            axes[row, column].imshow(show, vmin=-0.5, vmax=0.9, cmap="magma")
-            axes[row, column].set(xticks=[], yticks=[])
-        axes[row, 0].set_ylabel(name)
-    for column, at in enumerate(y):
-        axes[0, column].set_title(
-            ", ".join(f"{n} {v:.2f}" for n, v in zip(data.names, at, strict=True)), fontsize=8
-        )
-    return figure
-
-
-def draw_statistics(flow, data, n_samples):
-    """Distribution of pixels and power spectrum: fiducial maps, and samples of the flow."""
-    import matplotlib.pyplot as plt
-
-    y, x = data.fiducial.y[0], data.fiducial.x
-    edges = np.linspace(*np.quantile(x, [0.0005, 0.9995]), 60)
-    histogram, power = np.zeros(len(edges) - 1), []
-    for first in range(0, n_samples, 100):
-        batch = flow.sample(100, y, seed=first)[0]
-        histogram += np.histogram(batch, edges)[0] / batch.size * 100 / n_samples
-        power.append(fields.power_spectrum(batch, data.box_size)[1])
-    power = np.concatenate(power)
-    k, truth, _ = fields.power_spectrum(x, data.box_size)
-    centre, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    figure, axes = plt.subplots(
-        2, 2, figsize=(7, 4.2), sharex="col", height_ratios=(2, 1), layout="constrained"
-    )
-    true_histogram = np.maximum(np.histogram(x, edges)[0], 0.5) / x.size
-    axes[0, 0].semilogy(centre, true_histogram / width, color="#8d99ae", lw=4)
-    axes[0, 0].semilogy(centre, histogram / width, color=COLOURS["flow"])
-    axes[1, 0].plot(centre, histogram / true_histogram, color=COLOURS["flow"])
-    axes[0, 1].loglog(k, truth.mean(axis=0), color="#8d99ae", lw=4, label=f"{len(x)} maps")
-    axes[0, 1].loglog(k, power.mean(axis=0), color=COLOURS["flow"], label=f"{n_samples:,} samples")
-    error = truth.std(axis=0) / np.sqrt(len(np.unique(data.fiducial.sim)))
-    axes[1, 1].fill_between(
-        k, 1 - error / truth.mean(0), 1 + error / truth.mean(0), color="#dfe3ea"
-    )
-    axes[1, 1].semilogx(k, power.mean(axis=0) / truth.mean(axis=0), color=COLOURS["flow"])
-    axes[0, 1].legend()
-    axes[1, 0].set(xlabel="pixel", ylabel="ratio", ylim=(0.7, 1.3))
-    axes[1, 1].set(xlabel="k", ylim=(0.7, 1.3))
-    axes[0, 0].set(ylabel="density")
-    axes[0, 1].set(ylabel="P(k)")
-    return figure
 
 
 def draw_latent(flow, data):
-    """A test map in the latent space, beside white Gaussian noise."""
-    import matplotlib.pyplot as plt
-
+    """Draw a test map in the latent space, beside white noise."""
     z, _ = flow.forward(data.test.x[0], data.test.y[0])
-    figure, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained")
-    axes[0].imshow(z, cmap="RdBu_r", vmin=-4, vmax=4)
-    axes[0].set(xticks=[], yticks=[])
-    edges = np.linspace(-4.5, 4.5, 46)
-    axes[1].hist(z.ravel(), edges, density=True, color="#8d99ae", log=True)
-    axes[1].semilogy(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), color="k", ls="--")
-    axes[1].set(xlabel="latent pixel")
-    k, power, modes = fields.power_spectrum(z, data.box_size)
-    white = data.box_size**2 / z.size
-    error = np.sqrt(2 / modes)
-    axes[2].fill_between(k, 1 - error, 1 + error, color="#dfe3ea")
-    axes[2].semilogx(k, power / white, color=COLOURS["flow"])
-    axes[2].set(xlabel="k", ylabel="power / white noise", ylim=(0, 2.5))
-    return figure
+    return pyflow.plots.latent_map(z, data.box_size, unit=data.unit)
 
 
-def draw_posteriors(flow, likelihood, data, b, count=4):
-    """Posteriors of fiducial maps, each of another simulation."""
+def draw_fiducial(of, maps, names, count=4):
+    """Draw posteriors of fiducial maps, each of another simulation: 68 % and 95 % regions."""
     import matplotlib.pyplot as plt
 
-    maps = data.fiducial
-    of = posteriors(flow, likelihood, maps, data, b)
     rows = np.unique(maps.sim, return_index=True)[1][:count]
+    size = (2.2 * len(rows) + 0.6, 2.7)
     figure, axes = plt.subplots(
-        1,
-        len(rows),
-        figsize=(2.3 * len(rows), 2.5),
-        sharex=True,
-        sharey=True,
-        layout="constrained",
-        squeeze=False,
+        1, len(rows), figsize=size, sharex=True, sharey=True, layout="constrained", squeeze=False
     )
     for panel, i in zip(axes[0], rows, strict=True):
         for kind, colour in COLOURS.items():
             post = of[f"{kind}, calibrated"](i)
-            y0, y1 = (
-                np.linspace(*np.quantile(post.sample(4000, seed=0)[:, j], [0, 1]), 80)
-                for j in (0, 1)
-            )
+            draws = post.sample(4000, seed=0)
+            y0, y1 = np.linspace(draws.min(axis=0), draws.max(axis=0), 80).T
             points = np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2)
             mass = post.credibility(points).reshape(80, 80)
             panel.contour(y0, y1, mass, levels=(0.68, 0.95), colors=colour)
+            panel.plot([], [], color=colour, label=kind)
         panel.plot(*maps.y[i], "k+")
-        panel.set_xlabel(data.names[0])
-    axes[0, 0].set_ylabel(data.names[1])
-    for kind, colour in COLOURS.items():
-        axes[0, 0].plot([], [], color=colour, label=kind)
-    axes[0, 0].legend(fontsize=7)
+        panel.set_xlabel(names[0])
+    axes[0, 0].set_ylabel(names[1])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
 def draw_calibration(results, data):
-    """How many truths regions hold, against how many they should."""
+    """Draw how many truths regions hold, against how many they should."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(4.2, 3.9), layout="constrained")
     nominal = np.linspace(0, 1, 101)
     error = np.sqrt(nominal * (1 - nominal) / len(np.unique(data.test.sim)))
-    axes.fill_between(nominal, nominal - error, nominal + error, color="#e6e9ef", lw=0)
+    band = {"color": "#e6e9ef", "lw": 0, "label": "standard error"}
+    axes.fill_between(nominal, nominal - error, nominal + error, **band)
     axes.plot([0, 1], [0, 1], color="k", lw=0.8)
     for name, result in results["test"].items():
         held = [np.mean(result["credibility"] <= mass) for mass in nominal]
         style = "-" if "calibrated" in name else ":"
         axes.plot(nominal, held, style, color=COLOURS[name.split(",")[0]], label=name)
-    axes.set(xlabel="credibility", ylabel="truths within", xlim=(0, 1), ylim=(0, 1))
-    axes.legend()
+    axes.set(xlabel="mass of the region", ylabel="truths inside", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

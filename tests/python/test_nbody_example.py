@@ -128,4 +128,4 @@ def test_maps_with_noise(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert "trained" not in done.stdout or not again
-    assert len(list(tmp_path.glob("*.png"))) == 5
+    assert len(list(tmp_path.glob("*.png"))) == 7
