@@ -16,8 +16,9 @@ calibrated: how many truths the 68 % and 95 % regions hold, how far ranks of the
 uniform (the largest difference of cumulative distributions, for the credibility of the truth and
 for distances from random points, TARP), mean log p(truth|map), the median figure of merit (one over
 the 68 % area), and mean and rms errors of posterior means; then the same for 40 maps of the
-fiducial cosmology. Standard errors treat a simulation's four maps as one. Writes flow, results and pictures
-to a folder, where per-map results are found again by the next run with the same flow and maps.
+fiducial cosmology. Standard errors treat a simulation's four maps as one. Writes flow, results and
+pictures to a folder, where per-map results are found again by the next run with the same flow and
+maps.
 """
 
 import argparse
