@@ -10,30 +10,63 @@
 #ifndef real
 #include <fftw3.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "fft.h"
+#include "file.h"
 
 static pthread_mutex_t planner = PTHREAD_MUTEX_INITIALIZER; /* FFTW plans are made by one thread at a time */
-static int effort = FFTW_ESTIMATE;
+static atomic_int measure;
 
-void pf_fft_measure(int on) { effort = on ? FFTW_MEASURE : FFTW_ESTIMATE; }
+void pf_fft_measure(int on) { atomic_store(&measure, on != 0); }
 
-pf_status pf_fft_wisdom_save(const char *single_path, const char *double_path)
+/* A wisdom file: FFTW's text for float, then for double. */
+
+pf_status pf_fft_wisdom_save(const char *path)
 {
     pf_begin();
     pthread_mutex_lock(&planner);
-    int ok = fftwf_export_wisdom_to_filename(single_path) && fftw_export_wisdom_to_filename(double_path);
+    char *texts[2] = {fftwf_export_wisdom_to_string(), fftw_export_wisdom_to_string()};
     pthread_mutex_unlock(&planner);
-    return pf_end(ok ? PF_OK : pf_fail(PF_IO_ERROR, "cannot write wisdom to %s and %s", single_path, double_path));
+    pf_writer w = {0};
+    for (int i = 0; i < 2; i++) {
+        if (texts[i]) pf_put(&w, texts[i], strlen(texts[i]));
+        else w.status = pf_fail(PF_NO_MEMORY, "out of memory");
+        free(texts[i]);
+    }
+    if (!w.status) w.status = pf_file_write(path, w.bytes, w.n);
+    free(w.bytes);
+    return pf_end(w.status);
 }
 
-pf_status pf_fft_wisdom_load(const char *single_path, const char *double_path)
+pf_status pf_fft_wisdom_load(const char *path)
 {
+    unsigned char *bytes;
+    size_t n;
     pf_begin();
+    pf_status status = pf_file_read(&bytes, &n, path);
+    if (status) return pf_end(status);
+    char *text = PF_CALLOC(char, (ptrdiff_t)n + 1), *second = NULL;
+    if (text) {
+        memcpy(text, bytes, n);
+        second = strstr(text, "\n(fftw");
+        if (second) *second++ = 0;
+    }
+    free(bytes);
     pthread_mutex_lock(&planner);
-    int ok = fftwf_import_wisdom_from_filename(single_path) && fftw_import_wisdom_from_filename(double_path);
+    char *before = fftwf_export_wisdom_to_string();
+    int ok = second && before && fftwf_import_wisdom_from_string(text);
+    if (ok && !fftw_import_wisdom_from_string(second)) { /* both or none */
+        ok = 0;
+        fftwf_forget_wisdom();
+        fftwf_import_wisdom_from_string(before);
+    }
     pthread_mutex_unlock(&planner);
-    return pf_end(ok ? PF_OK : pf_fail(PF_IO_ERROR, "cannot read wisdom from %s and %s", single_path, double_path));
+    free(before);
+    if (!text) status = PF_NO_MEMORY;
+    else if (!ok) status = pf_fail(PF_BAD_FILE, "%s is damaged, or not wisdom of this version of FFTW", path);
+    free(text);
+    return pf_end(status);
 }
 
 enum {
@@ -66,11 +99,12 @@ static void X(fft_free)(X(fft) *p)
     free(p);
 }
 
-static X(fft) *X(make_plan)(int ndim, const ptrdiff_t *n)
+static X(fft) *X(make_plan)(int ndim, const ptrdiff_t *n, int measured)
 {
     X(fft) *p = PF_CALLOC(X(fft), 1);
     if (!p) return NULL;
     p->ndim = ndim;
+    p->measured = measured;
     p->pixels = 1;
     for (int i = 0; i < ndim; i++) p->pixels *= p->n[i] = n[i];
     ptrdiff_t last = n[ndim - 1], buffer = 0;
@@ -93,7 +127,10 @@ static X(fft) *X(make_plan)(int ndim, const ptrdiff_t *n)
 
     FFTW(complex) *spectrum = pf_alloc(p->spectrum, sizeof(real)), *work = pf_alloc(p->work, sizeof(real));
     FFTW(complex) *work2 = work + PAIRS * p->row_ld;
-    int made = spectrum && work, row[1] = {(int)last}, row_ld = (int)p->row_ld;
+    unsigned effort = measured ? FFTW_MEASURE : FFTW_ESTIMATE;
+    char *wisdom = measured ? NULL : FFTW(export_wisdom_to_string)();
+    if (wisdom) FFTW(forget_wisdom)(); /* it would change what is estimated */
+    int made = spectrum && work && (measured || wisdom), row[1] = {(int)last}, row_ld = (int)p->row_ld;
     for (int back = 0; back < 2 && made; back++) {
         int sign = back ? FFTW_BACKWARD : FFTW_FORWARD;
         p->row_plans[back] = FFTW(plan_many_dft)(1, row, PAIRS, work, NULL, 1, row_ld, work2, NULL, 1, row_ld, sign,
@@ -109,6 +146,11 @@ static X(fft) *X(make_plan)(int ndim, const ptrdiff_t *n)
             made &= p->axes[a].plans[back] != NULL;
         }
     }
+    if (wisdom) {
+        FFTW(forget_wisdom)();
+        FFTW(import_wisdom_from_string)(wisdom);
+    }
+    free(wisdom);
     free(spectrum);
     free(work);
     if (made) return p;
@@ -126,10 +168,11 @@ const X(fft) *X(fft_plan)(int ndim, const ptrdiff_t *n)
         if (n[i] < 1 || pixels > 0x1p31)
             return pf_fail(PF_BAD_ARGUMENT, "axis %d of the mesh cannot have %td pixels", i, n[i]), NULL;
     }
+    int measured = atomic_load(&measure);
     pthread_mutex_lock(&planner);
     X(fft) *p = X(cache);
-    while (p && (p->ndim != ndim || memcmp(p->n, n, (size_t)ndim * sizeof *n))) p = p->next;
-    if (!p && (p = X(make_plan)(ndim, n))) {
+    while (p && (p->measured != measured || p->ndim != ndim || memcmp(p->n, n, (size_t)ndim * sizeof *n))) p = p->next;
+    if (!p && (p = X(make_plan)(ndim, n, measured))) {
         p->next = X(cache);
         X(cache) = p;
     }

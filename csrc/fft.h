@@ -10,7 +10,7 @@
 
 #define FFT_DECLARE(X, real)                                                                                           \
     typedef struct X(fft) {                                                                                            \
-        int ndim;                                                                                                      \
+        int ndim, measured;                                                                                            \
         ptrdiff_t n[3], pixels, rows; /* rows = pixels / n_last */                                                     \
         ptrdiff_t half, ld;                                                                                            \
         ptrdiff_t spectrum, work; /* reals in a spectrum; in the scratch memory of a transform */                      \
