@@ -209,11 +209,13 @@ typedef struct {
 
 PF_API void pf_symflow_defaults(pf_symflow_options *options);
 
-/* FFTW plans are estimated, the same ones every time, so that the same seed gives the same bits. Measured ones (wisdom
- * helps) may be faster: for meshes used from now on. */
+/* How FFTW plans are made for meshes that this process meets for the first time from now on. Estimated (0, at first):
+ * the same ones every time, so that the same seed gives the same bits, whatever wisdom there is. Measured (1): some
+ * meshes are transformed faster, and results differ by rounding; wisdom says what was measured before, so that planning
+ * takes no time and ends with the same plans. */
 PF_API void pf_fft_measure(int on);
-PF_API pf_status pf_fft_wisdom_save(const char *single_path, const char *double_path);
-PF_API pf_status pf_fft_wisdom_load(const char *single_path, const char *double_path);
+PF_API pf_status pf_fft_wisdom_save(const char *path); /* all that this process has */
+PF_API pf_status pf_fft_wisdom_load(const char *path); /* adds to it */
 
 #define PF_DECLARE(X, real)                                                                                            \
     typedef struct X(symflow) X(symflow); /* immutable once fitted; safe to use from many threads */                   \

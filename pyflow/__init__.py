@@ -16,6 +16,7 @@ and random fields.
 
 from pyflow import fields, plots
 from pyflow._core import FileError, __version__
+from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
 from pyflow.gis import GIS, Progress
 from pyflow.model import Model, load
 from pyflow.posterior import Posterior
@@ -35,6 +36,9 @@ __all__ = [
     "fields",
     "get_num_threads",
     "load",
+    "load_wisdom",
+    "measure_ffts",
     "plots",
+    "save_wisdom",
     "set_num_threads",
 ]

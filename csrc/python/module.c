@@ -18,6 +18,47 @@ static PyObject *core_get_num_threads(PyObject *Py_UNUSED(module), PyObject *Py_
     return PyLong_FromLong(pf_get_num_threads());
 }
 
+PyDoc_STRVAR(fft_measure_doc, "fft_measure(on)\n--\n\nWhether plans made from now on are measured.");
+static PyObject *core_fft_measure(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"on", NULL};
+    int on;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "p", names, &on)) return NULL;
+    pf_fft_measure(on);
+    Py_RETURN_NONE;
+}
+
+/* Another thread may be making plans meanwhile, for seconds. */
+static PyObject *wisdom_call(PyObject *module, PyObject *args, PyObject *kwargs, pf_status (*function)(const char *))
+{
+    static char *names[] = {"path", NULL};
+    PyObject *path;
+    call c;
+    pf_status status;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&", names, PyUnicode_FSConverter, &path)) return NULL;
+    if (call_begin(&c, PyModule_GetState(module))) {
+        Py_DECREF(path);
+        return NULL;
+    }
+    const char *name = PyBytes_AS_STRING(path);
+    Py_BEGIN_ALLOW_THREADS status = function(name);
+    Py_END_ALLOW_THREADS Py_DECREF(path);
+    if (call_end(&c, PyModule_GetState(module), status)) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(save_wisdom_doc, "save_wisdom(path)\n--\n\nWrite what FFTW has measured to a file.");
+static PyObject *core_save_wisdom(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return wisdom_call(module, args, kwargs, pf_fft_wisdom_save);
+}
+
+PyDoc_STRVAR(load_wisdom_doc, "load_wisdom(path)\n--\n\nAdd what such a file says.");
+static PyObject *core_load_wisdom(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return wisdom_call(module, args, kwargs, pf_fft_wisdom_load);
+}
+
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS
 
 static PyMethodDef core_methods[] = {
@@ -28,6 +69,9 @@ static PyMethodDef core_methods[] = {
     {"from_bytes", core_from_bytes, METH_O, from_bytes_doc},
     {"set_num_threads", KEYWORDS(core_set_num_threads), set_num_threads_doc},
     {"get_num_threads", core_get_num_threads, METH_NOARGS, get_num_threads_doc},
+    {"fft_measure", KEYWORDS(core_fft_measure), fft_measure_doc},
+    {"save_wisdom", KEYWORDS(core_save_wisdom), save_wisdom_doc},
+    {"load_wisdom", KEYWORDS(core_load_wisdom), load_wisdom_doc},
     {0},
 };
 

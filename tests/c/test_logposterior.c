@@ -260,7 +260,7 @@ static void measure(problem *p, grid (*make)(problem *p, int i), int fields, int
 }
 
 /* With the draws and their densities as they are, the gradient is that of (1 - w) log p(x|y) + w log p(y|x); draws of
- * less than a thousandth of the weight are left out. */
+ * next to no weight are left out, as posterior() does. */
 static void test_frozen(problem *p, double weight)
 {
     pf_symflow_options o;
@@ -276,7 +276,7 @@ static void test_frozen(problem *p, double weight)
     memcpy(frozen, fit.draws, (size_t)((DRAWS + 1) * (p->n_y + 1)) * sizeof(double));
     double log_z = log_evidence(log_weight, fit.logp, 1, n);
     for (ptrdiff_t i = 1; i < n; i++)
-        if (exp(log_weight[i] + fit.logp[i] - log_z) < 1e-3) log_weight[i] = -INFINITY;
+        if (exp(log_weight[i] + fit.logp[i] - log_z) < PF_MIN(1e-3, 0.1 / (double)n)) log_weight[i] = -INFINITY;
     for (int d = 0; d < DIRECTIONS; d++) {
         double side[2], h = 1e-6;
         for (int s = 0; s < 2; s++) {
