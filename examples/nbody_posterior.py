@@ -1,6 +1,6 @@
 """Cosmological parameters from N-body maps: a symmetric flow against the power spectrum.
 
-    python examples/nbody_posterior.py                       # trains, then measures: 15 minutes
+    python examples/nbody_posterior.py                       # trains, then measures: ten minutes
     python examples/nbody_posterior.py --flow FILE --figures # a flow trained before; with pictures
     python examples/nbody_posterior.py --noise 0.5           # all maps with white noise
     python examples/nbody_posterior.py --quick               # small lognormal maps, half a minute
