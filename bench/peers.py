@@ -57,6 +57,23 @@ def original_is_here():
     return False
 
 
+def field_peer_is_here():
+    """Tell whether PYFLOW_BENCH_TRENF names a checkout of trenf_implementation, and has a Python.
+
+    Says so if not.
+    """
+    folder = os.environ.get("PYFLOW_BENCH_TRENF", "")
+    if not (Path(folder) / "src" / "trenf" / "model.py").exists():
+        print(f"original skipped: PYFLOW_BENCH_TRENF ({folder or 'not set'}) is no checkout of it")
+        return False
+    try:
+        install()
+    except subprocess.CalledProcessError as error:
+        print(f"original skipped: {error}")
+        return False
+    return True
+
+
 def installed_peers():
     """Install the peers and return the names of those that can run here."""
     try:
@@ -67,30 +84,37 @@ def installed_peers():
     return ["original", "sinflow"] if original_is_here() else ["sinflow"]
 
 
-class Worker:
-    """An estimator in a process of its own, for use in a `with` statement.
+class Process:
+    """Another process that obeys lines of JSON (`worker.serve`), for use in a `with` statement.
 
-    Every call returns the worker's answer as a dict, in which "seconds" is the wall-clock time of
-    the estimator's own call. What the estimator prints goes to build/peers/ESTIMATOR.log.
+    What it prints goes to build/peers/NAME.log.
 
     Parameters
     ----------
-    estimator : {"pyflow", "original", "sinflow"}
+    name : str
+        For messages and the log.
+    python : path
+    arguments : list
+        The script and its arguments.
     threads : int
+        For libraries that take their number from the environment.
+    environment : dict of str, optional
+        Further variables.
     """
 
-    def __init__(self, estimator, threads):
+    def __init__(self, name, python, arguments, threads, environment=None):
         FOLDER.mkdir(parents=True, exist_ok=True)
-        self.estimator = estimator
+        self.name = name
         self.scratch = tempfile.TemporaryDirectory()
-        self.log = open(FOLDER / f"{estimator}.log", "w")  # noqa: SIM115 (closed in __exit__)
+        self.log = open(FOLDER / f"{name}.log", "w")  # noqa: SIM115 (closed in __exit__)
+        variables = dict.fromkeys(THREAD_VARIABLES, str(threads)) | (environment or {})
         self.process = subprocess.Popen(
-            [sys.executable if estimator == "pyflow" else PYTHON, WORKER, estimator, str(threads)],
+            [python, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
+            env={**os.environ, **variables},
         )
 
     def __enter__(self):
@@ -103,7 +127,8 @@ class Worker:
         self.log.close()
         self.scratch.cleanup()
 
-    def _ask(self, do, **arguments):
+    def ask(self, do, **arguments):
+        """Give a command and return its answer."""
         try:
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.process.stdin.flush()
@@ -112,8 +137,25 @@ class Worker:
         line = self.process.stdout.readline()
         answer = json.loads(line or '{"error": "the process ended"}')
         if "error" in answer:
-            raise PeerError(f"{self.estimator}, {do}: {answer['error']} (see {self.log.name})")
+            raise PeerError(f"{self.name}, {do}: {answer['error']} (see {self.log.name})")
         return answer
+
+
+class Worker(Process):
+    """An estimator in a process of its own.
+
+    Every call returns the worker's answer as a dict, in which "seconds" is the wall-clock time of
+    the estimator's own call.
+
+    Parameters
+    ----------
+    estimator : {"pyflow", "original", "sinflow"}
+    threads : int
+    """
+
+    def __init__(self, estimator, threads):
+        python = sys.executable if estimator == "pyflow" else PYTHON
+        super().__init__(estimator, python, [WORKER, estimator, str(threads)], threads)
 
     def _save(self, name, x):
         path = Path(self.scratch.name) / f"{name}.npy"
@@ -122,36 +164,36 @@ class Worker:
 
     def threads(self, n):
         """Change the number of threads."""
-        return self._ask("threads", n=n)
+        return self.ask("threads", n=n)
 
     def fit(self, train, val=None, **options):
         """Fit; the answer has "layers" and, for the original, "layer_seconds"."""
         paths = {"train": self._save("train", train)}
         if val is not None:
             paths["val"] = self._save("val", val)
-        return self._ask("fit", **paths, options=options)
+        return self.ask("fit", **paths, options=options)
 
     def fit_synthetic(self, n, d, n_val=0, **options):
         """Fit to a table that the worker makes for itself; the answer has "memory" in bytes."""
-        return self._ask("fit_synthetic", n=n, d=d, n_val=n_val, options=options)
+        return self.ask("fit_synthetic", n=n, d=d, n_val=n_val, options=options)
 
     def evaluate(self, x):
         """Time the log-densities of the rows of x."""
-        return self._ask("evaluate", x=self._save("x", x))
+        return self.ask("evaluate", x=self._save("x", x))
 
     def logp(self, x):
         """Return the log-densities of the rows of x, shape (n,)."""
         out = str(Path(self.scratch.name) / "logp.npy")
-        self._ask("evaluate", x=self._save("x", x), out=out)
+        self.ask("evaluate", x=self._save("x", x), out=out)
         return np.load(out)
 
     def sample(self, n):
         """Time the drawing of n samples."""
-        return self._ask("sample", n=n)
+        return self.ask("sample", n=n)
 
     def floor(self, n, d, slices):
         """Time the matrix products of one layer on n rows of d columns."""
-        return self._ask("floor", n=n, d=d, slices=slices)
+        return self.ask("floor", n=n, d=d, slices=slices)
 
 
 def layer_limit(estimator, layers):

@@ -243,11 +243,11 @@ class Commands:
         return {**answer, "memory": memory}
 
 
-def main():
-    estimator, threads = sys.argv[1], int(sys.argv[2])
+def serve(make_commands):
+    """Answer the lines of stdin until they end; `make_commands()` gives the object that obeys."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    commands = Commands(estimator, threads)
+    commands = make_commands()
     for line in sys.stdin:
         command = json.loads(line)
         try:
@@ -258,4 +258,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda: Commands(sys.argv[1], int(sys.argv[2])))
