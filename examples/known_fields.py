@@ -92,12 +92,15 @@ class World:
         return -0.5 * pixels * np.log(2 * np.pi * np.e * np.array(variance))
 
 
-def posterior(logp, prior, nodes=8, rounds=3):
-    """Return the posterior, with log p a polynomial through nodes x nodes points around it."""
+def posterior(logp, prior, nodes=8):
+    """Return the posterior, with log p a polynomial through nodes x nodes points around it.
+
+    Far from the mode that is a coarse guide: the box shrinks by a factor of four at most.
+    """
     knots = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
     u = np.stack(np.meshgrid(knots, knots, indexing="ij"), axis=-1).reshape(-1, 2)
-    box = prior
-    for _ in range(rounds):
+    box, last = prior, False
+    while True:
         middle, half = box.mean(axis=1), np.diff(box)[:, 0] / 2
         values = logp(middle + half * u)
         coefficients = np.linalg.solve(basis(u), values - values.max())
@@ -106,9 +109,12 @@ def posterior(logp, prior, nodes=8, rounds=3):
             return basis((y - middle) / half) @ coefficients
 
         post = pyflow.Posterior(log_density, box)
+        if last:
+            return post
         reach = REACH * np.sqrt(np.diag(post.cov))
+        last = np.all(reach > half / 4)
+        reach = np.maximum(reach, half / 4)
         box = np.clip([post.mean - reach, post.mean + reach], *prior.T).T
-    return post
 
 
 def basis(u):
