@@ -43,8 +43,9 @@ SETTINGS = {
     "psi_knots": 8,
     "filter_knots": 16,
     "hidden": (64, 64),
-    "batch": 4,
+    "learning_rate": 6e-3,
 }
+BATCH = {2: 4, 3: 1}  # small: what few large fields say of (A, n) is learned in many steps
 BLOCK = 8  # fields that are drawn, or spectra tried, at once
 REACH = 6  # sigma around its mode in which a posterior is looked at
 
@@ -91,12 +92,15 @@ class World:
         return -0.5 * pixels * np.log(2 * np.pi * np.e * np.array(variance))
 
 
-def posterior(logp, prior, nodes=8, rounds=3):
-    """Return the posterior, with log p a polynomial through nodes x nodes points around it."""
+def posterior(logp, prior, nodes=8):
+    """Return the posterior, with log p a polynomial through nodes x nodes points around it.
+
+    Far from the mode that is a coarse guide: the box shrinks by a factor of four at most.
+    """
     knots = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
     u = np.stack(np.meshgrid(knots, knots, indexing="ij"), axis=-1).reshape(-1, 2)
-    box = prior
-    for _ in range(rounds):
+    box, last = prior, False
+    while True:
         middle, half = box.mean(axis=1), np.diff(box)[:, 0] / 2
         values = logp(middle + half * u)
         coefficients = np.linalg.solve(basis(u), values - values.max())
@@ -105,9 +109,12 @@ def posterior(logp, prior, nodes=8, rounds=3):
             return basis((y - middle) / half) @ coefficients
 
         post = pyflow.Posterior(log_density, box)
+        if last:
+            return post
         reach = REACH * np.sqrt(np.diag(post.cov))
+        last = np.all(reach > half / 4)
+        reach = np.maximum(reach, half / 4)
         box = np.clip([post.mean - reach, post.mean + reach], *prior.T).T
-    return post
 
 
 def basis(u):
@@ -205,16 +212,19 @@ def main():
     if given["quick"]:
         sizes = {2: (32, 300, 10), 3: (12, 200, 10)}
         flow_options["epochs"] = 30
-    known = set(SETTINGS) | {"learning_rate", "weight_decay", "epochs"}
+    known = set(SETTINGS) | {"batch", "weight_decay", "epochs"}
     flow_options |= {name: given[name] for name in known if given[name] is not None}
-    said = ", ".join(f"{name}={value}" for name, value in sorted(flow_options.items()))
-    print(f"SymmetricFlow({said})\n\n{line([title for title, _ in COLUMNS])}")
+    said = [f"{name}={value}" for name, value in sorted(flow_options.items())]
+    if not given["defaults"] and given["batch"] is None:
+        said.append(f"batch={BATCH[2]} in 2-D, {BATCH[3]} in 3-D")
+    print(f"SymmetricFlow({', '.join(said)})\n\n{line([title for title, _ in COLUMNS])}")
     for name in given["rows"] or ROWS:
         side, maps, test = (
             given[key] or size
             for key, size in zip(("side", "maps", "test"), sizes[ROWS[name][3]], strict=True)
         )
-        cells, flow, seconds = row(name, side, maps, test, flow_options)
+        batch = {} if given["defaults"] else {"batch": BATCH[ROWS[name][3]]}
+        cells, flow, seconds = row(name, side, maps, test, batch | flow_options)
         print(f"{line(cells)}   ({flow.n_parameters} parameters, {seconds:.0f} s)", flush=True)
     print(
         "\nlog p lost: in nats, and in per cent of the entropy difference to white noise.\n"
