@@ -93,10 +93,10 @@ def test_signals_still_count_after_a_call_inside_a_callback(model, test):
         raise TimeoutError
 
     def progress(p):
-        model.evaluate_density(test)
-        with pytest.raises(ValueError, match="x: "):
-            model.evaluate_density(test * np.nan)
         if p.layer == 3:  # many more are to come, on the fastest machine
+            model.evaluate_density(test)
+            with pytest.raises(ValueError, match="x: "):
+                model.evaluate_density(test * np.nan)
             signal.setitimer(signal.ITIMER_REAL, 0.1)
 
     def interrupted():
