@@ -10,6 +10,7 @@ import pytest
 from conftest import banana
 
 import pyflow
+from pyflow import _checkpoint
 
 FITS = {
     "stopped by validation data": {"patience": 2},
@@ -66,6 +67,28 @@ def test_an_interrupted_fit_goes_on(tmp_path, options):
         assert fit(checkpoint=path, **options) == whole
         assert pyflow.load(path) == whole
         path.unlink()
+
+
+def test_check_sums_are_of_the_data_however_they_are_read():
+    class Rows:  # like a data set in a file
+        def __init__(self, x):
+            self.x, self.shape, self.dtype, self.reads = x, x.shape, x.dtype, 0
+
+        def __getitem__(self, rows):
+            self.reads += 1
+            return self.x[rows]
+
+    for shape in ((1000, 3), (_checkpoint.LARGE, 2)):
+        x = np.zeros(shape, np.float32)
+        rows = Rows(x)
+        before = _checkpoint.check_sum(x)
+        assert _checkpoint.check_sum(rows) == before
+        assert rows.reads <= 64
+        x[-1, -1] = 1
+        assert _checkpoint.check_sum(x) != before
+    x = np.zeros((1000, 3))
+    x[17] = 1  # all of a small table counts
+    assert _checkpoint.check_sum(x) != _checkpoint.check_sum(np.zeros((1000, 3)))
 
 
 def test_many_interruptions(tmp_path):
