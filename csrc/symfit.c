@@ -969,12 +969,12 @@ static pf_status X(begin)(X(symflow) **flow, const X(fields) *train, int ndim, c
 
 /* *trained: the flow is worth having, whatever the status. */
 static pf_status X(run_fit)(X(symflow) *f, int *trained, const X(fields) *train, const X(fields) *validate,
-                            ptrdiff_t n_y, const pf_symflow_options *o, double start_time, int new)
+                            ptrdiff_t n_y, const pf_symflow_options *o, double start_time)
 {
     X(fit) fit = {.start_time = start_time, .saved = start_time};
     ptrdiff_t draws = o->posterior_weight > 0 ? VALIDATE_DRAWS * (o->posterior_draws + 1) : 0;
     pf_status status = X(fit_init)(&fit, f, o, n_y, draws);
-    if (!status && new) status = X(best_start)(f, train, o, fit.works);
+    if (!status && !f->state) status = X(best_start)(f, train, o, fit.works);
     if (!status) {
         status = X(train)(&fit, train, validate);
         *trained = status != PF_BAD_FILE; /* whatever ended training, the flow is the best so far */
@@ -996,7 +996,6 @@ static pf_status X(fit_flow)(X(symflow) **flow, const X(fields) *train, const X(
                              const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *o)
 {
     double start_time = pf_seconds();
-    int trained = 0;
     ptrdiff_t pixels = 1;
     X(symflow) *f = NULL;
     *flow = NULL;
@@ -1005,11 +1004,8 @@ static pf_status X(fit_flow)(X(symflow) **flow, const X(fields) *train, const X(
     PF_TRY(X(check_data)(train, pixels, n_y, "train"));
     if (validate) PF_TRY(X(check_data)(validate, pixels, n_y, "validate"));
     pf_status status = X(begin)(&f, train, ndim, mesh, box, n_y, o);
-    if (!status) {
-        int new = !f->epochs && !f->state, finished = !new && !f->state;
-        if (finished) trained = 1;
-        else status = X(run_fit)(f, &trained, train, validate, n_y, o, start_time, new);
-    }
+    int trained = !status && f->epochs && !f->state; /* what the checkpoint holds is finished */
+    if (!status && !trained) status = X(run_fit)(f, &trained, train, validate, n_y, o, start_time);
     if (trained) *flow = f;
     else X(symflow_free)(f);
     return status;
