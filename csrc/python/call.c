@@ -78,6 +78,25 @@ void call_also_raise(const char *message)
     PyErr_Restore(type, value, traceback);
 }
 
+PyObject *call_with_path(core_state *state, PyObject *args, PyObject *kwargs,
+                         pf_status (*function)(const void *self, const char *path), const void *self)
+{
+    static char *names[] = {"path", NULL};
+    PyObject *path;
+    call c;
+    pf_status status;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&", names, PyUnicode_FSConverter, &path)) return NULL;
+    if (call_begin(&c, state)) {
+        Py_DECREF(path);
+        return NULL;
+    }
+    const char *name = PyBytes_AS_STRING(path);
+    Py_BEGIN_ALLOW_THREADS status = function(self, name);
+    Py_END_ALLOW_THREADS Py_DECREF(path);
+    if (call_end(&c, state, status)) return NULL;
+    Py_RETURN_NONE;
+}
+
 void core_raise(core_state *state, pf_status status)
 {
     const char *message = pf_message();

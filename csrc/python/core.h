@@ -40,6 +40,9 @@ void call_keep(call *c);
 int call_end(call *c, core_state *state, pf_status status);
 /* A fit was interrupted, and its checkpoint could not be written: the exception that is set gets that as its context. */
 void call_also_raise(const char *message);
+/* A call with one argument, a path: parses it, and returns None or sets the exception of function(self, path). */
+PyObject *call_with_path(core_state *state, PyObject *args, PyObject *kwargs,
+                         pf_status (*function)(const void *self, const char *path), const void *self);
 /* The exception of a status, by the message of the core's last failure. */
 void core_raise(core_state *state, pf_status status);
 

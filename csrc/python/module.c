@@ -28,35 +28,21 @@ static PyObject *core_fft_measure(PyObject *Py_UNUSED(module), PyObject *args, P
     Py_RETURN_NONE;
 }
 
-/* Another thread may be making plans meanwhile, for seconds. */
-static PyObject *wisdom_call(PyObject *module, PyObject *args, PyObject *kwargs, pf_status (*function)(const char *))
-{
-    static char *names[] = {"path", NULL};
-    PyObject *path;
-    call c;
-    pf_status status;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&", names, PyUnicode_FSConverter, &path)) return NULL;
-    if (call_begin(&c, PyModule_GetState(module))) {
-        Py_DECREF(path);
-        return NULL;
-    }
-    const char *name = PyBytes_AS_STRING(path);
-    Py_BEGIN_ALLOW_THREADS status = function(name);
-    Py_END_ALLOW_THREADS Py_DECREF(path);
-    if (call_end(&c, PyModule_GetState(module), status)) return NULL;
-    Py_RETURN_NONE;
-}
+/* Another thread may be making plans meanwhile, for seconds: these wait without the GIL. */
+static pf_status save_wisdom(const void *Py_UNUSED(self), const char *path) { return pf_fft_wisdom_save(path); }
 
 PyDoc_STRVAR(save_wisdom_doc, "save_wisdom(path)\n--\n\nWrite what FFTW has measured to a file.");
 static PyObject *core_save_wisdom(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    return wisdom_call(module, args, kwargs, pf_fft_wisdom_save);
+    return call_with_path(PyModule_GetState(module), args, kwargs, save_wisdom, NULL);
 }
+
+static pf_status load_wisdom(const void *Py_UNUSED(self), const char *path) { return pf_fft_wisdom_load(path); }
 
 PyDoc_STRVAR(load_wisdom_doc, "load_wisdom(path)\n--\n\nAdd what such a file says.");
 static PyObject *core_load_wisdom(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    return wisdom_call(module, args, kwargs, pf_fft_wisdom_load);
+    return call_with_path(PyModule_GetState(module), args, kwargs, load_wisdom, NULL);
 }
 
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS

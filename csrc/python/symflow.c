@@ -243,24 +243,15 @@ static PyObject *flow_to_bytes(PyObject *op, PyObject *Py_UNUSED(unused))
     return result;
 }
 
-PyDoc_STRVAR(save_doc, "save(path)\n--\n\nWrite the flow to a file: aside, then renamed.");
-static PyObject *flow_save(PyObject *op, PyObject *args, PyObject *kwargs)
+static pf_status save(const void *self, const char *path)
 {
-    static char *names[] = {"path", NULL};
-    flow_object *self = (flow_object *)op;
-    PyObject *path;
-    call c;
-    pf_status status;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&", names, PyUnicode_FSConverter, &path)) return NULL;
-    if (call_begin(&c, state_of(self))) {
-        Py_DECREF(path);
-        return NULL;
-    }
-    const char *name = PyBytes_AS_STRING(path);
-    Py_BEGIN_ALLOW_THREADS status = EITHER(self, symflow_save, name);
-    Py_END_ALLOW_THREADS Py_DECREF(path);
-    if (call_end(&c, state_of(self), status)) return NULL;
-    Py_RETURN_NONE;
+    return EITHER((const flow_object *)self, symflow_save, path);
+}
+
+PyDoc_STRVAR(save_doc, "save(path)\n--\n\nWrite the flow to a file: aside, then renamed.");
+static PyObject *flow_save(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return call_with_path(state_of((flow_object *)self), args, kwargs, save, self);
 }
 
 PyDoc_STRVAR(reduce_doc, "For pickle: the function that reads the bytes, and the bytes.");
