@@ -144,12 +144,7 @@ class Grid(Quadrature):
         while True:
             self.axes = [np.linspace(lo, hi, nodes) for lo, hi in box]
             points, logs = self._evaluate(self.axes)
-            volume = np.ones(())
-            for axis in self.axes:  # the trapezoidal rule
-                w = np.full(nodes, axis[1] - axis[0])
-                w[[0, -1]] /= 2
-                volume = volume[..., None] * w
-            self.keep(points, logs.ravel(), volume.ravel())
+            self.keep(points, logs.ravel(), _volumes(self.axes).ravel())
             if not adapt or 2 * nodes - 1 > MOST[p] or self._resolved():
                 break
             nodes = 2 * nodes - 1
@@ -177,9 +172,7 @@ class Grid(Quadrature):
 
     def contour(self):
         """As of all quadratures, but on the refined grid."""
-        logs = np.maximum(self.logs - self.top, -60.0).reshape(self._shape())
-        for axis in range(logs.ndim):
-            logs = _refined(logs, axis)
+        logs = _refined(np.maximum(self.logs - self.top, -60.0).reshape(self._shape()))
         cell = math.prod((a[1] - a[0]) / FINE for a in self.axes)
         fine = np.sort(logs.ravel())[::-1]
         density = np.exp(fine)
@@ -200,39 +193,42 @@ class Grid(Quadrature):
         """Return nodes of these parameters, and the density of their marginal there."""
         rest = tuple(j for j in range(len(self.axes)) if j not in which)
         mass = self.mass.reshape(self._shape()).sum(axis=rest)
-        mass = mass.transpose(np.argsort(np.argsort(which)))
-        cell = np.ones(())
-        for j in which:
-            width = np.full(len(self.axes[j]), self.axes[j][1] - self.axes[j][0])
-            width[[0, -1]] /= 2  # a node at the end of the grid stands for half a cell
-            cell = cell[..., None] * width
-        logs = np.log(np.maximum(mass / cell / (mass / cell).max(), np.exp(-60.0)))
-        for axis in range(len(which)):
-            logs = _refined(logs, axis)
         axes = [self.axes[j] for j in which]
-        density = np.exp(logs)
+        density = mass.transpose(np.argsort(np.argsort(which))) / _volumes(axes)
+        density = np.exp(_refined(np.log(np.maximum(density / density.max(), np.exp(-60.0)))))
         density /= density.sum() * math.prod((a[1] - a[0]) / FINE for a in axes)
         return [_middles(a) for a in axes], density
 
 
-def _refined(logs, axis):
-    """Cubic interpolation along an axis, at the middles of FINE parts of every cell."""
-    logs = np.moveaxis(logs, axis, 0)
-    padded = np.concatenate([2 * logs[:1] - logs[1:2], logs, 2 * logs[-1:] - logs[-2:-1]])
-    a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
-    parts = []
-    for k in range(FINE):
-        t = (k + 0.5) / FINE
-        cubic = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-        parts.append(np.clip(cubic, np.minimum(b, c) - 1, np.maximum(b, c) + 1))
-    fine = np.stack(parts, axis=1).reshape(-1, *logs.shape[1:])
-    return np.moveaxis(fine, 0, axis)
+def _volumes(axes):
+    """Return what the nodes of a grid stand for by the trapezoidal rule: half a cell at an end."""
+    volume = np.ones(())
+    for axis in axes:
+        width = np.full(len(axis), axis[1] - axis[0])
+        width[[0, -1]] /= 2
+        volume = volume[..., None] * width
+    return volume
+
+
+def _refined(logs):
+    """Cubic interpolation along every axis, at the middles of FINE parts of every cell."""
+    for axis in range(logs.ndim):
+        logs = np.moveaxis(logs, axis, 0)
+        padded = np.concatenate([2 * logs[:1] - logs[1:2], logs, 2 * logs[-1:] - logs[-2:-1]])
+        a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
+        parts = []
+        for t in (np.arange(FINE) + 0.5) / FINE:
+            bend = 2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)
+            cubic = b + 0.5 * t * (c - a + t * bend)
+            parts.append(np.clip(cubic, np.minimum(b, c) - 1, np.maximum(b, c) + 1))
+        fine = np.stack(parts, axis=1).reshape(-1, *logs.shape[1:])
+        logs = np.moveaxis(fine, 0, axis)
+    return logs
 
 
 def _middles(axis):
     """Return the points at which `_refined` interpolates."""
-    t = (np.arange(FINE * (len(axis) - 1)) + 0.5) / FINE
-    return (axis[:-1, None] + (axis[1] - axis[0]) * t[:FINE]).ravel()
+    return axis[0] + (axis[1] - axis[0]) * (np.arange(FINE * (len(axis) - 1)) + 0.5) / FINE
 
 
 def _generator(p):
