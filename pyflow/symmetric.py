@@ -265,8 +265,12 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     if np.all(x_train == x_train.flat[0]):
         raise ValueError("x_train: the fields are constant: they have no density")
 
-    data = {"x_train": x_train, "x_validate": x_validate, "y_train": y_train}
-    data["y_validate"] = y_validate
+    data = {
+        "x_train": x_train,
+        "x_validate": x_validate,
+        "y_train": y_train,
+        "y_validate": y_validate,
+    }
     fit = _core.symflow_defaults() | options | {"box_size": box, "calibrate": bool(calibrate)}
     fit |= {"names": note["names"], "objective": fit.pop("posterior_weight"), "seed": seed}
     fit.pop("checkpoint_seconds")
@@ -393,11 +397,13 @@ def _noise(noise, mesh, box):
 
 def _weight(objective, p):
     """Return the weight of the posterior in an objective."""
-    if isinstance(objective, str) and objective not in OBJECTIVES:
+    if not isinstance(objective, str):
+        weight = real("objective", objective)
+    elif objective in OBJECTIVES:
+        weight = OBJECTIVES[objective]
+    else:
         names = " or ".join(map(repr, OBJECTIVES))
         raise ValueError(f"objective: must be {names} or a weight, not {objective!r}")
-    is_name = isinstance(objective, str)
-    weight = OBJECTIVES[objective] if is_name else real("objective", objective)
     if not 0 <= weight <= 1:
         raise ValueError(f"objective: the posterior's weight must be 0 to 1, not {objective}")
     if weight > 0 and not p:
@@ -591,9 +597,14 @@ class FieldModel:
                 f"({', '.join(self.names)}); its shape is {y.shape}"
             )
         if y.size:
-            reach = np.stack([np.atleast_2d(y).min(axis=0), np.atleast_2d(y).max(axis=0)], axis=1)
-            warn_outside(self.names, *self._core.range, reach, "y", stacklevel + 1)
+            self._warn_outside(np.atleast_2d(y), stacklevel + 1)
         return np.ascontiguousarray(np.broadcast_to(y, (n, p)))
+
+    def _warn_outside(self, y, stacklevel):
+        """Warn where y (n, p), the first p conditions, reaches beyond the training range."""
+        p = y.shape[1]
+        reach = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
+        warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y", stacklevel + 1)
 
     @staticmethod
     def _row(y, p):
@@ -916,24 +927,18 @@ class FieldModel:
         >>> 0.3 < flow.temperature < 3
         True
         """
-        if not self._core.conditions:
+        p, _ = self._parameters()
+        if not p:
             raise ValueError("y: this flow was fitted without")
         x, _ = self._fields(x)
         if not len(x):
             raise ValueError("x: there are no fields")
         x, _ = checked(x)
-        p, noisy = self._parameters()
-        if not p:
-            raise ValueError("y: this flow was fitted without")
         y = self._row(_numbers(y, "y"), p)
         y = y[None] if y.ndim == 1 and len(x) == 1 else y
         if y.shape != (len(x), p):
             raise ValueError(f"y: must have shape ({len(x)}, {p}); its shape is {y.shape}")
-        if noisy:  # any that was seen in training: the core draws its own
-            noise = np.full((len(x), 1), self._core.range[0, -1])
-            self._conditions(np.concatenate([y, noise], axis=1), len(x), 2)
-        else:
-            self._conditions(y, len(x), 2)
+        self._warn_outside(y, 2)
         return FieldModel(self._core.calibrate(x, y, _arguments.seed(seed))[0])
 
     def _parameters(self):
