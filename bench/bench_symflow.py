@@ -1,7 +1,7 @@
 """Symmetric flows side by side with their Fourier transforms alone and with a PyTorch flow.
 
-    python bench/bench_symflow.py --quick     # minutes
-    python bench/bench_symflow.py             # half an hour
+    python bench/bench_symflow.py --quick     # 2 minutes
+    python bench/bench_symflow.py             # 5 minutes
 
 Writes results/symflow.json and results/symflow.md. See README.md for what is measured and how.
 """

@@ -48,13 +48,28 @@ def install():
     done.write_text(wanted)
 
 
+def _can_install(what):
+    """Tell whether `install` succeeds, and say what is skipped if not."""
+    try:
+        install()
+    except subprocess.CalledProcessError as error:
+        print(f"{what} skipped: {error}")
+        return False
+    return True
+
+
+def _is_checkout(variable, file):
+    """Tell whether an environment variable names a folder with this file, and say so if not."""
+    folder = os.environ.get(variable, "")
+    if (Path(folder) / file).exists():
+        return True
+    print(f"original skipped: {variable} ({folder or 'not set'}) is no checkout of it")
+    return False
+
+
 def original_is_here():
     """Tell whether PYFLOW_BENCH_SINF names a checkout of the original, and say so if not."""
-    folder = os.environ.get("PYFLOW_BENCH_SINF", "")
-    if (Path(folder) / "sinf" / "GIS.py").exists():
-        return True
-    print(f"original skipped: PYFLOW_BENCH_SINF ({folder or 'not set'}) is no checkout of it")
-    return False
+    return _is_checkout("PYFLOW_BENCH_SINF", "sinf/GIS.py")
 
 
 def field_peer_is_here():
@@ -62,24 +77,13 @@ def field_peer_is_here():
 
     Says so if not.
     """
-    folder = os.environ.get("PYFLOW_BENCH_TRENF", "")
-    if not (Path(folder) / "src" / "trenf" / "model.py").exists():
-        print(f"original skipped: PYFLOW_BENCH_TRENF ({folder or 'not set'}) is no checkout of it")
-        return False
-    try:
-        install()
-    except subprocess.CalledProcessError as error:
-        print(f"original skipped: {error}")
-        return False
-    return True
+    found = _is_checkout("PYFLOW_BENCH_TRENF", "src/trenf/model.py")
+    return found and _can_install("original")
 
 
 def installed_peers():
     """Install the peers and return the names of those that can run here."""
-    try:
-        install()
-    except subprocess.CalledProcessError as error:
-        print(f"peers skipped: {error}")
+    if not _can_install("peers"):
         return []
     return ["original", "sinflow"] if original_is_here() else ["sinflow"]
 
