@@ -37,12 +37,12 @@ def _table(x, name):
     return x
 
 
-def _tables(data, samples, columns, names):
-    """Return the columns of data and samples to draw, and their names."""
+def _tables(data, samples, columns, names, most):
+    """Return the columns of data and samples to draw, by default the first, and their names."""
     data, samples = _table(data, "data"), _table(samples, "samples")
     if data.shape[1] != samples.shape[1]:
         raise ValueError(f"samples: has {samples.shape[1]} columns where data has {data.shape[1]}")
-    columns = list(columns)
+    columns = list(range(min(data.shape[1], most)) if columns is None else columns)
     if not columns or not all(0 <= j < data.shape[1] for j in columns):
         raise ValueError(f"columns: must be between 0 and {data.shape[1] - 1}, not {columns}")
     if names is not None and len(names) != data.shape[1]:
@@ -95,9 +95,7 @@ def marginals(
     >>> len(figure.axes)
     3
     """
-    if columns is None:
-        columns = range(min(_table(data, "data").shape[1], 25))
-    data, samples, names = _tables(data, samples, columns, names)
+    data, samples, names = _tables(data, samples, columns, names, most=25)
     count = len(names)
     across = count if count <= 4 else math.ceil(math.sqrt(count))
     down = math.ceil(count / across)
@@ -164,9 +162,7 @@ def pairs(
     >>> len(figure.axes)
     6
     """
-    if columns is None:
-        columns = range(min(_table(data, "data").shape[1], 6))
-    data, samples, names = _tables(data, samples, columns, names)
+    data, samples, names = _tables(data, samples, columns, names, most=6)
     count = len(names)
     limits = [span(column) for column in data.T]
     with drawing() as plt:
