@@ -115,7 +115,7 @@ def simulate():
 
     def draw(y, seed):
         def power(k):
-            amplitude, steepness = y[:, :, None, None].transpose(1, 0, 2, 3)
+            amplitude, steepness = y.T[:, :, None, None]
             return amplitude * (1 + (2 * k) ** 2) ** -steepness
 
         x = fields.lognormal_field(power, (32, 32), box_size=32.0, seed=seed)
@@ -210,7 +210,8 @@ class SpectrumLikelihood:
             for _ in range(3):  # least squares with the variance, and the variance
                 fit = np.linalg.lstsq(below * weight, r[:, j] * weight[:, 0], rcond=None)[0]
                 square = (r[:, j] - below @ fit) ** 2
-                self.v[:, j] = np.linalg.lstsq(v, 0 * square + np.log(square.mean()), rcond=None)[0]
+                even = np.full(len(r), np.log(square.mean()))
+                self.v[:, j] = np.linalg.lstsq(v, even, rcond=None)[0]
                 for _ in range(20):  # maximum likelihood
                     ratio = square * np.exp(-v @ self.v[:, j])
                     self.v[:, j] += np.linalg.lstsq(v, ratio - 1, rcond=None)[0]
