@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from pyflow.model import Model
+    from pyflow.symmetric import FieldModel
 
 
 def _table(x, name):
@@ -304,16 +305,23 @@ def _latent_radius(axes, z, bins):
     axes.legend()
 
 
-def history(model: Model) -> Figure:
-    """Draw the log-likelihood and the sliced distance after each layer of a model.
+def history(model: Model | FieldModel) -> Figure:
+    """Draw the log-likelihood after each layer of a model, or after each epoch of a flow's fit.
+
+    Below it, for a model of tables, the sliced distance after each layer.
 
     Parameters
     ----------
-    model : Model
+    model : Model or FieldModel
 
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the model has no history: a fit without layers, or epochs.
 
     Examples
     --------
@@ -324,36 +332,47 @@ def history(model: Model) -> Figure:
     2
     """
     record = model.history
-    layer = np.arange(1, len(model) + 1)
-    train, validate, distance = record["logp_train"], record["logp_validate"], record["distance"]
+    train, validate = record["logp_train"], record["logp_validate"]
+    if not len(train):
+        raise ValueError("model: has no history")
+    distance = record.get("distance")
+    step, unit = ("epoch", "nats per pixel") if distance is None else ("layer", "nats")
+    at = np.arange(1, len(train) + 1)
+    mark = {"marker": "o", "markersize": 3} if len(at) <= 60 else {}
     with drawing() as plt:
-        figure, (above, below) = plt.subplots(
-            2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(2, 1), layout="constrained"
-        )
-        mark = {"marker": "o", "markersize": 3} if len(layer) <= 60 else {}
-        above.plot(layer, train, color=TRAIN, lw=1.2, label="training data", **mark)
-        seen = np.isfinite(validate)
-        if seen.any():
-            above.plot(layer, validate, color=SAMPLES, lw=1.2, label="validation data", **mark)
-            best = int(np.nanargmax(validate))
-            above.plot(
-                layer[best],
-                validate[best],
-                "o",
-                ms=8,
-                mfc="none",
-                mec=SAMPLES,
-                label=f"best: {validate[best]:.3f}",
+        if distance is None:
+            figure, above = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+            below = above
+        else:
+            figure, (above, below) = plt.subplots(
+                2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(2, 1), layout="constrained"
             )
-        both = np.concatenate([train, validate[seen]])
-        low, top = np.nanquantile(both, [0.12, 1])  # the first steps are far larger than the others
-        margin = 0.08 * (top - low) or 0.1
-        above.set(ylabel="mean log p (nats)", ylim=(low - margin, top + margin))
-        above.legend(loc="lower right")
-        seen = np.isfinite(distance) & (distance > 0)
-        below.semilogy(layer[seen], distance[seen], color=INK, lw=1.2, **mark)
-        below.set(xlabel="layer", ylabel="sliced distance")
-        below.yaxis.set_major_formatter("{x:g}")
-        below.yaxis.set_minor_formatter(lambda x, _: f"{x:.2g}" if f"{x:.0e}"[0] in "235" else "")
+            _distances(below, at, distance, mark)
+        _likelihoods(above, at, train, validate, mark)
+        above.set_ylabel(f"mean log p ({unit})")
+        below.set_xlabel(step)
         below.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def _likelihoods(axes, at, train, validate, mark):
+    axes.plot(at, train, color=TRAIN, lw=1.2, label="training data", **mark)
+    seen = np.isfinite(validate)
+    if seen.any():
+        axes.plot(at, validate, color=SAMPLES, lw=1.2, label="validation data", **mark)
+        best = int(np.nanargmax(validate))
+        label = f"best: {validate[best]:.4g}"
+        axes.plot(at[best], validate[best], "o", ms=8, mfc="none", mec=SAMPLES, label=label)
+    both = np.concatenate([train, validate[seen]])
+    low, top = np.nanquantile(both, [0.12, 1])  # the first steps are far larger than the others
+    margin = 0.08 * (top - low) or 0.1
+    axes.set_ylim(low - margin, top + margin)
+    axes.legend(loc="lower right")
+
+
+def _distances(axes, at, distance, mark):
+    seen = np.isfinite(distance) & (distance > 0)
+    axes.semilogy(at[seen], distance[seen], color=INK, lw=1.2, **mark)
+    axes.set_ylabel("sliced distance")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(lambda x, _: f"{x:.2g}" if f"{x:.0e}"[0] in "235" else "")

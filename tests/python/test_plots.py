@@ -99,6 +99,26 @@ def test_history_without_validation_data(train):
     check_drawn(plots.history(pyflow.GIS(train, max_layers=1, verbose=False)))
 
 
+@pytest.mark.parametrize("validation", [True, False])
+def test_history_of_a_flow_of_fields(validation):
+    x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 30, seed=1)
+    flow = pyflow.SymmetricFlow(x[:20], x[20:] if validation else None, epochs=4, verbose=False)
+    figure = plots.history(flow)
+    check_drawn(figure)
+    (axes,) = figure.axes
+    assert_allclose(axes.lines[0].get_data(), [np.arange(1, 5), flow.history["logp_train"]])
+    if validation:
+        assert_allclose(axes.lines[1].get_ydata(), flow.history["logp_validate"])
+    assert axes.get_xlabel() == "epoch"
+    assert "per pixel" in axes.get_ylabel()
+
+
+def test_history_of_no_epochs_is_refused():
+    x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 30, seed=1)
+    with pytest.raises(ValueError, match="model"):
+        plots.history(pyflow.SymmetricFlow(x, epochs=0, verbose=False))
+
+
 def test_odd_tables_are_drawn():
     """Integers, ties, few points, samples far away."""
     rng = np.random.default_rng(0)
