@@ -93,20 +93,24 @@ def split(maps, ends, fiducial, **about):
 
 
 def load(folder):
-    """Return the N-body maps."""
-    with np.load(folder / "train.npz") as file:
-        maps = Maps(file["maps"].astype(np.float32), file["params"].astype(float), file["sim"])
-    with np.load(folder / "fiducial.npz") as file:
-        x, sim = file["maps"].astype(np.float32), file["sim"]
-    return split(
-        maps,
+    """Return the N-body maps. Simulations of test.npz, if it is there, replace 250 to 299."""
+
+    def read(name):
+        with np.load(folder / name) as file:
+            x = file["maps"].astype(np.float32)
+            y = file["params"] if "params" in file.files else np.tile([0.3, 0.8], (len(x), 1))
+            return Maps(x, y.astype(float), file["sim"])
+
+    data = split(
+        read("train.npz"),
         (220, 250),
-        Maps(x, np.tile([0.3, 0.8], (len(x), 1)), sim),
+        read("fiducial.npz"),
         names=("omega_m", "sigma_8"),
         prior=np.array([[0.2, 0.5], [0.5, 1.1]]),  # what the simulations were drawn from
         box_size=512.0,
         unit="Mpc/h",
     )
+    return data._replace(test=read("test.npz")) if (folder / "test.npz").exists() else data
 
 
 def simulate():
@@ -505,7 +509,9 @@ def report(results, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small maps made here, few epochs")
-    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the N-body maps")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, metavar="DIR", help="train.npz, fiducial.npz[, test.npz]"
+    )
     parser.add_argument("--flow", type=Path, metavar="FILE", help="a flow trained before")
     parser.add_argument("--noise", type=float, default=0.0, metavar="SIGMA", help="white noise")
     parser.add_argument("--figures", action="store_true", help="draw pictures too")

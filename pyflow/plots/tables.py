@@ -367,7 +367,7 @@ def _likelihoods(axes, at, train, validate, mark):
     low, top = np.nanquantile(both, [0.12, 1])  # the first steps are far larger than the others
     margin = 0.08 * (top - low) or 0.1
     axes.set_ylim(low - margin, top + margin)
-    axes.legend(loc="lower right")
+    axes.legend()
 
 
 def _distances(axes, at, distance, mark):

@@ -46,6 +46,10 @@ def test_simulations_are_in_one_part_only(nbody, tmp_path):
     noisy = nbody.with_noise(clean, 3.0)
     assert_array_equal(noisy.train.x, clean.train.x)
     assert abs((noisy.test.x - clean.test.x).std() - 3) < 0.1
+    np.savez(tmp_path / "test.npz", maps=x[:4], params=np.full((4, 2), 0.5), sim=sim[:4])
+    other = nbody.load(tmp_path)
+    assert_array_equal(other.test.y, np.full((4, 2), 0.5))
+    assert_array_equal(other.validate.sim, clean.validate.sim)
 
 
 @pytest.fixture(scope="module")
