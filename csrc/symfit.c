@@ -963,7 +963,10 @@ static pf_status X(begin)(X(symflow) **flow, const X(fields) *train, int ndim, c
     *flow = f;
     PF_TRY(X(set_noise)(f, o));
     PF_TRY(X(standardise)(f, train, n_y));
-    if (f->n_y) PF_TRY(X(mlp_new)(&f->net, f->n_y, o->hidden, n_hidden, f->n_theta, o->seed));
+    if (f->n_y) {
+        PF_TRY(X(mlp_new)(&f->net, f->n_y, o->hidden, n_hidden, f->n_theta));
+        X(mlp_draw)(f->net, o->seed, stream(STREAM_WEIGHTS, 0));
+    }
     return o->note ? X(symflow_set_note)(f, o->note) : PF_OK;
 }
 

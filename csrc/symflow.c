@@ -93,7 +93,7 @@ pf_status X(symflow_duplicate)(X(symflow) **copy, const X(symflow) *f)
         else status = PF_NO_MEMORY;
     }
     if (!status && f->net) {
-        status = X(mlp_new)(&c->net, f->net->size[0], f->net->size + 1, f->net->layers - 1, f->n_theta, 0);
+        status = X(mlp_new)(&c->net, f->net->size[0], f->net->size + 1, f->net->layers - 1, f->n_theta);
         if (!status) memcpy(c->net->w, f->net->w, (size_t)f->net->n_w * sizeof(real));
     }
     if (!status) return PF_OK;
@@ -585,7 +585,7 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     int n_hidden = (int)pf_get_int(&r, n_y ? 1 : 0, n_y ? MLP_LAYERS - 1 : 0);
     for (int l = 0; l < n_hidden; l++) hidden[l] = pf_get_int(&r, 1, 1 << 16);
     pf_status status = r.status;
-    if (!status && n_hidden) status = X(mlp_new)(&f->net, n_y, hidden, n_hidden, f->n_theta, 0);
+    if (!status && n_hidden) status = X(mlp_new)(&f->net, n_y, hidden, n_hidden, f->n_theta);
     if (!status && f->net) pf_get_into(&r, f->net->w, f->net->n_w, sizeof(real));
     ptrdiff_t length = status ? 0 : pf_get_int(&r, 0, 1 << 30);
     char *note = status || r.status ? NULL : pf_get_array(&r, length, 1);
