@@ -199,10 +199,10 @@ void X(sym_prepare)(X(symwork) *w, const X(symflow) *f, const double *theta)
     }
 }
 
-double X(sym_forward)(X(symwork) *w, const X(symflow) *f, ptrdiff_t first, ptrdiff_t end)
+double X(sym_forward)(X(symwork) *w, const X(symflow) *f)
 {
-    double log_det = first == 0 && end == f->layers ? w->log_det : 0;
-    for (ptrdiff_t l = first; l < end; l++) {
+    double log_det = w->log_det;
+    for (ptrdiff_t l = 0; l < f->layers; l++) {
         real *u = w->u + (w->keep ? l * w->padded : 0),
              *spectrum = w->spectra + (w->keep ? l * f->filter->fft->spectrum : 0);
         X(filter_apply)(f->filter, u, spectrum, w->x, w->t + l * w->shells, w->work);
@@ -284,7 +284,7 @@ double X(sym_log_normal)(const real *z, ptrdiff_t n)
 
 double X(sym_logp)(X(symwork) *w, const X(symflow) *f)
 {
-    double log_det = X(sym_forward)(w, f, 0, f->layers);
+    double log_det = X(sym_forward)(w, f);
     return X(sym_log_normal)(w->x, f->pixels) + log_det - (double)f->pixels * log(f->scale);
 }
 
@@ -372,7 +372,7 @@ static void X(run_field)(void *arg, ptrdiff_t block, int thread)
         return;
     }
     X(sym_load)(w, f, job->in + row * n);
-    log_det = X(sym_forward)(w, f, 0, f->layers);
+    log_det = X(sym_forward)(w, f);
     if (job->log) job->log[row] = (job->task == FORWARD ? 0 : X(sym_log_normal)(w->x, n)) + log_det - volume;
     if (job->task == FORWARD) memcpy(job->out + row * n, w->x, (size_t)n * sizeof(real));
     if (job->task == SCORE_Y) X(sym_backward)(w, f, job->gtheta + block * f->n_theta, 0);
