@@ -196,7 +196,8 @@ typedef struct {
     double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
     ptrdiff_t posterior_epochs;
     double posterior_rate;     /* its learning rate */
-    ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step */
+    ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step; 0:
+                                * 127 for up to two parameters, then three times as many for each, up to six */
     uint64_t seed;
     const char *checkpoint; /* file that the unfinished fit is written to, at most every checkpoint_seconds, and when it
                              * is interrupted; if it is there, the fit goes on from it. It must be of the same fit:
@@ -266,10 +267,10 @@ PF_API pf_status pf_fft_wisdom_load(const char *path); /* adds to it */
     PF_API pf_status X(symflow_sample)(const X(symflow) *flow, real *x, double *logp, const double *y, uint64_t seed,  \
                                        ptrdiff_t first, ptrdiff_t n);                                                  \
                                                                                                                        \
-    /* Fits the temperature b for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out fields: the largest mean        \
-     * log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to the fields as \
-     * in training, and is no column of y. b is kept with the flow, for whoever computes posteriors; log p(x|y) itself \
-     * stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */                   \
+    /* Fits the temperature b, 1e-4 to 100, for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out fields: the       \
+     * largest mean log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to  \
+     * the fields as in training, and is no column of y. b is kept with the flow, for whoever computes posteriors;     \
+     * log p(x|y) itself stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */ \
     PF_API pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *held_out, uint64_t seed);   \
     PF_API double X(symflow_temperature)(const X(symflow) *flow); /* b, 1 at first */                                  \
                                                                                                                        \

@@ -556,6 +556,25 @@ def test_progress(data, capsys):
     assert "SymmetricFlow" in capsys.readouterr().err
 
 
+def test_draws_that_stand_for_the_prior_grow_with_the_parameters():
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0, 1, (24, 3))
+    x = y[:, :1, None] + rng.normal(size=(24, 4, 4))
+    tuned = {"epochs": 1, "objective": "posterior", "posterior_epochs": 1}
+    for p, draws in ((2, 127), (3, 383)):
+        flows = [fit(x, y_train=y[:, :p], **tuned, posterior_draws=n) for n in (None, draws, 50)]
+        default, same, other = [flow.evaluate_density(x, y[:, :p]) for flow in flows]
+        assert_array_equal(default, same)
+        assert not np.array_equal(default, other)
+    with pytest.raises(ValueError, match="posterior_draws: must be between 10 and 65535"):
+        fit(x, y_train=y, **tuned, posterior_draws=1 << 40)
+
+
+def test_a_batch_is_no_larger_than_the_data():
+    flows = [fit(X, batch=batch) for batch in (len(X), 1 << 60)]
+    assert_array_equal(*[flow.evaluate_density(X) for flow in flows])
+
+
 def test_patience_stops_early(data):
     x = data["train"][0]
     flow = fit(x[:20], x[20:60], epochs=300, patience=3, learning_rate=0.05, box_size=BOX)
