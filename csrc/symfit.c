@@ -342,13 +342,16 @@ static void X(fit_knots)(double *value, const double *position, const double *lo
     }
 }
 
-static void X(start_filter)(double *theta, const X(symflow) *f, const real *x, ptrdiff_t n, int flat, double *power,
-                            X(symwork) *w)
+static pf_status X(start_filter)(double *theta, const X(symflow) *f, const real *x, ptrdiff_t n, int flat,
+                                 double *power, X(symwork) *w)
 {
     ptrdiff_t shells = f->filter->shells, m = f->filter_knots;
     double most = 0, *position = w->knots;
     for (ptrdiff_t s = 0; s < shells; s++) power[s] = 0;
-    for (ptrdiff_t i = 0; i < n; i++) X(filter_power)(f->filter, power, x + i * f->pixels, w->work);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        PF_TRY(pf_check_interrupt());
+        X(filter_power)(f->filter, power, x + i * f->pixels, w->work);
+    }
     for (ptrdiff_t s = 0; s < shells; s++) {
         power[s] /= (double)n * f->filter->modes[s] * (double)f->pixels;
         most = PF_MAX(most, power[s]);
@@ -358,6 +361,7 @@ static void X(start_filter)(double *theta, const X(symflow) *f, const real *x, p
     X(place_knots)(position, f);
     X(fit_knots)(theta + m, position, power, f);
     pf_increasing_inverse(theta, position, m);
+    return PF_OK;
 }
 
 static void X(start_psi)(double *theta, float *sorted, ptrdiff_t n, ptrdiff_t m)
@@ -390,23 +394,29 @@ static pf_status X(start)(double *logp, X(symflow) *f, const X(fields) *train, c
         X(sym_load)(w, f, train->x + i * train->n / n * pixels);
         if (f->noise[1] > 0) X(add_noise)(w, f, 0.5 * (f->noise[0] + f->noise[1]), o->seed, stream(STREAM_NOISE, i));
         memcpy(x + i * pixels, w->x, (size_t)pixels * sizeof(real));
+        status = pf_check_interrupt();
     }
     *logp = 0;
     memset(f->theta, 0,
            (size_t)f->n_theta * sizeof(double)); /* layers that are not there yet are something, at least */
     for (ptrdiff_t l = 0; l < f->layers && !status; l++) {
         double *theta = f->theta + l * per_layer;
-        X(start_filter)(theta + 3 * f->psi_knots, f, x, n, flat_first && l == 0, power, w);
+        status = X(start_filter)(theta + 3 * f->psi_knots, f, x, n, flat_first && l == 0, power, w);
+        if (status) break;
         X(sym_prepare)(w, f, f->theta);
-        for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t i = 0; i < n && !status; i++) {
             X(filter_apply)(f->filter, x + i * pixels, w->spectra, x + i * pixels, w->t + l * w->shells, w->work);
+            status = pf_check_interrupt();
+        }
+        if (status) break;
         for (ptrdiff_t i = 0; i < sorted_n; i++)
             sorted[i] = (float)x[(ptrdiff_t)((double)i * (double)(n * pixels) / (double)sorted_n)];
         X(start_psi)(theta, sorted, sorted_n, f->psi_knots);
         X(psi_make)(w->psi + l, theta, f->psi_knots);
-        for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t i = 0; i < n && !status; i++) {
             *logp += X(psi_forward)(x + i * pixels, x + i * pixels, w->psi + l, pixels) / (double)n;
-        status = pf_check_interrupt();
+            status = pf_check_interrupt();
+        }
     }
     for (ptrdiff_t i = 0; i < n && !status; i++) *logp += X(sym_log_normal)(x + i * pixels, pixels) / (double)n;
     if (!status) {
@@ -849,10 +859,12 @@ static pf_status X(check_data)(const X(fields) *data, ptrdiff_t pixels, ptrdiff_
 {
     if (!data->x || data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "%s: there are no fields", name);
     if (n_y && !data->y) return pf_fail(PF_BAD_ARGUMENT, "%s: y is missing", name);
-    for (ptrdiff_t i = 0; i < data->n; i++)
+    for (ptrdiff_t i = 0; i < data->n; i++) {
+        PF_TRY(pf_check_interrupt());
         for (ptrdiff_t j = 0; j < pixels; j++)
             if (!isfinite(data->x[i * pixels + j]))
                 return pf_fail(PF_BAD_ARGUMENT, "%s: field %td has pixels that are NaN or infinite", name, i);
+    }
     for (ptrdiff_t i = 0; i < data->n * n_y; i++)
         if (!isfinite(data->y[i]))
             return pf_fail(PF_BAD_ARGUMENT, "%s: y of field %td, column %td is not finite", name, i / n_y, i % n_y);
@@ -894,11 +906,17 @@ static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t
         for (ptrdiff_t s = 0; s < f->filter->shells; s++)
             white += f->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->pixels;
     }
-    for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) sum += (double)train->x[i];
+    for (ptrdiff_t i = 0; i < train->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        for (ptrdiff_t j = 0; j < f->pixels; j++) sum += (double)train->x[i * f->pixels + j];
+    }
     f->mean = sum / count;
-    for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) {
-        double d = (double)train->x[i] - f->mean;
-        square += d * d;
+    for (ptrdiff_t i = 0; i < train->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        for (ptrdiff_t j = 0; j < f->pixels; j++) {
+            double d = (double)train->x[i * f->pixels + j] - f->mean;
+            square += d * d;
+        }
     }
     f->scale = sqrt(square / count + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
     if (!(f->scale > 1e-7 * fabs(f->mean)) || !isfinite(f->scale))

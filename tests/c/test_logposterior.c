@@ -302,6 +302,41 @@ static grid fine_line(problem *p, int i) { return (void)i, box_grid(p->flow, 400
 static grid fine_square(problem *p, int i) { return (void)i, box_grid(p->flow, 80); }
 static grid around_peak(problem *p, int i) { return peak_grid(p->flow, p->some.x + i * PIXELS); }
 
+static int always(void *user) { return (void)user, 1; }
+
+/* Loops over fields that no thread pool interrupts: a check of the caller's is heard at every field. */
+static void test_interrupts(void)
+{
+    enum { FIELDS = 3 };
+    static double x[FIELDS * PIXELS];
+    double y[FIELDS] = {0, 1, 2}, theta[2 * 8], *power, mean = NAN;
+    ptrdiff_t counts[FIELDS] = {2, 2, 2};
+    pf64_fields data = {x, y, FIELDS};
+    pf64_symflow *f;
+    pf64_symwork *w;
+    pf_normals(x, 51, 0, 0, FIELDS * PIXELS);
+    CHECK(!pf64_symflow_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, 1, 3, 8, 1), "%s", pf_message());
+    CHECK(!pf64_symwork_new(&w, f, 0, 1), "%s", pf_message());
+    power = PF_ALLOC(double, f->filter->shells);
+    for (int on = 0; on < 2; on++) {
+        pf_status heard[4], expected = on ? PF_INTERRUPTED : PF_OK;
+        for (int i = 0; i < 4; i++) {
+            pf_set_interrupt(on ? always : NULL, NULL);
+            usleep(60000); /* it is asked every 50 ms, at most */
+            if (i == 0) heard[i] = pf64_check_data(&data, PIXELS, 1, "train");
+            if (i == 1) heard[i] = pf64_standardise(f, &data, 1);
+            if (i == 2) heard[i] = pf64_start_filter(theta, f, x, FIELDS, 0, power, w);
+            if (i == 3) heard[i] = tempered(&mean, x, x + PIXELS, counts, 1, FIELDS, 2);
+            CHECK(heard[i] == expected, "loop %d: %d", i, (int)heard[i]);
+        }
+    }
+    pf_set_interrupt(NULL, NULL);
+    CHECK(isfinite(mean), "%g", mean);
+    free(power);
+    pf64_symwork_free(w, 1);
+    pf64_symflow_free(f);
+}
+
 int main(void)
 {
     problem *p = PF_ALLOC(problem, 1);
@@ -335,6 +370,7 @@ int main(void)
     pf64_symflow_free(p->flow);
     CHECK(default_draws(1) == DRAWS && default_draws(2) == DRAWS && default_draws(5000) < 65535, "%td",
           default_draws(5000));
+    test_interrupts();
     free(p);
     if (!check_failures) puts("log p(y|x): all tests passed");
     return check_result();
