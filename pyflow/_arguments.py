@@ -3,8 +3,18 @@
 import math
 import operator
 import os
+import sys
+import warnings
 
 import numpy as np
+
+
+def warn(message, category=UserWarning):
+    """Warn, at the first line outside the package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("pyflow."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def integer(name, value, least, most=None):

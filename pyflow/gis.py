@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -290,12 +289,11 @@ def GIS(  # a function with the name that the method has in the literature
         )
     fitted = Model(core.with_note(json.dumps(note, allow_nan=False)))
     if "max_layers" not in options and fitted.layers.count("sliced") >= MOST_LAYERS - 10:
-        warnings.warn(
+        _arguments.warn(
             f"the fit stopped at {MOST_LAYERS} layers while the validation data still gained: a "
             "column of many equal values (integers, flags) has no density and gains without end, "
             "unless uniform noise of its spacing is added; otherwise give max_layers",
             RuntimeWarning,
-            stacklevel=2,
         )
     if checkpoint is not None:
         fitted.save(checkpoint)

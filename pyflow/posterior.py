@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -342,7 +341,7 @@ class Posterior:
         return f"pyflow.Posterior({', '.join(parts)})"
 
 
-def warn_outside(names, least, most, bounds, what, stacklevel):
+def warn_outside(names, least, most, bounds, what):
     """Warn, naming the parameters, where bounds (p, 2) reach beyond the training range.
 
     A fiftieth of the range beyond is let be: the least and most of a sample from a prior never
@@ -352,9 +351,6 @@ def warn_outside(names, least, most, bounds, what, stacklevel):
         slack = 0.02 * (hi - lo)
         if below < lo - slack or above > hi + slack:
             reach = f"{below:.6g}" if below == above else f"{below:.6g} to {above:.6g}"
-            warnings.warn(
-                f"{what}: {name} = {reach} lies outside of the training range, "
-                f"{lo:.6g} to {hi:.6g}",
-                UserWarning,
-                stacklevel=stacklevel + 1,
+            _arguments.warn(
+                f"{what}: {name} = {reach} lies outside of the training range, {lo:.6g} to {hi:.6g}"
             )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyflow import _arguments, _checkpoint, _core
-from pyflow._arguments import boolean, integer, real
+from pyflow._arguments import boolean, integer, real, warn
 from pyflow._progress import reporter
 from pyflow.fields import box_lengths, checked, wavenumbers
 from pyflow.posterior import Posterior, bounds_of, warn_outside
@@ -253,17 +252,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     given_seed, seed = seed, _arguments.seed(seed)
     note = {"names": _names(names, p) + [NOISE] * options["noise_condition"]}
     if 1 in mesh:
-        warnings.warn(
-            f"x_train: an axis of the mesh {mesh} has a single pixel: is it meant to be one?",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"x_train: an axis of the mesh {mesh} has a single pixel: is it meant to be one?")
     if len(x_train) == 1:
-        warnings.warn(
-            "x_train: holds a single field, which is all that will be known of their variety",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn("x_train: holds a single field, which is all that will be known of their variety")
     if np.all(x_train == x_train.flat[0]):
         raise ValueError("x_train: the fields are constant: they have no density")
 
@@ -583,7 +574,7 @@ class FieldModel:
             raise ValueError(f"{name}: must hold real numbers; its dtype is {x.dtype}")
         return (x[None] if one else x), one
 
-    def _conditions(self, y, n, stacklevel):
+    def _conditions(self, y, n):
         """Return conditions (n, p), or None for a flow without."""
         p = self._core.conditions
         if not p:
@@ -599,14 +590,14 @@ class FieldModel:
                 f"({', '.join(self.names)}); its shape is {y.shape}"
             )
         if y.size:
-            self._warn_outside(np.atleast_2d(y), stacklevel + 1)
+            self._warn_outside(np.atleast_2d(y))
         return np.ascontiguousarray(np.broadcast_to(y, (n, p)))
 
-    def _warn_outside(self, y, stacklevel):
+    def _warn_outside(self, y):
         """Warn where y (n, p), the first p conditions, reaches beyond the training range."""
         p = y.shape[1]
         reach = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
-        warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y", stacklevel + 1)
+        warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y")
 
     @staticmethod
     def _row(y, p):
@@ -619,7 +610,7 @@ class FieldModel:
 
     def _map(self, name, x, y, argument="x"):
         x, one = self._fields(x, argument)
-        results = getattr(self._core, name)(x, self._conditions(y, len(x), 3))
+        results = getattr(self._core, name)(x, self._conditions(y, len(x)))
         if not one:
             return results
         if not isinstance(results, tuple):
@@ -735,7 +726,7 @@ class FieldModel:
         True
         """
         n = integer("n", n, 0)
-        return self._core.sample(n, self._conditions(y, n, 2), _arguments.seed(seed))
+        return self._core.sample(n, self._conditions(y, n), _arguments.seed(seed))
 
     def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
         """Return the gradient of the log-density with respect to the field, d log p / dx.
@@ -865,7 +856,7 @@ class FieldModel:
             if noise is None:
                 raise ValueError("noise: this flow needs its standard deviation")
             known = np.array([real("noise", noise)])
-            warn_outside((NOISE,), *self._core.range[:, -1:], [known.repeat(2)], "noise", 2)
+            warn_outside((NOISE,), *self._core.range[:, -1:], [known.repeat(2)], "noise")
         elif noise is not None:
             raise ValueError("noise: is no condition of this flow")
         least, most = self._core.range[:, :p]
@@ -878,7 +869,7 @@ class FieldModel:
             raise ValueError("bounds: are for a callable prior; prior gives them itself")
         else:
             box = bounds_of(np.stack([least, most], axis=1) if prior is None else prior, "prior", p)
-        warn_outside(self.names[:p], least, most, box, "prior", 2)
+        warn_outside(self.names[:p], least, most, box, "prior")
         power = self.temperature if temperature is None else real("temperature", temperature)
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
@@ -940,7 +931,7 @@ class FieldModel:
         y = y[None] if y.ndim == 1 and len(x) == 1 else y
         if y.shape != (len(x), p):
             raise ValueError(f"y: must have shape ({len(x)}, {p}); its shape is {y.shape}")
-        self._warn_outside(y, 2)
+        self._warn_outside(y)
         return FieldModel(self._core.calibrate(x, y, _arguments.seed(seed))[0])
 
     def _parameters(self):
