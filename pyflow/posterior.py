@@ -351,6 +351,8 @@ def warn_outside(names, least, most, bounds, what):
         slack = 0.02 * (hi - lo)
         if below < lo - slack or above > hi + slack:
             reach = f"{below:.6g}" if below == above else f"{below:.6g} to {above:.6g}"
+            wholly = "wholly " if below < above and (above <= lo or below >= hi) else ""
             _arguments.warn(
-                f"{what}: {name} = {reach} lies outside of the training range, {lo:.6g} to {hi:.6g}"
+                f"{what}: {name} = {reach} lies {wholly}outside of the training range, "
+                f"{lo:.6g} to {hi:.6g}"
             )

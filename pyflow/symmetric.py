@@ -192,7 +192,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     RuntimeWarning
         If training meets a NaN: the last good flow is returned.
     UserWarning
-        If there is a single field, or an axis with a single pixel.
+        If there is a single field, or an axis with a single pixel; if y_validate reaches beyond
+        y_train.
 
     References
     ----------
@@ -250,11 +251,14 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         raise TypeError(f"progress: must be callable, not {progress!r}")
     boolean("verbose", verbose)
     given_seed, seed = seed, _arguments.seed(seed)
-    note = {"names": _names(names, p) + [NOISE] * options["noise_condition"]}
+    names = _names(names, p)
+    note = {"names": names + [NOISE] * options["noise_condition"]}
     if 1 in mesh:
         warn(f"x_train: an axis of the mesh {mesh} has a single pixel: is it meant to be one?")
     if len(x_train) == 1:
         warn("x_train: holds a single field, which is all that will be known of their variety")
+    if y_validate is not None:
+        warn_outside(names, *_reach(y_train).T, _reach(y_validate), "y_validate")
     if np.all(x_train == x_train.flat[0]):
         raise ValueError("x_train: the fields are constant: they have no density")
 
@@ -361,6 +365,11 @@ def _training_conditions(y_train, y_validate, x_train, x_validate):
         if column.min() == column.max():
             raise ValueError(f"y_train: column {j} is constant")
     return y
+
+
+def _reach(y):
+    """Least and most of every column of y (n, p), as (p, 2)."""
+    return np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
 
 
 def _noise(noise, mesh, box):
@@ -596,8 +605,7 @@ class FieldModel:
     def _warn_outside(self, y):
         """Warn where y (n, p), the first p conditions, reaches beyond the training range."""
         p = y.shape[1]
-        reach = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
-        warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y")
+        warn_outside(self.names[:p], *self._core.range[:, :p], _reach(y), "y")
 
     @staticmethod
     def _row(y, p):

@@ -262,7 +262,7 @@ def test_checkpoints_of_other_fits_of_fields_are_refused(tmp_path):
     for options, name in (
         ({"epochs": 5}, "epochs"),
         ({"seed": 1}, "seed"),
-        ({"y_train": np.linspace(1, 2, 40)}, "y_train"),
+        ({"y_train": np.linspace(0.5, 2, 40)}, "y_train"),
         ({"noise": 0.1}, "noise"),
         ({"box_size": 2.0}, "box_size"),
     ):

@@ -814,6 +814,14 @@ def test_conditions_outside_the_training_range_are_warned_of(flow, data):
     with pytest.warns(UserWarning, match="prior: slope = -3 to -1 lies outside") as caught:
         flow.posterior(x, [(0.5, 2.0), (-3.0, -1.0)])
     assert caught[0].filename == __file__
+    for slope in ((-0.9, -0.5), (-3.0, -2.5)):
+        with pytest.warns(UserWarning, match="prior: slope = .* lies wholly outside"):
+            flow.posterior(x, [(0.5, 2.0), slope])
+
+
+def test_validation_conditions_outside_the_training_range_are_warned_of():
+    with pytest.warns(UserWarning, match="y_validate: depth = 0 to 1 lies outside .* 0 to 0.47"):
+        fit(X[:10], X[10:], Y[:10], np.linspace(0, 1, 10), names="depth", epochs=0)
 
 
 def test_bad_posteriors_are_refused(flow, data):
