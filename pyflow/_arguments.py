@@ -43,6 +43,22 @@ def real(name, value):
     return number
 
 
+def names(names, p, what):
+    """Return names as a list of p str: what parameters, or conditions, are called."""
+    if names is None:
+        return [f"y{j}" for j in range(p)]
+    try:
+        given = [names] if isinstance(names, str) else list(names)
+    except TypeError:
+        raise TypeError(f"names: must be strings, not {names!r}") from None
+    for name in given:
+        if not isinstance(name, str):
+            raise TypeError(f"names: must be strings, not {name!r}")
+    if len(given) != p:
+        raise ValueError(f"names: {len(given)} names for {p} {what}")
+    return [str(name) for name in given]
+
+
 def boolean(name, value):
     """Return value as a bool; an error names the argument."""
     if isinstance(value, (bool, np.bool_, int)) and value in (0, 1):

@@ -34,6 +34,10 @@ def check(checkpoint, seed):
     """Refuse now what would lose a long fit later."""
     if not isinstance(checkpoint, str | os.PathLike):
         raise TypeError(f"checkpoint: must be a path, not {checkpoint!r}")
+    if os.path.isdir(os.path.abspath(checkpoint)):
+        raise IsADirectoryError(
+            f"checkpoint: {os.fspath(checkpoint) or '.'} is a folder; name a file in it"
+        )
     folder = os.path.dirname(os.path.abspath(checkpoint))
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise OSError(

@@ -123,11 +123,7 @@ class Posterior:
         p = len(self.bounds)
         if not p:
             raise ValueError("bounds: there are no parameters")
-        if names is None:
-            names = [f"y{j}" for j in range(p)]
-        self.names = tuple(map(str, names))
-        if len(self.names) != p:
-            raise ValueError(f"names: {len(self.names)} names for {p} parameters")
+        self.names = tuple(_arguments.names(names, p, "parameters"))
         self.method = method_of(method, p, grid, steps)
         seed = _arguments.seed(seed)
         if self.method == "grid":

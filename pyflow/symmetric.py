@@ -251,7 +251,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         raise TypeError(f"progress: must be callable, not {progress!r}")
     boolean("verbose", verbose)
     given_seed, seed = seed, _arguments.seed(seed)
-    names = _names(names, p)
+    names = _arguments.names(names, p, "conditions")
     note = {"names": names + [NOISE] * options["noise_condition"]}
     if 1 in mesh:
         warn(f"x_train: an axis of the mesh {mesh} has a single pixel: is it meant to be one?")
@@ -377,14 +377,19 @@ def _noise(noise, mesh, box):
     if callable(noise):
         k, _ = wavenumbers(mesh, box)
         k = np.unique(k[k > 0]) if k.size > 1 else np.ones(1)
-        power = np.asarray(noise(k), dtype=np.float64)
+        try:
+            power = np.asarray(noise(k))
+        except Exception as error:
+            raise ValueError(f"noise: as a function of k it fails: {error!r}") from error
+        if power.dtype.kind not in "iuf":
+            raise TypeError(f"noise: must give real numbers; the dtype is {power.dtype}")
         if power.shape not in ((), k.shape):
             raise ValueError(f"noise: gave shape {power.shape} for wave numbers of shape {k.shape}")
         if not (np.isfinite(power).all() and (power > 0).all()):
             raise ValueError(
                 "noise: its power must be positive and finite at every |k| of the mesh"
             )
-        power = np.ascontiguousarray(np.broadcast_to(power, k.shape))
+        power = np.ascontiguousarray(np.broadcast_to(power, k.shape), np.float64)
         return {"noise": (1.0, 1.0), "noise_k": k, "noise_power": power}
     if noise is None:
         return {"noise": (0.0, 0.0)}
@@ -436,15 +441,6 @@ def _options(p, *, hidden, noise, noise_condition, objective, **given):
     if noise_condition and not noise["noise"][0] < noise["noise"][1]:
         raise ValueError("noise_condition: noise must be a range, (low, high)")
     return options
-
-
-def _names(names, p):
-    if names is None:
-        return [f"y{j}" for j in range(p)]
-    names = [names] if isinstance(names, str) else [str(name) for name in names]
-    if len(names) != p:
-        raise ValueError(f"names: {len(names)} names for {p} conditions")
-    return names
 
 
 class FieldModel:

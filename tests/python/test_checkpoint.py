@@ -197,9 +197,16 @@ def test_an_exception_is_not_lost_when_the_checkpoint_cannot_be_written(tmp_path
 
 def test_checkpoints_that_cannot_be_written_are_refused_before_the_fit(tmp_path):
     x = np.random.default_rng(0).normal(size=(50, 2))
-    for path, error in ((tmp_path / "no" / "fit", OSError), (3, TypeError)):
-        with pytest.raises(error, match="checkpoint"):
+    for path, error, message in (
+        (tmp_path / "no" / "fit", OSError, "no such folder"),
+        (tmp_path, OSError, "is a folder"),
+        ("", OSError, "is a folder"),
+        (3, TypeError, "must be a path"),
+    ):
+        with pytest.raises(error, match=f"^checkpoint: .*{message}"):
             pyflow.GIS(x, max_layers=1, checkpoint=path, verbose=False)
+        with pytest.raises(error, match=f"^checkpoint: .*{message}"):
+            fit_fields(checkpoint=path)
     with pytest.raises(ValueError, match="seed"):
         pyflow.GIS(x, max_layers=1, checkpoint=tmp_path / "fit", seed=None, verbose=False)
 

@@ -732,6 +732,9 @@ REFUSED = {
     "negative box": ((X,), {"box_size": (1, -1)}, "box_size: must be positive"),
     "nan box": ((X,), {"box_size": np.nan}, "box_size: must be positive"),
     "box axes": ((X,), {"box_size": (1, 1, 1)}, "box_size: must be a number or 2"),
+    "no axes": ((X,), {"box_size": ()}, "box_size: must be a number or 2"),
+    "huge box": ((X,), {"box_size": 1e300}, "box_size: must be between"),
+    "tiny box": ((X,), {"box_size": (1, 1e-200)}, "box_size: must be between"),
     "names": ((X,), {"names": ["a"]}, "names: 1 names for 0 conditions"),
     "noise": ((X,), {"noise": -1}, "noise: must be standard deviations"),
     "noise range": ((X,), {"noise": (2, 1)}, "noise: must be standard deviations"),
@@ -749,6 +752,26 @@ REFUSED = {
 def test_bad_fits_are_refused_by_name(args, options, message):
     with pytest.raises(ValueError, match=message):
         fit(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("box_size", box) for box in ("10", b"10", True, 1j, None, {}, [(1, 1), 1], ("1", 1))],
+        *[("names", names) for names in (5, [5], ["a", None], b"a")],
+        *[("noise", lambda k, power=power: power) for power in ("loud", 1j, None, [True])],
+        *[("noise", noise) for noise in ("loud", 1j, [1, "loud"])],
+    ],
+)
+def test_arguments_of_other_types_are_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"^{name}: must "):
+        fit(X, y_train=Y, **{name: value})
+
+
+def test_a_noise_that_fails_is_named():
+    with pytest.raises(ValueError, match=r"^noise: .*ZeroDivisionError") as caught:
+        fit(X, noise=lambda k: 1 / 0)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
