@@ -199,7 +199,7 @@ def GIS(  # a function with the name that the method has in the literature
     OSError
         If the scratch folder or the checkpoint cannot be written or read.
     KeyboardInterrupt
-        On Ctrl-C, within a second.
+        On Ctrl-C, within a second; a note with it names the checkpoint that was left.
 
     References
     ----------
@@ -273,7 +273,10 @@ def GIS(  # a function with the name that the method has in the literature
     if checkpoint_seconds is not None:
         options["checkpoint_seconds"] = real("checkpoint_seconds", checkpoint_seconds)
 
-    with reporter(_most_layers(options), boolean("verbose", verbose), progress) as report:
+    with (
+        _checkpoint.mentioned(checkpoint),
+        reporter(_most_layers(options), boolean("verbose", verbose), progress) as report,
+    ):
         core = _core.fit(
             train,
             validate,

@@ -185,7 +185,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         If the checkpoint cannot be written or read.
     KeyboardInterrupt
         On Ctrl-C, within a second or so. Once the start in closed form is made, what had been
-        reached is the exception's attribute `flow`, as it is for an exception raised by `progress`.
+        reached is the exception's attribute `flow`, as it is for an exception raised by `progress`;
+        a note with it names the checkpoint that was left.
 
     Warns
     -----
@@ -279,7 +280,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             return found
         options["checkpoint"] = checkpoint
     total = fit["epochs"] + fit["posterior_epochs"] * (fit["objective"] > 0)
-    with reporter(total, verbose, progress, "SymmetricFlow", "epoch") as report:
+    with (
+        _checkpoint.mentioned(checkpoint),
+        reporter(total, verbose, progress, "SymmetricFlow", "epoch") as report,
+    ):
         try:
             core = _core.symflow_fit(
                 x_train,
@@ -298,10 +302,11 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             raise
     model = FieldModel(core)
     try:
-        if calibrate:
-            model = model.calibrate(x_validate, y_validate)
-        if checkpoint is not None:
-            model.save(checkpoint)
+        with _checkpoint.mentioned(checkpoint):
+            if calibrate:
+                model = model.calibrate(x_validate, y_validate)
+            if checkpoint is not None:
+                model.save(checkpoint)
     except BaseException as error:
         error.flow = model
         raise

@@ -91,6 +91,25 @@ def test_check_sums_are_of_the_data_however_they_are_read():
     assert _checkpoint.check_sum(x) != _checkpoint.check_sum(np.zeros((1000, 3)))
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+def test_an_interruption_says_how_to_go_on(tmp_path):
+    path = tmp_path / "checkpoint"
+
+    def stop(p):
+        raise KeyboardInterrupt
+
+    for fit_ in (fit, fit_fields):
+        with pytest.raises(KeyboardInterrupt) as error:
+            fit_(checkpoint=path, progress=stop)
+        (note,) = error.value.__notes__
+        assert "same call" in note
+        assert repr(str(path)) in note
+        path.unlink()
+        with pytest.raises(KeyboardInterrupt) as error:
+            fit_(progress=stop)
+        assert not hasattr(error.value, "__notes__")
+
+
 def test_many_interruptions(tmp_path):
     path = tmp_path / "checkpoint"
     for layers in (2, 3, 4, 6):
