@@ -57,7 +57,8 @@ class Posterior:
     shrinks and is resolved. More are sampled by emcee (`pip install emcee`; Foreman-Mackey et al.
     2013, arXiv 1202.3665): 64 walkers or more find the mass from all over the bounds, and the chain
     is as long as its autocorrelation time asks for. All below is the same for both; a chain's noise
-    is some 0.02 standard deviations in the mean, and a few per cent in volumes.
+    is some 0.02 standard deviations in the mean, and a few per cent in volumes. A posterior can be
+    pickled if its log-density can.
 
     Parameters
     ----------

@@ -448,6 +448,38 @@ def _options(p, *, hidden, noise, noise_condition, objective, **given):
     return options
 
 
+class _LogPosterior(NamedTuple):
+    """The function sum_i power log p(x_i|y, known) + log prior(y) of (m, p) parameters y.
+
+    Attributes
+    ----------
+    core : SymFlow
+    x : (n, mesh) array
+    known : (0,) or (1,) array
+        The noise's standard deviation, for a flow that it is a condition of.
+    power : float
+    log_prior : callable or None
+    """
+
+    core: _core.SymFlow
+    x: NDArray[Any]
+    known: Floats
+    power: float
+    log_prior: Callable[[Floats], ArrayLike] | None
+
+    def __call__(self, y: Floats) -> Floats:
+        known = np.broadcast_to(self.known, (len(y), len(self.known)))
+        logs = self.power * self.core.logp_at(self.x, np.hstack([y, known])).sum(axis=0)
+        if self.log_prior is None:
+            return logs
+        extra = np.asarray(self.log_prior(y), dtype=np.float64)
+        if extra.shape != (len(y),):
+            raise ValueError(f"prior: gave shape {extra.shape} for {len(y)} points")
+        if np.isnan(extra).any() or (extra == np.inf).any():
+            raise ValueError("prior: gave NaN or infinity")
+        return logs + extra
+
+
 class FieldModel:
     """The density p(x|y) of periodic fields: what `SymmetricFlow` gives.
 
@@ -883,18 +915,7 @@ class FieldModel:
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
 
-        def log_density(y):
-            full = np.concatenate([y, np.broadcast_to(known, (len(y), len(known)))], axis=1)
-            logs = power * self._core.logp_at(x, full).sum(axis=0)
-            if log_prior is None:
-                return logs
-            extra = np.asarray(log_prior(y), dtype=np.float64)
-            if extra.shape != (len(y),):
-                raise ValueError(f"prior: gave shape {extra.shape} for {len(y)} points")
-            if np.isnan(extra).any() or (extra == np.inf).any():
-                raise ValueError("prior: gave NaN or infinity")
-            return logs + extra
-
+        log_density = _LogPosterior(self._core, x, known, power, log_prior)
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
         return Posterior(log_density, box, self.names[:p], **how)
 

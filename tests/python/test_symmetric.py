@@ -497,6 +497,30 @@ def test_files_pickles_and_copies(flow, flow64, oblong, model, tmp_path):
         pyflow.FieldModel(model._core)
 
 
+def standard_normal(y):
+    return -0.5 * (y**2).sum(axis=1)
+
+
+def test_posteriors_are_pickled(flow, data):
+    x, points = data["test"][0][0], data["test"][1][:20]
+    noisy = fit(X, y_train=Y, noise=(0.1, 0.2), noise_condition=True, epochs=0)
+    for post, y in (
+        (flow.posterior(x, PRIOR), points),
+        (flow.posterior(x, standard_normal, bounds=PRIOR), points),
+        (noisy.posterior(X[0], noise=0.15), Y[:, None]),
+        (Posterior(standard_normal, [(-9, 9)] * 4), np.ones((1, 4))),
+    ):
+        again = pickle.loads(pickle.dumps(post))
+        assert_array_equal(again.mean, post.mean)
+        assert_array_equal(again.cov, post.cov)
+        assert_array_equal(again.logp(y), post.logp(y))
+        assert_array_equal(again.sample(9, seed=1), post.sample(9, seed=1))
+        assert again.names == post.names
+        assert again.volume() == post.volume()
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(flow.posterior(x, lambda y: standard_normal(y), bounds=PRIOR))
+
+
 def test_what_a_flow_says_of_itself(flow, oblong):
     text = repr(flow)
     for part in ("mesh=(32, 32)", "amplitude", "slope", "float32", str(flow.n_parameters)):
