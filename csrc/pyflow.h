@@ -171,7 +171,8 @@ typedef struct {
     ptrdiff_t epoch, best; /* epochs so far, counted over all stages; the best one so far */
     double logp_train;     /* mean log p(x|y) per pixel over the training fields, nats, as they went by */
     double logp_validate;  /* the same over validation fields, NaN without */
-    double objective;      /* what is maximised: logp_validate, or the validation log p(y|x) when fine-tuning */
+    double objective;      /* what the best is best by: logp_validate (logp_train without), or, when fine-tuning, the
+                            * mean log p(y|x) / prior(y) of the same fields, nats per field */
     double seconds;
 } pf_symflow_progress;
 

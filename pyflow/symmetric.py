@@ -53,10 +53,11 @@ class FieldProgress(NamedTuple):
     best : int
         The best epoch so far.
     logp_train, logp_validate : float
-        Mean log p(x|y) per pixel, in nats; NaN where it is not known.
+        Mean log p(x|y), in nats per pixel; NaN where it is not known.
     objective : float
-        What is maximised: `logp_validate`, or the validation fields' mean log p(y|x) when
-        fine-tuning on the posterior.
+        What the best epoch is best by. While training on the likelihood `logp_validate`, without
+        validation fields `logp_train`: nats per pixel. While fine-tuning on the posterior the mean
+        log p(y|x) / prior(y) of the same fields: nats per field.
     seconds : float
         Since the fit began.
     """
@@ -67,6 +68,16 @@ class FieldProgress(NamedTuple):
     logp_validate: float
     objective: float
     seconds: float
+
+
+def _words(p):
+    """Return what the progress line says."""
+    words = f"log p {p.logp_train:.4f} per pixel"
+    if not np.isnan(p.logp_validate):
+        words = f"log p {p.logp_train:.4f}, validation {p.logp_validate:.4f} per pixel"
+    if not np.isnan(p.objective) and p.objective not in (p.logp_train, p.logp_validate):
+        words += f", log p(y|x) {p.objective:.3f} per field"
+    return f"{words}, best at {p.best}"
 
 
 def SymmetricFlow(  # a function with the name that the method has in the literature
@@ -282,7 +293,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     total = fit["epochs"] + fit["posterior_epochs"] * (fit["objective"] > 0)
     with (
         _checkpoint.mentioned(checkpoint),
-        reporter(total, verbose, progress, "SymmetricFlow", "epoch") as report,
+        reporter(total, verbose, progress, "SymmetricFlow", "epoch", _words) as report,
     ):
         try:
             core = _core.symflow_fit(

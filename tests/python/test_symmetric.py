@@ -575,9 +575,20 @@ def test_progress(data, capsys):
     best = max(seen[4:], key=lambda p: p.objective)
     assert np.isclose(per_pixel, best.logp_validate)
     assert [p.best for p in seen[4:]] == sorted(p.best for p in seen[4:])
+    for p in seen[:4]:
+        assert p.objective == p.logp_validate
+    log_z = [flow.posterior(a).log_evidence for a in x[64:96]]
+    log_z -= np.log(np.ptp(flow.y_range, axis=1)).sum()
+    gain = flow.evaluate_density(x[64:96], y[64:96]) - log_z  # log p(y|x) / prior, of each field
+    assert abs(gain.mean() - best.objective) < 0.1
     assert capsys.readouterr().err == ""
     fit(x[:64], epochs=2, verbose=True)
-    assert "SymmetricFlow" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "SymmetricFlow" in said
+    assert " per pixel, best at 2" in said
+    assert "per field" not in said
+    fit(x[:20], y_train=y[:20], objective=1.0, posterior_epochs=1, verbose=True)
+    assert re.search(r" per pixel, log p\(y\|x\) \S+ per field, best at", capsys.readouterr().err)
 
 
 def test_draws_that_stand_for_the_prior_grow_with_the_parameters():
