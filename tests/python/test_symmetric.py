@@ -724,14 +724,25 @@ def test_noise_as_a_condition(data):
             for sigma in sigmas
         ]
         assert sigmas[np.argmax(logp)] == best
-    field = test[0]
-    post = flow.posterior(added[0], noise=1.0)
-    assert post.names == NAMES
-    assert np.all(post.mean > PRIOR[:, 0])
+
+    def exact(x):  # white noise of unit variance has P(k) = 1 in this box
+        def logp(y):
+            return fields.gaussian_logp(x, lambda k: spectrum(y)(k) + 1, BOX)
+
+        return Posterior(logp, PRIOR)
+
+    truth = [exact(x) for x in added[:10]]
+    for sigma, reached in ((1.0, True), (0.2, False)):  # the right one, and another
+        mine = [flow.posterior(x, PRIOR, noise=sigma) for x in added[:10]]
+        shift = [
+            (a.mean - b.mean) / np.sqrt(np.diag(b.cov)) for a, b in zip(mine, truth, strict=True)
+        ]
+        assert (np.sqrt(np.mean(np.square(shift))) < 1) == reached
+    assert mine[0].names == NAMES
     with pytest.raises(ValueError, match="noise: this flow needs"):
-        flow.posterior(field)
+        flow.posterior(test[0])
     with pytest.warns(UserWarning, match="noise = 3 lies outside"):
-        flow.posterior(field, noise=3.0)
+        flow.posterior(test[0], noise=3.0)
 
 
 # ---- what is refused -----------------------------------------------------------------------------
