@@ -204,7 +204,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     RuntimeWarning
         If training meets a NaN: the last good flow is returned.
     UserWarning
-        If there is a single field, or an axis with a single pixel; if y_validate reaches beyond
+        If there is a single field, or an axis with a single pixel; if many pixels have the same
+        value, and no noise is added: such fields have no density; if y_validate reaches beyond
         y_train.
 
     References
@@ -273,6 +274,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         warn_outside(names, *_reach(y_train).T, _reach(y_validate), "y_validate")
     if np.all(x_train == x_train.flat[0]):
         raise ValueError("x_train: the fields are constant: they have no density")
+    if not options["noise"][1] > 0:
+        _warn_discrete(x_train)
 
     data = {
         "x_train": x_train,
@@ -336,6 +339,19 @@ def _fields(x, name):
     if 0 in x.shape:
         raise ValueError(f"{name}: is empty; its shape is {tuple(x.shape)}")
     return np.ascontiguousarray(checked(x, name)[0])
+
+
+def _warn_discrete(x):
+    """Warn of fields with few values, or one that many pixels have: they have no density."""
+    pixels = x.reshape(-1)[:: x.size >> 16 | 1]  # an odd step, which meets every column
+    _, counts = np.unique(pixels, return_counts=True)
+    share = counts.max() / len(pixels)
+    if counts.max() > 1 and (share > 0.1 or len(counts) < 0.01 * len(pixels)):
+        warn(
+            f"x_train: has {len(counts)} different values in {len(pixels)} pixels, one of them in "
+            f"{share:.1%}: discrete fields have no density, and a fit sharpens its spikes without "
+            "end; add noise of the values' spacing"
+        )
 
 
 def _numbers(y, name):

@@ -834,6 +834,19 @@ def test_a_single_training_field_is_warned_of():
     assert np.isfinite(flow.evaluate_density(X)).all()
 
 
+def test_discrete_fields_are_warned_of():
+    rng = np.random.default_rng(0)
+    counts, smooth = rng.poisson(20, (40, 16, 16)), rng.normal(size=(40, 16, 16))
+    many = rng.normal(size=(5, 128, 128)).astype(np.float32)
+    for x in (counts, np.maximum(smooth, -1), np.round(many, 1)):
+        with pytest.warns(UserWarning, match="x_train: has .* different values") as caught:
+            fit(x, epochs=0)
+        assert caught[0].filename == fit.__code__.co_filename
+        fit(x, epochs=0, noise=0.5)
+    for x in (many, np.repeat(X[:3], 2, axis=0), X[:2, :1, :2]):
+        pyflow.symmetric._warn_discrete(x)
+
+
 def test_bad_fields_and_conditions_are_refused(flow, oblong, data):
     x, y = data["test"][0][:3], data["test"][1][:3]
     for bad, message in (
