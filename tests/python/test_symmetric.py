@@ -205,6 +205,38 @@ def test_calibration_leaves_a_good_flow_nearly_alone(data):
     assert (narrow.cov[0, 0] > wide.cov[0, 0]) == (good.temperature < 1)
     assert pickle.loads(pickle.dumps(good)).temperature == good.temperature
     assert "temperature" in repr(good)
+    assert "temperature" not in repr(flow)
+
+
+def test_calibration_says_what_it_gained():
+    (x, y), (held, at) = scaled_noise(300, 1, 0.3), scaled_noise(100, 2, 0.3)
+    flow = fit(x, y_train=y, n_layers=1, filter_knots=6, epochs=10)
+    good = flow.calibrate(held, at)
+    assert flow.calibration is None
+    for b, gain in ((1.0, "before"), (None, "after")):
+        posts = [flow.posterior(a, temperature=b or good.temperature) for a in held]
+        log_z = [post.log_evidence - np.log(np.ptp(flow.y_range)) for post in posts]
+        logp = (b or good.temperature) * flow.evaluate_density(held, at) - log_z
+        assert_allclose(good.calibration[gain], logp.mean(), atol=0.02)
+    assert good.calibration["fields"] == 100
+    assert pickle.loads(pickle.dumps(good)).calibration == good.calibration
+    assert f"{good.calibration['after']:.3f}, 100 fields" in repr(good)
+
+
+def test_a_temperature_that_is_not_determined_is_warned_of():
+    x, y = scaled_noise(300, 1, 0.0)
+    flow = fit(x, y_train=y, n_layers=1, filter_knots=6, epochs=10)
+    some = np.linspace(-0.99, 0.99, 5001)
+    order = np.argsort(flow.posterior(x[0]).logp(some[:, None]))
+    for at in some[order[[0, -1]]]:  # the truth is where the posterior is lowest, or highest
+        with pytest.warns(UserWarning, match="x: 1 fields .* at an end of its range") as caught:
+            flow.calibrate(x[0], at)
+        assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="x: 100 fields of 5 different y hardly determine"):
+        flow.calibrate(x[:100], np.round(2 * y[:100]) / 2.1)
+    with pytest.warns(UserWarning, match="x_validate: 3 fields .* temperature") as caught:
+        fit(x[3:], x[:3], y[3:], y[:3], n_layers=1, filter_knots=6, calibrate=True)
+    assert caught[0].filename == fit.__code__.co_filename
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "known_fields.py"
