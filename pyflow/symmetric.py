@@ -629,9 +629,11 @@ class FieldModel:
         if self.names:
             parts.append(f"y=({', '.join(self.names)})")
         parts.append(f"dtype={self.dtype}")
+        if self.temperature != 1:
+            parts.append(f"temperature={self.temperature:.3g}")
         if self.calibration:
-            gain = "(log p(y|x) {before:.3f} to {after:.3f}, {fields} fields)"
-            parts.append(f"temperature={self.temperature:.3g} {gain.format(**self.calibration)}")
+            gain = "calibration={before:.3f} to {after:.3f} nats, {fields} fields"
+            parts.append(gain.format(**self.calibration))
         for name, values in self.history.items():
             best = np.nanmax(values) if np.isfinite(values).any() else np.nan
             parts += [f"{name}={best:.5g}"] if np.isfinite(best) else []

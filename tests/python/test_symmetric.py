@@ -220,7 +220,7 @@ def test_calibration_says_what_it_gained():
         assert_allclose(good.calibration[gain], logp.mean(), atol=0.02)
     assert good.calibration["fields"] == 100
     assert pickle.loads(pickle.dumps(good)).calibration == good.calibration
-    assert f"{good.calibration['after']:.3f}, 100 fields" in repr(good)
+    assert f"{good.calibration['after']:.3f} nats, 100 fields" in repr(good)
 
 
 def test_a_temperature_that_is_not_determined_is_warned_of():
