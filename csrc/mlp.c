@@ -12,8 +12,7 @@ static ptrdiff_t blocks_of(ptrdiff_t n, ptrdiff_t width) { return (n + width - 1
 #include "twice.h"
 #else
 
-pf_status X(mlp_new)(X(mlp) **mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out,
-                     uint64_t seed)
+pf_status X(mlp_new)(X(mlp) **mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out)
 {
     *mlp = NULL;
     if (n_hidden < 1 || n_hidden >= MLP_LAYERS)
@@ -33,18 +32,22 @@ pf_status X(mlp_new)(X(mlp) **mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int 
         X(mlp_free)(p);
         return PF_NO_MEMORY;
     }
+    *mlp = p;
+    return PF_OK;
+}
+
+void X(mlp_draw)(X(mlp) *p, uint64_t seed, uint64_t stream)
+{
     real *w = p->w;
-    for (int l = 0; l < n_hidden; l++) {
+    for (int l = 0; l < p->layers - 1; l++) {
         ptrdiff_t count = p->size[l] * p->size[l + 1];
         double scale = sqrt(2 / (double)p->size[l]), z;
         for (ptrdiff_t i = 0; i < count; i++) {
-            pf_normals(&z, seed, (uint64_t)l, (uint64_t)i, 1);
+            pf_normals(&z, seed, stream + (uint64_t)l, (uint64_t)i, 1);
             w[i] = (real)(scale * z);
         }
         w += count + p->size[l + 1];
     }
-    *mlp = p;
-    return PF_OK;
 }
 
 void X(mlp_free)(X(mlp) *p)

@@ -13,9 +13,10 @@ enum { MLP_LAYERS = 8 /* most, the output layer among them */ };
         real *w; /* [n_w]: W_l[out][in], b_l[out], layer after layer */                                                \
     } X(mlp);                                                                                                          \
                                                                                                                        \
-    /* Hidden weights normal with variance 2 / inputs, from the seed; the last layer is zero, so out = 0. */           \
-    pf_status X(mlp_new)(X(mlp) * * mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out,       \
-                         uint64_t seed);                                                                               \
+    /* All weights are zero. */                                                                                        \
+    pf_status X(mlp_new)(X(mlp) * * mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out);      \
+    /* Hidden layer l gets normal weights of variance 2 / inputs, from stream + l; the last stays, so out = 0. */      \
+    void X(mlp_draw)(X(mlp) *mlp, uint64_t seed, uint64_t stream);                                                     \
     void X(mlp_free)(X(mlp) *mlp);                                                                                     \
     /* reals that a pass of `rows` rows keeps: h_1, a_1, h_2, ... */                                                   \
     ptrdiff_t X(mlp_memory)(const X(mlp) *mlp, ptrdiff_t rows);                                                        \

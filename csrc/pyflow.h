@@ -171,7 +171,8 @@ typedef struct {
     ptrdiff_t epoch, best; /* epochs so far, counted over all stages; the best one so far */
     double logp_train;     /* mean log p(x|y) per pixel over the training fields, nats, as they went by */
     double logp_validate;  /* the same over validation fields, NaN without */
-    double objective;      /* what is maximised: logp_validate, or the validation log p(y|x) when fine-tuning */
+    double objective;      /* what the best is best by: logp_validate (logp_train without), or, when fine-tuning, the
+                            * mean log p(y|x) / prior(y) of the same fields, nats per field */
     double seconds;
 } pf_symflow_progress;
 
@@ -196,7 +197,8 @@ typedef struct {
     double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
     ptrdiff_t posterior_epochs;
     double posterior_rate;     /* its learning rate */
-    ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step */
+    ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step; 0:
+                                * 127 for up to two parameters, then three times as many for each, up to six */
     uint64_t seed;
     const char *checkpoint; /* file that the unfinished fit is written to, at most every checkpoint_seconds, and when it
                              * is interrupted; if it is there, the fit goes on from it. It must be of the same fit:
@@ -266,10 +268,10 @@ PF_API pf_status pf_fft_wisdom_load(const char *path); /* adds to it */
     PF_API pf_status X(symflow_sample)(const X(symflow) *flow, real *x, double *logp, const double *y, uint64_t seed,  \
                                        ptrdiff_t first, ptrdiff_t n);                                                  \
                                                                                                                        \
-    /* Fits the temperature b for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out fields: the largest mean        \
-     * log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to the fields as \
-     * in training, and is no column of y. b is kept with the flow, for whoever computes posteriors; log p(x|y) itself \
-     * stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */                   \
+    /* Fits the temperature b, 1e-4 to 100, for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out fields: the       \
+     * largest mean log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to  \
+     * the fields as in training, and is no column of y. b is kept with the flow, for whoever computes posteriors;     \
+     * log p(x|y) itself stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */ \
     PF_API pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *held_out, uint64_t seed);   \
     PF_API double X(symflow_temperature)(const X(symflow) *flow); /* b, 1 at first */                                  \
                                                                                                                        \

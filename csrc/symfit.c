@@ -19,8 +19,11 @@ enum {
     ROUNDS = 5,                /* of draws */
     TRIES = 8,                 /* points looked at for a draw, at most, until one is within the prior's box */
     VALIDATE_DRAWS = 2,        /* times as many draws for a validation field as for a training field */
-    CALIBRATE_DRAWS = 383,
+    CALIBRATE_DRAWS = 3,       /* times as many for a temperature */
+    MOST_TRIPLED = 6,          /* parameters up to which more of them need more draws */
 };
+
+static const double temperatures[2] = {1e-4, 1e2}; /* least and most that a calibration tries */
 
 /* Streams of random numbers, by their purpose; the last 32 bits say which. */
 enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS };
@@ -48,7 +51,7 @@ void pf_symflow_defaults(pf_symflow_options *o)
         .clip = 3,
         .posterior_epochs = 5,
         .posterior_rate = 2e-4,
-        .posterior_draws = 127,
+        .posterior_draws = 0,
         .checkpoint_seconds = 60,
     };
 }
@@ -100,6 +103,15 @@ typedef struct {
 } proposals;
 
 static ptrdiff_t round_start(ptrdiff_t round, ptrdiff_t draws) { return round * draws / ROUNDS; }
+
+/* Draws for n_y parameters when the caller leaves it open: 127 for one or two, then three times as many for each. The
+ * estimate is then off by a few hundredths of a nat where the posterior has one peak: tests/c/test_logposterior.c. */
+static ptrdiff_t default_draws(ptrdiff_t n_y)
+{
+    ptrdiff_t draws = 128;
+    for (ptrdiff_t j = 2; j < PF_MIN(n_y, MOST_TRIPLED); j++) draws *= 3;
+    return draws - 1;
+}
 
 static pf_status proposals_new(proposals *p, ptrdiff_t d, ptrdiff_t draws)
 {
@@ -221,16 +233,17 @@ static void propose(proposals *p, int r, const double *log_weight, const double 
     }
 }
 
-enum { ROOM = 1 + CALIBRATE_DRAWS }; /* of a field's row in the tables of calibrate() */
-
-/* Mean log p(y|x) at temperature b, from tables [fields][ROOM] */
-static double tempered(const double *log_weight, const double *logp, const ptrdiff_t *counts, double b,
-                       ptrdiff_t fields)
+/* Mean log p(y|x) at temperature b, from tables [fields][room] */
+static pf_status tempered(double *mean, const double *log_weight, const double *logp, const ptrdiff_t *counts, double b,
+                          ptrdiff_t fields, ptrdiff_t room)
 {
     double sum = 0;
-    for (ptrdiff_t i = 0; i < fields; i++, log_weight += ROOM, logp += ROOM)
+    for (ptrdiff_t i = 0; i < fields; i++, log_weight += room, logp += room) {
+        PF_TRY(pf_check_interrupt());
         sum += b * logp[0] - log_evidence(log_weight, logp, b, counts[i]);
-    return sum / (double)fields;
+    }
+    *mean = sum / (double)fields;
+    return PF_OK;
 }
 
 /* ---- checkpoints ------------------------------------------------------------------------------------------ */
@@ -329,13 +342,16 @@ static void X(fit_knots)(double *value, const double *position, const double *lo
     }
 }
 
-static void X(start_filter)(double *theta, const X(symflow) *f, const real *x, ptrdiff_t n, int flat, double *power,
-                            X(symwork) *w)
+static pf_status X(start_filter)(double *theta, const X(symflow) *f, const real *x, ptrdiff_t n, int flat,
+                                 double *power, X(symwork) *w)
 {
     ptrdiff_t shells = f->filter->shells, m = f->filter_knots;
     double most = 0, *position = w->knots;
     for (ptrdiff_t s = 0; s < shells; s++) power[s] = 0;
-    for (ptrdiff_t i = 0; i < n; i++) X(filter_power)(f->filter, power, x + i * f->pixels, w->work);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        PF_TRY(pf_check_interrupt());
+        X(filter_power)(f->filter, power, x + i * f->pixels, w->work);
+    }
     for (ptrdiff_t s = 0; s < shells; s++) {
         power[s] /= (double)n * f->filter->modes[s] * (double)f->pixels;
         most = PF_MAX(most, power[s]);
@@ -345,6 +361,7 @@ static void X(start_filter)(double *theta, const X(symflow) *f, const real *x, p
     X(place_knots)(position, f);
     X(fit_knots)(theta + m, position, power, f);
     pf_increasing_inverse(theta, position, m);
+    return PF_OK;
 }
 
 static void X(start_psi)(double *theta, float *sorted, ptrdiff_t n, ptrdiff_t m)
@@ -377,23 +394,29 @@ static pf_status X(start)(double *logp, X(symflow) *f, const X(fields) *train, c
         X(sym_load)(w, f, train->x + i * train->n / n * pixels);
         if (f->noise[1] > 0) X(add_noise)(w, f, 0.5 * (f->noise[0] + f->noise[1]), o->seed, stream(STREAM_NOISE, i));
         memcpy(x + i * pixels, w->x, (size_t)pixels * sizeof(real));
+        status = pf_check_interrupt();
     }
     *logp = 0;
     memset(f->theta, 0,
            (size_t)f->n_theta * sizeof(double)); /* layers that are not there yet are something, at least */
     for (ptrdiff_t l = 0; l < f->layers && !status; l++) {
         double *theta = f->theta + l * per_layer;
-        X(start_filter)(theta + 3 * f->psi_knots, f, x, n, flat_first && l == 0, power, w);
+        status = X(start_filter)(theta + 3 * f->psi_knots, f, x, n, flat_first && l == 0, power, w);
+        if (status) break;
         X(sym_prepare)(w, f, f->theta);
-        for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t i = 0; i < n && !status; i++) {
             X(filter_apply)(f->filter, x + i * pixels, w->spectra, x + i * pixels, w->t + l * w->shells, w->work);
+            status = pf_check_interrupt();
+        }
+        if (status) break;
         for (ptrdiff_t i = 0; i < sorted_n; i++)
             sorted[i] = (float)x[(ptrdiff_t)((double)i * (double)(n * pixels) / (double)sorted_n)];
         X(start_psi)(theta, sorted, sorted_n, f->psi_knots);
         X(psi_make)(w->psi + l, theta, f->psi_knots);
-        for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t i = 0; i < n && !status; i++) {
             *logp += X(psi_forward)(x + i * pixels, x + i * pixels, w->psi + l, pixels) / (double)n;
-        status = pf_check_interrupt();
+            status = pf_check_interrupt();
+        }
     }
     for (ptrdiff_t i = 0; i < n && !status; i++) *logp += X(sym_log_normal)(x + i * pixels, pixels) / (double)n;
     if (!status) {
@@ -734,7 +757,7 @@ static pf_status X(epoch)(X(fit) *fit, double *logp, double *posterior, const X(
                           ptrdiff_t epochs, double rate, ptrdiff_t draws, ptrdiff_t *order)
 {
     const pf_symflow_options *o = fit->o;
-    ptrdiff_t n = train->n, batch = PF_MIN(o->batch, n), batches = (n + batch - 1) / batch;
+    ptrdiff_t n = train->n, batches = (n + o->batch - 1) / o->batch;
     double mean = 0, one = 0, sum = 0, posterior_sum = 0;
     fit->data = train;
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -836,10 +859,12 @@ static pf_status X(check_data)(const X(fields) *data, ptrdiff_t pixels, ptrdiff_
 {
     if (!data->x || data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "%s: there are no fields", name);
     if (n_y && !data->y) return pf_fail(PF_BAD_ARGUMENT, "%s: y is missing", name);
-    for (ptrdiff_t i = 0; i < data->n; i++)
+    for (ptrdiff_t i = 0; i < data->n; i++) {
+        PF_TRY(pf_check_interrupt());
         for (ptrdiff_t j = 0; j < pixels; j++)
             if (!isfinite(data->x[i * pixels + j]))
                 return pf_fail(PF_BAD_ARGUMENT, "%s: field %td has pixels that are NaN or infinite", name, i);
+    }
     for (ptrdiff_t i = 0; i < data->n * n_y; i++)
         if (!isfinite(data->y[i]))
             return pf_fail(PF_BAD_ARGUMENT, "%s: y of field %td, column %td is not finite", name, i / n_y, i % n_y);
@@ -866,7 +891,7 @@ static pf_status X(check_options)(const pf_symflow_options *o, ptrdiff_t n_y)
     if (!(o->posterior_weight >= 0 && o->posterior_weight <= 1))
         return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: %g is not in [0, 1]", o->posterior_weight);
     if (o->posterior_weight > 0 && !n_y) return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: there is no y");
-    if (o->posterior_weight > 0 && o->posterior_draws < 2 * ROUNDS)
+    if (o->posterior_weight > 0 && o->posterior_draws && o->posterior_draws < 2 * ROUNDS)
         return pf_fail(PF_BAD_ARGUMENT, "posterior_draws: %td, at least %d are needed", o->posterior_draws, 2 * ROUNDS);
     return PF_OK;
 }
@@ -881,11 +906,17 @@ static pf_status X(standardise)(X(symflow) *f, const X(fields) *train, ptrdiff_t
         for (ptrdiff_t s = 0; s < f->filter->shells; s++)
             white += f->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->pixels;
     }
-    for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) sum += (double)train->x[i];
+    for (ptrdiff_t i = 0; i < train->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        for (ptrdiff_t j = 0; j < f->pixels; j++) sum += (double)train->x[i * f->pixels + j];
+    }
     f->mean = sum / count;
-    for (ptrdiff_t i = 0; i < train->n * f->pixels; i++) {
-        double d = (double)train->x[i] - f->mean;
-        square += d * d;
+    for (ptrdiff_t i = 0; i < train->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        for (ptrdiff_t j = 0; j < f->pixels; j++) {
+            double d = (double)train->x[i * f->pixels + j] - f->mean;
+            square += d * d;
+        }
     }
     f->scale = sqrt(square / count + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
     if (!(f->scale > 1e-7 * fabs(f->mean)) || !isfinite(f->scale))
@@ -963,7 +994,10 @@ static pf_status X(begin)(X(symflow) **flow, const X(fields) *train, int ndim, c
     *flow = f;
     PF_TRY(X(set_noise)(f, o));
     PF_TRY(X(standardise)(f, train, n_y));
-    if (f->n_y) PF_TRY(X(mlp_new)(&f->net, f->n_y, o->hidden, n_hidden, f->n_theta, o->seed));
+    if (f->n_y) {
+        PF_TRY(X(mlp_new)(&f->net, f->n_y, o->hidden, n_hidden, f->n_theta));
+        X(mlp_draw)(f->net, o->seed, stream(STREAM_WEIGHTS, 0));
+    }
     return o->note ? X(symflow_set_note)(f, o->note) : PF_OK;
 }
 
@@ -993,16 +1027,19 @@ static pf_status X(run_fit)(X(symflow) *f, int *trained, const X(fields) *train,
 }
 
 static pf_status X(fit_flow)(X(symflow) **flow, const X(fields) *train, const X(fields) *validate, int ndim,
-                             const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *o)
+                             const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y, const pf_symflow_options *given)
 {
     double start_time = pf_seconds();
     ptrdiff_t pixels = 1;
     X(symflow) *f = NULL;
+    pf_symflow_options options = *given, *o = &options;
     *flow = NULL;
     PF_TRY(X(check_options)(o, n_y));
     for (int i = 0; i < ndim; i++) pixels *= mesh[i];
     PF_TRY(X(check_data)(train, pixels, n_y, "train"));
     if (validate) PF_TRY(X(check_data)(validate, pixels, n_y, "validate"));
+    o->batch = PF_MIN(o->batch, train->n);
+    if (!o->posterior_draws) o->posterior_draws = default_draws(n_y);
     pf_status status = X(begin)(&f, train, ndim, mesh, box, n_y, o);
     int trained = !status && f->epochs && !f->state; /* what the checkpoint holds is finished */
     if (!status && !trained) status = X(run_fit)(f, &trained, train, validate, n_y, o, start_time);
@@ -1029,29 +1066,30 @@ static pf_status X(calibrate)(X(symflow) *f, double *gain, const X(fields) *data
     if (!n_y) return pf_fail(PF_BAD_ARGUMENT, "calibrate: this flow was fitted without y");
     PF_TRY(X(check_data)(data, f->pixels, n_y, "held_out"));
     X(fit) fit = {0};
-    double *log_weight = PF_ALLOC(double, data->n *ROOM), *logp = PF_ALLOC(double, data->n *ROOM);
+    ptrdiff_t room = CALIBRATE_DRAWS * (default_draws(n_y) + 1);
+    double *log_weight = PF_ALLOC(double, data->n *room), *logp = PF_ALLOC(double, data->n *room);
     ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
-    pf_status status = log_weight && logp && counts ? X(fit_init)(&fit, f, &o, n_y, CALIBRATE_DRAWS) : PF_NO_MEMORY;
+    pf_status status = log_weight && logp && counts ? X(fit_init)(&fit, f, &o, n_y, room - 1) : PF_NO_MEMORY;
     fit.data = data;
     for (ptrdiff_t i = 0; i < data->n && !status; i++) {
         fit.row[0] = i;
-        status = X(try_conditions)(&fit, counts + i, CALIBRATE_DRAWS);
-        memcpy(log_weight + i * ROOM, fit.draws + ROOM * n_y, ROOM * sizeof(double));
-        memcpy(logp + i * ROOM, fit.logp, ROOM * sizeof(double));
+        status = X(try_conditions)(&fit, counts + i, room - 1);
+        memcpy(log_weight + i * room, fit.draws + room * n_y, (size_t)room * sizeof(double));
+        memcpy(logp + i * room, fit.logp, (size_t)room * sizeof(double));
     }
-    if (!status) { /* the mean has one maximum: golden section in log b */
-        double lo = log(1e-4), hi = log(1e2), golden = 0.6180339887498949;
-        for (int step = 0; step < 60; step++) {
-            double a = hi - golden * (hi - lo), b = lo + golden * (hi - lo);
-            int up = tempered(log_weight, logp, counts, exp(a), data->n) <
-                     tempered(log_weight, logp, counts, exp(b), data->n);
-            if (up) lo = a;
-            else hi = b;
-        }
-        f->temperature = exp(0.5 * (lo + hi));
-        if (gain) gain[0] = tempered(log_weight, logp, counts, 1, data->n);
-        if (gain) gain[1] = tempered(log_weight, logp, counts, f->temperature, data->n);
+    /* the mean has one maximum: golden section in log b */
+    double lo = log(temperatures[0]), hi = log(temperatures[1]), golden = 0.6180339887498949;
+    for (int step = 0; step < 60 && !status; step++) {
+        double a = hi - golden * (hi - lo), b = lo + golden * (hi - lo), at_a = 0, at_b = 0;
+        status = tempered(&at_a, log_weight, logp, counts, exp(a), data->n, room);
+        if (!status) status = tempered(&at_b, log_weight, logp, counts, exp(b), data->n, room);
+        if (at_a < at_b) lo = a;
+        else hi = b;
     }
+    double best = exp(0.5 * (lo + hi));
+    if (!status && gain) status = tempered(gain, log_weight, logp, counts, 1, data->n, room);
+    if (!status && gain) status = tempered(gain + 1, log_weight, logp, counts, best, data->n, room);
+    if (!status) f->temperature = best;
     X(fit_clear)(&fit);
     free(log_weight);
     free(logp);

@@ -93,7 +93,7 @@ pf_status X(symflow_duplicate)(X(symflow) **copy, const X(symflow) *f)
         else status = PF_NO_MEMORY;
     }
     if (!status && f->net) {
-        status = X(mlp_new)(&c->net, f->net->size[0], f->net->size + 1, f->net->layers - 1, f->n_theta, 0);
+        status = X(mlp_new)(&c->net, f->net->size[0], f->net->size + 1, f->net->layers - 1, f->n_theta);
         if (!status) memcpy(c->net->w, f->net->w, (size_t)f->net->n_w * sizeof(real));
     }
     if (!status) return PF_OK;
@@ -199,10 +199,10 @@ void X(sym_prepare)(X(symwork) *w, const X(symflow) *f, const double *theta)
     }
 }
 
-double X(sym_forward)(X(symwork) *w, const X(symflow) *f, ptrdiff_t first, ptrdiff_t end)
+double X(sym_forward)(X(symwork) *w, const X(symflow) *f)
 {
-    double log_det = first == 0 && end == f->layers ? w->log_det : 0;
-    for (ptrdiff_t l = first; l < end; l++) {
+    double log_det = w->log_det;
+    for (ptrdiff_t l = 0; l < f->layers; l++) {
         real *u = w->u + (w->keep ? l * w->padded : 0),
              *spectrum = w->spectra + (w->keep ? l * f->filter->fft->spectrum : 0);
         X(filter_apply)(f->filter, u, spectrum, w->x, w->t + l * w->shells, w->work);
@@ -284,7 +284,7 @@ double X(sym_log_normal)(const real *z, ptrdiff_t n)
 
 double X(sym_logp)(X(symwork) *w, const X(symflow) *f)
 {
-    double log_det = X(sym_forward)(w, f, 0, f->layers);
+    double log_det = X(sym_forward)(w, f);
     return X(sym_log_normal)(w->x, f->pixels) + log_det - (double)f->pixels * log(f->scale);
 }
 
@@ -372,7 +372,7 @@ static void X(run_field)(void *arg, ptrdiff_t block, int thread)
         return;
     }
     X(sym_load)(w, f, job->in + row * n);
-    log_det = X(sym_forward)(w, f, 0, f->layers);
+    log_det = X(sym_forward)(w, f);
     if (job->log) job->log[row] = (job->task == FORWARD ? 0 : X(sym_log_normal)(w->x, n)) + log_det - volume;
     if (job->task == FORWARD) memcpy(job->out + row * n, w->x, (size_t)n * sizeof(real));
     if (job->task == SCORE_Y) X(sym_backward)(w, f, job->gtheta + block * f->n_theta, 0);
@@ -585,7 +585,7 @@ static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
     int n_hidden = (int)pf_get_int(&r, n_y ? 1 : 0, n_y ? MLP_LAYERS - 1 : 0);
     for (int l = 0; l < n_hidden; l++) hidden[l] = pf_get_int(&r, 1, 1 << 16);
     pf_status status = r.status;
-    if (!status && n_hidden) status = X(mlp_new)(&f->net, n_y, hidden, n_hidden, f->n_theta, 0);
+    if (!status && n_hidden) status = X(mlp_new)(&f->net, n_y, hidden, n_hidden, f->n_theta);
     if (!status && f->net) pf_get_into(&r, f->net->w, f->net->n_w, sizeof(real));
     ptrdiff_t length = status ? 0 : pf_get_int(&r, 0, 1 << 30);
     char *note = status || r.status ? NULL : pf_get_array(&r, length, 1);

@@ -62,10 +62,10 @@ enum {
     void X(symwork_free)(X(symwork) *works, int count);                                                                \
     /* Makes the layers of theta[n_theta] ready. */                                                                    \
     void X(sym_prepare)(X(symwork) *w, const X(symflow) *flow, const double *theta);                                   \
-    /* w->x, standardised, becomes the latent field of layers first .. end - 1; returns their log|det|. */             \
-    double X(sym_forward)(X(symwork) *w, const X(symflow) *flow, ptrdiff_t first, ptrdiff_t end);                      \
+    /* w->x, standardised, becomes the latent field; returns log|det|. */                                              \
+    double X(sym_forward)(X(symwork) *w, const X(symflow) *flow);                                                      \
     double X(sym_inverse)(X(symwork) *w, const X(symflow) *flow);                                                      \
-    /* After sym_forward through all layers with keep: the gradient of log p = log N(z) + log|det|. gtheta[n_theta],   \
+    /* After sym_forward with keep: the gradient of log p = log N(z) + log|det|. gtheta[n_theta],                      \
      * overwritten, or NULL; w->x, on entry z, becomes d log p / dx when want_x. */                                    \
     void X(sym_backward)(X(symwork) *w, const X(symflow) *flow, double *gtheta, int want_x);                           \
     void X(sym_load)(X(symwork) *w, const X(symflow) *flow, const real *x); /* standardised, to w->x */                \

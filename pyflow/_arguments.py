@@ -3,8 +3,18 @@
 import math
 import operator
 import os
+import sys
+import warnings
 
 import numpy as np
+
+
+def warn(message, category=UserWarning):
+    """Warn, at the first line outside the package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("pyflow."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def integer(name, value, least, most=None):
@@ -31,6 +41,22 @@ def real(name, value):
     if not math.isfinite(number):
         raise ValueError(f"{name}: must be finite, not {number}")
     return number
+
+
+def names(names, p, what):
+    """Return names as a list of p str: what parameters, or conditions, are called."""
+    if names is None:
+        return [f"y{j}" for j in range(p)]
+    try:
+        given = [names] if isinstance(names, str) else list(names)
+    except TypeError:
+        raise TypeError(f"names: must be strings, not {names!r}") from None
+    for name in given:
+        if not isinstance(name, str):
+            raise TypeError(f"names: must be strings, not {name!r}")
+    if len(given) != p:
+        raise ValueError(f"names: {len(given)} names for {p} {what}")
+    return [str(name) for name in given]
 
 
 def boolean(name, value):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -34,6 +35,10 @@ def check(checkpoint, seed):
     """Refuse now what would lose a long fit later."""
     if not isinstance(checkpoint, str | os.PathLike):
         raise TypeError(f"checkpoint: must be a path, not {checkpoint!r}")
+    if os.path.isdir(os.path.abspath(checkpoint)):
+        raise IsADirectoryError(
+            f"checkpoint: {os.fspath(checkpoint) or '.'} is a folder; name a file in it"
+        )
     folder = os.path.dirname(os.path.abspath(checkpoint))
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise OSError(
@@ -41,6 +46,20 @@ def check(checkpoint, seed):
         )
     if seed is None:
         raise ValueError("seed: with a checkpoint it must be a number: other seeds, another fit")
+
+
+@contextmanager
+def mentioned(checkpoint):
+    """Say with the exception that ends a fit, if it left a checkpoint, how to go on.
+
+    As a note: what Python 3.10 knows nothing of.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if checkpoint is not None and os.path.exists(checkpoint) and hasattr(error, "add_note"):
+            error.add_note(f"The same call goes on from the checkpoint {os.fspath(checkpoint)!r}.")
+        raise
 
 
 def resume(checkpoint, note):

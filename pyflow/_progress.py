@@ -5,8 +5,16 @@ import time
 from contextlib import contextmanager
 
 
+def _words(p):
+    """Return what the line says of a `Progress` of GIS."""
+    words = f"log p {p.logp_train:.4f}"
+    if p.logp_validate == p.logp_validate:  # not NaN
+        words += f", validation {p.logp_validate:.4f}, best at {p.best}"
+    return words
+
+
 @contextmanager
-def reporter(total, verbose, progress, name="GIS", unit="layer"):
+def reporter(total, verbose, progress, name="GIS", unit="layer", words=_words):
     """Give a function to call with a `Progress` after every step, or None if nobody wants to know.
 
     Parameters
@@ -19,8 +27,10 @@ def reporter(total, verbose, progress, name="GIS", unit="layer"):
         The user's own function.
     name, unit : str
         Of the fit, and of its steps: the field of `Progress` that counts them.
+    words : callable
+        Gives what the line says of a `Progress`.
     """
-    line = _line(total, name, unit) if verbose and sys.stderr is not None else None
+    line = _line(total, name, unit, words) if verbose and sys.stderr is not None else None
     watchers = [w for w in (line and line.show, progress) if w]
 
     def report(p):
@@ -34,28 +44,21 @@ def reporter(total, verbose, progress, name="GIS", unit="layer"):
             line.close()
 
 
-def _line(total, name, unit):
+def _line(total, name, unit, words):
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        return _PlainLine(total, name, unit)
-    return _TqdmLine(tqdm, total, name, unit)
-
-
-def _words(p):
-    words = f"log p {p.logp_train:.4f}"
-    if p.logp_validate == p.logp_validate:  # not NaN
-        words += f", validation {p.logp_validate:.4f}, best at {p.best}"
-    return words
+        return _PlainLine(total, name, unit, words)
+    return _TqdmLine(tqdm, total, name, unit, words)
 
 
 class _TqdmLine:
-    def __init__(self, tqdm, total, name, unit):
-        self.unit = unit
+    def __init__(self, tqdm, total, name, unit, words):
+        self.unit, self.words = unit, words
         self.bar = tqdm(desc=name, total=total, unit=f" {unit}s", mininterval=0.2)
 
     def show(self, p):
-        self.bar.set_postfix_str(_words(p), refresh=False)
+        self.bar.set_postfix_str(self.words(p), refresh=False)
         self.bar.update(getattr(p, self.unit) - self.bar.n)
 
     def close(self):
@@ -68,8 +71,8 @@ class _TqdmLine:
 class _PlainLine:
     """One line that is rewritten on a terminal, and a line every ten seconds anywhere else."""
 
-    def __init__(self, total, name, unit):
-        self.total, self.name, self.unit = total, name, unit
+    def __init__(self, total, name, unit, words):
+        self.total, self.name, self.unit, self.words = total, name, unit, words
         self.start = self.shown = time.monotonic()
         self.terminal = sys.stderr.isatty()
         self.last = None
@@ -85,7 +88,7 @@ class _PlainLine:
         of = f"/{self.total}" if self.total else ""
         seconds = time.monotonic() - self.start
         step = f"{self.unit} {getattr(self.last, self.unit)}{of}"
-        text = f"{self.name}: {step}, {seconds:.0f} s, {_words(self.last)}"
+        text = f"{self.name}: {step}, {seconds:.0f} s, {self.words(self.last)}"
         sys.stderr.write(f"\r{text:<79}" if self.terminal else text + "\n")
         sys.stderr.flush()
 

@@ -8,10 +8,10 @@ says of itself follows from points, their log-densities and volumes.
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 
 import numpy as np
+
+from pyflow._arguments import warn
 
 GRID = {1: (65, 129), 2: (21, 41), 3: (11, 25)}  # nodes per axis: on the way, and at the end
 MOST = {1: 1025, 2: 161, 3: 61}
@@ -31,14 +31,6 @@ STEPS = 10000  # at most
 FREEDOM = 5.0  # degrees of freedom of the Student-t that the chain is bridged to
 PROPOSALS = 4096
 BINS = 40  # of a chain's marginals, along an axis
-
-
-def warn(message):
-    """Warn, at the first line outside the package."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("pyflow."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 class Quadrature:
@@ -149,13 +141,17 @@ class Grid(Quadrature):
                 break
             nodes = 2 * nodes - 1
         if self.mass.max() > 0.5:
-            warn("the posterior is narrower than the grid resolves: give narrower bounds")
+            warn(
+                "the posterior is narrower than the grid resolves: give narrower bounds",
+                RuntimeWarning,
+            )
         for j, axis in enumerate(self.axes):
             for end, bound in zip((0, -1), self.bounds[j], strict=True):
                 if axis[end] != bound and logs.take(end, axis=j).max() > self.top - 4:
                     warn(
                         f"the posterior of {self.names[j]} reaches beyond the grid that was found "
-                        "for it: give narrower bounds"
+                        "for it: give narrower bounds",
+                        RuntimeWarning,
                     )
 
     def _resolved(self):
@@ -397,7 +393,8 @@ class Chain(Quadrature):
         if steps < need:
             warn(
                 f"the chain is too short: {steps} steps are {steps / tau:.0f} autocorrelation "
-                f"times, not {LENGTH + BURN}; give more steps"
+                f"times, not {LENGTH + BURN}; give more steps",
+                RuntimeWarning,
             )
         self.steps, self.autocorrelation_time = steps, tau
         thin = max(int(min(tau, len(points)) / 3), 1)  # what lies between adds next to nothing

@@ -37,14 +37,18 @@ __all__ = [
 def box_lengths(box_size, ndim):
     """Return box_size as a tuple of ndim positive lengths; an error names the argument."""
     try:
-        box = np.asarray(box_size, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"box_size: must be a number or one per axis, not {box_size!r}") from None
+        box = np.asarray(box_size)
+    except (TypeError, ValueError):  # ragged
+        box = np.empty(0, object)
+    if box.dtype.kind not in "iuf":
+        raise TypeError(f"box_size: must be a number or one per axis, not {box_size!r}")
     if box.shape not in ((), (ndim,)):
         raise ValueError(f"box_size: must be a number or {ndim}, one per axis, not {box_size!r}")
-    if not (np.isfinite(box).all() and (box > 0).all()):
+    if not ((box > 0) & (box < np.inf)).all():
         raise ValueError(f"box_size: must be positive and finite, not {box_size!r}")
-    return tuple(np.broadcast_to(box, ndim).tolist())
+    if not ((box >= 1e-100) & (box <= 1e100)).all():  # volumes and squares of wave numbers
+        raise ValueError(f"box_size: must be between 1e-100 and 1e100, not {box_size!r}")
+    return tuple(np.broadcast_to(box, ndim).astype(np.float64).tolist())
 
 
 def checked(x, name="x"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -200,7 +199,7 @@ def GIS(  # a function with the name that the method has in the literature
     OSError
         If the scratch folder or the checkpoint cannot be written or read.
     KeyboardInterrupt
-        On Ctrl-C, within a second.
+        On Ctrl-C, within a second; a note with it names the checkpoint that was left.
 
     References
     ----------
@@ -274,7 +273,10 @@ def GIS(  # a function with the name that the method has in the literature
     if checkpoint_seconds is not None:
         options["checkpoint_seconds"] = real("checkpoint_seconds", checkpoint_seconds)
 
-    with reporter(_most_layers(options), boolean("verbose", verbose), progress) as report:
+    with (
+        _checkpoint.mentioned(checkpoint),
+        reporter(_most_layers(options), boolean("verbose", verbose), progress) as report,
+    ):
         core = _core.fit(
             train,
             validate,
@@ -290,12 +292,11 @@ def GIS(  # a function with the name that the method has in the literature
         )
     fitted = Model(core.with_note(json.dumps(note, allow_nan=False)))
     if "max_layers" not in options and fitted.layers.count("sliced") >= MOST_LAYERS - 10:
-        warnings.warn(
+        _arguments.warn(
             f"the fit stopped at {MOST_LAYERS} layers while the validation data still gained: a "
             "column of many equal values (integers, flags) has no density and gains without end, "
             "unless uniform noise of its spacing is added; otherwise give max_layers",
             RuntimeWarning,
-            stacklevel=2,
         )
     if checkpoint is not None:
         fitted.save(checkpoint)

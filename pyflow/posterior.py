@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,8 @@ class Posterior:
     shrinks and is resolved. More are sampled by emcee (`pip install emcee`; Foreman-Mackey et al.
     2013, arXiv 1202.3665): 64 walkers or more find the mass from all over the bounds, and the chain
     is as long as its autocorrelation time asks for. All below is the same for both; a chain's noise
-    is some 0.02 standard deviations in the mean, and a few per cent in volumes.
+    is some 0.02 standard deviations in the mean, and a few per cent in volumes. A posterior can be
+    pickled if its log-density can.
 
     Parameters
     ----------
@@ -124,11 +124,7 @@ class Posterior:
         p = len(self.bounds)
         if not p:
             raise ValueError("bounds: there are no parameters")
-        if names is None:
-            names = [f"y{j}" for j in range(p)]
-        self.names = tuple(map(str, names))
-        if len(self.names) != p:
-            raise ValueError(f"names: {len(self.names)} names for {p} parameters")
+        self.names = tuple(_arguments.names(names, p, "parameters"))
         self.method = method_of(method, p, grid, steps)
         seed = _arguments.seed(seed)
         if self.method == "grid":
@@ -342,7 +338,7 @@ class Posterior:
         return f"pyflow.Posterior({', '.join(parts)})"
 
 
-def warn_outside(names, least, most, bounds, what, stacklevel):
+def warn_outside(names, least, most, bounds, what):
     """Warn, naming the parameters, where bounds (p, 2) reach beyond the training range.
 
     A fiftieth of the range beyond is let be: the least and most of a sample from a prior never
@@ -352,9 +348,8 @@ def warn_outside(names, least, most, bounds, what, stacklevel):
         slack = 0.02 * (hi - lo)
         if below < lo - slack or above > hi + slack:
             reach = f"{below:.6g}" if below == above else f"{below:.6g} to {above:.6g}"
-            warnings.warn(
-                f"{what}: {name} = {reach} lies outside of the training range, "
-                f"{lo:.6g} to {hi:.6g}",
-                UserWarning,
-                stacklevel=stacklevel + 1,
+            wholly = "wholly " if below < above and (above <= lo or below >= hi) else ""
+            _arguments.warn(
+                f"{what}: {name} = {reach} lies {wholly}outside of the training range, "
+                f"{lo:.6g} to {hi:.6g}"
             )

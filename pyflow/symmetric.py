@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyflow import _arguments, _checkpoint, _core
-from pyflow._arguments import boolean, integer, real
+from pyflow._arguments import boolean, integer, real, warn
 from pyflow._progress import reporter
 from pyflow.fields import box_lengths, checked, wavenumbers
 from pyflow.posterior import Posterior, bounds_of, warn_outside
@@ -37,11 +36,13 @@ OPTIONS = {
     "clip": (real,),
     "posterior_epochs": (integer, 0),
     "posterior_rate": (real,),
-    "posterior_draws": (integer, 10),
+    "posterior_draws": (integer, 10, 65535),
     "checkpoint_seconds": (real,),
 }
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
 NOISE = "noise"  # what the noise's standard deviation is called when it is a condition
+TEMPERATURES = 1e-4, 1e2  # least and most that the core's calibration tries
+FEW = 10  # conditions that say little of a temperature
 
 
 class FieldProgress(NamedTuple):
@@ -54,10 +55,11 @@ class FieldProgress(NamedTuple):
     best : int
         The best epoch so far.
     logp_train, logp_validate : float
-        Mean log p(x|y) per pixel, in nats; NaN where it is not known.
+        Mean log p(x|y), in nats per pixel; NaN where it is not known.
     objective : float
-        What is maximised: `logp_validate`, or the validation fields' mean log p(y|x) when
-        fine-tuning on the posterior.
+        What the best epoch is best by. While training on the likelihood `logp_validate`, without
+        validation fields `logp_train`: nats per pixel. While fine-tuning on the posterior the mean
+        log p(y|x) / prior(y) of the same fields: nats per field.
     seconds : float
         Since the fit began.
     """
@@ -68,6 +70,16 @@ class FieldProgress(NamedTuple):
     logp_validate: float
     objective: float
     seconds: float
+
+
+def _words(p):
+    """Return what the progress line says."""
+    words = f"log p {p.logp_train:.4f} per pixel"
+    if not np.isnan(p.logp_validate):
+        words = f"log p {p.logp_train:.4f}, validation {p.logp_validate:.4f} per pixel"
+    if not np.isnan(p.objective) and p.objective not in (p.logp_train, p.logp_validate):
+        words += f", log p(y|x) {p.objective:.3f} per field"
+    return f"{words}, best at {p.best}"
 
 
 def SymmetricFlow(  # a function with the name that the method has in the literature
@@ -156,8 +168,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         likelihood is followed by fine-tuning on (1 - w) log p(x|y) + w log p(y|x), the prior
         uniform over the training range.
     posterior_epochs, posterior_rate, posterior_draws : int, float, int, optional
-        Of that stage: epochs, learning rate, and conditions that stand for the prior. Defaults 5,
-        2e-4, 127.
+        Of that stage: epochs, learning rate, and conditions that stand for the prior, for every
+        field and step. Defaults 5, 2e-4, and 127 for one or two parameters, three times as many
+        (383, 1151, 3455, 10367) for each further one up to six: log p(y|x) is then off by some
+        hundredths of a nat, where fewer can miss whole nats.
     calibrate : bool
         Then fit the temperature of posteriors on the validation fields: `FieldModel.calibrate`.
     checkpoint : str or os.PathLike, optional
@@ -184,14 +198,17 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         If the checkpoint cannot be written or read.
     KeyboardInterrupt
         On Ctrl-C, within a second or so. Once the start in closed form is made, what had been
-        reached is the exception's attribute `flow`, as it is for an exception raised by `progress`.
+        reached is the exception's attribute `flow`, as it is for an exception raised by `progress`;
+        a note with it names the checkpoint that was left.
 
     Warns
     -----
     RuntimeWarning
         If training meets a NaN: the last good flow is returned.
     UserWarning
-        If there is a single field, or an axis with a single pixel.
+        If there is a single field, or an axis with a single pixel; if many pixels have the same
+        value, and no noise is added: such fields have no density; if y_validate reaches beyond
+        y_train.
 
     References
     ----------
@@ -249,21 +266,18 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         raise TypeError(f"progress: must be callable, not {progress!r}")
     boolean("verbose", verbose)
     given_seed, seed = seed, _arguments.seed(seed)
-    note = {"names": _names(names, p) + [NOISE] * options["noise_condition"]}
+    names = _arguments.names(names, p, "conditions")
+    note = {"names": names + [NOISE] * options["noise_condition"]}
     if 1 in mesh:
-        warnings.warn(
-            f"x_train: an axis of the mesh {mesh} has a single pixel: is it meant to be one?",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"x_train: an axis of the mesh {mesh} has a single pixel: is it meant to be one?")
     if len(x_train) == 1:
-        warnings.warn(
-            "x_train: holds a single field, which is all that will be known of their variety",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn("x_train: holds a single field, which is all that will be known of their variety")
+    if y_validate is not None:
+        warn_outside(names, *_reach(y_train).T, _reach(y_validate), "y_validate")
     if np.all(x_train == x_train.flat[0]):
         raise ValueError("x_train: the fields are constant: they have no density")
+    if not options["noise"][1] > 0:
+        _warn_discrete(x_train)
 
     data = {
         "x_train": x_train,
@@ -282,7 +296,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             return found
         options["checkpoint"] = checkpoint
     total = fit["epochs"] + fit["posterior_epochs"] * (fit["objective"] > 0)
-    with reporter(total, verbose, progress, "SymmetricFlow", "epoch") as report:
+    with (
+        _checkpoint.mentioned(checkpoint),
+        reporter(total, verbose, progress, "SymmetricFlow", "epoch", _words) as report,
+    ):
         try:
             core = _core.symflow_fit(
                 x_train,
@@ -301,10 +318,11 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             raise
     model = FieldModel(core)
     try:
-        if calibrate:
-            model = model.calibrate(x_validate, y_validate)
-        if checkpoint is not None:
-            model.save(checkpoint)
+        with _checkpoint.mentioned(checkpoint):
+            if calibrate:
+                model = model._calibrated(x_validate, y_validate, 0, "x_validate")
+            if checkpoint is not None:
+                model.save(checkpoint)
     except BaseException as error:
         error.flow = model
         raise
@@ -323,6 +341,19 @@ def _fields(x, name):
     if 0 in x.shape:
         raise ValueError(f"{name}: is empty; its shape is {tuple(x.shape)}")
     return np.ascontiguousarray(checked(x, name)[0])
+
+
+def _warn_discrete(x):
+    """Warn of fields with few values, or one that many pixels have: they have no density."""
+    pixels = x.reshape(-1)[:: x.size >> 16 | 1]  # an odd step, which meets every column
+    _, counts = np.unique(pixels, return_counts=True)
+    share = counts.max() / len(pixels)
+    if counts.max() > 1 and (share > 0.1 or len(counts) < 0.01 * len(pixels)):
+        warn(
+            f"x_train: has {len(counts)} different values in {len(pixels)} pixels, one of them in "
+            f"{share:.1%}: discrete fields have no density, and a fit sharpens its spikes without "
+            "end; add noise of the values' spacing"
+        )
 
 
 def _numbers(y, name):
@@ -370,19 +401,29 @@ def _training_conditions(y_train, y_validate, x_train, x_validate):
     return y
 
 
+def _reach(y):
+    """Least and most of every column of y (n, p), as (p, 2)."""
+    return np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
+
+
 def _noise(noise, mesh, box):
     """Return the core's options for a number, a range of two, or a power spectrum."""
     if callable(noise):
         k, _ = wavenumbers(mesh, box)
         k = np.unique(k[k > 0]) if k.size > 1 else np.ones(1)
-        power = np.asarray(noise(k), dtype=np.float64)
+        try:
+            power = np.asarray(noise(k))
+        except Exception as error:
+            raise ValueError(f"noise: as a function of k it fails: {error!r}") from error
+        if power.dtype.kind not in "iuf":
+            raise TypeError(f"noise: must give real numbers; the dtype is {power.dtype}")
         if power.shape not in ((), k.shape):
             raise ValueError(f"noise: gave shape {power.shape} for wave numbers of shape {k.shape}")
         if not (np.isfinite(power).all() and (power > 0).all()):
             raise ValueError(
                 "noise: its power must be positive and finite at every |k| of the mesh"
             )
-        power = np.ascontiguousarray(np.broadcast_to(power, k.shape))
+        power = np.ascontiguousarray(np.broadcast_to(power, k.shape), np.float64)
         return {"noise": (1.0, 1.0), "noise_k": k, "noise_power": power}
     if noise is None:
         return {"noise": (0.0, 0.0)}
@@ -436,13 +477,36 @@ def _options(p, *, hidden, noise, noise_condition, objective, **given):
     return options
 
 
-def _names(names, p):
-    if names is None:
-        return [f"y{j}" for j in range(p)]
-    names = [names] if isinstance(names, str) else [str(name) for name in names]
-    if len(names) != p:
-        raise ValueError(f"names: {len(names)} names for {p} conditions")
-    return names
+class _LogPosterior(NamedTuple):
+    """The function sum_i power log p(x_i|y, known) + log prior(y) of (m, p) parameters y.
+
+    Attributes
+    ----------
+    core : SymFlow
+    x : (n, mesh) array
+    known : (0,) or (1,) array
+        The noise's standard deviation, for a flow that it is a condition of.
+    power : float
+    log_prior : callable or None
+    """
+
+    core: _core.SymFlow
+    x: NDArray[Any]
+    known: Floats
+    power: float
+    log_prior: Callable[[Floats], ArrayLike] | None
+
+    def __call__(self, y: Floats) -> Floats:
+        known = np.broadcast_to(self.known, (len(y), len(self.known)))
+        logs = self.power * self.core.logp_at(self.x, np.hstack([y, known])).sum(axis=0)
+        if self.log_prior is None:
+            return logs
+        extra = np.asarray(self.log_prior(y), dtype=np.float64)
+        if extra.shape != (len(y),):
+            raise ValueError(f"prior: gave shape {extra.shape} for {len(y)} points")
+        if np.isnan(extra).any() or (extra == np.inf).any():
+            raise ValueError("prior: gave NaN or infinity")
+        return logs + extra
 
 
 class FieldModel:
@@ -469,6 +533,8 @@ class FieldModel:
         How many numbers were trained.
     temperature : float
         Power of the likelihood in posteriors: 1 unless calibrated.
+    calibration : dict or None
+        What `calibrate` found: see the property.
     history : dict of str to numpy.ndarray
         What the fit recorded after each epoch: see the property.
 
@@ -517,6 +583,23 @@ class FieldModel:
         return tuple(self._note.get("names") or [f"y{j}" for j in range(p)])
 
     @property
+    def calibration(self) -> dict[str, Any] | None:
+        """What the temperature gained on the fields that it was fitted to.
+
+        Returns
+        -------
+        dict or None
+            `fields`: how many; `before`, `after`: mean log p(y|x) / prior(y), in nats per field,
+            at temperature 1 and at the one fitted. None for a flow that is not calibrated.
+
+        Examples
+        --------
+        See `calibrate`.
+        """
+        found = self._note.get("calibration")
+        return None if found is None else dict(found)
+
+    @property
     def history(self) -> dict[str, Floats]:
         """What the fit recorded after each epoch.
 
@@ -548,6 +631,9 @@ class FieldModel:
         parts.append(f"dtype={self.dtype}")
         if self.temperature != 1:
             parts.append(f"temperature={self.temperature:.3g}")
+        if self.calibration:
+            gain = "calibration={before:.3f} to {after:.3f} nats, {fields} fields"
+            parts.append(gain.format(**self.calibration))
         for name, values in self.history.items():
             best = np.nanmax(values) if np.isfinite(values).any() else np.nan
             parts += [f"{name}={best:.5g}"] if np.isfinite(best) else []
@@ -581,7 +667,7 @@ class FieldModel:
             raise ValueError(f"{name}: must hold real numbers; its dtype is {x.dtype}")
         return (x[None] if one else x), one
 
-    def _conditions(self, y, n, stacklevel):
+    def _conditions(self, y, n):
         """Return conditions (n, p), or None for a flow without."""
         p = self._core.conditions
         if not p:
@@ -597,14 +683,13 @@ class FieldModel:
                 f"({', '.join(self.names)}); its shape is {y.shape}"
             )
         if y.size:
-            self._warn_outside(np.atleast_2d(y), stacklevel + 1)
+            self._warn_outside(np.atleast_2d(y))
         return np.ascontiguousarray(np.broadcast_to(y, (n, p)))
 
-    def _warn_outside(self, y, stacklevel):
+    def _warn_outside(self, y):
         """Warn where y (n, p), the first p conditions, reaches beyond the training range."""
         p = y.shape[1]
-        reach = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
-        warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y", stacklevel + 1)
+        warn_outside(self.names[:p], *self._core.range[:, :p], _reach(y), "y")
 
     @staticmethod
     def _row(y, p):
@@ -617,7 +702,7 @@ class FieldModel:
 
     def _map(self, name, x, y, argument="x"):
         x, one = self._fields(x, argument)
-        results = getattr(self._core, name)(x, self._conditions(y, len(x), 3))
+        results = getattr(self._core, name)(x, self._conditions(y, len(x)))
         if not one:
             return results
         if not isinstance(results, tuple):
@@ -733,7 +818,7 @@ class FieldModel:
         True
         """
         n = integer("n", n, 0)
-        return self._core.sample(n, self._conditions(y, n, 2), _arguments.seed(seed))
+        return self._core.sample(n, self._conditions(y, n), _arguments.seed(seed))
 
     def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
         """Return the gradient of the log-density with respect to the field, d log p / dx.
@@ -863,7 +948,7 @@ class FieldModel:
             if noise is None:
                 raise ValueError("noise: this flow needs its standard deviation")
             known = np.array([real("noise", noise)])
-            warn_outside((NOISE,), *self._core.range[:, -1:], [known.repeat(2)], "noise", 2)
+            warn_outside((NOISE,), *self._core.range[:, -1:], [known.repeat(2)], "noise")
         elif noise is not None:
             raise ValueError("noise: is no condition of this flow")
         least, most = self._core.range[:, :p]
@@ -876,23 +961,12 @@ class FieldModel:
             raise ValueError("bounds: are for a callable prior; prior gives them itself")
         else:
             box = bounds_of(np.stack([least, most], axis=1) if prior is None else prior, "prior", p)
-        warn_outside(self.names[:p], least, most, box, "prior", 2)
+        warn_outside(self.names[:p], least, most, box, "prior")
         power = self.temperature if temperature is None else real("temperature", temperature)
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
 
-        def log_density(y):
-            full = np.concatenate([y, np.broadcast_to(known, (len(y), len(known)))], axis=1)
-            logs = power * self._core.logp_at(x, full).sum(axis=0)
-            if log_prior is None:
-                return logs
-            extra = np.asarray(log_prior(y), dtype=np.float64)
-            if extra.shape != (len(y),):
-                raise ValueError(f"prior: gave shape {extra.shape} for {len(y)} points")
-            if np.isnan(extra).any() or (extra == np.inf).any():
-                raise ValueError("prior: gave NaN or infinity")
-            return logs + extra
-
+        log_density = _LogPosterior(self._core, x, known, power, log_prior)
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
         return Posterior(log_density, box, self.names[:p], **how)
 
@@ -900,7 +974,9 @@ class FieldModel:
         """Return this flow with the temperature at which posteriors of these fields are best.
 
         That is the power b of the likelihood with the largest mean log p(y|x) over held-out
-        fields, the prior uniform over the training range. log p(x|y) itself stays as it is.
+        fields, the prior uniform over the training range. log p(x|y) itself stays as it is. It is
+        evaluated at 383 conditions for every field, from three parameters on at three times as many
+        for each (`posterior_draws` of `SymmetricFlow`).
 
         Parameters
         ----------
@@ -914,6 +990,13 @@ class FieldModel:
         Returns
         -------
         FieldModel
+            Its `calibration` says what that gained.
+
+        Warns
+        -----
+        UserWarning
+            If the temperature is at an end of its range, 1e-4 to 100, or the fields are of fewer
+            than ten different y: they do not determine it.
 
         Examples
         --------
@@ -926,6 +1009,8 @@ class FieldModel:
         >>> flow = flow.calibrate(x[200:], y[200:])
         >>> 0.3 < flow.temperature < 3
         True
+        >>> flow.calibration["fields"], flow.calibration["after"] >= flow.calibration["before"]
+        (100, True)
         """
         p, _ = self._parameters()
         if not p:
@@ -938,8 +1023,27 @@ class FieldModel:
         y = y[None] if y.ndim == 1 and len(x) == 1 else y
         if y.shape != (len(x), p):
             raise ValueError(f"y: must have shape ({len(x)}, {p}); its shape is {y.shape}")
-        self._warn_outside(y, 2)
-        return FieldModel(self._core.calibrate(x, y, _arguments.seed(seed))[0])
+        self._warn_outside(y)
+        return self._calibrated(x, y, _arguments.seed(seed), "x")
+
+    def _calibrated(self, x, y, seed, name):
+        """Return the flow with its temperature; warnings call the fields by this name."""
+        core, before, after = self._core.calibrate(x, y, seed)
+        found = {"fields": len(x), "before": before, "after": after}
+        flow = FieldModel(core.with_note(json.dumps(self._note | {"calibration": found})))
+        least, most = TEMPERATURES
+        different = len(np.unique(y, axis=0))
+        if not 1.01 * least < flow.temperature < most / 1.01:
+            warn(
+                f"{name}: {len(x)} fields leave the temperature of posteriors undetermined: it is "
+                f"at an end of its range, {flow.temperature:.3g}"
+            )
+        elif different < FEW:
+            warn(
+                f"{name}: {len(x)} fields of {different} different y hardly determine the "
+                f"temperature of posteriors: it is {flow.temperature:.3g}"
+            )
+        return flow
 
     def _parameters(self):
         """Return how many conditions are parameters, and whether the last is the noise's."""

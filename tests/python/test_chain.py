@@ -241,7 +241,7 @@ def test_bad_densities(value):
 
 
 def test_plot_and_pickle():
-    post = Posterior(unit, [(0, 9)] + [(-9, 9)] * 3, names="abcd")
+    post = Posterior(unit, [(0, 9)] + [(-9, 9)] * 3, names=list("abcd"))
     figure = post.plot(truth=np.ones(4))
     assert len(figure.axes) == 16
     assert post.plot(axes=np.array(figure.axes)) is figure

@@ -91,6 +91,25 @@ def test_check_sums_are_of_the_data_however_they_are_read():
     assert _checkpoint.check_sum(x) != _checkpoint.check_sum(np.zeros((1000, 3)))
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+def test_an_interruption_says_how_to_go_on(tmp_path):
+    path = tmp_path / "checkpoint"
+
+    def stop(p):
+        raise KeyboardInterrupt
+
+    for fit_ in (fit, fit_fields):
+        with pytest.raises(KeyboardInterrupt) as error:
+            fit_(checkpoint=path, progress=stop)
+        (note,) = error.value.__notes__
+        assert "same call" in note
+        assert repr(str(path)) in note
+        path.unlink()
+        with pytest.raises(KeyboardInterrupt) as error:
+            fit_(progress=stop)
+        assert not hasattr(error.value, "__notes__")
+
+
 def test_many_interruptions(tmp_path):
     path = tmp_path / "checkpoint"
     for layers in (2, 3, 4, 6):
@@ -197,9 +216,16 @@ def test_an_exception_is_not_lost_when_the_checkpoint_cannot_be_written(tmp_path
 
 def test_checkpoints_that_cannot_be_written_are_refused_before_the_fit(tmp_path):
     x = np.random.default_rng(0).normal(size=(50, 2))
-    for path, error in ((tmp_path / "no" / "fit", OSError), (3, TypeError)):
-        with pytest.raises(error, match="checkpoint"):
+    for path, error, message in (
+        (tmp_path / "no" / "fit", OSError, "no such folder"),
+        (tmp_path, OSError, "is a folder"),
+        ("", OSError, "is a folder"),
+        (3, TypeError, "must be a path"),
+    ):
+        with pytest.raises(error, match=f"^checkpoint: .*{message}"):
             pyflow.GIS(x, max_layers=1, checkpoint=path, verbose=False)
+        with pytest.raises(error, match=f"^checkpoint: .*{message}"):
+            fit_fields(checkpoint=path)
     with pytest.raises(ValueError, match="seed"):
         pyflow.GIS(x, max_layers=1, checkpoint=tmp_path / "fit", seed=None, verbose=False)
 
@@ -262,7 +288,7 @@ def test_checkpoints_of_other_fits_of_fields_are_refused(tmp_path):
     for options, name in (
         ({"epochs": 5}, "epochs"),
         ({"seed": 1}, "seed"),
-        ({"y_train": np.linspace(1, 2, 40)}, "y_train"),
+        ({"y_train": np.linspace(0.5, 2, 40)}, "y_train"),
         ({"noise": 0.1}, "noise"),
         ({"box_size": 2.0}, "box_size"),
     ):

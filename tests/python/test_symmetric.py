@@ -205,6 +205,38 @@ def test_calibration_leaves_a_good_flow_nearly_alone(data):
     assert (narrow.cov[0, 0] > wide.cov[0, 0]) == (good.temperature < 1)
     assert pickle.loads(pickle.dumps(good)).temperature == good.temperature
     assert "temperature" in repr(good)
+    assert "temperature" not in repr(flow)
+
+
+def test_calibration_says_what_it_gained():
+    (x, y), (held, at) = scaled_noise(300, 1, 0.3), scaled_noise(100, 2, 0.3)
+    flow = fit(x, y_train=y, n_layers=1, filter_knots=6, epochs=10)
+    good = flow.calibrate(held, at)
+    assert flow.calibration is None
+    for b, gain in ((1.0, "before"), (None, "after")):
+        posts = [flow.posterior(a, temperature=b or good.temperature) for a in held]
+        log_z = [post.log_evidence - np.log(np.ptp(flow.y_range)) for post in posts]
+        logp = (b or good.temperature) * flow.evaluate_density(held, at) - log_z
+        assert_allclose(good.calibration[gain], logp.mean(), atol=0.02)
+    assert good.calibration["fields"] == 100
+    assert pickle.loads(pickle.dumps(good)).calibration == good.calibration
+    assert f"{good.calibration['after']:.3f} nats, 100 fields" in repr(good)
+
+
+def test_a_temperature_that_is_not_determined_is_warned_of():
+    x, y = scaled_noise(300, 1, 0.0)
+    flow = fit(x, y_train=y, n_layers=1, filter_knots=6, epochs=10)
+    some = np.linspace(-0.99, 0.99, 5001)
+    order = np.argsort(flow.posterior(x[0]).logp(some[:, None]))
+    for at in some[order[[0, -1]]]:  # the truth is where the posterior is lowest, or highest
+        with pytest.warns(UserWarning, match="x: 1 fields .* at an end of its range") as caught:
+            flow.calibrate(x[0], at)
+        assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="x: 100 fields of 5 different y hardly determine"):
+        flow.calibrate(x[:100], np.round(2 * y[:100]) / 2.1)
+    with pytest.warns(UserWarning, match="x_validate: 3 fields .* temperature") as caught:
+        fit(x[3:], x[:3], y[3:], y[:3], n_layers=1, filter_knots=6, calibrate=True)
+    assert caught[0].filename == fit.__code__.co_filename
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "known_fields.py"
@@ -497,6 +529,30 @@ def test_files_pickles_and_copies(flow, flow64, oblong, model, tmp_path):
         pyflow.FieldModel(model._core)
 
 
+def standard_normal(y):
+    return -0.5 * (y**2).sum(axis=1)
+
+
+def test_posteriors_are_pickled(flow, data):
+    x, points = data["test"][0][0], data["test"][1][:20]
+    noisy = fit(X, y_train=Y, noise=(0.1, 0.2), noise_condition=True, epochs=0)
+    for post, y in (
+        (flow.posterior(x, PRIOR), points),
+        (flow.posterior(x, standard_normal, bounds=PRIOR), points),
+        (noisy.posterior(X[0], noise=0.15), Y[:, None]),
+        (Posterior(standard_normal, [(-9, 9)] * 4), np.ones((1, 4))),
+    ):
+        again = pickle.loads(pickle.dumps(post))
+        assert_array_equal(again.mean, post.mean)
+        assert_array_equal(again.cov, post.cov)
+        assert_array_equal(again.logp(y), post.logp(y))
+        assert_array_equal(again.sample(9, seed=1), post.sample(9, seed=1))
+        assert again.names == post.names
+        assert again.volume() == post.volume()
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(flow.posterior(x, lambda y: standard_normal(y), bounds=PRIOR))
+
+
 def test_what_a_flow_says_of_itself(flow, oblong):
     text = repr(flow)
     for part in ("mesh=(32, 32)", "amplitude", "slope", "float32", str(flow.n_parameters)):
@@ -551,9 +607,39 @@ def test_progress(data, capsys):
     best = max(seen[4:], key=lambda p: p.objective)
     assert np.isclose(per_pixel, best.logp_validate)
     assert [p.best for p in seen[4:]] == sorted(p.best for p in seen[4:])
+    for p in seen[:4]:
+        assert p.objective == p.logp_validate
+    log_z = [flow.posterior(a).log_evidence for a in x[64:96]]
+    log_z -= np.log(np.ptp(flow.y_range, axis=1)).sum()
+    gain = flow.evaluate_density(x[64:96], y[64:96]) - log_z  # log p(y|x) / prior, of each field
+    assert abs(gain.mean() - best.objective) < 0.1
     assert capsys.readouterr().err == ""
     fit(x[:64], epochs=2, verbose=True)
-    assert "SymmetricFlow" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "SymmetricFlow" in said
+    assert " per pixel, best at 2" in said
+    assert "per field" not in said
+    fit(x[:20], y_train=y[:20], objective=1.0, posterior_epochs=1, verbose=True)
+    assert re.search(r" per pixel, log p\(y\|x\) \S+ per field, best at", capsys.readouterr().err)
+
+
+def test_draws_that_stand_for_the_prior_grow_with_the_parameters():
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0, 1, (24, 3))
+    x = y[:, :1, None] + rng.normal(size=(24, 4, 4))
+    tuned = {"epochs": 1, "objective": "posterior", "posterior_epochs": 1}
+    for p, draws in ((2, 127), (3, 383)):
+        flows = [fit(x, y_train=y[:, :p], **tuned, posterior_draws=n) for n in (None, draws, 50)]
+        default, same, other = [flow.evaluate_density(x, y[:, :p]) for flow in flows]
+        assert_array_equal(default, same)
+        assert not np.array_equal(default, other)
+    with pytest.raises(ValueError, match="posterior_draws: must be between 10 and 65535"):
+        fit(x, y_train=y, **tuned, posterior_draws=1 << 40)
+
+
+def test_a_batch_is_no_larger_than_the_data():
+    flows = [fit(X, batch=batch) for batch in (len(X), 1 << 60)]
+    assert_array_equal(*[flow.evaluate_density(X) for flow in flows])
 
 
 def test_patience_stops_early(data):
@@ -670,14 +756,25 @@ def test_noise_as_a_condition(data):
             for sigma in sigmas
         ]
         assert sigmas[np.argmax(logp)] == best
-    field = test[0]
-    post = flow.posterior(added[0], noise=1.0)
-    assert post.names == NAMES
-    assert np.all(post.mean > PRIOR[:, 0])
+
+    def exact(x):  # white noise of unit variance has P(k) = 1 in this box
+        def logp(y):
+            return fields.gaussian_logp(x, lambda k: spectrum(y)(k) + 1, BOX)
+
+        return Posterior(logp, PRIOR)
+
+    truth = [exact(x) for x in added[:10]]
+    for sigma, reached in ((1.0, True), (0.2, False)):  # the right one, and another
+        mine = [flow.posterior(x, PRIOR, noise=sigma) for x in added[:10]]
+        shift = [
+            (a.mean - b.mean) / np.sqrt(np.diag(b.cov)) for a, b in zip(mine, truth, strict=True)
+        ]
+        assert (np.sqrt(np.mean(np.square(shift))) < 1) == reached
+    assert mine[0].names == NAMES
     with pytest.raises(ValueError, match="noise: this flow needs"):
-        flow.posterior(field)
+        flow.posterior(test[0])
     with pytest.warns(UserWarning, match="noise = 3 lies outside"):
-        flow.posterior(field, noise=3.0)
+        flow.posterior(test[0], noise=3.0)
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -713,6 +810,9 @@ REFUSED = {
     "negative box": ((X,), {"box_size": (1, -1)}, "box_size: must be positive"),
     "nan box": ((X,), {"box_size": np.nan}, "box_size: must be positive"),
     "box axes": ((X,), {"box_size": (1, 1, 1)}, "box_size: must be a number or 2"),
+    "no axes": ((X,), {"box_size": ()}, "box_size: must be a number or 2"),
+    "huge box": ((X,), {"box_size": 1e300}, "box_size: must be between"),
+    "tiny box": ((X,), {"box_size": (1, 1e-200)}, "box_size: must be between"),
     "names": ((X,), {"names": ["a"]}, "names: 1 names for 0 conditions"),
     "noise": ((X,), {"noise": -1}, "noise: must be standard deviations"),
     "noise range": ((X,), {"noise": (2, 1)}, "noise: must be standard deviations"),
@@ -732,6 +832,26 @@ def test_bad_fits_are_refused_by_name(args, options, message):
         fit(*args, **options)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("box_size", box) for box in ("10", b"10", True, 1j, None, {}, [(1, 1), 1], ("1", 1))],
+        *[("names", names) for names in (5, [5], ["a", None], b"a")],
+        *[("noise", lambda k, power=power: power) for power in ("loud", 1j, None, [True])],
+        *[("noise", noise) for noise in ("loud", 1j, [1, "loud"])],
+    ],
+)
+def test_arguments_of_other_types_are_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"^{name}: must "):
+        fit(X, y_train=Y, **{name: value})
+
+
+def test_a_noise_that_fails_is_named():
+    with pytest.raises(ValueError, match=r"^noise: .*ZeroDivisionError") as caught:
+        fit(X, noise=lambda k: 1 / 0)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_bad_options_are_refused_by_name(name):
     with pytest.raises(ValueError, match=f"^{name}: "):
@@ -744,6 +864,19 @@ def test_a_single_training_field_is_warned_of():
     with pytest.warns(UserWarning, match="x_train: holds a single field"):
         flow = fit(X[:1])
     assert np.isfinite(flow.evaluate_density(X)).all()
+
+
+def test_discrete_fields_are_warned_of():
+    rng = np.random.default_rng(0)
+    counts, smooth = rng.poisson(20, (40, 16, 16)), rng.normal(size=(40, 16, 16))
+    many = rng.normal(size=(5, 128, 128)).astype(np.float32)
+    for x in (counts, np.maximum(smooth, -1), np.round(many, 1)):
+        with pytest.warns(UserWarning, match="x_train: has .* different values") as caught:
+            fit(x, epochs=0)
+        assert caught[0].filename == fit.__code__.co_filename
+        fit(x, epochs=0, noise=0.5)
+    for x in (many, np.repeat(X[:3], 2, axis=0), X[:2, :1, :2]):
+        pyflow.symmetric._warn_discrete(x)
 
 
 def test_bad_fields_and_conditions_are_refused(flow, oblong, data):
@@ -795,6 +928,14 @@ def test_conditions_outside_the_training_range_are_warned_of(flow, data):
     with pytest.warns(UserWarning, match="prior: slope = -3 to -1 lies outside") as caught:
         flow.posterior(x, [(0.5, 2.0), (-3.0, -1.0)])
     assert caught[0].filename == __file__
+    for slope in ((-0.9, -0.5), (-3.0, -2.5)):
+        with pytest.warns(UserWarning, match="prior: slope = .* lies wholly outside"):
+            flow.posterior(x, [(0.5, 2.0), slope])
+
+
+def test_validation_conditions_outside_the_training_range_are_warned_of():
+    with pytest.warns(UserWarning, match="y_validate: depth = 0 to 1 lies outside .* 0 to 0.47"):
+        fit(X[:10], X[10:], Y[:10], np.linspace(0, 1, 10), names="depth", epochs=0)
 
 
 def test_bad_posteriors_are_refused(flow, data):
