@@ -45,7 +45,7 @@ void pf_symflow_defaults(pf_symflow_options *o)
         .epochs = 60,
         .batch = 16,
         .patience = 0,
-        .learning_rate = 2e-3,
+        .learning_rate = 8e-3,
         .warmup = 0.05,
         .weight_decay = 1e-2,
         .clip = 3,

@@ -18,6 +18,17 @@ static ptrdiff_t round_up(ptrdiff_t n) { return (n + 15) / 16 * 16; }
 
 /* ---- making ----------------------------------------------------------------------------------------------- */
 
+static pf_status X(make_taps)(X(symflow) *f)
+{
+    double sigma = SMOOTH * (double)f->filter_knots, sum = 0;
+    f->reach = (ptrdiff_t)(3 * sigma);
+    f->taps = PF_ALLOC(real, f->reach + 1);
+    if (!f->taps) return PF_NO_MEMORY;
+    for (ptrdiff_t t = -f->reach; t <= f->reach; t++) sum += exp(-0.5 * (double)(t * t) / (sigma * sigma));
+    for (ptrdiff_t t = 0; t <= f->reach; t++) f->taps[t] = (real)(exp(-0.5 * (double)(t * t) / (sigma * sigma)) / sum);
+    return PF_OK;
+}
+
 pf_status X(symflow_new)(X(symflow) **flow, int ndim, const ptrdiff_t *n, const double *box, ptrdiff_t layers,
                          ptrdiff_t psi_knots, ptrdiff_t filter_knots, ptrdiff_t n_y)
 {
@@ -44,6 +55,7 @@ pf_status X(symflow_new)(X(symflow) **flow, int ndim, const ptrdiff_t *n, const 
         f->theta = PF_CALLOC(double, f->n_theta);
         f->y_stats = PF_CALLOC(double, 4 * n_y);
         if (!f->k || !f->theta || !f->y_stats) status = PF_NO_MEMORY;
+        else status = X(make_taps)(f);
         for (ptrdiff_t s = 0; s < shells && !status; s++)
             f->k[s] = shells > 1 ? f->filter->k[s] / f->filter->k[shells - 1] : 0;
     }
@@ -63,6 +75,7 @@ void X(symflow_free)(X(symflow) *f)
     free(f->k);
     free(f->theta);
     free(f->y_stats);
+    free(f->taps);
     free(f->noise_t);
     free(f->history);
     free(f->note);
@@ -288,24 +301,55 @@ double X(sym_logp)(X(symwork) *w, const X(symflow) *f)
     return X(sym_log_normal)(w->x, f->pixels) + log_det - (double)f->pixels * log(f->scale);
 }
 
-/* ---- conditioning: theta(y) = theta + NET_SCALE net((y - mean) / scale). A pass always has SYM_ROWS rows, so that
+/* ---- conditioning: theta(y) = theta + NET_SCALE S net((y - mean) / scale). A pass always has SYM_ROWS rows, so that
  * what a row gives does not depend on the others there are.
- * ------------------------------------------------------------------------------- */
+ *
+ * S smooths the positions and the values of log T's knots, each along k, by a Gaussian of SMOOTH times their number.
+ * Without it every knot learns noise of its own from the training fields, and log p seems to know more of y than it
+ * does: posteriors are too narrow. Knots beyond the ends are mirrored, which makes S symmetric: it serves both ways. */
 
-ptrdiff_t X(sym_net_memory)(const X(symflow) *f)
+/* to[m] = line[m], smoothed; line has `reach` more at either end. */
+PF_KERNEL void X(smooth_body)(real *restrict to, const real *restrict line, const real *restrict taps, ptrdiff_t reach,
+                              ptrdiff_t m)
 {
-    return f->net ? round_up(SYM_ROWS * (f->n_y + f->n_theta)) + X(mlp_memory)(f->net, SYM_ROWS) : 0;
+    for (ptrdiff_t j = 0; j < m; j++) to[j] = taps[0] * line[j];
+    for (ptrdiff_t t = 1; t <= reach; t++)
+        for (ptrdiff_t j = 0; j < m; j++) to[j] += taps[t] * (line[j - t] + line[j + t]);
 }
+PF_DISPATCH(X(smooth), (real * to, const real *line, const real *taps, ptrdiff_t reach, ptrdiff_t m),
+            (to, line, taps, reach, m))
+
+/* theta[rows][n_theta] = S theta; line has room for knots and what is beyond their ends. */
+static void X(smooth_filters)(const X(symflow) *f, real *theta, real *line, ptrdiff_t rows)
+{
+    ptrdiff_t m = f->filter_knots, per_layer = f->n_theta / f->layers;
+    line += f->reach;
+    for (ptrdiff_t i = 0; i < rows * f->layers * 2; i++) {
+        real *knots = theta + i / 2 * per_layer + 3 * f->psi_knots + i % 2 * m;
+        memcpy(line, knots, (size_t)m * sizeof(real));
+        for (ptrdiff_t t = 0; t < f->reach; t++) {
+            line[-1 - t] = knots[t];
+            line[m + t] = knots[m - 1 - t];
+        }
+        X(smooth)(knots, line, f->taps, f->reach, m);
+    }
+}
+
+/* A pass's memory: inputs and outputs, a line of knots, the network's own */
+static ptrdiff_t X(line_at)(const X(symflow) *f) { return round_up(SYM_ROWS * (f->n_y + f->n_theta)); }
+static ptrdiff_t X(net_at)(const X(symflow) *f) { return X(line_at)(f) + round_up(f->filter_knots + 2 * f->reach); }
+
+ptrdiff_t X(sym_net_memory)(const X(symflow) *f) { return f->net ? X(net_at)(f) + X(mlp_memory)(f->net, SYM_ROWS) : 0; }
 
 pf_status X(sym_thetas)(const X(symflow) *f, double *theta, real *memory, const double *y, ptrdiff_t rows)
 {
     real *in = memory, *out = in + SYM_ROWS * f->n_y;
-    memory += round_up(SYM_ROWS * (f->n_y + f->n_theta));
     for (ptrdiff_t i = 0; i < SYM_ROWS * f->n_y; i++) {
         ptrdiff_t j = i % f->n_y;
         in[i] = i < rows * f->n_y ? (real)((y[i] - f->y_stats[j]) / f->y_stats[f->n_y + j]) : 0;
     }
-    PF_TRY(X(mlp_forward)(f->net, out, memory, in, SYM_ROWS));
+    PF_TRY(X(mlp_forward)(f->net, out, memory + X(net_at)(f), in, SYM_ROWS));
+    X(smooth_filters)(f, out, memory + X(line_at)(f), rows);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < f->n_theta; j++)
             theta[r * f->n_theta + j] = f->theta[j] + NET_SCALE * (double)out[r * f->n_theta + j];
@@ -316,12 +360,12 @@ pf_status X(sym_thetas_vjp)(const X(symflow) *f, double *gy, real *gw, const dou
                             ptrdiff_t rows)
 {
     real *in = memory, *gout = in + SYM_ROWS * f->n_y;
-    memory += round_up(SYM_ROWS * (f->n_y + f->n_theta));
     real *gin = gy ? PF_ALLOC(real, SYM_ROWS * f->n_y) : NULL;
     if (gy && !gin) return PF_NO_MEMORY;
     for (ptrdiff_t i = 0; i < SYM_ROWS * f->n_theta; i++)
         gout[i] = i < rows * f->n_theta ? (real)(NET_SCALE * gtheta[i]) : 0;
-    pf_status status = X(mlp_vjp)(f->net, gw, gin, gout, memory, in, SYM_ROWS);
+    X(smooth_filters)(f, gout, memory + X(line_at)(f), rows);
+    pf_status status = X(mlp_vjp)(f->net, gw, gin, gout, memory + X(net_at)(f), in, SYM_ROWS);
     for (ptrdiff_t i = 0; i < rows * f->n_y && gy && !status; i++)
         gy[i] = (double)gin[i] / f->y_stats[f->n_y + i % f->n_y];
     free(gin);

@@ -2,8 +2,8 @@
  *
  * Layer l does x <- Psi_l(F^-1 T_l(|k|) F x). Its parameters, of theta[layers][3 K + 2 M], are those of Psi (psi.h),
  * then the knots of log T (cspline.h) against |k| / k_max: M positions as pf_increasing() has them, M values. With
- * conditioning variables theta(y) = theta + NET_SCALE net(standardised y). Fields enter standardised by one mean and
- * one scale.
+ * conditioning variables theta(y) = theta + NET_SCALE S net(standardised y), where S smooths the network's part of log
+ * T along its knots. Fields enter standardised by one mean and one scale.
  */
 #ifndef PF_SYMFLOW_H
 #define PF_SYMFLOW_H
@@ -14,6 +14,8 @@
 /* A step of Adam moves all the weights of an output alike: without this factor the first ones change T by a quarter,
  * and training at rates that suit the other parameters diverges. */
 #define NET_SCALE 0.1
+
+#define SMOOTH 0.05 /* width of S, in units of the number of knots */
 
 enum {
     SYM_HISTORY = 2 /* per epoch: training and validation log p per pixel */,
@@ -28,8 +30,10 @@ enum {
         double mean, scale; /* of the training fields */                                                               \
         double *theta;                                                                                                 \
         ptrdiff_t n_y;                                                                                                 \
-        double *y_stats;     /* [4][n_y] mean, scale, least, most in training */                                       \
-        X(mlp) *net;         /* NULL without conditioning */                                                           \
+        double *y_stats; /* [4][n_y] mean, scale, least, most in training */                                           \
+        X(mlp) *net;     /* NULL without conditioning */                                                               \
+        real *taps;      /* [reach + 1] of S: a Gaussian, from its middle on */                                        \
+        ptrdiff_t reach;                                                                                               \
         double noise[2];     /* that was added to the training fields: range of its standard deviation */              \
         real *noise_t;       /* [shells] the filter that makes it of white noise; NULL: white */                       \
         int noise_condition; /* the last condition is the noise's standard deviation, which is known */                \

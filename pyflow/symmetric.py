@@ -150,7 +150,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     patience : int, optional
         Stop after this many epochs without improvement. Default 0: never.
     learning_rate : float, optional
-        Adam's, at its highest. Default 2e-3.
+        Adam's, at its highest. Default 8e-3.
     warmup : float, optional
         Fraction of the steps in which it rises. Default 0.05.
     weight_decay : float, optional

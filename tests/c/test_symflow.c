@@ -42,7 +42,7 @@ enum { MESHES = sizeof meshes / sizeof *meshes };
 #define RANDOM_FLOW(bits)                                                                                              \
     static pf##bits##_symflow *random_flow##bits(const mesh *g, ptrdiff_t layers, ptrdiff_t n_y)                       \
     {                                                                                                                  \
-        enum { K = 5, M = 4 };                                                                                         \
+        enum { K = 5, M = 20 };                                                                                        \
         pf##bits##_symflow *f;                                                                                         \
         if (pf##bits##_symflow_new(&f, g->ndim, g->n, g->box, layers, K, M, n_y)) return NULL;                         \
         uint64_t at = 1000;                                                                                            \
@@ -51,7 +51,7 @@ enum { MESHES = sizeof meshes / sizeof *meshes };
             for (int c = 0; c < 2; c++)                                                                                \
                 for (int j = 0; j < K; j++) *t++ = j ? 0.3 * normal(at++) : -2 + 0.1 * normal(at++);                   \
             for (int j = 0; j < K; j++) *t++ = 0.3 * normal(at++);                                                     \
-            for (int j = 0; j < M; j++) *t++ = j ? log(0.25) + 0.2 * normal(at++) : 0.1;                               \
+            for (int j = 0; j < M; j++) *t++ = j ? log(1.0 / M) + 0.2 * normal(at++) : 0.1;                            \
             for (int j = 0; j < M; j++) *t++ = 0.4 * normal(at++);                                                     \
         }                                                                                                              \
         f->mean = 0.3;                                                                                                 \
@@ -220,6 +220,39 @@ static void test_gradients(const mesh *g)
     free(x), free(score), free(x32), free(score32), free(theta), free(gradient);
     pf64_symflow_free(f);
     pf32_symflow_free(f32);
+}
+
+/* What the network says of one knot of log T goes to its neighbours as a Gaussian, mirrored at the ends, and to no
+ * other parameter; what it says of all alike stays. */
+static void test_smoothing(void)
+{
+    enum { M = 40, K = 5, KNOT = 3, LAYER = 3 * K + 2 * M };
+    mesh g = {2, {4, 4}, {1, 1}};
+    pf64_symflow *f;
+    CHECK(pf64_symflow_new(&f, g.ndim, g.n, g.box, 2, K, M, 1) == PF_OK, "%s", pf_message());
+    CHECK(pf64_mlp_new(&f->net, 1, (ptrdiff_t[]){3}, 1, f->n_theta) == PF_OK, "%s", pf_message());
+    f->y_stats[1] = 1;
+    double *bias = f->net->w + f->net->n_w - f->n_theta, *theta = PF_ALLOC(double, SYM_ROWS * f->n_theta), y = 0;
+    double *memory = PF_ALLOC(double, pf64_sym_net_memory(f)), sigma = SMOOTH * M, sum = 0, worst = 0;
+    for (ptrdiff_t j = 0; j < f->n_theta; j++) bias[j] = 1;
+    CHECK(pf64_sym_thetas(f, theta, memory, &y, 1) == PF_OK, "%s", pf_message());
+    for (ptrdiff_t j = 0; j < f->n_theta; j++) worst = fmax(worst, fabs(theta[j] - NET_SCALE));
+    CHECK(worst < 1e-15, "%g", worst);
+    memset(bias, 0, (size_t)f->n_theta * sizeof(double));
+    ptrdiff_t first = LAYER + 3 * K + M; /* of the second layer's values */
+    bias[first + KNOT] = 1;
+    CHECK(pf64_sym_thetas(f, theta, memory, &y, 1) == PF_OK, "%s", pf_message());
+    for (int t = -M; t <= M; t++) sum += abs(t) <= 3 * sigma ? exp(-0.5 * t * t / (sigma * sigma)) : 0;
+    for (ptrdiff_t j = 0; j < f->n_theta; j++) {
+        double at = (double)(j - first), wanted = 0;
+        for (int side = 0; side < 2 && at >= 0 && at < M; side++) {
+            double t = side ? at + KNOT + 1 : at - KNOT;
+            if (fabs(t) <= 3 * sigma) wanted += NET_SCALE * exp(-0.5 * t * t / (sigma * sigma)) / sum;
+        }
+        CHECK(fabs(theta[j] - wanted) < 1e-15, "parameter %td: %g, not %g", j, theta[j], wanted);
+    }
+    free(theta), free(memory);
+    pf64_symflow_free(f);
 }
 
 /* Shifting, flipping, transposing a square field commutes with the flow; log p does not change. */
@@ -687,6 +720,7 @@ int main(void)
         if (i < MESHES - 1) test_jacobian(meshes + i);
         test_gradients(meshes + i);
     }
+    test_smoothing();
     test_symmetry();
     test_many();
     test_fit(0, 0);
