@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyflow import _arguments, _core
+from pyflow._saved import Saved
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HISTORY = ("logp_train", "logp_validate", "distance")
 
 
-class Model:
+class Model(Saved):
     """A probability density over `dim` real numbers, as a stack of invertible layers.
 
     The layers carry data x to latent points z that follow a unit Gaussian: log p(x) = log N(z; 0,
@@ -59,13 +59,14 @@ class Model:
     (3, 2)
     """
 
-    __slots__ = ("_core", "_labels", "_note")
+    __slots__ = ("_labels",)
+
+    _kind = _core.Model
+    _made_by = "models are made by pyflow.GIS and pyflow.load"
+    _not_of_kind = "this is a symmetric flow, not a model of GIS"
 
     def __init__(self, core: _core.Model):
-        if not isinstance(core, _core.Model):
-            raise TypeError("models are made by pyflow.GIS and pyflow.load")
-        self._core = core
-        self._note = json.loads(core.note or "{}")
+        super().__init__(core)
         labels = self._note.get("labels")
         self._labels = None if labels is None else np.asarray(labels)
 
@@ -75,11 +76,6 @@ class Model:
     def dim(self) -> int:
         """Number of columns."""
         return self._core.dim
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """float32 or float64."""
-        return self._core.dtype
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -155,14 +151,6 @@ class Model:
         if self._note.get("unfinished"):
             parts.append("unfinished")
         return f"pyflow.Model({', '.join(parts)})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Model):
-            return NotImplemented
-        return self._core is other._core or self.to_bytes() == other.to_bytes()
-
-    def __hash__(self) -> int:
-        return hash(self.to_bytes())
 
     # ---- densities and samples -------------------------------------------------------------------
 
@@ -341,80 +329,6 @@ class Model:
         label = _arguments.labels(label, "label")
         index = _arguments.classes(self._labels, label, "label", "the model's labels")
         return np.full(n, index) if index.ndim == 0 else index
-
-    # ---- bytes and files -------------------------------------------------------------------------
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a file, for `load`.
-
-        The file holds numbers and a JSON header, no code, and ends with a check sum. It is written
-        under another name and then renamed: whatever happens, `path` holds the old file or the new
-        one.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-
-        Examples
-        --------
-        >>> import os, tempfile, numpy as np, pyflow
-        >>> x = np.random.default_rng(0).normal(size=(500, 2))
-        >>> model = pyflow.GIS(x, max_layers=2, verbose=False)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     model.save(os.path.join(folder, "model.pf"))
-        ...     pyflow.load(os.path.join(folder, "model.pf")) == model
-        True
-        """
-        self._core.save(path)
-
-    def to_bytes(self) -> bytes:
-        """Return what a saved file holds.
-
-        Examples
-        --------
-        >>> import numpy as np, pyflow
-        >>> x = np.random.default_rng(0).normal(size=(500, 2))
-        >>> model = pyflow.GIS(x, max_layers=2, verbose=False)
-        >>> pyflow.Model.from_bytes(model.to_bytes()) == model
-        True
-        """
-        return self._core.to_bytes()
-
-    @classmethod
-    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Model:
-        """Return the model that `to_bytes` gave these bytes for.
-
-        Raises
-        ------
-        FileError
-            If they are cut short, altered, of a newer format, or no model.
-
-        Examples
-        --------
-        >>> import pyflow
-        >>> pyflow.Model.from_bytes(b"something else")
-        Traceback (most recent call last):
-            ...
-        pyflow.FileError: this is not a pyflow model: it begins with other bytes
-        """
-        core = _core.from_bytes(data)
-        if not isinstance(core, _core.Model):
-            raise _core.FileError("this is a symmetric flow, not a model of GIS")
-        return cls(core)
-
-    def __reduce__(self):
-        return Model.from_bytes, (self.to_bytes(),)
-
-    def __copy__(self) -> Model:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Model:
-        return self
 
 
 def load(path: str | os.PathLike[str]) -> Model | FieldModel:

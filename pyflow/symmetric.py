@@ -12,6 +12,7 @@ import numpy as np
 from pyflow import _arguments, _checkpoint, _core
 from pyflow._arguments import boolean, integer, real, warn
 from pyflow._progress import reporter
+from pyflow._saved import Saved
 from pyflow.fields import box_lengths, checked, wavenumbers
 from pyflow.posterior import Posterior, bounds_of, warn_outside
 
@@ -510,7 +511,7 @@ class _LogPosterior(NamedTuple):
         return logs + extra
 
 
-class FieldModel:
+class FieldModel(Saved):
     """The density p(x|y) of periodic fields: what `SymmetricFlow` gives.
 
     Flows never change, may be used from many threads at once, pickled, copied and compared. All
@@ -551,19 +552,16 @@ class FieldModel:
     (3, 16, 16)
     """
 
-    __slots__ = ("_core", "_note")
+    __slots__ = ()
 
-    def __init__(self, core: _core.SymFlow):
-        if not isinstance(core, _core.SymFlow):
-            raise TypeError("field models are made by pyflow.SymmetricFlow and pyflow.load")
-        self._core = core
-        self._note = json.loads(core.note or "{}")
+    _kind = _core.SymFlow
+    _made_by = "field models are made by pyflow.SymmetricFlow and pyflow.load"
+    _not_of_kind = "this is a model of table rows, not of fields: use pyflow.load"
 
     # ---- what it is ------------------------------------------------------------------------------
 
     mesh = property(lambda self: self._core.mesh)
     box_size = property(lambda self: self._core.box)
-    dtype = property(lambda self: self._core.dtype)
     n_layers = property(lambda self: self._core.n_layers)
     n_parameters = property(lambda self: self._core.n_parameters)
     temperature = property(lambda self: self._core.temperature)
@@ -641,14 +639,6 @@ class FieldModel:
         if self._core.unfinished:
             parts.append("unfinished")
         return f"pyflow.FieldModel({', '.join(parts)})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FieldModel):
-            return NotImplemented
-        return self._core is other._core or self.to_bytes() == other.to_bytes()
-
-    def __hash__(self) -> int:
-        return hash(self.to_bytes())
 
     # ---- arguments -------------------------------------------------------------------------------
 
@@ -1050,76 +1040,3 @@ class FieldModel:
         """Return how many conditions are parameters, and whether the last is the noise's."""
         noisy = self._core.noise_condition
         return self._core.conditions - noisy, noisy
-
-    # ---- bytes and files -------------------------------------------------------------------------
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the flow to a file, for `pyflow.load`.
-
-        The file holds numbers and a JSON header, no code, and ends with a check sum. It is written
-        under another name and then renamed.
-
-        Parameters
-        ----------
-        path : str or os.PathLike
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-
-        Examples
-        --------
-        >>> import os, tempfile, pyflow
-        >>> x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 10, seed=1)
-        >>> flow = pyflow.SymmetricFlow(x, epochs=2, verbose=False)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     flow.save(os.path.join(folder, "flow.pf"))
-        ...     pyflow.load(os.path.join(folder, "flow.pf")) == flow
-        True
-        """
-        self._core.save(path)
-
-    def to_bytes(self) -> bytes:
-        """Return what a saved file holds.
-
-        Examples
-        --------
-        >>> import pyflow
-        >>> x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 10, seed=1)
-        >>> flow = pyflow.SymmetricFlow(x, epochs=0, verbose=False)
-        >>> pyflow.FieldModel.from_bytes(flow.to_bytes()) == flow
-        True
-        """
-        return self._core.to_bytes()
-
-    @classmethod
-    def from_bytes(cls, data: bytes | bytearray | memoryview) -> FieldModel:
-        """Return the flow that `to_bytes` gave these bytes for.
-
-        Raises
-        ------
-        FileError
-            If they are cut short, altered, of a newer format, or no flow of fields.
-
-        Examples
-        --------
-        >>> import pyflow
-        >>> pyflow.FieldModel.from_bytes(b"something else")
-        Traceback (most recent call last):
-            ...
-        pyflow.FileError: this is not a pyflow model: it begins with other bytes
-        """
-        core = _core.from_bytes(data)
-        if not isinstance(core, _core.SymFlow):
-            raise _core.FileError("this is a model of table rows, not of fields: use pyflow.load")
-        return cls(core)
-
-    def __reduce__(self):
-        return FieldModel.from_bytes, (self.to_bytes(),)
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self

@@ -17,6 +17,9 @@
 
 #include "pyflow.h"
 
+/* The function and the flags in a PyMethodDef. */
+#define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS
+
 typedef struct {
     PyTypeObject *model_type, *symflow_type;
     PyObject *file_error;  /* pyflow.FileError */
@@ -71,32 +74,38 @@ int rows_read(const rows *r, void *to, int bits, npy_intp first, npy_intp n);
 /* A C-contiguous one-dimensional array of this type and length; NULL with an exception. */
 PyArrayObject *vector_open(PyObject *x, const char *name, int type_num, npy_intp n);
 
-/* ---- model.c, fit.c --------------------------------------------------------------------------------------- */
+/* ---- model.c, symflow.c, and what they share in saved.h ---------------------------------------------------- */
 
-/* Immutable: safe to use from many threads, and shared by copies. */
+/* A fitted model of either kind. Immutable: safe to use from many threads, and shared by copies. */
 typedef struct {
-    PyObject_HEAD int bits; /* which of the handles it is */
+    PyObject_HEAD int bits; /* which of its type's two handles it is */
     union {
-        pf32_model *pf32_handle;
-        pf64_model *pf64_handle;
+        pf32_model *pf32_model;
+        pf64_model *pf64_model;
+        pf32_symflow *pf32_symflow;
+        pf64_symflow *pf64_symflow;
     };
 } model_object;
 
-extern PyType_Spec model_spec;
-/* A new object that takes over the model, whatever happens. */
-PyObject *pf32_wrap(core_state *state, pf32_model *model);
-PyObject *pf64_wrap(core_state *state, pf64_model *model);
+extern PyType_Spec model_spec, symflow_spec;
 
-extern const char from_bytes_doc[], fit_doc[], gis_defaults_doc[];
+/* A new object that takes over the model, whatever happens. */
+PyObject *pf32_model_wrap(core_state *state, pf32_model *model);
+PyObject *pf64_model_wrap(core_state *state, pf64_model *model);
+PyObject *pf32_symflow_wrap(core_state *state, pf32_symflow *flow);
+PyObject *pf64_symflow_wrap(core_state *state, pf64_symflow *flow);
+
+PyObject *pf32_model_from_bytes(core_state *state, const void *bytes, size_t n);
+PyObject *pf64_model_from_bytes(core_state *state, const void *bytes, size_t n);
+PyObject *pf32_symflow_from_bytes(core_state *state, const void *bytes, size_t n);
+PyObject *pf64_symflow_from_bytes(core_state *state, const void *bytes, size_t n);
+
+/* ---- the module's functions that lie in model.c, fit.c and symflow.c ---------------------------------------- */
+
+extern const char from_bytes_doc[], fit_doc[], gis_defaults_doc[], symflow_fit_doc[], symflow_defaults_doc[];
 PyObject *core_from_bytes(PyObject *module, PyObject *bytes);
 PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_gis_defaults(PyObject *module, PyObject *unused);
-
-/* ---- symflow.c -------------------------------------------------------------------------------------------- */
-
-extern PyType_Spec symflow_spec;
-extern const char symflow_fit_doc[], symflow_defaults_doc[];
-PyObject *core_symflow_from_bytes(core_state *state, const void *bytes, size_t n);
 PyObject *core_symflow_fit(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_symflow_defaults(PyObject *module, PyObject *unused);
 

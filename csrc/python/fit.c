@@ -229,7 +229,7 @@ static PyObject *X(run)(job *j)
     X(data) train = X(open)(j, &sources[0], &j->train, 0), validate = {0};
     pf_status status = PF_OK;
     if (j->validate.source) validate = X(open)(j, &sources[1], &j->validate, 1);
-    if (j->model) status = X(model_copy)(&model, j->model->X(handle), X(model_layers)(j->model->X(handle)));
+    if (j->model) status = X(model_copy)(&model, j->model->X(model), X(model_layers)(j->model->X(model)));
     if (status) {
         core_raise(j->state, status);
         return NULL;
@@ -247,6 +247,6 @@ static PyObject *X(run)(job *j)
             call_also_raise(pf_message());
         return NULL;
     }
-    return X(wrap)(j->state, model);
+    return X(model_wrap)(j->state, model);
 }
 #endif

@@ -2,19 +2,13 @@
 #ifndef real
 #include "core.h"
 
+#define KIND model
+#include "saved.h"
+
 /* Rows that are converted at a time when they cannot be used where they are. */
 enum { CHUNK_BYTES = 16 << 20 };
 
 typedef enum { FORWARD, INVERSE, LOGP, SCORE } map_task;
-
-static core_state *state_of(model_object *self) { return PyType_GetModuleState(Py_TYPE((PyObject *)self)); }
-
-static model_object *new_object(core_state *state, int bits)
-{
-    model_object *self = (model_object *)state->model_type->tp_alloc(state->model_type, 0);
-    if (self) self->bits = bits;
-    return self;
-}
 
 /* The class of every row: int32, or nothing for None. */
 static int open_labels(PyArrayObject **labels, PyObject *label, npy_intp n)
@@ -38,19 +32,6 @@ static int raise_in_chunk(npy_intp first)
 #define TWICE "python/model.c" /* seen from twice.h */
 #include "twice.h"
 
-#define EITHER(self, function, ...)                                                                                    \
-    ((self)->bits == 32 ? pf32_##function((self)->pf32_handle, ##__VA_ARGS__)                                          \
-                        : pf64_##function((self)->pf64_handle, ##__VA_ARGS__))
-
-static void model_dealloc(PyObject *op)
-{
-    model_object *self = (model_object *)op;
-    PyTypeObject *type = Py_TYPE(op);
-    EITHER(self, model_free);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
 /* ---- maps ------------------------------------------------------------------------------------------------- */
 
 static PyObject *map_rows(model_object *self, PyObject *args, PyObject *kwargs, map_task task)
@@ -60,7 +41,7 @@ static PyObject *map_rows(model_object *self, PyObject *args, PyObject *kwargs, 
     PyArrayObject *labels = NULL;
     rows in;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O", task == INVERSE ? with_z : with_x, &x, &label)) return NULL;
-    if (rows_open(&in, x, task == INVERSE ? "z" : "x", EITHER(self, model_dim))) return NULL;
+    if (rows_open(&in, x, task == INVERSE ? "z" : "x", EITHER(self, dim))) return NULL;
     if (!open_labels(&labels, label, in.n)) {
         if (self->bits == 32) result = pf32_map_rows(self, &in, label_data(labels), task);
         else result = pf64_map_rows(self, &in, label_data(labels), task);
@@ -125,63 +106,10 @@ static PyObject *model_truncate(PyObject *op, PyObject *args, PyObject *kwargs)
     model_object *self = (model_object *)op;
     Py_ssize_t n_layers;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n", names, &n_layers)) return NULL;
-    return self->bits == 32 ? pf32_copy(self, n_layers, NULL) : pf64_copy(self, n_layers, NULL);
+    return self->bits == 32 ? pf32_truncate(self, n_layers) : pf64_truncate(self, n_layers);
 }
-
-PyDoc_STRVAR(with_note_doc, "with_note(note)\n--\n\nThe same model with another note: JSON, or ''.");
-static PyObject *model_with_note(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"note", NULL};
-    model_object *self = (model_object *)op;
-    const char *note;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s", names, &note)) return NULL;
-    Py_ssize_t n_layers = EITHER(self, model_layers);
-    return self->bits == 32 ? pf32_copy(self, n_layers, note) : pf64_copy(self, n_layers, note);
-}
-
-PyDoc_STRVAR(copy_doc, "The model itself: it never changes.");
-static PyObject *model_copy(PyObject *self, PyObject *Py_UNUSED(unused)) { return Py_NewRef(self); }
 
 /* ---- bytes and files -------------------------------------------------------------------------------------- */
-
-PyDoc_STRVAR(to_bytes_doc, "to_bytes()\n--\n\nWhat a saved file holds.");
-static PyObject *model_to_bytes(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    model_object *self = (model_object *)op;
-    void *bytes = NULL;
-    size_t n = 0;
-    pf_status status = EITHER(self, model_write, &bytes, &n);
-    if (status) {
-        core_raise(state_of(self), status);
-        return NULL;
-    }
-    PyObject *result = PyBytes_FromStringAndSize(bytes, (Py_ssize_t)n);
-    pf_free(bytes);
-    return result;
-}
-
-static pf_status save(const void *self, const char *path)
-{
-    return EITHER((const model_object *)self, model_save, path);
-}
-
-PyDoc_STRVAR(save_doc, "save(path)\n--\n\nWrite the model to a file: aside, then renamed.");
-static PyObject *model_save(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    return call_with_path(state_of((model_object *)self), args, kwargs, save, self);
-}
-
-PyDoc_STRVAR(reduce_doc, "For pickle: the function that reads the bytes, and the bytes.");
-static PyObject *model_reduce(PyObject *self, PyObject *unused)
-{
-    PyObject *module = PyType_GetModule(Py_TYPE(self));
-    PyObject *read = module ? PyObject_GetAttrString(module, "from_bytes") : NULL;
-    PyObject *bytes = read ? model_to_bytes(self, unused) : NULL;
-    PyObject *result = bytes ? Py_BuildValue("O(O)", read, bytes) : NULL;
-    Py_XDECREF(read);
-    Py_XDECREF(bytes);
-    return result;
-}
 
 const char from_bytes_doc[] = "from_bytes(bytes)\n--\n\nThe model in these bytes, which are checked.";
 PyObject *core_from_bytes(PyObject *module, PyObject *bytes)
@@ -190,10 +118,12 @@ PyObject *core_from_bytes(PyObject *module, PyObject *bytes)
     Py_buffer view;
     if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE)) return NULL;
     size_t n = (size_t)view.len;
-    PyObject *result = NULL;
-    if (pf_model_kind(view.buf, n) == 2) result = core_symflow_from_bytes(state, view.buf, n);
-    else if (pf_model_bits(view.buf, n) == 32) result = pf32_from_bytes(state, view.buf, n);
-    else result = pf64_from_bytes(state, view.buf, n); /* which says what is wrong with what is neither */
+    int bits = pf_model_bits(view.buf, n), kind = pf_model_kind(view.buf, n);
+    PyObject *result;
+    if (kind == 2 && bits == 32) result = pf32_symflow_from_bytes(state, view.buf, n);
+    else if (kind == 2) result = pf64_symflow_from_bytes(state, view.buf, n);
+    else if (bits == 32) result = pf32_model_from_bytes(state, view.buf, n);
+    else result = pf64_model_from_bytes(state, view.buf, n); /* which says what is wrong with what is neither */
     PyBuffer_Release(&view);
     return result;
 }
@@ -205,49 +135,23 @@ PyDoc_STRVAR(history_doc,
 static PyObject *model_history(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     model_object *self = (model_object *)op;
-    npy_intp shape[2] = {EITHER(self, model_layers), 3};
+    npy_intp shape[2] = {EITHER(self, layers), 3};
     PyObject *result = PyArray_SimpleNew(2, shape, NPY_DOUBLE);
     double *to = result ? PyArray_DATA((PyArrayObject *)result) : NULL;
-    for (npy_intp i = 0; to && i < shape[0]; i++) memcpy(to + 3 * i, EITHER(self, model_history, i), 3 * sizeof *to);
+    for (npy_intp i = 0; to && i < shape[0]; i++) memcpy(to + 3 * i, EITHER(self, history, i), 3 * sizeof *to);
     return result;
 }
 
-static PyObject *get_dim(PyObject *op, void *Py_UNUSED(closure))
-{
-    model_object *self = (model_object *)op;
-    return PyLong_FromSsize_t(EITHER(self, model_dim));
-}
-
-static PyObject *get_dtype(PyObject *op, void *Py_UNUSED(closure))
-{
-    return (PyObject *)PyArray_DescrFromType(((model_object *)op)->bits == 32 ? NPY_FLOAT : NPY_DOUBLE);
-}
-
-static PyObject *get_n_layers(PyObject *op, void *Py_UNUSED(closure))
-{
-    model_object *self = (model_object *)op;
-    return PyLong_FromSsize_t(EITHER(self, model_layers));
-}
-
-static PyObject *get_n_classes(PyObject *op, void *Py_UNUSED(closure))
-{
-    model_object *self = (model_object *)op;
-    return PyLong_FromLong(EITHER(self, model_classes));
-}
-
-static PyObject *get_note(PyObject *op, void *Py_UNUSED(closure))
-{
-    model_object *self = (model_object *)op;
-    return PyUnicode_FromString(EITHER(self, model_note));
-}
+GETTER(dim, PyLong_FromSsize_t, dim)
+GETTER(n_classes, PyLong_FromLong, classes)
 
 static PyObject *get_layers(PyObject *op, void *Py_UNUSED(closure))
 {
     model_object *self = (model_object *)op;
-    Py_ssize_t n = EITHER(self, model_layers);
+    Py_ssize_t n = EITHER(self, layers);
     PyObject *layers = PyTuple_New(n);
     for (Py_ssize_t i = 0; layers && i < n; i++) {
-        PyObject *name = PyUnicode_FromString(EITHER(self, model_layer_name, i));
+        PyObject *name = PyUnicode_FromString(EITHER(self, layer_name, i));
         if (name) PyTuple_SET_ITEM(layers, i, name);
         else Py_CLEAR(layers);
     }
@@ -258,37 +162,28 @@ static PyObject *get_slices(PyObject *op, void *Py_UNUSED(closure))
 {
     model_object *self = (model_object *)op;
     Py_ssize_t slices = 0;
-    for (Py_ssize_t i = 0; i < EITHER(self, model_layers); i++) slices += EITHER(self, model_layer_slices, i);
+    for (Py_ssize_t i = 0; i < EITHER(self, layers); i++) slices += EITHER(self, layer_slices, i);
     return PyLong_FromSsize_t(slices);
 }
 
 static PyGetSetDef model_getset[] = {
+    SAVED_GETSET,
     {"dim", get_dim, NULL, "Number of columns.", NULL},
-    {"dtype", get_dtype, NULL, "float32 or float64.", NULL},
-    {"n_layers", get_n_layers, NULL, "Number of layers.", NULL},
     {"n_classes", get_n_classes, NULL, "Number of classes, 0 without labels.", NULL},
     {"layers", get_layers, NULL, "The kind of every layer.", NULL},
     {"slices", get_slices, NULL, "Slices of all layers together.", NULL},
-    {"note", get_note, NULL, "A text that travels with the model: JSON, or ''.", NULL},
     {0},
 };
 
-#define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS
-
 static PyMethodDef model_methods[] = {
+    SAVED_METHODS,
     {"evaluate_density", KEYWORDS(model_evaluate_density), evaluate_density_doc},
     {"forward", KEYWORDS(model_forward), forward_doc},
     {"inverse", KEYWORDS(model_inverse), inverse_doc},
     {"score", KEYWORDS(model_score), score_doc},
     {"sample", KEYWORDS(model_sample), sample_doc},
     {"truncate", KEYWORDS(model_truncate), truncate_doc},
-    {"with_note", KEYWORDS(model_with_note), with_note_doc},
     {"history", model_history, METH_NOARGS, history_doc},
-    {"to_bytes", model_to_bytes, METH_NOARGS, to_bytes_doc},
-    {"save", KEYWORDS(model_save), save_doc},
-    {"__reduce__", model_reduce, METH_NOARGS, reduce_doc},
-    {"__copy__", model_copy, METH_NOARGS, copy_doc},
-    {"__deepcopy__", model_copy, METH_O, copy_doc},
     {0},
 };
 
@@ -296,7 +191,7 @@ PyDoc_STRVAR(model_doc, "A fitted model. Made by fit and from_bytes; it never ch
 
 static PyType_Slot model_slots[] = {
     {Py_tp_doc, (void *)model_doc},
-    {Py_tp_dealloc, model_dealloc},
+    {Py_tp_dealloc, dealloc},
     {Py_tp_methods, model_methods},
     {Py_tp_getset, model_getset},
     {0},
@@ -311,31 +206,16 @@ PyType_Spec model_spec = {
 
 #else /* ---- once in each precision ------------------------------------------------------------------------------- */
 
-PyObject *X(wrap)(core_state *state, X(model) *model)
+static pf_status X(copy)(X(model) **copy, const X(model) *model)
 {
-    model_object *self = new_object(state, REAL_BITS);
-    if (self) self->X(handle) = model;
-    else X(model_free)(model);
-    return (PyObject *)self;
+    return X(model_copy)(copy, model, X(model_layers)(model));
 }
 
-static PyObject *X(copy)(model_object *self, ptrdiff_t n_layers, const char *note)
+static PyObject *X(truncate)(model_object *self, ptrdiff_t n_layers)
 {
-    X(model) *copy;
-    pf_status status = X(model_copy)(&copy, self->X(handle), n_layers);
-    if (!status && note && (status = X(model_set_note)(copy, note))) X(model_free)(copy);
-    if (!status) return X(wrap)(state_of(self), copy);
-    core_raise(state_of(self), status);
-    return NULL;
-}
-
-static PyObject *X(from_bytes)(core_state *state, const void *bytes, size_t n)
-{
-    X(model) *model;
-    pf_status status = X(model_read)(&model, bytes, n);
-    if (!status) return X(wrap)(state, model);
-    core_raise(state, status);
-    return NULL;
+    X(model) *copy = NULL;
+    pf_status status = X(model_copy)(&copy, self->X(model), n_layers);
+    return X(made)(state_of(self), status, copy);
 }
 
 static pf_status X(run_task)(const X(model) *model, map_task task, real *out, double *log, const real *x,
@@ -373,7 +253,7 @@ static int X(map_chunks)(model_object *self, map_task task, real *out, double *l
         pf_status status;
         failed = (chunk && rows_read(in, chunk, REAL_BITS, first, m)) || call_begin(&c, state_of(self));
         if (failed) break;
-        Py_BEGIN_ALLOW_THREADS status = X(run_task)(self->X(handle), task, out ? out + first * d : NULL, log + first,
+        Py_BEGIN_ALLOW_THREADS status = X(run_task)(self->X(model), task, out ? out + first * d : NULL, log + first,
                                                     x ? x : chunk, label ? label + first : NULL, m);
         Py_END_ALLOW_THREADS failed = call_end(&c, state_of(self), status) ? raise_in_chunk(first) : 0;
         first += m;
@@ -422,7 +302,7 @@ error:
 
 static PyObject *X(sample_rows)(model_object *self, const int32_t *label, uint64_t seed, npy_intp first, npy_intp n)
 {
-    npy_intp shape[2] = {n, X(model_dim)(self->X(handle))};
+    npy_intp shape[2] = {n, X(model_dim)(self->X(model))};
     PyArrayObject *x = (PyArrayObject *)PyArray_SimpleNew(2, shape, REAL_BITS == 32 ? NPY_FLOAT : NPY_DOUBLE);
     PyArrayObject *logp = x ? (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_DOUBLE) : NULL;
     call c;
@@ -430,7 +310,7 @@ static PyObject *X(sample_rows)(model_object *self, const int32_t *label, uint64
     if (!logp || call_begin(&c, state_of(self))) goto error;
     real *to = PyArray_DATA(x);
     double *log = PyArray_DATA(logp);
-    Py_BEGIN_ALLOW_THREADS status = X(model_sample)(self->X(handle), to, log, label, seed, first, n);
+    Py_BEGIN_ALLOW_THREADS status = X(model_sample)(self->X(model), to, log, label, seed, first, n);
     Py_END_ALLOW_THREADS if (call_end(&c, state_of(self), status)) goto error;
     return X(pack)(x, logp, 0);
 error:

@@ -45,8 +45,6 @@ static PyObject *core_load_wisdom(PyObject *module, PyObject *args, PyObject *kw
     return call_with_path(PyModule_GetState(module), args, kwargs, load_wisdom, NULL);
 }
 
-#define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS
-
 static PyMethodDef core_methods[] = {
     {"fit", KEYWORDS(core_fit), fit_doc},
     {"gis_defaults", core_gis_defaults, METH_NOARGS, gis_defaults_doc},

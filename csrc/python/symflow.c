@@ -2,18 +2,12 @@
 #ifndef real
 #include "core.h"
 
+#define KIND symflow
+#include "saved.h"
+
 enum { HIDDEN = sizeof(((pf_symflow_options *)0)->hidden) / sizeof(ptrdiff_t) };
 
 typedef enum { FORWARD, INVERSE, LOGP, LOGP_AT, SCORE, SCORE_PARAMETERS } flow_task;
-
-/* Immutable: safe to use from many threads, and shared by copies. */
-typedef struct {
-    PyObject_HEAD int bits; /* which of the handles it is */
-    union {
-        pf32_symflow *pf32_handle;
-        pf64_symflow *pf64_handle;
-    };
-} flow_object;
 
 /* What one fit was asked to do. */
 typedef struct {
@@ -28,8 +22,6 @@ typedef struct {
     PyArrayObject *noise_k, *noise_power;
     pf_symflow_options options;
 } job;
-
-static core_state *state_of(flow_object *self) { return PyType_GetModuleState(Py_TYPE((PyObject *)self)); }
 
 static int none_or(PyObject *value) { return value && value != Py_None; }
 
@@ -113,33 +105,20 @@ static void attach(PyObject *flow)
 #define TWICE "python/symflow.c" /* seen from twice.h */
 #include "twice.h"
 
-#define EITHER(self, function, ...)                                                                                    \
-    ((self)->bits == 32 ? pf32_##function((self)->pf32_handle, ##__VA_ARGS__)                                          \
-                        : pf64_##function((self)->pf64_handle, ##__VA_ARGS__))
-
-static void flow_dealloc(PyObject *op)
-{
-    flow_object *self = (flow_object *)op;
-    PyTypeObject *type = Py_TYPE(op);
-    EITHER(self, symflow_free);
-    type->tp_free(op);
-    Py_DECREF(type);
-}
-
 /* ---- maps ------------------------------------------------------------------------------------------------- */
 
 static PyObject *map_fields(PyObject *op, PyObject *args, PyObject *kwargs, flow_task task)
 {
     static char *with_x[] = {"x", "y", NULL}, *with_z[] = {"z", "y", NULL};
-    flow_object *self = (flow_object *)op;
+    model_object *self = (model_object *)op;
     PyObject *x, *y = Py_None, *result = NULL;
     PyArrayObject *fields, *conditions = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O", task == INVERSE ? with_z : with_x, &x, &y)) return NULL;
-    fields = open_fields(x, task == INVERSE ? "z" : "x", self->bits == 32 ? NPY_FLOAT : NPY_DOUBLE,
-                         EITHER(self, symflow_ndim), EITHER(self, symflow_mesh));
+    fields = open_fields(x, task == INVERSE ? "z" : "x", self->bits == 32 ? NPY_FLOAT : NPY_DOUBLE, EITHER(self, ndim),
+                         EITHER(self, mesh));
     if (!fields) return NULL;
     npy_intp rows = task == LOGP_AT ? -1 : PyArray_DIM(fields, 0);
-    if (!open_conditions(&conditions, y, "y", rows, EITHER(self, symflow_conditions))) {
+    if (!open_conditions(&conditions, y, "y", rows, EITHER(self, conditions))) {
         if (self->bits == 32) result = pf32_map(self, fields, conditions, task);
         else result = pf64_map(self, fields, conditions, task);
     }
@@ -172,7 +151,7 @@ PyDoc_STRVAR(sample_doc, "sample(n, y=None, seed=0, first=0)\n--\n\n"
 static PyObject *flow_sample(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"n", "y", "seed", "first", NULL};
-    flow_object *self = (flow_object *)op;
+    model_object *self = (model_object *)op;
     Py_ssize_t n, first = 0;
     PyObject *y = Py_None, *seed_object = NULL, *result;
     PyArrayObject *conditions;
@@ -181,7 +160,7 @@ static PyObject *flow_sample(PyObject *op, PyObject *args, PyObject *kwargs)
         return NULL;
     if (seed_from(seed_object, &seed)) return NULL;
     if (n < 0 || first < 0) return PyErr_Format(PyExc_ValueError, "%s: must not be negative", n < 0 ? "n" : "first");
-    if (open_conditions(&conditions, y, "y", n, EITHER(self, symflow_conditions))) return NULL;
+    if (open_conditions(&conditions, y, "y", n, EITHER(self, conditions))) return NULL;
     if (self->bits == 32) result = pf32_draw(self, conditions, seed, first, n);
     else result = pf64_draw(self, conditions, seed, first, n);
     Py_XDECREF(conditions);
@@ -193,16 +172,15 @@ PyDoc_STRVAR(calibrate_doc, "calibrate(x, y, seed=0)\n--\n\n(flow, before, after
 static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"x", "y", "seed", NULL};
-    flow_object *self = (flow_object *)op;
+    model_object *self = (model_object *)op;
     PyObject *x, *y, *seed_object = NULL, *result = NULL;
     PyArrayObject *fields, *conditions = NULL;
     uint64_t seed;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O!", names, &x, &y, &PyLong_Type, &seed_object)) return NULL;
     if (seed_from(seed_object, &seed)) return NULL;
-    fields = open_fields(x, "x", self->bits == 32 ? NPY_FLOAT : NPY_DOUBLE, EITHER(self, symflow_ndim),
-                         EITHER(self, symflow_mesh));
+    fields = open_fields(x, "x", self->bits == 32 ? NPY_FLOAT : NPY_DOUBLE, EITHER(self, ndim), EITHER(self, mesh));
     if (!fields) return NULL;
-    npy_intp n_y = EITHER(self, symflow_conditions) - EITHER(self, symflow_noise_condition);
+    npy_intp n_y = EITHER(self, conditions) - EITHER(self, noise_condition);
     if (!open_conditions(&conditions, y, "y", PyArray_DIM(fields, 0), n_y)) {
         if (self->bits == 32) result = pf32_tempered(self, fields, conditions, seed);
         else result = pf64_tempered(self, fields, conditions, seed);
@@ -212,73 +190,14 @@ static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
     return result;
 }
 
-PyDoc_STRVAR(with_note_doc, "with_note(note)\n--\n\nThe same flow with another note: JSON, or ''.");
-static PyObject *flow_with_note(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"note", NULL};
-    flow_object *self = (flow_object *)op;
-    const char *note;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s", names, &note)) return NULL;
-    return self->bits == 32 ? pf32_noted(self, note) : pf64_noted(self, note);
-}
-
-PyDoc_STRVAR(copy_doc, "The flow itself: it never changes.");
-static PyObject *flow_copy(PyObject *self, PyObject *Py_UNUSED(unused)) { return Py_NewRef(self); }
-
-/* ---- bytes and files -------------------------------------------------------------------------------------- */
-
-PyDoc_STRVAR(to_bytes_doc, "to_bytes()\n--\n\nWhat a saved file holds.");
-static PyObject *flow_to_bytes(PyObject *op, PyObject *Py_UNUSED(unused))
-{
-    flow_object *self = (flow_object *)op;
-    void *bytes = NULL;
-    size_t n = 0;
-    pf_status status = EITHER(self, symflow_write, &bytes, &n);
-    if (status) {
-        core_raise(state_of(self), status);
-        return NULL;
-    }
-    PyObject *result = PyBytes_FromStringAndSize(bytes, (Py_ssize_t)n);
-    pf_free(bytes);
-    return result;
-}
-
-static pf_status save(const void *self, const char *path)
-{
-    return EITHER((const flow_object *)self, symflow_save, path);
-}
-
-PyDoc_STRVAR(save_doc, "save(path)\n--\n\nWrite the flow to a file: aside, then renamed.");
-static PyObject *flow_save(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    return call_with_path(state_of((flow_object *)self), args, kwargs, save, self);
-}
-
-PyDoc_STRVAR(reduce_doc, "For pickle: the function that reads the bytes, and the bytes.");
-static PyObject *flow_reduce(PyObject *self, PyObject *unused)
-{
-    PyObject *module = PyType_GetModule(Py_TYPE(self));
-    PyObject *read = module ? PyObject_GetAttrString(module, "from_bytes") : NULL;
-    PyObject *bytes = read ? flow_to_bytes(self, unused) : NULL;
-    PyObject *result = bytes ? Py_BuildValue("O(O)", read, bytes) : NULL;
-    Py_XDECREF(read);
-    Py_XDECREF(bytes);
-    return result;
-}
-
-PyObject *core_symflow_from_bytes(core_state *state, const void *bytes, size_t n)
-{
-    return pf_model_bits(bytes, n) == 32 ? pf32_from_bytes(state, bytes, n) : pf64_from_bytes(state, bytes, n);
-}
-
 /* ---- what is known of it ---------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(history_doc, "history()\n--\n\nfloat64 (epochs, 2): log p per pixel of training and validation fields.");
 static PyObject *flow_history(PyObject *op, PyObject *Py_UNUSED(unused))
 {
-    flow_object *self = (flow_object *)op;
+    model_object *self = (model_object *)op;
     ptrdiff_t epochs;
-    const double *history = EITHER(self, symflow_history, &epochs);
+    const double *history = EITHER(self, history, &epochs);
     npy_intp shape[2] = {epochs, 2};
     PyObject *result = PyArray_SimpleNew(2, shape, NPY_DOUBLE);
     if (result && epochs)
@@ -286,98 +205,52 @@ static PyObject *flow_history(PyObject *op, PyObject *Py_UNUSED(unused))
     return result;
 }
 
-static PyObject *get_dtype(PyObject *op, void *Py_UNUSED(closure))
-{
-    return (PyObject *)PyArray_DescrFromType(((flow_object *)op)->bits == 32 ? NPY_FLOAT : NPY_DOUBLE);
-}
-
 static PyObject *get_mesh(PyObject *op, void *Py_UNUSED(closure))
 {
-    flow_object *self = (flow_object *)op;
-    const ptrdiff_t *n = EITHER(self, symflow_mesh);
-    return EITHER(self, symflow_ndim) == 2 ? Py_BuildValue("(nn)", n[0], n[1])
-                                           : Py_BuildValue("(nnn)", n[0], n[1], n[2]);
+    model_object *self = (model_object *)op;
+    const ptrdiff_t *n = EITHER(self, mesh);
+    return EITHER(self, ndim) == 2 ? Py_BuildValue("(nn)", n[0], n[1]) : Py_BuildValue("(nnn)", n[0], n[1], n[2]);
 }
 
 static PyObject *get_box(PyObject *op, void *Py_UNUSED(closure))
 {
-    flow_object *self = (flow_object *)op;
-    const double *box = EITHER(self, symflow_box);
-    return EITHER(self, symflow_ndim) == 2 ? Py_BuildValue("(dd)", box[0], box[1])
-                                           : Py_BuildValue("(ddd)", box[0], box[1], box[2]);
+    model_object *self = (model_object *)op;
+    const double *box = EITHER(self, box);
+    return EITHER(self, ndim) == 2 ? Py_BuildValue("(dd)", box[0], box[1])
+                                   : Py_BuildValue("(ddd)", box[0], box[1], box[2]);
 }
 
 static PyObject *get_range(PyObject *op, void *Py_UNUSED(closure))
 {
-    flow_object *self = (flow_object *)op;
-    npy_intp shape[2] = {2, EITHER(self, symflow_conditions)};
+    model_object *self = (model_object *)op;
+    npy_intp shape[2] = {2, EITHER(self, conditions)};
     PyObject *result = PyArray_SimpleNew(2, shape, NPY_DOUBLE);
     if (result && shape[1])
-        memcpy(PyArray_DATA((PyArrayObject *)result), EITHER(self, symflow_range),
-               (size_t)(2 * shape[1]) * sizeof(double));
+        memcpy(PyArray_DATA((PyArrayObject *)result), EITHER(self, range), (size_t)(2 * shape[1]) * sizeof(double));
     return result;
 }
 
-static PyObject *get_conditions(PyObject *op, void *Py_UNUSED(closure))
-{
-    flow_object *self = (flow_object *)op;
-    return PyLong_FromSsize_t(EITHER(self, symflow_conditions));
-}
-
-static PyObject *get_n_layers(PyObject *op, void *Py_UNUSED(closure))
-{
-    flow_object *self = (flow_object *)op;
-    return PyLong_FromSsize_t(EITHER(self, symflow_layers));
-}
-
-static PyObject *get_n_parameters(PyObject *op, void *Py_UNUSED(closure))
-{
-    flow_object *self = (flow_object *)op;
-    return PyLong_FromSsize_t(EITHER(self, symflow_parameters));
-}
-
-static PyObject *get_temperature(PyObject *op, void *Py_UNUSED(closure))
-{
-    flow_object *self = (flow_object *)op;
-    return PyFloat_FromDouble(EITHER(self, symflow_temperature));
-}
-
-static PyObject *get_note(PyObject *op, void *Py_UNUSED(closure))
-{
-    flow_object *self = (flow_object *)op;
-    return PyUnicode_FromString(EITHER(self, symflow_note));
-}
-
-static PyObject *get_unfinished(PyObject *op, void *Py_UNUSED(closure))
-{
-    flow_object *self = (flow_object *)op;
-    return PyBool_FromLong(EITHER(self, symflow_unfinished));
-}
-
-static PyObject *get_noise_condition(PyObject *op, void *Py_UNUSED(closure))
-{
-    flow_object *self = (flow_object *)op;
-    return PyBool_FromLong(EITHER(self, symflow_noise_condition));
-}
+GETTER(conditions, PyLong_FromSsize_t, conditions)
+GETTER(n_parameters, PyLong_FromSsize_t, parameters)
+GETTER(temperature, PyFloat_FromDouble, temperature)
+GETTER(unfinished, PyBool_FromLong, unfinished)
+GETTER(noise_condition, PyBool_FromLong, noise_condition)
 
 static PyGetSetDef flow_getset[] = {
-    {"dtype", get_dtype, NULL, "float32 or float64.", NULL},
+    SAVED_GETSET,
     {"mesh", get_mesh, NULL, "Pixels along every axis.", NULL},
     {"box", get_box, NULL, "Length of every axis.", NULL},
     {"conditions", get_conditions, NULL, "Number of conditioning variables, the noise's included.", NULL},
     {"range", get_range, NULL, "float64 (2, conditions): their least and most in training.", NULL},
-    {"n_layers", get_n_layers, NULL, "Number of layers.", NULL},
     {"n_parameters", get_n_parameters, NULL, "Number of trained parameters.", NULL},
     {"temperature", get_temperature, NULL, "Power of the likelihood in posteriors: 1 unless calibrated.", NULL},
     {"unfinished", get_unfinished, NULL, "Whether it is from the checkpoint of a fit that goes on.", NULL},
     {"noise_condition", get_noise_condition, NULL, "Whether the last condition is the noise's.", NULL},
-    {"note", get_note, NULL, "A text that travels with the flow: JSON, or ''.", NULL},
     {0},
 };
 
-#define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS
-
 static PyMethodDef flow_methods[] = {
+    SAVED_METHODS,
     {"forward", KEYWORDS(flow_forward), forward_doc},
     {"inverse", KEYWORDS(flow_inverse), inverse_doc},
     {"logp", KEYWORDS(flow_logp), logp_doc},
@@ -386,13 +259,7 @@ static PyMethodDef flow_methods[] = {
     {"score_parameters", KEYWORDS(flow_score_parameters), score_parameters_doc},
     {"sample", KEYWORDS(flow_sample), sample_doc},
     {"calibrate", KEYWORDS(flow_calibrate), calibrate_doc},
-    {"with_note", KEYWORDS(flow_with_note), with_note_doc},
     {"history", flow_history, METH_NOARGS, history_doc},
-    {"to_bytes", flow_to_bytes, METH_NOARGS, to_bytes_doc},
-    {"save", KEYWORDS(flow_save), save_doc},
-    {"__reduce__", flow_reduce, METH_NOARGS, reduce_doc},
-    {"__copy__", flow_copy, METH_NOARGS, copy_doc},
-    {"__deepcopy__", flow_copy, METH_O, copy_doc},
     {0},
 };
 
@@ -400,7 +267,7 @@ PyDoc_STRVAR(flow_doc, "A fitted symmetric flow. Made by symflow_fit and from_by
 
 static PyType_Slot flow_slots[] = {
     {Py_tp_doc, (void *)flow_doc},
-    {Py_tp_dealloc, flow_dealloc},
+    {Py_tp_dealloc, dealloc},
     {Py_tp_methods, flow_methods},
     {Py_tp_getset, flow_getset},
     {0},
@@ -408,7 +275,7 @@ static PyType_Slot flow_slots[] = {
 
 PyType_Spec symflow_spec = {
     .name = "pyflow._core.SymFlow",
-    .basicsize = sizeof(flow_object),
+    .basicsize = sizeof(model_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = flow_slots,
 };
@@ -601,37 +468,7 @@ PyObject *core_symflow_defaults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 
 #else /* ---- once in each precision ------------------------------------------------------------------------------- */
 
-/* A new object that takes over the flow, whatever happens. */
-static PyObject *X(wrap_flow)(core_state *state, X(symflow) *flow)
-{
-    flow_object *self = (flow_object *)state->symflow_type->tp_alloc(state->symflow_type, 0);
-    if (self) {
-        self->bits = REAL_BITS;
-        self->X(handle) = flow;
-    } else {
-        X(symflow_free)(flow);
-    }
-    return (PyObject *)self;
-}
-
-static PyObject *X(from_bytes)(core_state *state, const void *bytes, size_t n)
-{
-    X(symflow) *flow;
-    pf_status status = X(symflow_read)(&flow, bytes, n);
-    if (!status) return X(wrap_flow)(state, flow);
-    core_raise(state, status);
-    return NULL;
-}
-
-static PyObject *X(noted)(flow_object *self, const char *note)
-{
-    X(symflow) *copy;
-    pf_status status = X(symflow_copy)(&copy, self->X(handle));
-    if (!status && (status = X(symflow_set_note)(copy, note))) X(symflow_free)(copy);
-    if (!status) return X(wrap_flow)(state_of(self), copy);
-    core_raise(state_of(self), status);
-    return NULL;
-}
+static pf_status X(copy)(X(symflow) **copy, const X(symflow) *flow) { return X(symflow_copy)(copy, flow); }
 
 static pf_status X(run_task)(const X(symflow) *f, flow_task task, void *out, double *log, const real *x,
                              const double *y, ptrdiff_t n, ptrdiff_t m)
@@ -655,9 +492,9 @@ static PyArrayObject *X(empty_fields)(const X(symflow) *f, npy_intp n)
 }
 
 /* (out, log), or log alone */
-static PyObject *X(map)(flow_object *self, PyArrayObject *fields, PyArrayObject *conditions, flow_task task)
+static PyObject *X(map)(model_object *self, PyArrayObject *fields, PyArrayObject *conditions, flow_task task)
 {
-    const X(symflow) *f = self->X(handle);
+    const X(symflow) *f = self->X(symflow);
     npy_intp n = PyArray_DIM(fields, 0), log_shape[2] = {n, conditions ? PyArray_DIM(conditions, 0) : 0};
     npy_intp gradient[2] = {n, X(symflow_conditions)(f)};
     PyArrayObject *log = (PyArrayObject *)PyArray_SimpleNew(task == LOGP_AT ? 2 : 1, log_shape, NPY_DOUBLE),
@@ -681,9 +518,9 @@ error:
     return NULL;
 }
 
-static PyObject *X(draw)(flow_object *self, PyArrayObject *conditions, uint64_t seed, npy_intp first, npy_intp n)
+static PyObject *X(draw)(model_object *self, PyArrayObject *conditions, uint64_t seed, npy_intp first, npy_intp n)
 {
-    PyArrayObject *x = X(empty_fields)(self->X(handle), n);
+    PyArrayObject *x = X(empty_fields)(self->X(symflow), n);
     PyArrayObject *logp = x ? (PyArrayObject *)PyArray_SimpleNew(1, &n, NPY_DOUBLE) : NULL;
     call c;
     pf_status status;
@@ -691,7 +528,7 @@ static PyObject *X(draw)(flow_object *self, PyArrayObject *conditions, uint64_t 
     real *to = PyArray_DATA(x);
     double *log = PyArray_DATA(logp);
     const double *y = data_or_null(conditions);
-    Py_BEGIN_ALLOW_THREADS status = X(symflow_sample)(self->X(handle), to, log, y, seed, first, n);
+    Py_BEGIN_ALLOW_THREADS status = X(symflow_sample)(self->X(symflow), to, log, y, seed, first, n);
     Py_END_ALLOW_THREADS if (call_end(&c, state_of(self), status)) goto error;
     return Py_BuildValue("(NN)", x, logp);
 error:
@@ -700,7 +537,7 @@ error:
     return NULL;
 }
 
-static PyObject *X(tempered)(flow_object *self, PyArrayObject *fields, PyArrayObject *conditions, uint64_t seed)
+static PyObject *X(tempered)(model_object *self, PyArrayObject *fields, PyArrayObject *conditions, uint64_t seed)
 {
     X(fields) data = {.x = PyArray_DATA(fields), .y = data_or_null(conditions), .n = PyArray_DIM(fields, 0)};
     X(symflow) *copy = NULL;
@@ -708,14 +545,14 @@ static PyObject *X(tempered)(flow_object *self, PyArrayObject *fields, PyArrayOb
     call c;
     if (call_begin(&c, state_of(self))) return NULL;
     pf_status status;
-    Py_BEGIN_ALLOW_THREADS status = X(symflow_copy)(&copy, self->X(handle));
+    Py_BEGIN_ALLOW_THREADS status = X(symflow_copy)(&copy, self->X(symflow));
     if (!status) status = X(symflow_calibrate)(copy, gain, &data, seed);
     Py_END_ALLOW_THREADS if (call_end(&c, state_of(self), status))
     {
         X(symflow_free)(copy);
         return NULL;
     }
-    PyObject *flow = X(wrap_flow)(state_of(self), copy);
+    PyObject *flow = X(symflow_wrap)(state_of(self), copy);
     return flow ? Py_BuildValue("(Ndd)", flow, gain[0], gain[1]) : NULL;
 }
 
@@ -735,11 +572,11 @@ static PyObject *X(run)(job *j)
         if (!flow) return NULL;
         if (status == PF_IO_ERROR && !PyErr_ExceptionMatches(PyExc_OSError)) call_also_raise(pf_message());
         if (status != PF_DEGENERATE || !PyErr_ExceptionMatches(PyExc_ValueError)) {
-            attach(X(wrap_flow)(j->state, flow));
+            attach(X(symflow_wrap)(j->state, flow));
             return NULL;
         }
         PyErr_Clear();
-        PyObject *result = X(wrap_flow)(j->state, flow);
+        PyObject *result = X(symflow_wrap)(j->state, flow);
         if (result &&
             PyErr_WarnFormat(PyExc_RuntimeWarning, 2, "%s: training stopped, with the last good flow", pf_message())) {
             attach(result);
@@ -747,6 +584,6 @@ static PyObject *X(run)(job *j)
         }
         return result;
     }
-    return X(wrap_flow)(j->state, flow);
+    return X(symflow_wrap)(j->state, flow);
 }
 #endif
