@@ -8,9 +8,9 @@
 The experiment of Dai & Seljak 2022 (arXiv 2202.05282) on 128 x 128 maps of the matter in a box of
 512 Mpc/h, four for each of 300 pairs of omega_m and sigma_8; they are no part of the repository. A
 flow p(map|parameters) is trained on simulations 0 to 219; 220 to 249 stop the training and give the
-temperature of its posteriors; 250 to 299 are what the results are of. (The settings were chosen by
-the validation maps, but with scores of the test maps in view: it is no blind test.) Beside it
-stands the posterior given the power spectrum, learned from the same maps.
+temperature of its posteriors; 250 to 299 are what the results are of, or those of test.npz if the
+folder of maps has one. (Settings were compared on 220 to 299: test.npz is the blind test.) Beside
+it stands the posterior given the power spectrum, learned from the same maps.
 
 Prints log p per pixel of validation and test maps; and for both posteriors, as they are and
 calibrated: how many truths the 68 % and 95 % regions hold, how far ranks of the truth are from

@@ -149,8 +149,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     batch : int, optional
         Fields in a mini-batch. Default 16.
     patience : int, optional
-        Stop after this many epochs without improvement. Default 0: never. Few are too few: log p may
-        stay below the start's for twenty epochs before it rises.
+        Stop after this many epochs without improvement. Default 0: never. log p may stay
+        below the start's for twenty epochs before it rises, so fewer would be too few.
     learning_rate : float, optional
         Adam's, at its highest. Default 8e-3.
     warmup : float, optional
