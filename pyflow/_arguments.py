@@ -56,6 +56,8 @@ def names(names, p, what):
             raise TypeError(f"names: must be strings, not {name!r}")
     if len(given) != p:
         raise ValueError(f"names: {len(given)} names for {p} {what}")
+    if len(set(given)) != p:
+        raise ValueError(f"names: must differ, not {given}")
     return [str(name) for name in given]
 
 

@@ -424,7 +424,10 @@ def _spread(axes, k, power, colour, name):
 
 def _decades(data, samples):
     """Return limits of a logarithmic axis; samples with next to no power may lie beyond."""
-    bands = [np.quantile(power, [0.16, 0.5, 0.84], axis=0) for power in (data, samples)]
+    bands = [
+        np.vstack([np.quantile(power, [0.16, 0.5, 0.84], axis=0), power.mean(axis=0)])
+        for power in (data, samples)
+    ]
     true, mine = (band[band > 0] for band in bands)
     lo, hi = true.min(), true.max()
     mine = mine[(mine > 1e-3 * lo) & (mine < 1e3 * hi)]

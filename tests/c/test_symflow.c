@@ -238,18 +238,20 @@ static void test_smoothing(void)
     CHECK(pf64_sym_thetas(f, theta, memory, &y, 1) == PF_OK, "%s", pf_message());
     for (ptrdiff_t j = 0; j < f->n_theta; j++) worst = fmax(worst, fabs(theta[j] - NET_SCALE));
     CHECK(worst < 1e-15, "%g", worst);
-    memset(bias, 0, (size_t)f->n_theta * sizeof(double));
-    ptrdiff_t first = LAYER + 3 * K + M; /* of the second layer's values */
-    bias[first + KNOT] = 1;
-    CHECK(pf64_sym_thetas(f, theta, memory, &y, 1) == PF_OK, "%s", pf_message());
     for (int t = -M; t <= M; t++) sum += abs(t) <= 3 * sigma ? exp(-0.5 * t * t / (sigma * sigma)) : 0;
-    for (ptrdiff_t j = 0; j < f->n_theta; j++) {
-        double at = (double)(j - first), wanted = 0;
-        for (int side = 0; side < 2 && at >= 0 && at < M; side++) {
-            double t = side ? at + KNOT + 1 : at - KNOT;
-            if (fabs(t) <= 3 * sigma) wanted += NET_SCALE * exp(-0.5 * t * t / (sigma * sigma)) / sum;
+    for (int c = 0; c < 2; c++) { /* the second layer's positions, its values */
+        ptrdiff_t first = LAYER + 3 * K + c * M;
+        memset(bias, 0, (size_t)f->n_theta * sizeof(double));
+        bias[first + KNOT] = 1;
+        CHECK(pf64_sym_thetas(f, theta, memory, &y, 1) == PF_OK, "%s", pf_message());
+        for (ptrdiff_t j = 0; j < f->n_theta; j++) {
+            double at = (double)(j - first), wanted = 0;
+            for (int side = 0; side < 2 && at >= 0 && at < M; side++) {
+                double t = side ? at + KNOT + 1 : at - KNOT;
+                if (fabs(t) <= 3 * sigma) wanted += NET_SCALE * exp(-0.5 * t * t / (sigma * sigma)) / sum;
+            }
+            CHECK(fabs(theta[j] - wanted) < 1e-15, "parameter %td: %g, not %g", j, theta[j], wanted);
         }
-        CHECK(fabs(theta[j] - wanted) < 1e-15, "parameter %td: %g, not %g", j, theta[j], wanted);
     }
     free(theta), free(memory);
     pf64_symflow_free(f);

@@ -289,6 +289,12 @@ def test_power_spectra(mesh):
     assert "[(Mpc)$^{-1}$]" in below.get_xlabel()
 
 
+def test_power_spectra_of_fields_most_of_which_are_constant():
+    data = np.zeros((10, 8, 8))
+    data[0] = gaussian_fields((8, 8), 1, seed=0)[0]
+    check_drawn(plots.power_spectra(data, data, 1.0))
+
+
 def test_the_band_of_white_noise():
     """It is the chi-squared distribution's, and 95% of white noise lies inside."""
     n, mesh = 3, (40, 33)

@@ -814,6 +814,11 @@ REFUSED = {
     "huge box": ((X,), {"box_size": 1e300}, "box_size: must be between"),
     "tiny box": ((X,), {"box_size": (1, 1e-200)}, "box_size: must be between"),
     "names": ((X,), {"names": ["a"]}, "names: 1 names for 0 conditions"),
+    "names alike": (
+        (X,),
+        {"y_train": np.stack([Y, Y**2], 1), "names": ["a"] * 2},
+        "names: must differ",
+    ),
     "noise": ((X,), {"noise": -1}, "noise: must be standard deviations"),
     "noise range": ((X,), {"noise": (2, 1)}, "noise: must be standard deviations"),
     "noise condition": ((X,), {"noise": 1, "noise_condition": True}, "noise_condition: noise"),
