@@ -9,6 +9,8 @@
 void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w, double *work,
              const int *lwork, int *iwork, const int *liwork, int *info);
 void dgesv_(const int *n, const int *nrhs, double *a, const int *lda, int *ipiv, double *b, const int *ldb, int *info);
+void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *ipiv, int *info);
+void dgetri_(const int *n, double *a, const int *lda, const int *ipiv, double *work, const int *lwork, int *info);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int users, threads_before;
@@ -79,4 +81,15 @@ int pf_solve(double *b, double *a, ptrdiff_t n, ptrdiff_t m)
     free(at);
     free(bt);
     return info;
+}
+
+/* To LAPACK a is transposed, and so is the inverse that it gives. */
+double pf_inverse(double *a, ptrdiff_t n, double *work)
+{
+    int size = (int)n, info = 0, *pivot = (int *)(work + n);
+    double log_det = 0;
+    dgetrf_(&size, &size, a, &size, pivot, &info);
+    for (ptrdiff_t i = 0; i < n; i++) log_det += log(fabs(a[i * n + i]));
+    if (!info) dgetri_(&size, a, &size, pivot, work, &size, &info);
+    return info ? -INFINITY : log_det;
 }

@@ -19,4 +19,7 @@ int pf_eigh(double *w, double *a, ptrdiff_t n);
 
 /* b[n][m] <- a^-1 b, a[n][n] is overwritten. Returns 0, or LAPACK's info when a is singular. */
 int pf_solve(double *b, double *a, ptrdiff_t n, ptrdiff_t m);
+
+/* a[n][n] <- a^-1; returns log|det a|, -INFINITY when there is no inverse (a is then anything). work[2 n] */
+double pf_inverse(double *a, ptrdiff_t n, double *work);
 #endif

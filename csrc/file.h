@@ -16,6 +16,7 @@ void pf_put_array(pf_writer *w, const void *a, ptrdiff_t count, size_t size); /*
 typedef struct {
     const unsigned char *bytes;
     size_t n, at;
+    size_t whole;     /* bytes of the whole file, of which this may read a section */
     pf_status status; /* once not PF_OK, reads give zeros */
 } pf_reader;
 

@@ -1,89 +1,128 @@
 /* The layer table: what every layer of every flow can do.
  *
- * A layer is an invertible map of R^d with parameters. It works in place on a tile: up to ld rows of the data, stored
- * transposed, x[d][ld], so that a loop over rows is contiguous and vectorises; columns n .. ld - 1 are padding that may
- * hold any finite numbers. A tile goes through all layers while it is in cache. Layers are immutable once made and
- * shared between models by counting references. */
+ * A layer is an invertible map of R^d. The object itself is an immutable shape: sizes, kinds, Fourier modes. Its
+ * parameters are theta[n_theta], a part of the flow's one vector of unconstrained doubles; from them prepare() makes
+ * what the maps need, the tables `ready`. Where theta depends on conditions y, every point has tables of its own.
+ *
+ * Maps work in place on a tile: n points on their way through all layers while they are in cache. A layer sees them in
+ * the layout it asks for: COLUMNS, x[d][ld], a number of all points together, so that a loop over points is contiguous;
+ * or ROWS, x[n][ld], a point together, as a Fourier transform wants it. */
 #ifndef PF_LAYER_H
 #define PF_LAYER_H
+#include <stdatomic.h>
+
 #include "file.h"
+#include "filter.h"
 #include "internal.h"
-#include "rqs.h"
 
 enum {
-    TILE_MOST = 256, /* the largest ld */
+    TILE_MOST = 256, /* the most points in a tile */
     TILE_STEP = 16,  /* ld is a multiple of this */
 };
 
-/* Columns that a matrix product covers: with whole steps it takes the same path wherever a row stands in its tile. */
+/* Numbers that a loop over whole steps covers. */
 static inline ptrdiff_t tile_whole(ptrdiff_t n) { return (n + TILE_STEP - 1) / TILE_STEP * TILE_STEP; }
 
-typedef enum { PF_LINEAR, PF_ASINH, PF_LOGIT, PF_ABOVE, PF_BELOW } pf_column_kind;
+typedef enum { COLUMNS, ROWS, ANY_LAYOUT } pf_layout;
+
+/* What the points of a flow are: d columns of a table (ndim 1), or fields on a periodic mesh (ndim 2 or 3). */
+typedef struct {
+    int ndim;
+    ptrdiff_t n[3], d; /* d: the product of n */
+    double box[3];     /* lengths of a mesh's axes */
+} pf_space;
+
+/* What a layer needs: bytes of its tables, a multiple of 64; reals that forward keeps for vjp; scratch reals. */
+typedef struct {
+    size_t ready;
+    ptrdiff_t keep, work;
+} pf_sizes;
+
+#define TWICE "layer.h"
+#include "twice.h"
+#elif defined(real)
+
+typedef struct X(layer) X(layer);
+
+/* A mesh with its Fourier modes: made once, shared by the layers of a flow. */
+typedef struct {
+    X(filter) *filter;
+    double *k; /* [shells] |k| / k_max */
+    atomic_int references;
+} X(mesh);
 
 typedef struct {
-    pf_column_kind kind;
-    double a, b; /* b > 0; for PF_LOGIT the two bounds, else offset or bound, and scale */
-} pf_column;
+    real *x;
+    ptrdiff_t n, d, ld;
+    pf_layout layout;
+    ptrdiff_t tables;     /* 1, or n: every point has its own, where the layer is conditioned */
+    const int32_t *label; /* [n] or NULL */
+} X(tile);
 
-void pf_column_range(double range[2], pf_column c); /* where it is defined, +-INFINITY where open */
+typedef struct {
+    const char *kind; /* in files and messages */
+    pf_layout layout;
+    int conditional; /* whether every point may have tables of its own */
+    /* for tiles of up to n points, padded to ld in COLUMNS */
+    pf_sizes (*sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables);
+    /* Tables of theta[tables][stride], of which n_theta count. It cannot fail, whatever numbers theta holds. */
+    void (*prepare)(const X(layer) *l, void *ready, const double *theta, ptrdiff_t stride, ptrdiff_t tables,
+                    real *work);
+    /* x <- f(x), logj[n] += log|det df/dx|; keep is NULL where there is no way back */
+    void (*forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work);
+    /* x <- f^-1(x), logj[n] += log|det df^-1/dx| */
+    void (*inverse)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *work);
+    /* For a loss L: g, on entry dL/df, becomes dL/dx (anything, unless want_x); glogj[n] = dL/dlogj;
+     * gtheta[tables][stride] += dL/dtheta, or NULL. */
+    void (*vjp)(const X(layer) *l, const void *ready, X(tile) *g, double *gtheta, ptrdiff_t stride, const double *glogj,
+                const real *keep, int want_x, real *work);
+    /* Parameters on a manifold (slices): a gradient onto its tangent space, a point back onto it. NULL: all of R^n. */
+    void (*project)(const X(layer) *l, double *gtheta, const double *theta);
+    void (*retract)(const X(layer) *l, double *theta);
+    /* What a network says of theta[rows][stride], smoothed; symmetric, so that it serves both ways. NULL: as it is. */
+    void (*smooth)(const X(layer) *l, real *theta, ptrdiff_t stride, ptrdiff_t rows);
+    /* The shape, to a file and back. Theta is not in it. */
+    void (*write)(const X(layer) *l, pf_writer *w);
+    pf_status (*read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes);
+    void (*destroy)(X(layer) *l);
+} X(layer_ops);
 
-#define LAYER_DECLARE(X, real)                                                                                         \
-    typedef struct X(layer) X(layer);                                                                                  \
-                                                                                                                       \
-    typedef struct {                                                                                                   \
-        real *x;              /* [d][ld], changed in place */                                                          \
-        const int32_t *label; /* [n] or NULL */                                                                        \
-        ptrdiff_t n, ld;                                                                                               \
-    } X(tile);                                                                                                         \
-                                                                                                                       \
-    typedef struct {                                                                                                   \
-        const char *name;                                                                                              \
-        /* reals of scratch memory that the calls below need for a tile of ld columns */                               \
-        ptrdiff_t (*work)(const X(layer) *l, ptrdiff_t ld);                                                            \
-        /* x <- f(x), logj[n] += log|det df/dx| */                                                                     \
-        void (*forward)(const X(layer) *l, X(tile) *t, double *logj, real *work);                                      \
-        /* x <- f^-1(x), logj[n] += log|det df^-1/dx| */                                                               \
-        void (*inverse)(const X(layer) *l, X(tile) *t, double *logj, real *work);                                      \
-        /* For a loss L: g, on entry dL/df, becomes dL/dx at the input x; glogj[n] = dL/dlogj; gtheta[n_theta], unless \
-         * NULL, is increased by dL/dtheta. */                                                                         \
-        void (*vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const double *glogj, const real *x, real *work);    \
-        ptrdiff_t (*n_theta)(const X(layer) *l);                                                                       \
-        void (*write)(const X(layer) *l, pf_writer *w);                                                                \
-        pf_status (*read)(X(layer) * * l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes);                               \
-        void (*destroy)(X(layer) *l);                                                                                  \
-    } X(layer_ops);                                                                                                    \
-                                                                                                                       \
-    struct X(layer) {                                                                                                  \
-        const X(layer_ops) *ops;                                                                                       \
-        ptrdiff_t d;                                                                                                   \
-        int references;                                                                                                \
-    };                                                                                                                 \
-                                                                                                                       \
-    X(layer) *X(layer_share)(X(layer) *l);                                                                             \
-    void X(layer_release)(X(layer) *l); /* NULL is allowed */                                                          \
-    /* The kinds there are, in the order of their numbers in files; ends with NULL. */                                 \
-    extern const X(layer_ops) *const X(layer_kinds)[];                                                                 \
-                                                                                                                       \
-    /* Sliced layer: x <- x + A (Psi(A^T x) - A^T x), log|det| = sum_k log Psi_k'. slices[K][d] holds the orthonormal  \
-     * columns of A, or is NULL for A = I, K = d: every column on its own. knots[classes][K][3][M]: with labels, each  \
-     * class has its own splines. theta = knots, then slices. Copies what it is given. */                              \
-    pf_status X(sliced_new)(X(layer) * * l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k,           \
-                            ptrdiff_t m, ptrdiff_t classes);                                                           \
-    /* Affine layer: x <- W (x - mean). inverse[d][d] = W^-1. theta = W, then mean. */                                 \
-    pf_status X(affine_new)(X(layer) * * l, const double *w, const double *inverse, const double *mean,                \
-                            double log_det, ptrdiff_t d);                                                              \
-    /* Column layer: every column by its own fixed map, see columns.c. No parameters. */                               \
-    pf_status X(columns_new)(X(layer) * * l, const pf_column *column, ptrdiff_t d);                                    \
-    extern const X(layer_ops) X(sliced_ops), X(affine_ops), X(columns_ops);                                            \
-    /* where a column layer is defined, [d][2], or NULL for any other layer */                                         \
-    const double *X(layer_bounds)(const X(layer) *l);                                                                  \
-                                                                                                                       \
-    /* rows in a tile: a function of d alone, so that results do not depend on threads or memory */                    \
-    ptrdiff_t X(tile_rows)(ptrdiff_t d);
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-LAYER_DECLARE(PF_32, float)
-LAYER_DECLARE(PF_64, double)
-#undef PF_32
-#undef PF_64
+struct X(layer) {
+    const X(layer_ops) *ops;
+    ptrdiff_t d, n_theta;
+    atomic_int references;
+};
+
+X(layer) *X(layer_share)(X(layer) *l);
+void X(layer_release)(X(layer) *l); /* NULL is allowed */
+
+pf_status X(mesh_new)(X(mesh) **mesh, const pf_space *space);
+X(mesh) *X(mesh_share)(X(mesh) *mesh);
+void X(mesh_release)(X(mesh) *mesh);
+
+/* ---- the layers there are: layers.h makes them -------------------------------------------------------------- */
+
+/* ends with NULL */
+extern const X(layer_ops) *const X(layer_kinds)[];
+
+/* ---- tiles: tile.c ------------------------------------------------------------------------------------------ */
+
+/* t <- rows x[n][d], in t's layout; whether all of them are finite numbers */
+int X(tile_load)(X(tile) *t, const real *x);
+void X(tile_store)(real *x, const X(tile) *t);
+/* Changes the layout; spare is another tile's memory, and becomes t->x when the old x becomes *spare. */
+void X(tile_turn)(X(tile) *t, pf_layout layout, real **spare);
+/* logp[n] = log N(z; 0, I) */
+void X(tile_logp)(double *logp, const X(tile) *t);
+/* sum of the squares of x[n] */
+double X(sum_squares)(const real *x, ptrdiff_t n);
+/* y[n] = scale x + shift; y may be x */
+void X(scale_shift)(real *y, const real *x, real scale, real shift, ptrdiff_t n);
+/* y[m][ldy] = (add: +=) A x, x[k][ldx], A_ik = a[i si + k sk], columns 0 .. n - 1, n a multiple of TILE_STEP. What stands
+ * in a column of y depends on that column of x alone, whatever processor it is: a product of OpenBLAS does not. */
+void X(tile_product)(real *y, const real *a, const real *x, int add, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+                     ptrdiff_t si, ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx);
+/* g[m][k] += sum over n of a[m][lda] b[k][ldb] */
+void X(tile_outer)(double *g, const real *a, const real *b, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, ptrdiff_t lda,
+                   ptrdiff_t ldb);
 #endif

@@ -102,10 +102,10 @@ static void X(spread)(double g[3][PSI_MOST], double (*sums)[PSI_SUMS], const X(p
     }
 }
 
-void X(psi_vjp)(real *g, double *gtheta, const real *x, const X(psi) *psi, ptrdiff_t n)
+void X(psi_vjp)(real *g, double *gtheta, double glogj, const real *x, const X(psi) *psi, ptrdiff_t n)
 {
     double sums[PSI_MOST + 1][PSI_SUMS] = {{0}}, gknots[3][PSI_MOST] = {{0}};
-    PSI_DISPATCH(vjp, (g, gtheta ? sums : NULL, x, psi, n));
+    PSI_DISPATCH(vjp, (g, gtheta ? sums : NULL, (real)glogj, x, psi, n));
     if (!gtheta) return;
     X(spread)(gknots, sums, psi);
     int m = psi->m;

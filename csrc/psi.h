@@ -19,26 +19,23 @@ enum {
     PSI_COLUMNS,
 };
 
-#define PSI_DECLARE(X, real)                                                                                           \
-    typedef struct {                                                                                                   \
-        real column[PSI_COLUMNS][PSI_MOST + 1] __attribute__((aligned(64))); /* bins: left tail, m - 1, right tail */  \
-        real x[PSI_MOST], y[PSI_MOST];                                                                                 \
-        double knots[3][PSI_MOST]; /* x, y, slopes */                                                                  \
-        int m;                                                                                                         \
-    } X(psi);                                                                                                          \
-                                                                                                                       \
-    /* From 3 m unconstrained numbers: x and y as pf_increasing() has them, then log-slopes; 2 <= m <= PSI_MOST. */    \
-    void X(psi_make)(X(psi) *psi, const double *theta, ptrdiff_t m);                                                   \
-    /* y[n] = Psi(x); returns sum_i log Psi'(x_i) */                                                                   \
-    double X(psi_forward)(real * y, const real *x, const X(psi) *psi, ptrdiff_t n);                                    \
-    /* x[n] = Psi^-1(y); returns sum_i log Psi'(x_i) */                                                                \
-    double X(psi_inverse)(real * x, const real *y, const X(psi) *psi, ptrdiff_t n);                                    \
-    /* For L = L'(y) + sum_i log Psi'(x_i): g[n], on entry dL'/dy, becomes dL/dx; gtheta[3 m] += dL/dtheta, or NULL */ \
-    void X(psi_vjp)(real * g, double *gtheta, const real *x, const X(psi) *psi, ptrdiff_t n);
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-PSI_DECLARE(PF_32, float)
-PSI_DECLARE(PF_64, double)
-#undef PF_32
-#undef PF_64
+#define TWICE "psi.h"
+#include "twice.h"
+#elif defined(real)
+
+typedef struct {
+    real column[PSI_COLUMNS][PSI_MOST + 1] __attribute__((aligned(64))); /* bins: left tail, m - 1, right tail */
+    real x[PSI_MOST], y[PSI_MOST];
+    double knots[3][PSI_MOST]; /* x, y, slopes */
+    int m;
+} X(psi);
+
+/* From 3 m unconstrained numbers: x and y as pf_increasing() has them, then log-slopes; 2 <= m <= PSI_MOST. */
+void X(psi_make)(X(psi) *psi, const double *theta, ptrdiff_t m);
+/* y[n] = Psi(x); returns sum_i log Psi'(x_i) */
+double X(psi_forward)(real *y, const real *x, const X(psi) *psi, ptrdiff_t n);
+/* x[n] = Psi^-1(y); returns sum_i log Psi'(x_i) */
+double X(psi_inverse)(real *x, const real *y, const X(psi) *psi, ptrdiff_t n);
+/* For L = L'(y) + glogj sum_i log Psi'(x_i): g[n], on entry dL'/dy, becomes dL/dx; gtheta[3 m] += dL/dtheta, or NULL. */
+void X(psi_vjp)(real *g, double *gtheta, double glogj, const real *x, const X(psi) *psi, ptrdiff_t n);
 #endif

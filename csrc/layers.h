@@ -1,0 +1,40 @@
+/* The layers there are. Each makes a shape; theta is given to the flow beside it. */
+#ifndef PF_LAYERS_H
+#define PF_LAYERS_H
+#include "layer.h"
+
+typedef enum { PF_LINEAR, PF_ASINH, PF_LOGIT, PF_ABOVE, PF_BELOW } pf_column_kind;
+
+typedef struct {
+    pf_column_kind kind;
+    double a, b; /* b > 0; for PF_LOGIT the two bounds, else offset or bound, and scale */
+} pf_column;
+
+void pf_column_range(double range[2], pf_column c); /* where it is defined, +-INFINITY where open */
+
+#define TWICE "layers.h"
+#include "twice.h"
+#elif defined(real)
+
+extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(symmetric_ops);
+
+/* columns.c: every column by its own fixed map. No parameters. */
+pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
+/* where a column layer is defined, [d][2], or NULL for any other layer */
+const double *X(layer_bounds)(const X(layer) *l);
+
+/* scale.c: x <- (x - mean) / scale, one mean and one scale for all numbers. No parameters. */
+pf_status X(scale_new)(X(layer) **l, double mean, double scale, ptrdiff_t d);
+
+/* affine.c: x <- W (x - mean). theta = W[d][d], mean[d]. */
+pf_status X(affine_new)(X(layer) **l, ptrdiff_t d);
+
+/* sliced.c: x <- x + A (Psi(A^T x) - A^T x), A in R^(d x K) with orthonormal columns; k = 0: A = I, every column on its
+ * own. theta = the splines' [classes][K][3 M] (rqs.h), then A^T [K][d]. */
+pf_status X(sliced_new)(X(layer) **l, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes);
+ptrdiff_t X(layer_slices)(const X(layer) *l); /* K of a sliced layer (d for A = I), else 0 */
+
+/* symmetric.c: x <- Psi(F^-1 T(|k|) F x). theta = Psi's [3 psi_knots] (psi.h), then of log T against |k| / k_max
+ * (cspline.h): positions as pf_increasing() has them, values. */
+pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
+#endif

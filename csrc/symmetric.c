@@ -1,0 +1,293 @@
+/* The symmetric layer (Dai & Seljak 2022, arXiv 2202.05282): x <- Psi(F^-1 T(|k|) F x), equivariant under translations
+ * and rotations of the mesh. log|det| = sum over pixels of log Psi' + sum over all modes of log T.
+ *
+ * theta: Psi's 3 psi_knots numbers (psi.h), then filter_knots positions and filter_knots values of the knots of log T
+ * against |k| / k_max (cspline.h). */
+#ifndef real
+#include "cspline.h"
+#include "layers.h"
+#include "psi.h"
+
+#define SMOOTH 0.05 /* width of the smoothing along k, in units of the number of knots */
+/* |log T| is at most this: far from what was trained on there is a density still. */
+#define LOG_T_MOST 20.0
+
+#define TWICE "symmetric.c"
+#include "twice.h"
+#else
+
+/* ---- the mesh --------------------------------------------------------------------------------------------- */
+
+pf_status X(mesh_new)(X(mesh) **mesh, const pf_space *space)
+{
+    X(mesh) *m = *mesh = PF_CALLOC(X(mesh), 1);
+    if (!m) return PF_NO_MEMORY;
+    m->references = 1;
+    pf_status status = X(filter_new)(&m->filter, space->ndim, space->n, space->box);
+    if (!status && !(m->k = PF_ALLOC(double, m->filter->shells))) status = PF_NO_MEMORY;
+    if (status) {
+        X(mesh_release)(m);
+        *mesh = NULL;
+        return status;
+    }
+    ptrdiff_t shells = m->filter->shells;
+    for (ptrdiff_t s = 0; s < shells; s++) m->k[s] = shells > 1 ? m->filter->k[s] / m->filter->k[shells - 1] : 0;
+    return PF_OK;
+}
+
+X(mesh) *X(mesh_share)(X(mesh) *m)
+{
+    if (m) atomic_fetch_add(&m->references, 1);
+    return m;
+}
+
+void X(mesh_release)(X(mesh) *m)
+{
+    if (!m || atomic_fetch_sub(&m->references, 1) > 1) return;
+    X(filter_free)(m->filter);
+    free(m->k);
+    free(m);
+}
+
+/* ---- the shape -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    X(layer) base;
+    X(mesh) *mesh;
+    ptrdiff_t psi_knots, filter_knots;
+    ptrdiff_t padded, spectrum; /* reals of a field, of its spectrum, rounded up so that arrays are aligned */
+    real *taps;                 /* [reach + 1] of the smoothing: a Gaussian, from its middle on */
+    ptrdiff_t reach;
+} X(symmetric);
+
+static void X(symmetric_destroy)(X(layer) *l)
+{
+    X(symmetric) *s = (X(symmetric) *)l;
+    X(mesh_release)(s->mesh);
+    free(s->taps);
+    free(s);
+}
+
+pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptrdiff_t filter_knots)
+{
+    if (!mesh) return pf_fail(PF_BAD_ARGUMENT, "symmetric layers are for fields on a mesh of 2 or 3 dimensions");
+    if (psi_knots < 2 || psi_knots > PSI_MOST)
+        return pf_fail(PF_BAD_ARGUMENT, "psi_knots: %td is not between 2 and %d", psi_knots, PSI_MOST);
+    if (filter_knots < 2 || filter_knots > 4096)
+        return pf_fail(PF_BAD_ARGUMENT, "filter_knots: %td is not between 2 and 4096", filter_knots);
+    X(symmetric) *s = PF_CALLOC(X(symmetric), 1);
+    if (!s) return PF_NO_MEMORY;
+    double sigma = SMOOTH * (double)filter_knots, sum = 0;
+    s->reach = (ptrdiff_t)(3 * sigma);
+    s->taps = PF_ALLOC(real, s->reach + 1);
+    if (!s->taps) {
+        free(s);
+        return PF_NO_MEMORY;
+    }
+    for (ptrdiff_t t = -s->reach; t <= s->reach; t++) sum += exp(-0.5 * (double)(t * t) / (sigma * sigma));
+    for (ptrdiff_t t = 0; t <= s->reach; t++) s->taps[t] = (real)(exp(-0.5 * (double)(t * t) / (sigma * sigma)) / sum);
+    s->base = (X(layer)){.ops = &X(symmetric_ops),
+                         .d = mesh->filter->fft->pixels,
+                         .n_theta = 3 * psi_knots + 2 * filter_knots,
+                         .references = 1};
+    s->mesh = X(mesh_share)(mesh);
+    s->psi_knots = psi_knots;
+    s->filter_knots = filter_knots;
+    s->padded = tile_whole(s->base.d);
+    s->spectrum = tile_whole(mesh->filter->fft->spectrum);
+    *l = &s->base;
+    return PF_OK;
+}
+
+/* ---- tables ----------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    X(psi) *psi;
+    real *t;          /* [shells] */
+    double *knots;    /* [2][filter_knots]: positions and values of log T */
+    double *log_det;  /* of the filter */
+} X(symmetric_ready);
+
+static size_t X(table)(const X(symmetric) *s)
+{
+    ptrdiff_t shells = tile_whole(s->mesh->filter->shells);
+    return (sizeof(X(psi)) + 63) / 64 * 64 + (size_t)shells * sizeof(real) +
+           (size_t)tile_whole(2 * s->filter_knots + 1) * sizeof(double);
+}
+
+/* The tables of point i, or the one that all share. */
+static X(symmetric_ready) X(symmetric_view)(const X(symmetric) *s, const void *ready, ptrdiff_t i, ptrdiff_t tables)
+{
+    char *at = (char *)ready + (tables > 1 ? (size_t)i * X(table)(s) : 0);
+    X(symmetric_ready) r = {.psi = (X(psi) *)at};
+    r.t = (real *)(at + (sizeof(X(psi)) + 63) / 64 * 64);
+    r.knots = (double *)(r.t + tile_whole(s->mesh->filter->shells));
+    r.log_det = r.knots + 2 * s->filter_knots;
+    return r;
+}
+
+static pf_sizes X(symmetric_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    ptrdiff_t doubles = sizeof(double) / sizeof(real), shells = tile_whole(s->mesh->filter->shells);
+    (void)ld;
+    return (pf_sizes){
+        .ready = (size_t)tables * X(table)(s),
+        .keep = n * (s->padded + s->spectrum),
+        /* a field, its spectrum, the filter's scratch; [2][shells] and [filter_knots] doubles */
+        .work = s->padded + s->spectrum + tile_whole(s->mesh->filter->work) +
+                (2 * shells + tile_whole(s->filter_knots)) * doubles,
+    };
+}
+
+static double *X(doubles)(const X(symmetric) *s, real *work)
+{
+    return (double *)(work + s->padded + s->spectrum + tile_whole(s->mesh->filter->work));
+}
+
+static void X(symmetric_prepare)(const X(layer) *l, void *ready, const double *theta, ptrdiff_t stride,
+                                 ptrdiff_t tables, real *work)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    const X(filter) *filter = s->mesh->filter;
+    ptrdiff_t m = s->filter_knots, shells = filter->shells;
+    double *log_t = X(doubles)(s, work), *t = log_t + tile_whole(shells);
+    for (ptrdiff_t i = 0; i < tables; i++, theta += stride) {
+        X(symmetric_ready) r = X(symmetric_view)(s, ready, i, tables);
+        const double *knots = theta + 3 * s->psi_knots;
+        X(psi_make)(r.psi, theta, s->psi_knots);
+        pf_increasing(r.knots, knots, m);
+        memcpy(r.knots + m, knots + m, (size_t)m * sizeof(double));
+        pf_cspline(log_t, s->mesh->k, r.knots, r.knots + m, m, shells);
+        *r.log_det = 0;
+        for (ptrdiff_t j = 0; j < shells; j++) {
+            log_t[j] = PF_MIN(PF_MAX(log_t[j], -LOG_T_MOST), LOG_T_MOST);
+            *r.log_det += filter->modes[j] * log_t[j];
+        }
+        pf_exp(t, log_t, shells);
+        for (ptrdiff_t j = 0; j < shells; j++) r.t[j] = (real)t[j];
+    }
+}
+
+/* ---- maps ------------------------------------------------------------------------------------------------- */
+
+static void X(symmetric_forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    for (ptrdiff_t i = 0; i < t->n; i++) {
+        X(symmetric_ready) r = X(symmetric_view)(s, ready, i, t->tables);
+        real *x = t->x + i * t->ld, *u = keep ? keep + i * (s->padded + s->spectrum) : work, *spectrum = u + s->padded;
+        X(filter_apply)(s->mesh->filter, u, spectrum, x, r.t, work + s->padded + s->spectrum);
+        logj[i] += *r.log_det + X(psi_forward)(x, u, r.psi, l->d);
+    }
+}
+
+static void X(symmetric_inverse)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *work)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    ptrdiff_t shells = s->mesh->filter->shells;
+    real *inverse = work; /* 1 / T, no longer than a field: a mesh has no more shells than pixels */
+    for (ptrdiff_t i = 0; i < t->n; i++) {
+        X(symmetric_ready) r = X(symmetric_view)(s, ready, i, t->tables);
+        real *x = t->x + i * t->ld;
+        logj[i] -= *r.log_det + X(psi_inverse)(x, x, r.psi, l->d);
+        for (ptrdiff_t j = 0; j < shells; j++) inverse[j] = 1 / r.t[j];
+        X(filter_apply)(s->mesh->filter, x, work + s->padded, x, inverse, work + s->padded + s->spectrum);
+    }
+}
+
+/* dL/dlog T = T dL/dT + modes dL/dlogj, through the spline to its knots; nothing where log T is held */
+static void X(knots_vjp)(double *gtheta, double *gt, const X(symmetric) *s, X(symmetric_ready) r, double glogj,
+                         double *gp)
+{
+    ptrdiff_t m = s->filter_knots, shells = s->mesh->filter->shells;
+    const real most = (real)exp(LOG_T_MOST), least = (real)exp(-LOG_T_MOST);
+    for (ptrdiff_t j = 0; j < shells; j++)
+        gt[j] = r.t[j] < most && r.t[j] > least ? gt[j] * (double)r.t[j] + glogj * s->mesh->filter->modes[j] : 0;
+    for (ptrdiff_t j = 0; j < m; j++) gp[j] = 0;
+    pf_cspline_vjp(gp, gtheta + m, gt, s->mesh->k, r.knots, r.knots + m, m, shells);
+    pf_increasing_vjp(gtheta, gp, r.knots, m);
+}
+
+static void X(symmetric_vjp)(const X(layer) *l, const void *ready, X(tile) *g, double *gtheta, ptrdiff_t stride,
+                             const double *glogj, const real *keep, int want_x, real *work)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    ptrdiff_t shells = s->mesh->filter->shells;
+    double *gt = gtheta ? X(doubles)(s, work) : NULL, *gp = gt ? gt + 2 * tile_whole(shells) : NULL;
+    for (ptrdiff_t i = 0; i < g->n; i++) {
+        X(symmetric_ready) r = X(symmetric_view)(s, ready, i, g->tables);
+        const real *u = keep + i * (s->padded + s->spectrum);
+        real *x = g->x + i * g->ld;
+        double *to = gtheta ? gtheta + (g->tables > 1 ? i * stride : 0) : NULL;
+        X(psi_vjp)(x, to, glogj[i], u, r.psi, l->d);
+        for (ptrdiff_t j = 0; j < shells && gt; j++) gt[j] = 0;
+        if (gt || want_x)
+            X(filter_vjp)(s->mesh->filter, x, gt, u + s->padded, r.t, want_x, work + s->padded + s->spectrum);
+        if (gt) X(knots_vjp)(to + 3 * s->psi_knots, gt, s, r, glogj[i], gp);
+    }
+}
+
+/* ---- smoothing: positions and values of log T's knots, each along k, by a Gaussian of SMOOTH times their number.
+ * Without it every knot learns noise of its own from the training fields, and log p seems to know more of y than it
+ * does: posteriors are too narrow. Knots beyond the ends are mirrored, which makes the smoothing symmetric. */
+
+/* to[m] = line[m], smoothed; line has `reach` more at either end. */
+PF_KERNEL void X(smooth_body)(real *restrict to, const real *restrict line, const real *restrict taps, ptrdiff_t reach,
+                              ptrdiff_t m)
+{
+    for (ptrdiff_t j = 0; j < m; j++) to[j] = taps[0] * line[j];
+    for (ptrdiff_t t = 1; t <= reach; t++)
+        for (ptrdiff_t j = 0; j < m; j++) to[j] += taps[t] * (line[j - t] + line[j + t]);
+}
+PF_DISPATCH(X(smooth), (real *to, const real *line, const real *taps, ptrdiff_t reach, ptrdiff_t m),
+            (to, line, taps, reach, m))
+
+static void X(symmetric_smooth)(const X(layer) *l, real *theta, ptrdiff_t stride, ptrdiff_t rows)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    ptrdiff_t m = s->filter_knots;
+    real room[2 * 4096], *line = room + s->reach; /* filter_knots and 3 SMOOTH of them at either end */
+    for (ptrdiff_t i = 0; i < 2 * rows; i++) {
+        real *knots = theta + i / 2 * stride + 3 * s->psi_knots + i % 2 * m;
+        memcpy(line, knots, (size_t)m * sizeof(real));
+        for (ptrdiff_t t = 0; t < s->reach; t++) {
+            line[-1 - t] = knots[t];
+            line[m + t] = knots[m - 1 - t];
+        }
+        X(smooth)(knots, line, s->taps, s->reach, m);
+    }
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------ */
+
+static void X(symmetric_write)(const X(layer) *l, pf_writer *w)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    pf_put_int(w, s->psi_knots);
+    pf_put_int(w, s->filter_knots);
+}
+
+static pf_status X(symmetric_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
+{
+    (void)space, (void)classes;
+    ptrdiff_t psi_knots = pf_get_int(r, 2, PSI_MOST), filter_knots = pf_get_int(r, 2, 4096);
+    if (!r->status && !mesh) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a symmetric layer without a mesh");
+    return r->status ? r->status : X(symmetric_new)(l, mesh, psi_knots, filter_knots);
+}
+
+const X(layer_ops) X(symmetric_ops) = {
+    .kind = "symmetric",
+    .layout = ROWS,
+    .conditional = 1,
+    .sizes = X(symmetric_sizes),
+    .prepare = X(symmetric_prepare),
+    .forward = X(symmetric_forward),
+    .inverse = X(symmetric_inverse),
+    .vjp = X(symmetric_vjp),
+    .smooth = X(symmetric_smooth),
+    .write = X(symmetric_write),
+    .read = X(symmetric_read),
+    .destroy = X(symmetric_destroy),
+};
+#endif

@@ -1,0 +1,166 @@
+/* Tiles: loading, turning, and the products that layers make of them. */
+#ifndef real
+#include "layer.h"
+
+#define TWICE "tile.c"
+#include "twice.h"
+#else
+
+/* ---- loading and turning ---------------------------------------------------------------------------------- */
+
+int X(tile_load)(X(tile) *t, const real *x)
+{
+    int bad = 0;
+    ptrdiff_t d = t->d;
+    if (t->layout == ROWS)
+        for (ptrdiff_t i = 0; i < t->n; i++)
+            for (ptrdiff_t j = 0; j < d; j++) {
+                real v = x[i * d + j];
+                bad |= !(v - v == 0);
+                t->x[i * t->ld + j] = v;
+            }
+    else
+        for (ptrdiff_t j = 0; j < d; j++) {
+            for (ptrdiff_t i = 0; i < t->n; i++) {
+                real v = x[i * d + j];
+                bad |= !(v - v == 0);
+                t->x[j * t->ld + i] = v;
+            }
+            for (ptrdiff_t i = t->n; i < t->ld; i++) t->x[j * t->ld + i] = 0;
+        }
+    return !bad;
+}
+
+void X(tile_store)(real *x, const X(tile) *t)
+{
+    ptrdiff_t d = t->d;
+    for (ptrdiff_t i = 0; i < t->n; i++) {
+        if (t->layout == ROWS) memcpy(x + i * d, t->x + i * t->ld, (size_t)d * sizeof *x);
+        else
+            for (ptrdiff_t j = 0; j < d; j++) x[i * d + j] = t->x[j * t->ld + i];
+    }
+}
+
+/* to[b][ld_to] = from[a][ld_from] turned, in squares that stay in the first-level cache */
+static void X(turn)(real *to, const real *from, ptrdiff_t a, ptrdiff_t b, ptrdiff_t ld_to, ptrdiff_t ld_from)
+{
+    enum { SIDE = 32 };
+    for (ptrdiff_t j0 = 0; j0 < b; j0 += SIDE)
+        for (ptrdiff_t i0 = 0; i0 < a; i0 += SIDE)
+            for (ptrdiff_t j = j0; j < PF_MIN(j0 + SIDE, b); j++)
+                for (ptrdiff_t i = i0; i < PF_MIN(i0 + SIDE, a); i++) to[j * ld_to + i] = from[i * ld_from + j];
+}
+
+void X(tile_turn)(X(tile) *t, pf_layout layout, real **spare)
+{
+    if (layout == ANY_LAYOUT || layout == t->layout) return;
+    real *to = *spare;
+    ptrdiff_t ld = layout == ROWS ? tile_whole(t->d) : tile_whole(t->n);
+    if (layout == ROWS) X(turn)(to, t->x, t->d, t->n, ld, t->ld);
+    else {
+        X(turn)(to, t->x, t->n, t->d, ld, t->ld);
+        for (ptrdiff_t j = 0; j < t->d; j++)
+            for (ptrdiff_t i = t->n; i < ld; i++) to[j * ld + i] = 0;
+    }
+    *spare = t->x;
+    t->x = to;
+    t->ld = ld;
+    t->layout = layout;
+}
+
+/* ---- sums ------------------------------------------------------------------------------------------------- */
+
+/* Sixteen sums side by side, in double */
+PF_KERNEL void X(squares_body)(double *sum, const real *x, ptrdiff_t n)
+{
+    double part[16] = {0};
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) part[l] += (double)x[i + l] * (double)x[i + l];
+    for (; i < n; i++) part[0] += (double)x[i] * (double)x[i];
+    *sum = 0;
+    for (int l = 0; l < 16; l++) *sum += part[l];
+}
+PF_DISPATCH(X(squares), (double *sum, const real *x, ptrdiff_t n), (sum, x, n))
+
+double X(sum_squares)(const real *x, ptrdiff_t n)
+{
+    double sum;
+    X(squares)(&sum, x, n);
+    return sum;
+}
+
+PF_KERNEL void X(scale_shift_body)(real *y, const real *x, real scale, real shift, ptrdiff_t n)
+{
+#pragma GCC ivdep /* y may be x */
+    for (ptrdiff_t i = 0; i < n; i++) y[i] = scale * x[i] + shift;
+}
+PF_DISPATCH(X(scale_shift), (real *y, const real *x, real scale, real shift, ptrdiff_t n), (y, x, scale, shift, n))
+
+void X(tile_logp)(double *logp, const X(tile) *t)
+{
+    double volume = (double)t->d * PF_LOG_2PI;
+    if (t->layout == ROWS) {
+        for (ptrdiff_t i = 0; i < t->n; i++) logp[i] = -0.5 * (X(sum_squares)(t->x + i * t->ld, t->d) + volume);
+        return;
+    }
+    double square[TILE_MOST] = {0};
+    for (ptrdiff_t j = 0; j < t->d; j++)
+        for (ptrdiff_t i = 0; i < t->n; i++) square[i] += (double)t->x[j * t->ld + i] * (double)t->x[j * t->ld + i];
+    for (ptrdiff_t i = 0; i < t->n; i++) logp[i] = -0.5 * (square[i] + volume);
+}
+
+/* ---- products --------------------------------------------------------------------------------------------- */
+
+/* PRODUCT_ROWS rows by PRODUCT_LANES columns of y are summed in registers, over k in order. */
+enum { X(LANES) = 64 / sizeof(real) };
+
+PF_KERNEL void X(product_block)(real *restrict y, const real *restrict a, const real *restrict x, int add, int rows,
+                                ptrdiff_t k, ptrdiff_t si, ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx)
+{
+    real sum[4][X(LANES)];
+    for (int r = 0; r < rows; r++)
+        for (int l = 0; l < X(LANES); l++) sum[r][l] = add ? y[r * ldy + l] : 0;
+    for (ptrdiff_t j = 0; j < k; j++)
+        for (int r = 0; r < rows; r++)
+            for (int l = 0; l < X(LANES); l++) sum[r][l] += a[r * si + j * sk] * x[j * ldx + l];
+    for (int r = 0; r < rows; r++)
+        for (int l = 0; l < X(LANES); l++) y[r * ldy + l] = sum[r][l];
+}
+
+PF_KERNEL void X(tile_product_body)(real *y, const real *a, const real *x, int add, ptrdiff_t m, ptrdiff_t n,
+                                    ptrdiff_t k, ptrdiff_t si, ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx)
+{
+    for (ptrdiff_t c = 0; c < n; c += X(LANES)) {
+        ptrdiff_t i = 0;
+        for (; i + 4 <= m; i += 4) X(product_block)(y + i * ldy + c, a + i * si, x + c, add, 4, k, si, sk, ldy, ldx);
+        for (; i < m; i++) X(product_block)(y + i * ldy + c, a + i * si, x + c, add, 1, k, si, sk, ldy, ldx);
+    }
+}
+PF_DISPATCH(X(tile_product),
+            (real *y, const real *a, const real *x, int add, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t si,
+             ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx),
+            (y, a, x, add, m, n, k, si, sk, ldy, ldx))
+
+/* Tiles have at most TILE_MOST points: their sums fit a real, what is added up over tiles is double. */
+PF_KERNEL void X(tile_outer_body)(double *g, const real *a, const real *b, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
+                                  ptrdiff_t lda, ptrdiff_t ldb)
+{
+    for (ptrdiff_t i = 0; i < m; i++)
+        for (ptrdiff_t j = 0; j < k; j++) {
+            const real *restrict p = a + i * lda, *restrict q = b + j * ldb;
+            real part[X(LANES)] = {0};
+            ptrdiff_t c = 0;
+            for (; c + X(LANES) <= n; c += X(LANES))
+                for (int l = 0; l < X(LANES); l++) part[l] += p[c + l] * q[c + l];
+            for (int l = 0; c + l < n; l++) part[l] += p[c + l] * q[c + l];
+            double sum = 0;
+            for (int l = 0; l < X(LANES); l++) sum += (double)part[l];
+            g[i * k + j] += sum;
+        }
+}
+PF_DISPATCH(X(tile_outer),
+            (double *g, const real *a, const real *b, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, ptrdiff_t lda,
+             ptrdiff_t ldb),
+            (g, a, b, m, k, n, lda, ldb))
+#endif
