@@ -1,0 +1,283 @@
+/* The working copy of the data: loading and checks, layers passed over it, sums over its rows. */
+#ifndef real
+#define _GNU_SOURCE
+#include "working.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "blas.h"
+
+#define TWICE "working.c"
+#include "twice.h"
+#else
+
+void X(working_free)(X(working) *s)
+{
+    if (s->mapped) munmap(s->x, s->mapped);
+    else free(s->x);
+    free(s->logj);
+    free(s->weight);
+    free(s->sums);
+}
+
+/* Memory for the working copy in a nameless file of the scratch folder. */
+static pf_status X(working_map)(X(working) *s, const char *scratch, size_t bytes)
+{
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s/pyflow-XXXXXX", scratch) >= sizeof path)
+        return pf_fail(PF_BAD_ARGUMENT, "scratch: the path is too long");
+    int fd = mkstemp(path);
+    if (fd < 0) return pf_fail(PF_IO_ERROR, "scratch: cannot make a file in %s: %m", scratch);
+    unlink(path);
+    int failed = posix_fallocate(fd, 0, (off_t)bytes);
+    void *x = failed ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (x == MAP_FAILED)
+        return pf_fail(PF_IO_ERROR, "scratch: %s has no room for %.3g GiB of working data", scratch,
+                       (double)bytes / (1 << 30));
+    s->x = x;
+    s->mapped = bytes;
+    return PF_OK;
+}
+
+static pf_status X(check_weights)(const X(data) *data, const char *name)
+{
+    double sum = 0;
+    for (ptrdiff_t i = 0; data->weight && i < data->n; i++) {
+        if (!isfinite(data->weight[i]) || data->weight[i] < 0)
+            return pf_fail(PF_BAD_ARGUMENT, "weight_%s: row %td is %g; weights are finite and not negative", name, i,
+                           data->weight[i]);
+        sum += data->weight[i];
+    }
+    if (data->weight && !(sum > 0)) return pf_fail(PF_BAD_ARGUMENT, "weight_%s: all weights are zero", name);
+    return PF_OK;
+}
+
+static pf_status X(check_labels)(const X(data) *data, int classes, const char *name)
+{
+    if (!classes)
+        return data->label ? pf_fail(PF_BAD_ARGUMENT, "labels_%s: labels were given but n_classes is 0", name) : PF_OK;
+    if (!data->label) return pf_fail(PF_BAD_ARGUMENT, "labels_%s: every row needs a label", name);
+    for (ptrdiff_t i = 0; i < data->n; i++)
+        if (data->label[i] < 0 || data->label[i] >= classes)
+            return pf_fail(PF_BAD_ARGUMENT, "labels_%s: %d of row %td is not between 0 and %d", name, data->label[i], i,
+                           classes - 1);
+    return PF_OK;
+}
+
+static pf_status X(bad_value)(const real *x, ptrdiff_t n, ptrdiff_t d, ptrdiff_t first, const char *name)
+{
+    for (ptrdiff_t i = 0; i < n * d; i++)
+        if (!isfinite(x[i]))
+            return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %s", name, first + i / d, i % d,
+                           isnan(x[i]) ? "NaN" : "infinite");
+    return PF_OK;
+}
+
+static pf_status X(working_fill)(X(working) *s, const X(data) *data, const char *name)
+{
+    real *rows = data->x ? NULL : PF_ALLOC(real, s->ld * s->d);
+    pf_status status = data->x || rows ? PF_OK : PF_NO_MEMORY;
+    for (ptrdiff_t t = 0; t < s->tiles && !status; t++) {
+        ptrdiff_t first = t * s->ld;
+        X(tile) tile = {.x = s->x + t * s->d * s->ld, .n = PF_MIN(s->ld, s->n - first), .ld = s->ld};
+        if (rows && data->read(data->user, rows, first, tile.n))
+            status = pf_fail(PF_IO_ERROR, "data_%s: reading rows %td to %td failed", name, first, first + tile.n - 1);
+        const real *from = rows ? rows : data->x + first * s->d;
+        if (!status && X(tile_load)(&tile, from, s->d)) status = X(bad_value)(from, tile.n, s->d, first, name);
+        if (!status) status = pf_check_interrupt();
+    }
+    free(rows);
+    return status;
+}
+
+pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int classes, const char *scratch,
+                         const char *name)
+{
+    if (data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no rows", name);
+    PF_TRY(X(check_weights)(data, name));
+    PF_TRY(X(check_labels)(data, classes, name));
+    ptrdiff_t ld = X(tile_rows)(d), tiles = (data->n + ld - 1) / ld;
+    *s = (X(working)){.n = data->n, .d = d, .ld = ld, .tiles = tiles, .n_eff = (double)data->n};
+    s->label = (int32_t *)data->label;
+    if (scratch) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
+    else if (!(s->x = PF_ALLOC(real, tiles * d * ld))) return PF_NO_MEMORY;
+    s->logj = PF_CALLOC(double, s->n);
+    s->sums = PF_CALLOC(double, 2 * tiles);
+    if (!s->logj || !s->sums) return PF_NO_MEMORY;
+    if (data->weight) {
+        if (!(s->weight = PF_ALLOC(int64_t, s->n))) return PF_NO_MEMORY;
+        pf_fixed_weights(s->weight, data->weight, s->n);
+        double sum = 0, square = 0;
+        for (ptrdiff_t i = 0; i < s->n; i++) {
+            sum += (double)s->weight[i];
+            square += (double)s->weight[i] * (double)s->weight[i];
+        }
+        s->n_eff = sum * sum / square;
+    }
+    return X(working_fill)(s, data, name);
+}
+
+X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t)
+{
+    ptrdiff_t first = t * s->ld;
+    return (X(tile)){.x = s->x + t * s->d * s->ld,
+                     .label = s->label ? s->label + first : NULL,
+                     .n = PF_MIN(s->ld, s->n - first),
+                     .ld = s->ld};
+}
+
+/* ---- passing a layer over the state ----------------------------------------------------------------------- */
+
+typedef struct {
+    X(working) *s;
+    const X(layer) *layer; /* NULL: only the sums */
+    real *work;
+    ptrdiff_t per_thread;
+} X(pass);
+
+static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
+{
+    X(pass) *p = arg;
+    X(working) *s = p->s;
+    X(tile) tile = X(working_tile)(s, t);
+    double logp[TILE_MOST], *logj = s->logj + t * s->ld, weight = 0, sum = 0;
+    if (p->layer) p->layer->ops->forward(p->layer, &tile, logj, p->work + thread * p->per_thread);
+    X(tile_logp)(logp, &tile, s->d);
+    for (ptrdiff_t i = 0; i < tile.n; i++) {
+        double w = s->weight ? (double)s->weight[t * s->ld + i] : 1;
+        weight += w;
+        if (w > 0) sum += w * (logp[i] + logj[i]);
+    }
+    s->sums[2 * t] = weight;
+    s->sums[2 * t + 1] = sum;
+}
+
+/* Applies the layer to all rows; *logp is then their mean log p. */
+pf_status X(working_forward)(X(working) *s, const X(layer) *layer, double *logp)
+{
+    X(pass) p = {.s = s, .layer = layer, .per_thread = layer ? layer->ops->work(layer, s->ld) : 0};
+    if (!(p.work = PF_ALLOC(real, p.per_thread * pf_max_threads(s->tiles)))) return PF_NO_MEMORY;
+    pf_status status = pf_parallel(s->tiles, X(pass_tile), &p);
+    free(p.work);
+    double weight = 0, sum = 0;
+    for (ptrdiff_t t = 0; t < s->tiles; t++) weight += s->sums[2 * t], sum += s->sums[2 * t + 1];
+    *logp = sum / weight;
+    return status;
+}
+
+/* ---- moments: mean and covariance ------------------------------------------------------------------------- */
+
+typedef struct {
+    const X(working) *s;
+    const ptrdiff_t *pick; /* tiles to look at, NULL: all */
+    ptrdiff_t picked, groups;
+    double *sums; /* [groups][1 + d + d d]: weight, first and second moments */
+    real *work;   /* [threads][d ld + d d] */
+} X(moments);
+
+/* Groups whose sums of this many numbers each do not take much memory. */
+ptrdiff_t X(working_groups)(ptrdiff_t tiles, ptrdiff_t numbers)
+{
+    return PF_MIN(tiles, PF_MIN(MOST_GROUPS, PF_MAX((128 << 20) / 8 / numbers, 2)));
+}
+
+static void X(moments_group)(void *arg, ptrdiff_t group, int thread)
+{
+    X(moments) *m = arg;
+    const X(working) *s = m->s;
+    ptrdiff_t d = s->d, ld = s->ld;
+    double *sums = m->sums + group * (1 + d + d * d);
+    real *scaled = m->work + thread * (d * ld + d * d), *product = scaled + d * ld;
+    for (ptrdiff_t p = group * m->picked / m->groups; p < (group + 1) * m->picked / m->groups; p++) {
+        ptrdiff_t t = m->pick ? m->pick[p] : p;
+        X(tile) tile = X(working_tile)(s, t);
+        double w[TILE_MOST], most = 0;
+        for (ptrdiff_t i = 0; i < ld; i++) {
+            w[i] = i >= tile.n ? 0 : s->weight ? (double)s->weight[t * ld + i] : 1;
+            most = PF_MAX(most, w[i]);
+            sums[0] += w[i];
+        }
+        if (!(most > 0)) continue;
+        for (ptrdiff_t j = 0; j < d; j++)
+            for (ptrdiff_t i = 0; i < ld; i++) {
+                double v = w[i] * (double)tile.x[j * ld + i];
+                sums[1 + j] += v;
+                scaled[j * ld + i] = (real)(v / most); /* weights reach 2^52: keep a float's squares in range */
+            }
+        X(gemm)(product, scaled, tile.x, 0, 1, 0, d, d, ld, d, ld, ld);
+        for (ptrdiff_t i = 0; i < d * d; i++) sums[1 + d + i] += most * (double)product[i];
+    }
+}
+
+/* mean[d], cov[d][d] over some tiles */
+pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked)
+{
+    ptrdiff_t d = s->d, size = 1 + d + d * d;
+    X(moments) m = {.s = s, .pick = pick, .picked = picked, .groups = X(working_groups)(picked, d * d)};
+    m.sums = PF_CALLOC(double, m.groups *size);
+    m.work = PF_ALLOC(real, pf_max_threads(m.groups) * (d * s->ld + d * d));
+    pf_status status = m.sums && m.work ? pf_parallel(m.groups, X(moments_group), &m) : PF_NO_MEMORY;
+    if (!status) {
+        for (ptrdiff_t g = 1; g < m.groups; g++)
+            for (ptrdiff_t i = 0; i < size; i++) m.sums[i] += m.sums[g * size + i];
+        double inv = 1 / PF_MAX(m.sums[0], 1e-300);
+        for (ptrdiff_t j = 0; j < d; j++) mean[j] = m.sums[1 + j] * inv;
+        for (ptrdiff_t i = 0; i < d; i++)
+            for (ptrdiff_t j = 0; j < d; j++) cov[i * d + j] = m.sums[1 + d + i * d + j] * inv - mean[i] * mean[j];
+    }
+    free(m.sums);
+    free(m.work);
+    return status;
+}
+
+double X(working_weight)(const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked)
+{
+    double total = 0;
+    for (ptrdiff_t p = 0; p < picked; p++) {
+        ptrdiff_t t = pick ? pick[p] : p, first = t * s->ld;
+        for (ptrdiff_t i = first; i < PF_MIN(first + s->ld, s->n); i++) total += s->weight ? (double)s->weight[i] : 1;
+    }
+    return total;
+}
+
+/* Smallest and largest number of each column: range[d][2]. */
+typedef struct {
+    const X(working) *s;
+    double *range; /* [tiles][d][2] */
+} X(ranges);
+
+static void X(range_tile)(void *arg, ptrdiff_t t, int thread)
+{
+    X(ranges) *r = arg;
+    X(tile) tile = X(working_tile)(r->s, t);
+    (void)thread;
+    for (ptrdiff_t j = 0; j < r->s->d; j++) {
+        real lo = (real)INFINITY, hi = (real)-INFINITY;
+        for (ptrdiff_t i = 0; i < tile.n; i++) {
+            if (r->s->weight && !r->s->weight[t * tile.ld + i]) continue;
+            lo = PF_MIN(lo, tile.x[j * tile.ld + i]);
+            hi = PF_MAX(hi, tile.x[j * tile.ld + i]);
+        }
+        r->range[(t * r->s->d + j) * 2] = lo;
+        r->range[(t * r->s->d + j) * 2 + 1] = hi;
+    }
+}
+
+pf_status X(working_range)(double *range, const X(working) *s)
+{
+    X(ranges) r = {.s = s, .range = PF_ALLOC(double, s->tiles * s->d * 2)};
+    pf_status status = r.range ? pf_parallel(s->tiles, X(range_tile), &r) : PF_NO_MEMORY;
+    for (ptrdiff_t t = 0; t < s->tiles && !status; t++)
+        for (ptrdiff_t j = 0; j < s->d; j++) {
+            double lo = r.range[(t * s->d + j) * 2], hi = r.range[(t * s->d + j) * 2 + 1];
+            range[2 * j] = t ? PF_MIN(range[2 * j], lo) : lo;
+            range[2 * j + 1] = t ? PF_MAX(range[2 * j + 1], hi) : hi;
+        }
+    free(r.range);
+    return status;
+}
+#endif
