@@ -8,7 +8,7 @@
  *
  * A point on a bound (or nearer to it than EDGE) is taken to lie EDGE inside: its density is finite. */
 #ifndef real
-#include "layer.h"
+#include "layers.h"
 
 static double softplus(double z) { return z > 0 ? z + log1p(exp(-z)) : log1p(exp(z)); }
 static double softplus_inverse(double y) { return y + log(-expm1(-y)); }
@@ -115,13 +115,24 @@ pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d)
     return PF_OK;
 }
 
-static ptrdiff_t X(columns_work)(const X(layer) *l, ptrdiff_t ld) { return (void)l, (void)ld, 0; }
+static pf_sizes X(columns_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables)
+{
+    (void)n, (void)tables;
+    return (pf_sizes){.keep = l->d * ld};
+}
 
-static void X(columns_forward)(const X(layer) *l, X(tile) *t, double *logj, real *work)
+static void X(columns_prepare)(const X(layer) *l, void *ready, const double *theta, ptrdiff_t stride, ptrdiff_t tables,
+                               real *work)
+{
+    (void)l, (void)ready, (void)theta, (void)stride, (void)tables, (void)work;
+}
+
+static void X(columns_forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work)
 {
     const X(columns) *c = (const X(columns) *)l;
     double log_slope, curve;
-    (void)work;
+    (void)ready, (void)work;
+    if (keep) memcpy(keep, t->x, (size_t)(l->d * t->ld) * sizeof *keep);
     for (ptrdiff_t j = 0; j < l->d; j++)
         for (ptrdiff_t i = 0; i < t->n; i++) {
             t->x[j * t->ld + i] = (real)to_line(t->x[j * t->ld + i], c->column[j], EDGE, &log_slope, &curve);
@@ -129,11 +140,11 @@ static void X(columns_forward)(const X(layer) *l, X(tile) *t, double *logj, real
         }
 }
 
-static void X(columns_inverse)(const X(layer) *l, X(tile) *t, double *logj, real *work)
+static void X(columns_inverse)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *work)
 {
     const X(columns) *c = (const X(columns) *)l;
     double log_slope;
-    (void)work;
+    (void)ready, (void)work;
     for (ptrdiff_t j = 0; j < l->d; j++)
         for (ptrdiff_t i = 0; i < t->n; i++) {
             real x = (real)from_line(t->x[j * t->ld + i], c->column[j], &log_slope);
@@ -143,21 +154,19 @@ static void X(columns_inverse)(const X(layer) *l, X(tile) *t, double *logj, real
         }
 }
 
-static void X(columns_vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const double *glogj, const real *x,
-                           real *work)
+static void X(columns_vjp)(const X(layer) *l, const void *ready, X(tile) *g, double *gtheta, ptrdiff_t stride,
+                           const double *glogj, const real *keep, int want_x, real *work)
 {
     const X(columns) *c = (const X(columns) *)l;
     double log_slope, curve;
-    (void)gtheta, (void)work;
-    for (ptrdiff_t j = 0; j < l->d; j++)
+    (void)ready, (void)gtheta, (void)stride, (void)work;
+    for (ptrdiff_t j = 0; j < l->d && want_x; j++)
         for (ptrdiff_t i = 0; i < g->n; i++) {
             real *gx = &g->x[j * g->ld + i];
-            to_line(x[j * g->ld + i], c->column[j], EDGE, &log_slope, &curve);
+            to_line(keep[j * g->ld + i], c->column[j], EDGE, &log_slope, &curve);
             *gx = (real)(*gx * exp(log_slope) + glogj[i] * curve);
         }
 }
-
-static ptrdiff_t X(columns_n_theta)(const X(layer) *l) { return (void)l, 0; }
 
 static void X(columns_write)(const X(layer) *l, pf_writer *w)
 {
@@ -169,9 +178,10 @@ static void X(columns_write)(const X(layer) *l, pf_writer *w)
     }
 }
 
-static pf_status X(columns_read)(X(layer) **l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes)
+static pf_status X(columns_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
 {
-    (void)classes;
+    ptrdiff_t d = space->d;
+    (void)mesh, (void)classes;
     /* each column takes 24 bytes: a size that is not there is not allocated */
     if ((r->n - r->at) / 24 < (size_t)d) return pf_fail(PF_BAD_FILE, "the file is damaged: columns are missing");
     pf_column *column = PF_ALLOC(pf_column, d);
@@ -190,12 +200,13 @@ static pf_status X(columns_read)(X(layer) **l, pf_reader *r, ptrdiff_t d, ptrdif
 }
 
 const X(layer_ops) X(columns_ops) = {
-    .name = "columns",
-    .work = X(columns_work),
+    .kind = "columns",
+    .layout = COLUMNS,
+    .sizes = X(columns_sizes),
+    .prepare = X(columns_prepare),
     .forward = X(columns_forward),
     .inverse = X(columns_inverse),
     .vjp = X(columns_vjp),
-    .n_theta = X(columns_n_theta),
     .write = X(columns_write),
     .read = X(columns_read),
     .destroy = X(columns_destroy),

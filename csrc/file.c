@@ -19,7 +19,7 @@ void pf_put(pf_writer *w, const void *bytes, size_t n)
         size_t room = PF_MAX(2 * w->room, w->n + n + 4096);
         unsigned char *grown = realloc(w->bytes, room);
         if (!grown) {
-            w->status = pf_fail(PF_NO_MEMORY, "out of memory: a model of %zu bytes", w->n + n);
+            w->status = pf_fail(PF_NO_MEMORY, "out of memory: a flow of %zu bytes", w->n + n);
             return;
         }
         w->bytes = grown;
@@ -146,11 +146,10 @@ uint64_t pf_crc64(const void *bytes, size_t n)
 
 static const unsigned char magic[8] = {0x93, 'P', 'Y', 'F', 'L', 'O', 'W', '\n'};
 
-void pf_file_begin(pf_writer *w, int kind, int bits, const char *json)
+void pf_file_begin(pf_writer *w, int bits, const char *json)
 {
     pf_put(w, magic, sizeof magic);
     pf_put_int(w, PF_FILE_VERSION);
-    pf_put_int(w, kind);
     pf_put_int(w, bits);
     pf_put_array(w, json, (ptrdiff_t)strlen(json), 1);
 }
@@ -161,33 +160,28 @@ void pf_file_end(pf_writer *w)
     pf_put(w, &crc, sizeof crc);
 }
 
-/* magic, version, kind, bits, length of the header, check sum */
-enum { FILE_LEAST = 8 + 4 * 8 + 8 };
+/* magic, version, bits, length of the header, check sum */
+enum { FILE_LEAST = 8 + 3 * 8 + 8 };
 
-int pf_model_bits(const void *bytes, size_t n)
+int pf_flow_bits(const void *bytes, size_t n)
 {
     int64_t bits;
     if (n < FILE_LEAST || memcmp(bytes, magic, sizeof magic)) return 0;
-    memcpy(&bits, (const char *)bytes + 24, sizeof bits);
+    memcpy(&bits, (const char *)bytes + 16, sizeof bits);
     return bits == 32 || bits == 64 ? (int)bits : 0;
 }
 
-int pf_model_kind(const void *bytes, size_t n)
+pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int bits)
 {
-    int64_t kind;
-    if (!pf_model_bits(bytes, n)) return 0;
-    memcpy(&kind, (const char *)bytes + 16, sizeof kind);
-    return kind == PF_KIND_LAYERS || kind == PF_KIND_SYMFLOW ? (int)kind : 0;
-}
-
-pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int kind, int bits)
-{
-    *r = (pf_reader){.bytes = bytes, .n = n, .at = sizeof magic};
+    *r = (pf_reader){.bytes = bytes, .n = n, .at = sizeof magic, .whole = n};
     if (n < sizeof magic || memcmp(bytes, magic, sizeof magic))
-        return pf_fail(PF_BAD_FILE, "this is not a pyflow model: it begins with other bytes");
+        return pf_fail(PF_BAD_FILE, "this is not a pyflow flow: it begins with other bytes");
     if (n < FILE_LEAST) return pf_fail(PF_BAD_FILE, "the file is cut short: %zu bytes", n);
     int64_t version;
     pf_get(r, &version, sizeof version);
+    if (version < PF_FILE_VERSION)
+        return pf_fail(PF_BAD_FILE, "the file was written by a pyflow before the first release: its format is %lld",
+                       (long long)version);
     if (version > PF_FILE_VERSION)
         return pf_fail(PF_BAD_FILE,
                        "the file was written by a newer pyflow: its format is %lld, this one reads up to %d",
@@ -197,7 +191,6 @@ pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int kind, int 
     r->n = n - sizeof crc;
     if (crc != pf_crc64(bytes, r->n))
         return pf_fail(PF_BAD_FILE, "the file is cut short or altered: its check sum is wrong");
-    pf_get_int(r, kind, kind);
     pf_get_int(r, bits, bits);
     int64_t header = pf_get_int(r, 0, (int64_t)(r->n - r->at));
     if (!r->status) r->at += (size_t)header;

@@ -31,14 +31,13 @@ void pf_get_into(pf_reader *r, void *array, ptrdiff_t count, size_t size);
 pf_status pf_file_read(unsigned char **bytes, size_t *n, const char *path);
 pf_status pf_file_write(const char *path, const void *bytes, size_t n);
 
-/* A pyflow file: magic, format version, kind of model, precision in bits, a JSON header for people and tools (no code,
- * and not needed to read the rest), the model's arrays, and a check sum over all of it. pf_file_begin(&w,
- * PF_KIND_LAYERS, 32, json); pf_put...; pf_file_end(&w); pf_file_open(&r, bytes, n, PF_KIND_LAYERS, 32); pf_get...;
- * pf_file_close(&r); */
-enum { PF_FILE_VERSION = 1, PF_KIND_LAYERS = 1, PF_KIND_SYMFLOW = 2 };
-void pf_file_begin(pf_writer *w, int kind, int bits, const char *json);
+/* A pyflow file: magic, format version, precision in bits, a JSON header for people and tools (no code, and not needed
+ * to read the rest), what it holds, and a check sum over all of it. pf_file_begin(&w, 32, json); pf_put...;
+ * pf_file_end(&w); pf_file_open(&r, bytes, n, 32); pf_get...; pf_file_close(&r); */
+enum { PF_FILE_VERSION = 2 };
+void pf_file_begin(pf_writer *w, int bits, const char *json);
 void pf_file_end(pf_writer *w);
-pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int kind, int bits);
+pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int bits);
 pf_status pf_file_close(pf_reader *r); /* PF_BAD_FILE if anything is left unread */
 
 /* The check sum of ECMA-182 (CRC-64) that ends a file. */

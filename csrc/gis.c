@@ -3,21 +3,6 @@
 #ifndef real
 #include "working.h"
 
-void pf_gis_defaults(pf_gis_options *o)
-{
-    *o = (pf_gis_options){
-        .patience = 10,
-        .kde = 1,
-        .bandwidth_factor = 1.2,
-        .alpha = {-1, -1},
-        .edge_knots = -1,
-        .slice_steps = -1,
-        .marginal_first = 1,
-        .whiten = 1,
-        .checkpoint_seconds = 60,
-    };
-}
-
 enum {
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
@@ -30,37 +15,45 @@ enum {
 /* ---- the fit ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    X(model) *model;
+    X(flow) *flow;
     X(working) train, validate;
     int has_validate;
     const pf_gis_options *options;
     X(settings) settings;
-    ptrdiff_t best;   /* layers of the best model */
-    double best_logp; /* its mean validation log p */
-    ptrdiff_t waited; /* layers since */
-    double saved;     /* when a checkpoint was last written */
+    ptrdiff_t best;       /* layers of the best flow */
+    double best_logp;     /* its mean validation log p */
+    ptrdiff_t waited;     /* layers since */
+    double start, saved;  /* when the fit began, when a checkpoint was last written */
 } X(fit);
 
-/* Passes a new layer over the data and keeps the record; takes the layer over. */
-static pf_status X(fit_add)(X(fit) *f, X(layer) *layer, double distance)
+/* Passes the data through the flow's layer l and keeps the record. */
+static pf_status X(fit_pass)(X(fit) *f, ptrdiff_t l, double distance)
 {
-    double history[HISTORY] = {NAN, NAN, sqrt(distance)};
-    pf_status status = X(working_forward)(&f->train, layer, &history[0]);
-    if (!status && f->has_validate) status = X(working_forward)(&f->validate, layer, &history[1]);
-    if (!status && (!isfinite(history[0]) || (f->has_validate && isnan(history[1]))))
-        status = pf_fail(PF_DEGENERATE, "the fit diverged at layer %td: log p is not finite", f->model->n_layers);
-    if (status) {
-        X(layer_release)(layer);
-        return status;
-    }
-    return X(model_append)(f->model, layer, history);
+    pf_step step = {0, NAN, NAN, distance};
+    PF_TRY(X(working_forward)(&f->train, f->flow, l, &step.logp_train));
+    if (f->has_validate) PF_TRY(X(working_forward)(&f->validate, f->flow, l, &step.logp_validate));
+    if (!isfinite(step.logp_train) || (f->has_validate && isnan(step.logp_validate)))
+        return pf_fail(PF_DEGENERATE, "the fit diverged at layer %td: log p is not finite", l);
+    return X(flow_record)(f->flow, step);
+}
+
+/* Appends a layer, unless it could not be fitted; takes it over. */
+static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
+{
+    ptrdiff_t l = f->flow->n_layers;
+    if (!status) status = X(flow_append)(f->flow, fitted->layer, fitted->theta);
+    free(fitted->theta);
+    if (status) return status;
+    status = X(fit_pass)(f, l, sqrt(fitted->distance));
+    if (status) X(flow_truncate)(f->flow, l);
+    return status;
 }
 
 /* What the last layer did for the validation data, and whether that was enough. */
 static int X(fit_judge)(X(fit) *f)
 {
-    ptrdiff_t n = f->model->n_layers;
-    double logp = f->model->history[n - 1][1];
+    ptrdiff_t n = f->flow->n_history;
+    double logp = f->flow->history[n - 1].logp_validate;
     if (!f->has_validate) {
         f->best = n;
         return 0;
@@ -72,17 +65,24 @@ static int X(fit_judge)(X(fit) *f)
     return ++f->waited >= f->options->patience;
 }
 
+/* Tells whoever watches, and writes the checkpoint. That it cannot be written does not end a fit. */
 static pf_status X(fit_report)(X(fit) *f)
 {
     const pf_gis_options *o = f->options;
-    const double *h = f->model->history[f->model->n_layers - 1];
-    pf_progress p = {
-        .layer = f->model->n_layers, .best = f->best, .logp_train = h[0], .logp_validate = h[1], .distance = h[2]};
-    if (o->checkpoint && pf_seconds() - f->saved > o->checkpoint_seconds) {
-        PF_TRY(X(model_save)(f->model, o->checkpoint));
+    const pf_step *h = f->flow->history + f->flow->n_history - 1;
+    pf_progress p = {.stage = "layer",
+                     .step = f->flow->n_layers,
+                     .best = f->best,
+                     .logp_train = h->logp_train,
+                     .logp_validate = h->logp_validate,
+                     .distance = h->distance,
+                     .objective = f->has_validate ? h->logp_validate : h->logp_train,
+                     .seconds = pf_seconds() - f->start};
+    if (o->watch.checkpoint && pf_seconds() - f->saved > o->checkpoint_seconds) {
+        if (X(flow_save)(f->flow, o->watch.checkpoint)) pf_warn(&o->watch);
         f->saved = pf_seconds();
     }
-    if (o->progress && o->progress(o->progress_user, &p)) return pf_fail(PF_INTERRUPTED, "interrupted");
+    if (o->watch.progress && o->watch.progress(o->watch.user, &p)) return pf_fail(PF_INTERRUPTED, "interrupted");
     return pf_check_interrupt();
 }
 
@@ -99,62 +99,62 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
 
 static pf_status X(fit_first_layers)(X(fit) *f)
 {
-    X(layer) *layer;
-    double distance = NAN;
     int marginal = f->options->marginal_first || f->train.d == 1;
-    if (f->model->n_layers == 0) {
-        PF_TRY(X(fit_columns)(&layer, &f->train, f->options->bounds));
-        PF_TRY(X(fit_add)(f, layer, NAN));
+    if (f->flow->n_layers == 0) {
+        X(fitted) fitted = {.distance = NAN};
+        PF_TRY(X(fit_add)(f, X(fit_columns)(&fitted, &f->train, f->options->bounds), &fitted));
         PF_TRY(X(check_dependence)(&f->train));
         X(fit_judge)(f);
     }
-    if (marginal && f->model->n_layers == 1) {
-        PF_TRY(X(fit_marginals)(&layer, &distance, &f->train, &f->settings));
-        PF_TRY(X(fit_add)(f, layer, distance));
+    if (marginal && f->flow->n_layers == 1) {
+        X(fitted) fitted = {.distance = NAN};
+        PF_TRY(X(fit_add)(f, X(fit_marginals)(&fitted, &f->train, &f->settings), &fitted));
         X(fit_judge)(f);
         PF_TRY(X(fit_report)(f));
     }
-    if (f->options->whiten && f->train.d > 1 && f->model->n_layers == 1 + marginal) {
-        PF_TRY(X(fit_whitening)(&layer, &f->train));
-        PF_TRY(X(fit_add)(f, layer, NAN));
+    if (f->options->whiten && f->train.d > 1 && f->flow->n_layers == 1 + marginal) {
+        X(fitted) fitted = {.distance = NAN};
+        PF_TRY(X(fit_add)(f, X(fit_whitening)(&fitted, &f->train), &fitted));
         X(fit_judge)(f);
         PF_TRY(X(fit_report)(f));
     }
     return PF_OK;
 }
 
+/* The data pass through the flow that the fit goes on from as they did when it was made. */
+static pf_status X(fit_again)(X(fit) *f)
+{
+    X(flow) *flow = f->flow;
+    ptrdiff_t known = flow->n_history;
+    double *distance = PF_ALLOC(double, flow->n_layers);
+    if (!distance) return PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < flow->n_layers; i++)
+        distance[i] = i < known && flow->history[i].epoch == 0 ? flow->history[i].distance : NAN;
+    flow->n_history = 0;
+    pf_status status = PF_OK;
+    for (ptrdiff_t i = 0; i < flow->n_layers && !status; i++) {
+        status = X(fit_pass)(f, i, distance[i]);
+        if (!status) X(fit_judge)(f);
+    }
+    free(distance);
+    return status;
+}
+
 static pf_status X(fit_run)(X(fit) *f)
 {
     const pf_gis_options *o = f->options;
     ptrdiff_t sliced = 0;
-    f->saved = pf_seconds();
-    if (f->model->n_layers) { /* go on from a model: the data pass through it as they did when it was made */
-        X(model) *before = f->model;
-        f->model = NULL;
-        pf_status status = X(model_new)(&f->model, before->d, before->classes);
-        for (ptrdiff_t i = 0; i < before->n_layers && !status; i++) {
-            status = X(fit_add)(f, X(layer_share)(before->layers[i]), 0);
-            if (status) break;
-            f->model->history[i][2] = before->history[i][2];
-            X(fit_judge)(f);
-            sliced += before->layers[i]->ops == &X(sliced_ops);
-        }
-        if (!status && before->note) status = X(model_set_note)(f->model, before->note);
-        if (status) { /* nothing is lost */
-            X(model_free)(f->model);
-            f->model = before;
-            return status;
-        }
-        X(model_free)(before);
+    if (f->flow->n_layers) {
+        PF_TRY(X(fit_again)(f));
         if (f->waited >= o->patience) return PF_OK;
-        sliced -= sliced > 0 && (o->marginal_first || f->train.d == 1);
+        /* the marginal layer, which has a slice for every column, does not count */
+        for (ptrdiff_t i = 0; i < f->flow->n_layers; i++)
+            sliced += f->flow->layers[i]->ops == &X(sliced_ops) && !X(sliced_identity)(f->flow->layers[i]);
     }
     PF_TRY(X(fit_first_layers)(f));
     for (; sliced < (o->max_layers ? o->max_layers : MOST_LAYERS); sliced++) {
-        X(layer) *layer;
-        double distance;
-        PF_TRY(X(fit_sliced)(&layer, &distance, &f->train, &f->settings, f->model->n_layers));
-        PF_TRY(X(fit_add)(f, layer, distance));
+        X(fitted) fitted = {0};
+        PF_TRY(X(fit_add)(f, X(fit_sliced)(&fitted, &f->train, &f->settings, f->flow->n_layers), &fitted));
         int enough = X(fit_judge)(f);
         PF_TRY(X(fit_report)(f));
         if (enough) break;
@@ -164,23 +164,13 @@ static pf_status X(fit_run)(X(fit) *f)
 
 static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_validate)
 {
-    if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "d: there are no columns");
-    if (o->max_layers < 0) return pf_fail(PF_BAD_ARGUMENT, "max_layers: %td is negative", o->max_layers);
+    if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
+    PF_TRY(pf_check_options(o, pf_gis_list));
     if (!o->max_layers && !has_validate)
         return pf_fail(PF_BAD_ARGUMENT, "max_layers: without validation data the number of layers must be given");
-    if (o->patience < 1) return pf_fail(PF_BAD_ARGUMENT, "patience: %td is not at least 1", o->patience);
-    if (!(o->min_improvement >= 0))
-        return pf_fail(PF_BAD_ARGUMENT, "min_improvement: %g is negative", o->min_improvement);
-    if (o->n_slices < 0 || o->n_slices > d)
+    if (o->n_slices > d)
         return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
                        d);
-    if (o->n_knots && (o->n_knots < 3 || o->n_knots > FIT_BINS / 2))
-        return pf_fail(PF_BAD_ARGUMENT, "n_knots: %td is not between 3 and %d", o->n_knots, FIT_BINS / 2);
-    if (!(o->bandwidth_factor >= 1e-3 && o->bandwidth_factor <= 1e3))
-        return pf_fail(PF_BAD_ARGUMENT, "bandwidth_factor: %g is not between 0.001 and 1000", o->bandwidth_factor);
-    for (int i = 0; i < 2; i++)
-        if (!(o->alpha[i] < 1)) return pf_fail(PF_BAD_ARGUMENT, "alpha: %g is not below 1", o->alpha[i]);
-    if (o->slice_points < 0) return pf_fail(PF_BAD_ARGUMENT, "slice_points: %td is negative", o->slice_points);
     if (o->n_classes < 0) return pf_fail(PF_BAD_ARGUMENT, "n_classes: %d is negative", o->n_classes);
     for (ptrdiff_t j = 0; o->bounds && j < d; j++)
         if (!(o->bounds[2 * j] < o->bounds[2 * j + 1]))
@@ -205,7 +195,7 @@ static pf_status X(check_bounds)(const X(working) *s, const double *bounds, cons
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *validate, ptrdiff_t d)
 {
     const pf_gis_options *o = f->options;
-    const double *bounds = f->model->n_layers ? X(layer_bounds)(f->model->layers[0]) : o->bounds;
+    const double *bounds = f->flow->n_layers ? X(layer_bounds)(f->flow->layers[0]) : o->bounds;
     PF_TRY(X(check_options)(o, d, validate != NULL));
     PF_TRY(X(working_new)(&f->train, train, d, o->n_classes, o->scratch, "train"));
     PF_TRY(X(check_bounds)(&f->train, bounds, "train"));
@@ -219,32 +209,46 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     return X(fit_run)(f);
 }
 
-pf_status X(gis_fit)(X(model) **model, const X(data) *train, const X(data) *validate, ptrdiff_t d,
+static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *validate, ptrdiff_t d,
+                        const pf_gis_options *o)
+{
+    X(fit) f = {.options = o, .best_logp = -INFINITY, .start = pf_seconds()};
+    const X(flow) *before = *flow;
+    pf_space space = {.ndim = 1, .n = {d}, .d = d};
+    if (before && (before->space.d != d || before->classes != o->n_classes || before->net))
+        return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d",
+                       before->space.d, before->classes, d, o->n_classes);
+    if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
+    if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers));
+    else PF_TRY(X(flow_create)(&f.flow, &space, o->n_classes));
+    f.saved = f.start;
+    pf_status status = o->watch.note ? X(flow_set_note)(f.flow, o->watch.note) : PF_OK;
+    if (!status) status = X(fit_all)(&f, train, validate, d);
+    X(working_free)(&f.train);
+    X(working_free)(&f.validate);
+    int early = status == PF_INTERRUPTED || status == PF_NO_MEMORY || status == PF_IO_ERROR;
+    int reached = f.flow->n_layers > 0 && f.flow->n_history == f.flow->n_layers;
+    if (o->watch.checkpoint && early && reached) {
+        pf_status saved = X(flow_save)(f.flow, o->watch.checkpoint);
+        status = saved ? saved : pf_fail(status, "the fit ended early"); /* saving cleared the message */
+    }
+    if (!status) {
+        X(flow_truncate)(f.flow, f.best);
+        f.flow->n_history = f.best;
+    }
+    if (!status || (early && reached)) {
+        X(flow_free)(*flow);
+        *flow = f.flow;
+    } else {
+        X(flow_free)(f.flow);
+    }
+    return status;
+}
+
+pf_status X(gis_fit)(X(flow) **flow, const X(data) *train, const X(data) *validate, ptrdiff_t d,
                      const pf_gis_options *options)
 {
     pf_begin();
-    X(fit) f = {.options = options, .best_logp = -INFINITY};
-    pf_status status = PF_OK;
-    if (*model && ((*model)->d != d || (*model)->classes != options->n_classes))
-        return pf_end(pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d",
-                              (*model)->d, (*model)->classes, d, options->n_classes));
-    if (*model) status = X(model_copy)(&f.model, *model, (*model)->n_layers);
-    else status = X(model_new)(&f.model, d, options->n_classes);
-    if (!status && options->note) status = X(model_set_note)(f.model, options->note);
-    if (!status) status = X(fit_all)(&f, train, validate, d);
-    if (options->checkpoint && status == PF_INTERRUPTED && f.model->n_layers) {
-        pf_status saved = X(model_save)(f.model, options->checkpoint);
-        status = saved ? saved : pf_fail(PF_INTERRUPTED, "interrupted"); /* saving cleared the message */
-    }
-    if (!status) X(model_truncate)(f.model, f.best);
-    X(working_free)(&f.train);
-    X(working_free)(&f.validate);
-    if (!status || status == PF_INTERRUPTED) {
-        X(model_free)(*model);
-        *model = f.model;
-    } else {
-        X(model_free)(f.model);
-    }
-    return pf_end(status);
+    return pf_end(X(gis)(flow, train, validate, d, options));
 }
 #endif

@@ -39,7 +39,7 @@ static void X(robust)(double q[3], const X(working) *s, ptrdiff_t j, X(weighted)
     }
 }
 
-pf_status X(fit_columns)(X(layer) **layer, const X(working) *s, const double *bounds)
+pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const double *bounds)
 {
     const double heavy = 20; /* furthest point, in robust standard deviations, from which on tails are heavy */
     ptrdiff_t d = s->d;
@@ -65,7 +65,7 @@ pf_status X(fit_columns)(X(layer) **layer, const X(working) *s, const double *bo
         else if (isfinite(bound_hi)) column[j] = (pf_column){PF_BELOW, bound_hi, spread};
         else column[j] = (pf_column){furthest > heavy ? PF_ASINH : PF_LINEAR, centre, spread};
     }
-    if (!status) status = X(columns_new)(layer, column, d);
+    if (!status) status = X(columns_new)(&fitted->layer, column, d);
     free(column);
     free(range);
     free(scratch);
@@ -128,7 +128,7 @@ pf_status X(check_dependence)(const X(working) *s)
     return status;
 }
 
-pf_status X(fit_marginals)(X(layer) **layer, double *distance, const X(working) *s, const X(settings) *settings)
+pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(settings) *settings)
 {
     X(settings) o = *settings;
     ptrdiff_t d = s->d, classes = o.classes, groups = PF_MIN(s->tiles, MOST_GROUPS);
@@ -136,8 +136,8 @@ pf_status X(fit_marginals)(X(layer) **layer, double *distance, const X(working) 
     double *range = PF_ALLOC(double, 2 * d);
     pf_grid *grid = PF_ALLOC(pf_grid, d);
     int64_t *count = PF_ALLOC(int64_t, threads * d * classes * FIT_BINS);
-    real *knots = PF_ALLOC(real, classes * d * 3 * o.m);
-    pf_status status = range && grid && count && knots ? X(working_range)(range, s) : PF_NO_MEMORY;
+    fitted->theta = PF_ALLOC(double, classes *d * 3 * o.m);
+    pf_status status = range && grid && count && fitted->theta ? X(working_range)(range, s) : PF_NO_MEMORY;
     if (!status) {
         for (ptrdiff_t j = 0; j < d; j++) {
             double width = (range[2 * j + 1] - range[2 * j]) / (FIT_BINS - 2);
@@ -146,26 +146,26 @@ pf_status X(fit_marginals)(X(layer) **layer, double *distance, const X(working) 
         X(slices) c = {
             .s = s, .picked = s->tiles, .k = d, .classes = classes, .groups = groups, .grid = grid, .count = count};
         o.marginal = 1;
-        status = X(fit_splines)(knots, distance, &c, &o);
+        status = X(fit_splines)(fitted->theta, &fitted->distance, &c, &o);
     }
-    if (!status) status = X(sliced_new)(layer, NULL, knots, d, d, o.m, classes);
+    if (!status) status = X(sliced_new)(&fitted->layer, d, 0, o.m, classes);
     free(range);
     free(grid);
     free(count);
-    free(knots);
     return status;
 }
 
 /* Whitening: W = cov^(-1/2), the rotation that moves the columns least. With few rows the covariance is shrunk towards
  * its diagonal, by the intensity that minimises the expected error for Gaussian rows (Ledoit & Wolf 2003; Schaefer &
  * Strimmer 2005: sum Var(c_ij) / sum c_ij^2 over i != j), times WHITEN_CAUTION. */
-pf_status X(fit_whitening)(X(layer) **layer, const X(working) *s)
+pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s)
 {
     ptrdiff_t d = s->d;
-    double *cov = PF_ALLOC(double, d *d + d), *v = PF_ALLOC(double, 3 * d * d + d);
-    pf_status status = cov && v ? X(working_moments)(cov + d * d, cov, s, NULL, s->tiles) : PF_NO_MEMORY;
+    double *cov = PF_ALLOC(double, d *d + d), *v = PF_ALLOC(double, d *d + d);
+    double *w = fitted->theta = PF_ALLOC(double, d *d + d);
+    pf_status status = cov && v && w ? X(working_moments)(cov + d * d, cov, s, NULL, s->tiles) : PF_NO_MEMORY;
     if (!status) {
-        double *w = v + d * d, *inverse = w + d * d, *lambda = inverse + d * d, variance = 0, square = 0, log_det = 0;
+        double *lambda = v + d * d, variance = 0, square = 0;
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t j = 0; j < d; j++) {
                 if (i == j) continue;
@@ -186,16 +186,14 @@ pf_status X(fit_whitening)(X(layer) **layer, const X(working) *s)
                              "data_train: columns are linearly dependent (eigenvalues of their covariance from "
                              "%.2g to %.2g): there is no density; leave some out",
                              least, most);
-        for (ptrdiff_t i = 0; i < d && !status; i++) log_det -= 0.5 * log(lambda[i]);
-        for (int sign = -1; sign <= 1 && !status; sign += 2) {   /* V diag(lambda^(sign/2)) V^T */
-            double *out = sign < 0 ? w : inverse, *scaled = cov; /* cov is done with */
-            for (ptrdiff_t i = 0; i < d; i++) {
-                double factor = pow(lambda[i], 0.5 * sign);
-                for (ptrdiff_t j = 0; j < d; j++) scaled[i * d + j] = v[i * d + j] * factor;
-            }
-            pf64_gemm(out, v, scaled, 1, 0, 0, d, d, d, d, d, d);
+        if (!status) { /* W = V diag(lambda^-1/2) V^T, then the mean */
+            double *scaled = cov; /* which is done with */
+            memcpy(w + d * d, cov + d * d, (size_t)d * sizeof *w);
+            for (ptrdiff_t i = 0; i < d; i++)
+                for (ptrdiff_t j = 0; j < d; j++) scaled[i * d + j] = v[i * d + j] / sqrt(lambda[i]);
+            pf64_gemm(w, v, scaled, 1, 0, 0, d, d, d, d, d, d);
+            status = X(affine_new)(&fitted->layer, d);
         }
-        if (!status) status = X(affine_new)(layer, w, inverse, cov + d * d, log_det, d);
     }
     free(cov);
     free(v);

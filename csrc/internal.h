@@ -51,6 +51,12 @@ pf_status pf_end(pf_status status);
 /* Records the message unless one is already there, and returns the status: return pf_fail(PF_BAD_ARGUMENT, "...") */
 pf_status pf_fail(pf_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The message of what did not end a call goes to whoever watches a fit, and is forgotten. */
+void pf_warn(const pf_watch *watch);
+
+/* ---- options.c: PF_BAD_ARGUMENT, with its name, for an option outside its limits ---------------------------- */
+pf_status pf_check_options(const void *options, const pf_option *list);
+
 #define PF_TRY(call)                                                                                                   \
     do {                                                                                                               \
         pf_status pf_try_status = (call);                                                                              \

@@ -2,6 +2,7 @@
 #ifndef PF_LAYERS_H
 #define PF_LAYERS_H
 #include "layer.h"
+#include "psi.h"
 
 typedef enum { PF_LINEAR, PF_ASINH, PF_LOGIT, PF_ABOVE, PF_BELOW } pf_column_kind;
 
@@ -33,8 +34,11 @@ pf_status X(affine_new)(X(layer) **l, ptrdiff_t d);
  * own. theta = the splines' [classes][K][3 M] (rqs.h), then A^T [K][d]. */
 pf_status X(sliced_new)(X(layer) **l, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes);
 ptrdiff_t X(layer_slices)(const X(layer) *l); /* K of a sliced layer (d for A = I), else 0 */
+int X(sliced_identity)(const X(layer) *l);    /* whether A = I */
 
 /* symmetric.c: x <- Psi(F^-1 T(|k|) F x). theta = Psi's [3 psi_knots] (psi.h), then of log T against |k| / k_max
  * (cspline.h): positions as pf_increasing() has them, values. */
 pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
+/* Psi and T[shells] in a layer's tables; returns the filter's log|det|. */
+double X(symmetric_parts)(const X(psi) **psi, const real **t, const X(layer) *l, const void *ready);
 #endif

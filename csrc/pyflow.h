@@ -8,11 +8,13 @@
  *     pf_gis_options options;
  *     pf_gis_defaults(&options);
  *     options.max_layers = 20;
- *     pf64_model *model = NULL;
- *     if (pf64_gis_fit(&model, &train, NULL, d, &options)) puts(pf_message());
- *     pf64_model_logp(model, logp, x, NULL, n);
- *     pf64_model_free(model);
- */
+ *     pf64_flow *flow = NULL;
+ *     if (pf64_gis_fit(&flow, &train, NULL, d, &options)) puts(pf_message());
+ *     pf64_flow_logp(flow, logp, x, NULL, NULL, n);
+ *     pf64_flow_free(flow);
+ *
+ * A flow is a stack of invertible layers that carry data x to latent points z, which follow N(0, I): log p(x) = log N(z)
+ * + log|det dz/dx|. The greedy fit of GIS, the fit of symmetric flows and the trainer all give, or change, a flow. */
 #ifndef PYFLOW_H
 #define PYFLOW_H
 
@@ -36,7 +38,7 @@ typedef enum {
     PF_BAD_ARGUMENT, /* shape, range, not finite, ... : the message names the argument */
     PF_NO_MEMORY,
     PF_INTERRUPTED, /* the interrupt check or a progress callback asked to stop */
-    PF_BAD_FILE,    /* cut short, altered, written by a newer version, or not a model at all */
+    PF_BAD_FILE,    /* cut short, altered, written by a newer version, or not a flow at all */
     PF_IO_ERROR,    /* the operating system refused; the message carries its reason */
     PF_DEGENERATE,  /* the data have no density: constant or linearly dependent columns */
 } pf_status;
@@ -54,16 +56,56 @@ PF_API int pf_get_num_threads(void);
 /* A check that long calls made by this thread run a few times a second; non-zero stops the call with PF_INTERRUPTED. */
 PF_API void pf_set_interrupt(int (*check)(void *user), void *user);
 
-/* ---- GIS: Gaussianizing iterative slicing (Dai & Seljak 2021, arXiv 2007.00674) --------------------------- */
+/* How FFTW plans are made for meshes that this process meets for the first time from now on. Estimated (0, at first):
+ * the same ones every time, so that the same seed gives the same bits, whatever wisdom there is. Measured (1): some
+ * meshes are transformed faster, and results differ by rounding; wisdom says what was measured before, so that planning
+ * takes no time and ends with the same plans. */
+PF_API void pf_fft_measure(int on);
+PF_API pf_status pf_fft_wisdom_save(const char *path); /* all that this process has */
+PF_API pf_status pf_fft_wisdom_load(const char *path); /* adds to it */
+
+PF_API void pf_free(void *bytes);
+/* 32 or 64: the precision of the flow in these bytes; 0 if they are not a flow's. */
+PF_API int pf_flow_bits(const void *bytes, size_t n);
+
+/* ---- fits: progress and options --------------------------------------------------------------------------- */
 
 typedef struct {
-    ptrdiff_t layer;      /* layers so far */
-    ptrdiff_t best;       /* layers in the best model so far */
-    double logp_train;    /* mean log p over the training data, nats */
-    double logp_validate; /* the same for validation data, NaN without */
-    double distance;      /* root-mean-square sliced Wasserstein distance of the layer's slices from N(0,1) */
+    const char *stage;      /* what a step is: "layer", or "epoch" */
+    ptrdiff_t step, best;   /* layers, or epochs over all stages, so far; the best one so far */
+    double logp_train;      /* mean log p of the training data, nats: of a point, on a mesh of a pixel */
+    double logp_validate;   /* the same of validation data, NaN without */
+    double distance;        /* layers: root-mean-square sliced Wasserstein distance of its slices from N(0, 1), else NaN */
+    double objective;       /* what the best is best by: logp_validate (logp_train without), or, when fine-tuning, the
+                             * mean log p(y|x) / prior(y) of the same points, nats */
+    double seconds;         /* since the fit began */
 } pf_progress;
 
+/* What every fit is told beside its own options. */
+typedef struct {
+    int (*progress)(void *user, const pf_progress *p); /* after every step; non-zero interrupts */
+    void (*warn)(void *user, const char *message);     /* of what does not end a fit: a checkpoint that was not written */
+    void *user;
+    const char *checkpoint; /* file that the unfinished fit is written to, at most every checkpoint_seconds and when it
+                             * ends early, or NULL. Going on from it is the caller's to see to: GIS from the flow in it,
+                             * training from the file itself, if it is there. It must be of the same fit. */
+    const char *note;       /* the flow's note from the start, so that checkpoints carry it; or NULL */
+} pf_watch;
+
+/* The options of a fit, listed: names, where they lie, limits and defaults. A list ends with a NULL name. */
+typedef enum { PF_SIZE, PF_FLAG, PF_REAL, PF_PAIR, PF_SIZES, PF_SEED } pf_option_kind;
+
+typedef struct {
+    const char *name;
+    pf_option_kind kind; /* ptrdiff_t, int, double, double[2], ptrdiff_t[PF_HIDDEN_MOST + 1] ended by 0, uint64_t */
+    size_t offset;
+    double least, most, fallback[2];
+    int depends; /* the default, which is outside the limits, stands for one that depends on the data */
+} pf_option;
+
+enum { PF_HIDDEN_MOST = 6 };
+
+/* GIS: Gaussianizing iterative slicing (Dai & Seljak 2021, arXiv 2007.00674) */
 typedef struct {
     ptrdiff_t max_layers;    /* stop at this many sliced layers; 0: when validation data say so, or at 2000 */
     ptrdiff_t patience;      /* stop after this many layers without improvement on validation data */
@@ -78,217 +120,174 @@ typedef struct {
     ptrdiff_t slice_steps;   /* its largest number of steps; < 0: default; 0: random slices */
     int marginal_first;      /* a first layer without rotation: each column on its own (naive Bayes) */
     int whiten;              /* then a whitening layer */
-    const double *bounds;    /* [d][2], +-INFINITY where open, or NULL */
-    int n_classes;           /* 0, or the number of labels: shared slices, one set of splines per label */
     uint64_t seed;
-    const char *scratch; /* folder for a temporary file that holds the working copy, or NULL: in memory */
-    int (*progress)(void *user, const pf_progress *p); /* after every layer; non-zero interrupts */
-    void *progress_user;
-    const char *checkpoint; /* file to write the unfinished model to, at most every checkpoint_seconds; or NULL */
     double checkpoint_seconds;
-    const char *note; /* the model's note from the start, so that checkpoints carry it; or NULL */
+    const double *bounds; /* [d][2], +-INFINITY where open, or NULL */
+    int n_classes;        /* 0, or the number of labels: shared slices, one set of splines per label */
+    const char *scratch;  /* folder for a temporary file that holds the working copy, or NULL: in memory */
+    pf_watch watch;
 } pf_gis_options;
 
-PF_API void pf_gis_defaults(pf_gis_options *options);
-
-/* ---- both precisions -------------------------------------------------------------------------------------- */
-
-#define PF_DECLARE(X, real)                                                                                            \
-    typedef struct X(model) X(model); /* a stack of layers, immutable once fitted; safe to use from many threads */    \
-                                                                                                                       \
-    typedef struct {                                                                                                   \
-        const real *x; /* [n][d], or NULL with read: rows first .. first + n - 1 into x[n][d]; non-zero is failure */  \
-        int (*read)(void *user, real *x, ptrdiff_t first, ptrdiff_t n);                                                \
-        void *user;                                                                                                    \
-        ptrdiff_t n;                                                                                                   \
-        const double *weight; /* [n], not negative, or NULL */                                                         \
-        const int32_t *label; /* [n], 0 .. n_classes - 1, or NULL */                                                   \
-    } X(data);                                                                                                         \
-                                                                                                                       \
-    /* Fits a model, or goes on with *model if that is not NULL. validate may be NULL. On PF_INTERRUPTED *model holds  \
-     * what had been reached. Nothing that the caller owns is changed. */                                              \
-    PF_API pf_status X(gis_fit)(X(model) * * model, const X(data) *train, const X(data) *validate, ptrdiff_t d,        \
-                                const pf_gis_options *options);                                                        \
-                                                                                                                       \
-    PF_API void X(model_free)(X(model) *model);                                                                        \
-    PF_API pf_status X(model_copy)(X(model) * * copy, const X(model) *model, ptrdiff_t n_layers); /* first n_layers */ \
-    /* A text that travels with the model, in its file too: JSON, or "". */                                            \
-    PF_API pf_status X(model_set_note)(X(model) *model, const char *json);                                             \
-    PF_API const char *X(model_note)(const X(model) *model);                                                           \
-    PF_API ptrdiff_t X(model_dim)(const X(model) *model);                                                              \
-    PF_API ptrdiff_t X(model_layers)(const X(model) *model);                                                           \
-    PF_API int X(model_classes)(const X(model) *model); /* 0: without labels */                                        \
-    PF_API const char *X(model_layer_name)(const X(model) *model, ptrdiff_t i);                                        \
-    PF_API ptrdiff_t X(model_layer_slices)(const X(model) *model, ptrdiff_t i); /* K of a sliced layer, else 0 */      \
-    /* per layer: mean log p of training and validation data, sliced distance (NaN where there is none) */             \
-    PF_API const double *X(model_history)(const X(model) *model, ptrdiff_t i); /* [3] */                               \
-                                                                                                                       \
-    /* z[n][d] and logj[n] = log|det dz/dx|; inverse: x[n][d] and logj[n] = log|det dx/dz|. label NULL without         \
-     * classes. Outputs may be the inputs; logj may be NULL. */                                                        \
-    PF_API pf_status X(model_forward)(const X(model) *model, real *z, double *logj, const real *x,                     \
-                                      const int32_t *label, ptrdiff_t n);                                              \
-    PF_API pf_status X(model_inverse)(const X(model) *model, real *x, double *logj, const real *z,                     \
-                                      const int32_t *label, ptrdiff_t n);                                              \
-    /* a point outside the model's bounds has log p = -INFINITY; forward and score refuse it */                        \
-    PF_API pf_status X(model_logp)(const X(model) *model, double *logp, const real *x, const int32_t *label,           \
-                                   ptrdiff_t n);                                                                       \
-    /* score[n][d] = d log p / dx; logp may be NULL */                                                                 \
-    PF_API pf_status X(model_score)(const X(model) *model, real *score, double *logp, const real *x,                   \
-                                    const int32_t *label, ptrdiff_t n);                                                \
-    /* Row i of the sample depends on (seed, first + i) alone. logp may be NULL. */                                    \
-    PF_API pf_status X(model_sample)(const X(model) *model, real *x, double *logp, const int32_t *label,               \
-                                     uint64_t seed, ptrdiff_t first, ptrdiff_t n);                                     \
-                                                                                                                       \
-    /* A model as bytes (free with pf_free), and as a file (written aside, then renamed). */                           \
-    PF_API pf_status X(model_write)(const X(model) *model, void **bytes, size_t *n);                                   \
-    PF_API pf_status X(model_read)(X(model) * * model, const void *bytes, size_t n);                                   \
-    PF_API pf_status X(model_save)(const X(model) *model, const char *path);                                           \
-    PF_API pf_status X(model_load)(X(model) * * model, const char *path);
-
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-PF_DECLARE(PF_32, float)
-PF_DECLARE(PF_64, double)
-#undef PF_DECLARE
-#undef PF_32
-#undef PF_64
-
-PF_API void pf_free(void *bytes);
-
-/* 32 or 64: the precision of the model in these bytes; 0 if they are not a model's. */
-PF_API int pf_model_bits(const void *bytes, size_t n);
-
-/* 1: layers (pf32_model, pf64_model), 2: symmetric flow; 0: neither. */
-PF_API int pf_model_kind(const void *bytes, size_t n);
-
-/* ---- symmetric flows: the field-level likelihood p(x|y) (Dai & Seljak 2022, arXiv 2202.05282)
- * --------------------------
- *
- * x[n][n0][n1] or x[n][n0][n1][n2] are periodic real fields of one mesh; y[n][n_y] what they are conditioned on, or
- * NULL. */
-
+/* The trainer: maximum likelihood by Adam, for any stack of layers; then, if asked for, log p(y|x) */
 typedef struct {
-    ptrdiff_t epoch, best; /* epochs so far, counted over all stages; the best one so far */
-    double logp_train;     /* mean log p(x|y) per pixel over the training fields, nats, as they went by */
-    double logp_validate;  /* the same over validation fields, NaN without */
-    double objective;      /* what the best is best by: logp_validate (logp_train without), or, when fine-tuning, the
-                            * mean log p(y|x) / prior(y) of the same fields, nats per field */
-    double seconds;
-} pf_symflow_progress;
+    ptrdiff_t hidden[PF_HIDDEN_MOST + 1]; /* units in the hidden layers of a new conditioning network; 0 ends the list */
+    ptrdiff_t epochs;                     /* passes through the training data */
+    ptrdiff_t batch;                      /* points in a mini-batch; 0: 16 fields, or 4096 rows of a table */
+    ptrdiff_t patience;     /* stop after this many epochs without improvement on validation data; 0: never */
+    double learning_rate;   /* Adam's, at its highest: rises, then falls to zero along half a cosine */
+    double warmup;          /* fraction of all steps in which it rises */
+    double weight_decay;    /* of the network's weights */
+    double clip;            /* longest gradient, in units of its running mean length; 0: any */
+    double noise[2];        /* standard deviation of white noise added to the training data, afresh every epoch: uniform
+                             * in this range */
+    int noise_condition;    /* the noise's standard deviation is one more conditioning variable, the last */
+    double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
+    ptrdiff_t posterior_epochs;
+    double posterior_rate;     /* its learning rate */
+    ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every point and step; 0: 127
+                                * for up to two parameters, then three times as many for each, up to six */
+    uint64_t seed;
+    double checkpoint_seconds;
+    const double *noise_k, *noise_power; /* [noise_knots] on a mesh: noise of this power spectrum, times noise^2, in */
+    ptrdiff_t noise_knots;               /* place of white noise: log P linear between ascending k > 0, then constant */
+    const int *frozen;                   /* [layers] whose parameters stay as they are, or NULL */
+    pf_watch watch;
+} pf_train_options;
 
+/* Symmetric flows: the field-level likelihood p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282) */
 typedef struct {
     ptrdiff_t n_layers;
     ptrdiff_t psi_knots;    /* knots of Psi in a layer, 2 to 63 */
     ptrdiff_t filter_knots; /* knots of log T(|k|) in a layer */
-    ptrdiff_t hidden[7];    /* units in the hidden layers of the network; 0 ends the list */
     ptrdiff_t start_fields; /* fields that the start in closed form looks at */
-    ptrdiff_t epochs;       /* passes through the training fields; 0: the start alone */
-    ptrdiff_t batch;        /* fields in a mini-batch */
-    ptrdiff_t patience;     /* stop after this many epochs without improvement on validation fields; 0: never */
-    double learning_rate;   /* Adam's, at the start: falls to zero along half a cosine */
-    double warmup;          /* fraction of all steps in which it rises */
-    double weight_decay;    /* of the network's weights */
-    double clip;            /* longest gradient, in units of its running mean length; 0: any */
-    double noise[2]; /* standard deviation of white noise added to the training fields, afresh every epoch: uniform
-                      * in this range */
-    const double *noise_k, *noise_power; /* [noise_knots] noise with this power spectrum, times noise^2, in place of */
-    ptrdiff_t noise_knots;               /* white noise: log P is linear between ascending k > 0, constant beyond */
-    int noise_condition;     /* the noise's standard deviation is one more conditioning variable, the last */
-    double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
-    ptrdiff_t posterior_epochs;
-    double posterior_rate;     /* its learning rate */
-    ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every field and step; 0:
-                                * 127 for up to two parameters, then three times as many for each, up to six */
-    uint64_t seed;
-    const char *checkpoint; /* file that the unfinished fit is written to, at most every checkpoint_seconds, and when it
-                             * is interrupted; if it is there, the fit goes on from it. It must be of the same fit:
-                             * that is the caller's to see to. NULL: none */
-    double checkpoint_seconds;
-    int (*progress)(void *user, const pf_symflow_progress *p); /* after every epoch; non-zero interrupts */
-    void *progress_user;
-    const char *note;
-} pf_symflow_options;
+    pf_train_options train;
+} pf_symmetric_options;
 
-PF_API void pf_symflow_defaults(pf_symflow_options *options);
+PF_API void pf_gis_defaults(pf_gis_options *options);
+PF_API void pf_train_defaults(pf_train_options *options);
+PF_API void pf_symmetric_defaults(pf_symmetric_options *options);
+PF_API extern const pf_option pf_gis_list[], pf_train_list[], pf_symmetric_list[];
 
-/* How FFTW plans are made for meshes that this process meets for the first time from now on. Estimated (0, at first):
- * the same ones every time, so that the same seed gives the same bits, whatever wisdom there is. Measured (1): some
- * meshes are transformed faster, and results differ by rounding; wisdom says what was measured before, so that planning
- * takes no time and ends with the same plans. */
-PF_API void pf_fft_measure(int on);
-PF_API pf_status pf_fft_wisdom_save(const char *path); /* all that this process has */
-PF_API pf_status pf_fft_wisdom_load(const char *path); /* adds to it */
+/* ---- both precisions: what follows is read twice ------------------------------------------------------------ */
 
-#define PF_DECLARE(X, real)                                                                                            \
-    typedef struct X(symflow) X(symflow); /* immutable once fitted; safe to use from many threads */                   \
-                                                                                                                       \
-    typedef struct {                                                                                                   \
-        const real *x;   /* [n][mesh] */                                                                               \
-        const double *y; /* [n][n_y] or NULL */                                                                        \
-        ptrdiff_t n;                                                                                                   \
-    } X(fields);                                                                                                       \
-                                                                                                                       \
-    /* Fits a flow. box[ndim] in the caller's units; validate may be NULL. On PF_INTERRUPTED, and when training met a  \
-     * NaN, *flow holds the best that had been reached. */                                                             \
-    PF_API pf_status X(symflow_fit)(X(symflow) * * flow, const X(fields) *train, const X(fields) *validate, int ndim,  \
-                                    const ptrdiff_t *mesh, const double *box, ptrdiff_t n_y,                           \
-                                    const pf_symflow_options *options);                                                \
-    PF_API void X(symflow_free)(X(symflow) *flow);                                                                     \
-    PF_API pf_status X(symflow_copy)(X(symflow) * * copy, const X(symflow) *flow);                                     \
-    PF_API int X(symflow_ndim)(const X(symflow) *flow);                                                                \
-    PF_API const ptrdiff_t *X(symflow_mesh)(const X(symflow) *flow); /* [ndim] */                                      \
-    PF_API const double *X(symflow_box)(const X(symflow) *flow);     /* [ndim] */                                      \
-    PF_API ptrdiff_t X(symflow_conditions)(const X(symflow) *flow);  /* n_y */                                         \
-    PF_API const double *X(symflow_range)(const X(symflow) *flow);   /* [2][n_y]: least and most in training */        \
-    PF_API ptrdiff_t X(symflow_layers)(const X(symflow) *flow);                                                        \
-    PF_API ptrdiff_t X(symflow_parameters)(const X(symflow) *flow); /* how many are trained */                         \
-    PF_API int X(symflow_noise_condition)(const X(symflow) *flow);                                                     \
-    PF_API int X(symflow_unfinished)(const X(symflow) *flow); /* from the checkpoint of a fit that goes on */          \
-    PF_API const double *X(symflow_history)(const X(symflow) *flow,                                                    \
-                                            ptrdiff_t *epochs); /* [epochs][2] log p per pixel */                      \
-    PF_API pf_status X(symflow_set_note)(X(symflow) *flow, const char *json);                                          \
-    PF_API const char *X(symflow_note)(const X(symflow) *flow);                                                        \
-                                                                                                                       \
-    /* z and logj[n] = log|det dz/dx|; inverse: x and log|det dx/dz|. logj may be NULL, outputs may be the inputs. */  \
-    PF_API pf_status X(symflow_forward)(const X(symflow) *flow, real *z, double *logj, const real *x, const double *y, \
-                                        ptrdiff_t n);                                                                  \
-    PF_API pf_status X(symflow_inverse)(const X(symflow) *flow, real *x, double *logj, const real *z, const double *y, \
-                                        ptrdiff_t n);                                                                  \
-    PF_API pf_status X(symflow_logp)(const X(symflow) *flow, double *logp, const real *x, const double *y,             \
-                                     ptrdiff_t n);                                                                     \
-    /* logp[n][m]: every one of n fields at every one of m conditions */                                               \
-    PF_API pf_status X(symflow_logp_at)(const X(symflow) *flow, double *logp, const real *x, const double *y,          \
-                                        ptrdiff_t n, ptrdiff_t m);                                                     \
-    /* score[n][mesh] = d log p / dx; score[n][n_y] = d log p / dy; logp may be NULL */                                \
-    PF_API pf_status X(symflow_score)(const X(symflow) *flow, real *score, double *logp, const real *x,                \
-                                      const double *y, ptrdiff_t n);                                                   \
-    PF_API pf_status X(symflow_score_parameters)(const X(symflow) *flow, double *score, double *logp, const real *x,   \
-                                                 const double *y, ptrdiff_t n);                                        \
-    /* Row i of the sample depends on (seed, first + i) and y alone. logp may be NULL. */                              \
-    PF_API pf_status X(symflow_sample)(const X(symflow) *flow, real *x, double *logp, const double *y, uint64_t seed,  \
-                                       ptrdiff_t first, ptrdiff_t n);                                                  \
-                                                                                                                       \
-    /* Fits the temperature b, 1e-4 to 100, for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out fields: the       \
-     * largest mean log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to  \
-     * the fields as in training, and is no column of y. b is kept with the flow, for whoever computes posteriors;     \
-     * log p(x|y) itself stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */ \
-    PF_API pf_status X(symflow_calibrate)(X(symflow) *flow, double *gain, const X(fields) *held_out, uint64_t seed);   \
-    PF_API double X(symflow_temperature)(const X(symflow) *flow); /* b, 1 at first */                                  \
-                                                                                                                       \
-    PF_API pf_status X(symflow_write)(const X(symflow) *flow, void **bytes, size_t *n);                                \
-    PF_API pf_status X(symflow_read)(X(symflow) * * flow, const void *bytes, size_t n);                                \
-    PF_API pf_status X(symflow_save)(const X(symflow) *flow, const char *path);                                        \
-    PF_API pf_status X(symflow_load)(X(symflow) * * flow, const char *path);
-
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-PF_DECLARE(PF_32, float)
-PF_DECLARE(PF_64, double)
-#undef PF_DECLARE
-#undef PF_32
-#undef PF_64
+#define PF(name) pf32_##name
+#define pf_real float
+#include "pyflow.h"
+#undef PF
+#undef pf_real
+#define PF(name) pf64_##name
+#define pf_real double
+#include "pyflow.h"
+#undef PF
+#undef pf_real
 
 #ifdef __cplusplus
 }
 #endif
+
+#elif defined(PF)
+
+typedef struct PF(flow) PF(flow); /* does not change once fitted; safe to use from many threads */
+
+typedef struct {
+    const pf_real *x; /* [n][d], or NULL with read: rows first .. first + n - 1 into x[n][d]; non-zero is failure */
+    int (*read)(void *user, pf_real *x, ptrdiff_t first, ptrdiff_t n); /* GIS alone */
+    void *user;
+    ptrdiff_t n;
+    const double *weight; /* [n], not negative, or NULL */
+    const int32_t *label; /* [n], 0 .. n_classes - 1, or NULL */
+    const double *y;      /* [n][n_y], what p(x|y) is conditioned on, or NULL */
+    ptrdiff_t n_y;
+} PF(data);
+
+/* ---- fits. validate may be NULL. Nothing that the caller owns is changed. When a fit ends early - interrupted, out of
+ * memory, a checkpoint that could not be written, a NaN - *flow holds what had been reached, NULL if that is nothing. */
+
+/* GIS of rows of d columns, from the beginning or on from *flow, if that is not NULL. */
+PF_API pf_status PF(gis_fit)(PF(flow) **flow, const PF(data) *train, const PF(data) *validate, ptrdiff_t d,
+                             const pf_gis_options *options);
+/* A symmetric flow of fields on a mesh of 2 or 3 dimensions; box[ndim] in the caller's units. */
+PF_API pf_status PF(symmetric_fit)(PF(flow) **flow, const PF(data) *train, const PF(data) *validate, int ndim,
+                                   const ptrdiff_t *mesh, const double *box, const pf_symmetric_options *options);
+/* All layers of a flow together, by maximum likelihood from where they are. With data->y and a flow without conditions,
+ * a network is added to the layers that can be conditioned. */
+PF_API pf_status PF(flow_train)(PF(flow) *flow, const PF(data) *train, const PF(data) *validate,
+                                const pf_train_options *options);
+
+/* ---- flows by hand: an empty one, and layers appended to it, the identity until they are trained */
+
+/* n[ndim]: {d} for tables, or a mesh of 2 or 3 axes with lengths box[ndim] */
+PF_API pf_status PF(flow_new)(PF(flow) **flow, int ndim, const ptrdiff_t *n, const double *box, int n_classes);
+PF_API pf_status PF(flow_add_scale)(PF(flow) *flow, double mean, double scale); /* x <- (x - mean) / scale */
+/* x <- W (x - mean): w[d][d] and mean[d], NULL for the identity and 0 */
+PF_API pf_status PF(flow_add_affine)(PF(flow) *flow, const double *w, const double *mean);
+/* each column within bounds[d][2] to the whole line; the first layer of a flow */
+PF_API pf_status PF(flow_add_bounds)(PF(flow) *flow, const double *bounds);
+/* K random slices with splines of M knots; K = 0: every column on its own */
+PF_API pf_status PF(flow_add_sliced)(PF(flow) *flow, ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed);
+PF_API pf_status PF(flow_add_symmetric)(PF(flow) *flow, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
+
+/* ---- what is known of a flow */
+
+PF_API void PF(flow_free)(PF(flow) *flow);                                                         /* NULL is allowed */
+PF_API pf_status PF(flow_copy)(PF(flow) **copy, const PF(flow) *flow, ptrdiff_t n_layers); /* its first n_layers */
+PF_API int PF(flow_ndim)(const PF(flow) *flow);
+PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) *flow); /* [ndim] of one point */
+PF_API const double *PF(flow_box)(const PF(flow) *flow);      /* [ndim] */
+PF_API ptrdiff_t PF(flow_dim)(const PF(flow) *flow);          /* numbers of one point */
+PF_API int PF(flow_classes)(const PF(flow) *flow);            /* 0: without labels */
+PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) *flow);   /* n_y */
+PF_API const double *PF(flow_range)(const PF(flow) *flow);    /* [2][n_y]: least and most in training */
+PF_API ptrdiff_t PF(flow_layers)(const PF(flow) *flow);
+PF_API const char *PF(flow_layer_kind)(const PF(flow) *flow, ptrdiff_t i);
+PF_API ptrdiff_t PF(flow_layer_slices)(const PF(flow) *flow, ptrdiff_t i); /* K of a sliced layer, else 0 */
+PF_API ptrdiff_t PF(flow_layer_parameters)(const PF(flow) *flow, ptrdiff_t i);
+/* the parameters of a layer, unconstrained: see csrc/layers.h */
+PF_API const double *PF(flow_layer_theta)(const PF(flow) *flow, ptrdiff_t i);
+PF_API ptrdiff_t PF(flow_parameters)(const PF(flow) *flow); /* of all layers and the network */
+PF_API int PF(flow_noise_condition)(const PF(flow) *flow);  /* whether the last condition is the noise's */
+PF_API int PF(flow_unfinished)(const PF(flow) *flow);       /* from the checkpoint of training that goes on */
+/* [steps][4]: 0 for a layer or the number of an epoch; log p of training and validation data; sliced distance */
+PF_API const double *PF(flow_history)(const PF(flow) *flow, ptrdiff_t *steps);
+/* A text that travels with the flow, in its file too: JSON, or "". */
+PF_API pf_status PF(flow_set_note)(PF(flow) *flow, const char *json);
+PF_API const char *PF(flow_note)(const PF(flow) *flow);
+
+/* ---- densities and samples. y[n][n_y] for a flow with conditions, label[n] for one with classes, else NULL. Outputs
+ * may be the inputs. */
+
+/* z and logj[n] = log|det dz/dx|; inverse: x and log|det dx/dz|. logj may be NULL. */
+PF_API pf_status PF(flow_forward)(const PF(flow) *flow, pf_real *z, double *logj, const pf_real *x, const double *y,
+                                  const int32_t *label, ptrdiff_t n);
+PF_API pf_status PF(flow_inverse)(const PF(flow) *flow, pf_real *x, double *logj, const pf_real *z, const double *y,
+                                  const int32_t *label, ptrdiff_t n);
+/* a point outside the flow's bounds has log p = -INFINITY; forward and score refuse it */
+PF_API pf_status PF(flow_logp)(const PF(flow) *flow, double *logp, const pf_real *x, const double *y,
+                               const int32_t *label, ptrdiff_t n);
+/* logp[n][m]: every one of n points at every one of m conditions y[m][n_y] */
+PF_API pf_status PF(flow_logp_at)(const PF(flow) *flow, double *logp, const pf_real *x, const double *y, ptrdiff_t n,
+                                  ptrdiff_t m);
+/* score[n][d] = d log p / dx; score[n][n_y] = d log p / dy; logp may be NULL */
+PF_API pf_status PF(flow_score)(const PF(flow) *flow, pf_real *score, double *logp, const pf_real *x, const double *y,
+                                const int32_t *label, ptrdiff_t n);
+PF_API pf_status PF(flow_score_parameters)(const PF(flow) *flow, double *score, double *logp, const pf_real *x,
+                                           const double *y, ptrdiff_t n);
+/* Row i of the sample depends on (seed, first + i), y and label alone. logp may be NULL. */
+PF_API pf_status PF(flow_sample)(const PF(flow) *flow, pf_real *x, double *logp, const double *y, const int32_t *label,
+                                 uint64_t seed, ptrdiff_t first, ptrdiff_t n);
+
+/* Fits the temperature b, 1e-4 to 100, for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out points: the largest
+ * mean log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to the points as
+ * in training, and is no column of y. b is kept with the flow, for whoever computes posteriors; log p(x|y) itself
+ * stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */
+PF_API pf_status PF(flow_calibrate)(PF(flow) *flow, double *gain, const PF(data) *held_out, uint64_t seed);
+PF_API double PF(flow_temperature)(const PF(flow) *flow); /* b, 1 at first */
+
+/* ---- a flow as bytes (free with pf_free), and as a file (written aside, then renamed) */
+
+PF_API pf_status PF(flow_write)(const PF(flow) *flow, void **bytes, size_t *n);
+PF_API pf_status PF(flow_read)(PF(flow) **flow, const void *bytes, size_t n);
+PF_API pf_status PF(flow_save)(const PF(flow) *flow, const char *path);
+PF_API pf_status PF(flow_load)(PF(flow) **flow, const char *path);
+
 #endif

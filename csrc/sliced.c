@@ -1,10 +1,44 @@
 /* The sliced layer (Dai & Seljak 2021, Eq. 11): x <- x + A (Psi(A^T x) - A^T x), A in R^(d x K) with orthonormal
  * columns. Only the K slices move, and log|det| = sum_k log Psi_k'(a_k^T x). With A = I every column is a slice: the
- * first layer of a naive-Bayes start. With labels, the slices are shared and each class has its own splines. */
+ * first layer of a naive-Bayes start. With labels, the slices are shared and each class has its own splines.
+ *
+ * theta: the splines' [classes][K][3 M] (rqs.h), then, unless A = I, the slices A^T [K][d], which live on the Stiefel
+ * manifold: gradients are projected onto its tangent space, steps retracted onto it. */
 #ifndef real
 #include "blas.h"
-#include "layer.h"
-#include "model.h"
+#include "layers.h"
+#include "rqs.h"
+#include "stiefel.h"
+
+/* The points of a tile class by class: order[start[r]] to order[start[r + 1]] are those of class[r]. */
+typedef struct {
+    ptrdiff_t runs;
+    int32_t class[TILE_MOST];
+    ptrdiff_t start[TILE_MOST + 1], order[TILE_MOST];
+} by_class;
+
+static void sort_by_class(by_class *c, const int32_t *label, ptrdiff_t n, ptrdiff_t classes)
+{
+    ptrdiff_t before[TILE_MOST + 1] = {0};
+    if (classes <= TILE_MOST) {
+        for (ptrdiff_t i = 0; i < n; i++) before[label[i] + 1]++;
+        for (ptrdiff_t k = 0; k < classes; k++) before[k + 1] += before[k];
+        for (ptrdiff_t i = 0; i < n; i++) c->order[before[label[i]]++] = i;
+    } else {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            ptrdiff_t j = i;
+            for (; j > 0 && label[c->order[j - 1]] > label[i]; j--) c->order[j] = c->order[j - 1];
+            c->order[j] = i;
+        }
+    }
+    c->runs = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (i && label[c->order[i]] == label[c->order[i - 1]]) continue;
+        c->class[c->runs] = label[c->order[i]];
+        c->start[c->runs++] = i;
+    }
+    c->start[c->runs] = n;
+}
 
 #define TWICE "sliced.c"
 #include "twice.h"
@@ -13,195 +47,196 @@
 typedef struct {
     X(layer) base;
     ptrdiff_t k, m, classes;
-    real *slices;    /* [K][d], or NULL: A = I */
-    real *knots;     /* [classes][K][3][M] */
-    X(rqs) *splines; /* [classes][K], made from the knots */
+    int identity; /* A = I */
 } X(sliced);
 
-static void X(sliced_destroy)(X(layer) *l)
-{
-    X(sliced) *s = (X(sliced) *)l;
-    free(s->slices);
-    free(s->knots);
-    free(s->splines);
-    free(s);
-}
+static void X(sliced_destroy)(X(layer) *l) { free(l); }
 
-/* Takes over slices and knots, whatever happens. */
-static pf_status X(sliced_make)(X(layer) **l, real *slices, real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m,
-                                ptrdiff_t classes)
+pf_status X(sliced_new)(X(layer) **l, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes)
 {
+    if (k < 0 || k > d) return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and %td", k, d);
+    if (m < 2 || m > 65535) return pf_fail(PF_BAD_ARGUMENT, "n_knots: %td is not between 2 and 65535", m);
     X(sliced) *s = PF_CALLOC(X(sliced), 1);
-    X(rqs) *splines = s && knots ? X(rqs_new)(knots, classes * k, m) : NULL;
-    if (!splines) {
-        free(s);
-        free(slices);
-        free(knots);
-        return s ? PF_BAD_ARGUMENT : PF_NO_MEMORY;
-    }
-    s->base = (X(layer)){.ops = &X(sliced_ops), .d = d, .references = 1};
-    s->k = k, s->m = m, s->classes = classes;
-    s->slices = slices, s->knots = knots, s->splines = splines;
+    if (!s) return PF_NO_MEMORY;
+    s->identity = !k;
+    s->k = k ? k : d;
+    s->m = m;
+    s->classes = classes;
+    s->base = (X(layer)){.ops = &X(sliced_ops),
+                         .d = d,
+                         .n_theta = classes * s->k * 3 * m + (s->identity ? 0 : s->k * d),
+                         .references = 1};
     *l = &s->base;
     return PF_OK;
 }
 
-static real *X(duplicate)(const real *a, ptrdiff_t n)
+ptrdiff_t X(layer_slices)(const X(layer) *l) { return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->k : 0; }
+
+int X(sliced_identity)(const X(layer) *l) { return ((const X(sliced) *)l)->identity; }
+
+/* ---- tables: the splines, then the slices in this precision ----------------------------------------------- */
+
+static ptrdiff_t X(splines)(const X(sliced) *s) { return s->classes * s->k; }
+
+static real *X(slices)(const X(sliced) *s, const void *ready)
 {
-    real *copy = PF_ALLOC(real, n);
-    if (copy) memcpy(copy, a, (size_t)n * sizeof *a);
-    return copy;
+    return s->identity ? NULL : (real *)((char *)ready + X(rqs_bytes)(X(splines)(s), s->m));
 }
 
-pf_status X(sliced_new)(X(layer) **l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m,
-                        ptrdiff_t classes)
+/* keep: x [d][ld], and of the slices p = A^T x and Psi(p) - p [K][ld]; work: [2][K][ld] */
+static pf_sizes X(sliced_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables)
 {
-    real *a = slices ? X(duplicate)(slices, k * d) : NULL, *b = X(duplicate)(knots, classes * k * 3 * m);
-    if ((slices && !a) || !b) {
-        free(a);
-        free(b);
-        return PF_NO_MEMORY;
-    }
-    return X(sliced_make)(l, a, b, d, k, m, classes);
+    const X(sliced) *s = (const X(sliced) *)l;
+    (void)n, (void)tables;
+    return (pf_sizes){
+        .ready = X(rqs_bytes)(X(splines)(s), s->m) +
+                 (s->identity ? 0 : (size_t)tile_whole(s->k * l->d) * sizeof(real)),
+        .keep = (l->d + (s->identity ? 0 : 2 * s->k)) * ld,
+        .work = 2 * s->k * ld,
+    };
 }
 
-/* ---- a slice's spline on a tile, class by class ----------------------------------------------------------- */
-
-typedef void X(spline_map)(real *, double *, const real *, const X(rqs) *, ptrdiff_t);
-
-static void X(apply)(X(spline_map) *map, real *out, double *slope, const real *in, const X(sliced) *s, ptrdiff_t k,
-                     const int32_t *label, ptrdiff_t n)
+static void X(sliced_prepare)(const X(layer) *l, void *ready, const double *theta, ptrdiff_t stride, ptrdiff_t tables,
+                              real *work)
 {
-    if (s->classes == 1) {
-        map(out, slope, in, s->splines + k, n);
-        return;
-    }
-    real class_in[TILE_MOST], class_out[TILE_MOST];
-    double class_slope[TILE_MOST];
-    for (ptrdiff_t c = 0; c < s->classes; c++) {
-        ptrdiff_t members = 0;
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (label[i] == c) class_in[members] = in[i], class_slope[members++] = slope[i];
-        map(class_out, class_slope, class_in, s->splines + c * s->k + k, members);
-        members = 0;
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (label[i] == c) out[i] = class_out[members], slope[i] = class_slope[members++];
-    }
+    const X(sliced) *s = (const X(sliced) *)l;
+    real *slices = X(slices)(s, ready);
+    (void)stride, (void)tables, (void)work;
+    X(rqs_make)(ready, theta, X(splines)(s), s->m);
+    theta += X(splines)(s) * 3 * s->m;
+    for (ptrdiff_t i = 0; slices && i < s->k * l->d; i++) slices[i] = (real)theta[i];
 }
 
 /* ---- forward and inverse: the same but for the spline's direction ----------------------------------------- */
 
-static ptrdiff_t X(sliced_work)(const X(layer) *l, ptrdiff_t ld) { return 2 * ((const X(sliced) *)l)->k * ld; }
+typedef void X(spline_map)(real *, double *, const real *, const X(rqs) *, ptrdiff_t);
 
-static void X(sliced_map)(const X(sliced) *s, X(tile) *t, double *logj, real *work, X(spline_map) *map, double sign)
+/* The spline of slice k, on a tile's numbers, class by class: out[n], slope[n] *= */
+static void X(apply)(X(spline_map) *map, real *out, double *slope, const real *in, const X(rqs) *splines,
+                     const X(sliced) *s, ptrdiff_t k, const by_class *c, ptrdiff_t n)
+{
+    if (!c) {
+        map(out, slope, in, splines + k, n);
+        return;
+    }
+    real from[TILE_MOST], to[TILE_MOST];
+    double part[TILE_MOST];
+    for (ptrdiff_t i = 0; i < n; i++) from[i] = in[c->order[i]], part[i] = slope[c->order[i]];
+    for (ptrdiff_t r = 0; r < c->runs; r++) {
+        ptrdiff_t at = c->start[r];
+        map(to + at, part + at, from + at, splines + c->class[r] * s->k + k, c->start[r + 1] - at);
+    }
+    for (ptrdiff_t i = 0; i < n; i++) out[c->order[i]] = to[i], slope[c->order[i]] = part[i];
+}
+
+static void X(project)(real *p, const X(sliced) *s, const real *slices, const real *x, ptrdiff_t whole, ptrdiff_t ld)
+{
+    ptrdiff_t d = s->base.d;
+    X(tile_product)(p, slices, x, 0, s->k, whole, d, d, 1, ld, ld);
+}
+
+/* x += A moved */
+static void X(back)(real *x, const X(sliced) *s, const real *slices, const real *moved, ptrdiff_t whole, ptrdiff_t ld)
+{
+    ptrdiff_t d = s->base.d;
+    X(tile_product)(x, slices, moved, 1, d, whole, s->k, 1, d, ld, ld);
+}
+
+static void X(sliced_map)(const X(sliced) *s, const void *ready, X(tile) *t, double *logj, real *keep, real *work,
+                          X(spline_map) *map, double sign)
 {
     ptrdiff_t k = s->k, d = s->base.d, ld = t->ld, whole = tile_whole(t->n);
-    real *p = s->slices ? work : t->x, *moved = work + k * ld; /* [K][ld] */
+    const real *slices = X(slices)(s, ready);
+    real *p = slices ? keep ? keep + d * ld : work : t->x, *moved = slices && keep ? p + k * ld : work + k * ld;
     double slope[TILE_MOST];
+    by_class sorted, *c = s->classes > 1 ? &sorted : NULL;
+    if (c) sort_by_class(c, t->label, t->n, s->classes);
+    if (keep) memcpy(keep, t->x, (size_t)(d * ld) * sizeof *keep);
     for (ptrdiff_t i = 0; i < t->n; i++) slope[i] = 1;
-    if (s->slices) X(gemm)(p, s->slices, t->x, 0, 0, 0, k, whole, d, ld, d, ld);
+    if (slices) X(project)(p, s, slices, t->x, whole, ld);
     for (ptrdiff_t j = 0; j < k; j++) {
         real *pj = p + j * ld, *mj = moved + j * ld;
-        X(apply)(map, mj, slope, pj, s, j, t->label, t->n);
-        if (s->slices)
+        X(apply)(map, mj, slope, pj, ready, s, j, c, t->n);
+        if (slices)
             for (ptrdiff_t i = 0; i < whole; i++) mj[i] = i < t->n ? mj[i] - pj[i] : 0;
         else memcpy(pj, mj, (size_t)t->n * sizeof *pj);
         if (j % RQS_LOG_EVERY == RQS_LOG_EVERY - 1 || j == k - 1) pf_log_slopes(logj, slope, sign, t->n);
     }
-    if (s->slices) X(gemm)(t->x, s->slices, moved, 1, 0, 1, d, whole, k, ld, d, ld);
+    if (slices) X(back)(t->x, s, slices, moved, whole, ld);
 }
 
-static void X(sliced_forward)(const X(layer) *l, X(tile) *t, double *logj, real *work)
+static void X(sliced_forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work)
 {
-    X(sliced_map)((const X(sliced) *)l, t, logj, work, X(rqs_forward), 1);
+    X(sliced_map)((const X(sliced) *)l, ready, t, logj, keep, work, X(rqs_forward), 1);
 }
 
-static void X(sliced_inverse)(const X(layer) *l, X(tile) *t, double *logj, real *work)
+static void X(sliced_inverse)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *work)
 {
-    X(sliced_map)((const X(sliced) *)l, t, logj, work, X(rqs_inverse), -1);
+    X(sliced_map)((const X(sliced) *)l, ready, t, logj, NULL, work, X(rqs_inverse), -1);
 }
 
 /* ---- vector-Jacobian product ---------------------------------------------------------------------------------------
  * With p = A^T x, D = Psi(p) - p, h = A^T g: dL/dp = h (Psi' - 1) + glogj (log Psi')' and
- *     dL/dx = g + A dL/dp,   dL/dA = x dL/dp^T + g D^T,   dL/dknots through h and glogj. */
+ *     dL/dx = g + A dL/dp,   dL/dA = x dL/dp^T + g D^T,   dL/dtheta through h and glogj. */
 
-static void X(knots_vjp)(double *gknots, const real *h, const double *glogj, const real *p, const X(sliced) *s,
-                         ptrdiff_t k, const int32_t *label, ptrdiff_t n)
+/* dL/dp of slice k without the identity's part: h <- h Psi' + glogj (log Psi')'; gtheta[classes][K][3 M] or NULL */
+static void X(slice_vjp)(real *h, double *gtheta, const double *glogj, const real *p, const X(rqs) *splines,
+                         const X(sliced) *s, ptrdiff_t k, const by_class *c, ptrdiff_t n)
 {
-    real class_h[TILE_MOST], class_p[TILE_MOST];
-    double class_g[TILE_MOST];
-    for (ptrdiff_t c = 0; c < s->classes; c++) {
-        ptrdiff_t members = 0;
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (s->classes == 1 || label[i] == c)
-                class_h[members] = h[i], class_p[members] = p[i], class_g[members++] = glogj[i];
-        X(rqs_vjp_knots)(gknots + (c * s->k + k) * 3 * s->m, class_h, class_g, class_p, s->splines + c * s->k + k, s->m,
-                         members);
-    }
-}
-
-/* dL/dp of one slice without the identity's part: h <- h Psi' + glogj (log Psi')' */
-static void X(slice_vjp)(real *h, const double *glogj, const real *p, const X(sliced) *s, ptrdiff_t k,
-                         const int32_t *label, ptrdiff_t n)
-{
-    if (s->classes == 1) {
-        X(rqs_vjp)(h, glogj, p, s->splines + k, n);
+    if (!c) {
+        X(rqs_vjp)(h, gtheta ? gtheta + k * 3 * s->m : NULL, glogj, p, splines + k, n);
         return;
     }
-    real class_h[TILE_MOST], class_p[TILE_MOST];
-    double class_g[TILE_MOST];
-    for (ptrdiff_t c = 0; c < s->classes; c++) {
-        ptrdiff_t members = 0;
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (label[i] == c) class_h[members] = h[i], class_p[members] = p[i], class_g[members++] = glogj[i];
-        X(rqs_vjp)(class_h, class_g, class_p, s->splines + c * s->k + k, members);
-        members = 0;
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (label[i] == c) h[i] = class_h[members++];
+    real g[TILE_MOST], from[TILE_MOST];
+    double part[TILE_MOST];
+    for (ptrdiff_t i = 0; i < n; i++) g[i] = h[c->order[i]], from[i] = p[c->order[i]], part[i] = glogj[c->order[i]];
+    for (ptrdiff_t r = 0; r < c->runs; r++) {
+        ptrdiff_t at = c->start[r], spline = c->class[r] * s->k + k;
+        double *to = gtheta ? gtheta + spline * 3 * s->m : NULL;
+        X(rqs_vjp)(g + at, to, part + at, from + at, splines + spline, c->start[r + 1] - at);
     }
+    for (ptrdiff_t i = 0; i < n; i++) h[c->order[i]] = g[i];
 }
 
-static void X(sliced_vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const double *glogj, const real *x, real *work)
+static void X(sliced_vjp)(const X(layer) *l, const void *ready, X(tile) *g, double *gtheta, ptrdiff_t stride,
+                          const double *glogj, const real *keep, int want_x, real *work)
 {
     const X(sliced) *s = (const X(sliced) *)l;
-    ptrdiff_t k = s->k, d = s->base.d, m = s->m, ld = g->ld, n = g->n, whole = tile_whole(n);
-    double *gslices = gtheta && s->slices ? gtheta + s->classes * k * 3 * m : NULL; /* [K][d] */
-    if (!s->slices) {
-        for (ptrdiff_t j = 0; j < k; j++) {
-            if (gtheta) X(knots_vjp)(gtheta, g->x + j * ld, glogj, x + j * ld, s, j, g->label, n);
-            X(slice_vjp)(g->x + j * ld, glogj, x + j * ld, s, j, g->label, n);
-        }
-        return;
-    }
-    real *p = work, *h = work + k * ld; /* [K][ld] */
-    real identity[TILE_MOST];
-    X(gemm)(p, s->slices, x, 0, 0, 0, k, whole, d, ld, d, ld);
-    X(gemm)(h, s->slices, g->x, 0, 0, 0, k, whole, d, ld, d, ld);
+    ptrdiff_t k = s->k, d = l->d, ld = g->ld, n = g->n, whole = tile_whole(n);
+    const real *slices = X(slices)(s, ready), *p = slices ? keep + d * ld : keep, *moved = p + k * ld;
+    by_class sorted, *c = s->classes > 1 ? &sorted : NULL;
+    real *h = slices ? work : g->x, *identity = work + k * ld;
+    (void)stride;
+    if (c) sort_by_class(c, g->label, n, s->classes);
+    if (slices) X(project)(h, s, slices, g->x, whole, ld);
     for (ptrdiff_t j = 0; j < k; j++) {
-        real *pj = p + j * ld, *hj = h + j * ld;
-        memcpy(identity, hj, (size_t)whole * sizeof *hj);
-        if (gtheta) X(knots_vjp)(gtheta, hj, glogj, pj, s, j, g->label, n);
-        X(slice_vjp)(hj, glogj, pj, s, j, g->label, n);
-        for (ptrdiff_t i = 0; i < whole; i++) hj[i] = i < n ? hj[i] - identity[i] : 0;
-        if (gslices) {
-            double slope[TILE_MOST] = {0};
-            real moved[TILE_MOST];
-            X(apply)(X(rqs_forward), moved, slope, pj, s, j, g->label, n);
-            for (ptrdiff_t c = 0; c < d; c++) {
-                double sum = 0;
-                for (ptrdiff_t i = 0; i < n; i++)
-                    sum += (double)x[c * ld + i] * hj[i] + (double)g->x[c * ld + i] * (moved[i] - pj[i]);
-                gslices[j * d + c] += sum;
-            }
-        }
+        real *hj = h + j * ld;
+        if (slices) memcpy(identity, hj, (size_t)whole * sizeof *hj);
+        X(slice_vjp)(hj, gtheta, glogj, p + j * ld, ready, s, j, c, n);
+        for (ptrdiff_t i = 0; slices && i < whole; i++) hj[i] = i < n ? hj[i] - identity[i] : 0;
     }
-    X(gemm)(g->x, s->slices, h, 1, 0, 1, d, whole, k, ld, d, ld);
+    if (!slices) return;
+    if (gtheta) {
+        double *gslices = gtheta + X(splines)(s) * 3 * s->m;
+        X(tile_outer)(gslices, h, keep, k, d, n, ld, ld);
+        X(tile_outer)(gslices, moved, g->x, k, d, n, ld, ld);
+    }
+    if (want_x) X(back)(g->x, s, slices, h, whole, ld);
 }
 
-static ptrdiff_t X(sliced_n_theta)(const X(layer) *l)
+/* ---- the manifold ----------------------------------------------------------------------------------------- */
+
+static void X(sliced_project)(const X(layer) *l, double *gtheta, const double *theta)
 {
     const X(sliced) *s = (const X(sliced) *)l;
-    return s->classes * s->k * 3 * s->m + (s->slices ? s->k * l->d : 0);
+    ptrdiff_t at = X(splines)(s) * 3 * s->m;
+    if (!s->identity) pf_stiefel_project(gtheta + at, theta + at, s->k, l->d);
+}
+
+static void X(sliced_retract)(const X(layer) *l, double *theta)
+{
+    const X(sliced) *s = (const X(sliced) *)l;
+    if (!s->identity) pf_stiefel_orthonormalise(theta + X(splines)(s) * 3 * s->m, s->k, l->d);
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------ */
@@ -209,49 +244,31 @@ static ptrdiff_t X(sliced_n_theta)(const X(layer) *l)
 static void X(sliced_write)(const X(layer) *l, pf_writer *w)
 {
     const X(sliced) *s = (const X(sliced) *)l;
-    pf_put_int(w, s->slices != NULL);
-    pf_put_int(w, s->k);
+    pf_put_int(w, s->identity ? 0 : s->k);
     pf_put_int(w, s->m);
-    pf_put_int(w, s->classes);
-    if (s->slices) pf_put_array(w, s->slices, s->k * l->d, sizeof(real));
-    pf_put_array(w, s->knots, s->classes * s->k * 3 * s->m, sizeof(real));
 }
 
-static pf_status X(sliced_read)(X(layer) **l, pf_reader *r, ptrdiff_t d, ptrdiff_t classes)
+static pf_status X(sliced_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
 {
-    int has_slices = (int)pf_get_int(r, 0, 1);
-    ptrdiff_t k = pf_get_int(r, has_slices ? 1 : d, d), m = pf_get_int(r, 2, 65535);
-    ptrdiff_t own_classes = pf_get_int(r, classes, classes);
-    if ((double)own_classes * (double)k * (double)m > (double)r->n) /* else the products below might overflow */
+    (void)mesh;
+    ptrdiff_t k = pf_get_int(r, 0, space->d), m = pf_get_int(r, 2, 65535);
+    /* the splines are in the file's theta: sizes that are not there are not allocated, nor do they overflow */
+    if ((double)classes * (double)(k ? k : space->d) * 3 * (double)m + (double)k * (double)space->d >
+        (double)r->whole / sizeof(double))
         r->status = pf_fail(PF_BAD_FILE, "the file is damaged: splines are missing");
-    if (r->status) return r->status;
-    real *slices = has_slices ? pf_get_array(r, k * d, sizeof(real)) : NULL;
-    real *knots = pf_get_array(r, own_classes * k * 3 * m, sizeof(real));
-    int finite = 1;
-    for (ptrdiff_t i = 0; slices && i < k * d; i++) finite &= isfinite(slices[i]) != 0;
-    if (!finite && !r->status) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a slice is not finite");
-    if (r->status) {
-        free(slices);
-        free(knots);
-        return r->status;
-    }
-    pf_status status = X(sliced_make)(l, slices, knots, d, k, m, own_classes);
-    return status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
-}
-
-ptrdiff_t X(model_layer_slices)(const X(model) *model, ptrdiff_t i)
-{
-    const X(layer) *l = model->layers[i];
-    return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->k : 0;
+    return r->status ? r->status : X(sliced_new)(l, space->d, k, m, classes);
 }
 
 const X(layer_ops) X(sliced_ops) = {
-    .name = "sliced",
-    .work = X(sliced_work),
+    .kind = "sliced",
+    .layout = COLUMNS,
+    .sizes = X(sliced_sizes),
+    .prepare = X(sliced_prepare),
     .forward = X(sliced_forward),
     .inverse = X(sliced_inverse),
     .vjp = X(sliced_vjp),
-    .n_theta = X(sliced_n_theta),
+    .project = X(sliced_project),
+    .retract = X(sliced_retract),
     .write = X(sliced_write),
     .read = X(sliced_read),
     .destroy = X(sliced_destroy),

@@ -181,7 +181,7 @@ static pf_knots X(class_knots)(const X(settings) *s, double n)
 typedef struct {
     const X(slices) *slices;
     const X(settings) *settings;
-    real *knots;      /* [classes][K][3][M] */
+    double *theta;    /* [classes][K][3 M] */
     double *distance; /* [K] */
     double *scratch;  /* [threads][3 M + 4 bins + 4] */
 } X(splines);
@@ -198,23 +198,22 @@ static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
         const int64_t *count = c->count + (j * c->classes + l) * bins;
         pf_moments moments = pf_cdf1d_moments(count, c->grid + j);
         square += pf_cdf1d_scores(scratch, count, c->grid + j) * (double)moments.total;
-        real *out = f->knots + (l * c->k + j) * 3 * m;
-        if (!moments.total) { /* a class with no weight: the identity */
-            for (ptrdiff_t i = 0; i < m; i++)
-                out[i] = out[m + i] = (real)((double)i - 0.5 * (double)(m - 1)), out[2 * m + i] = 1;
+        double *theta = f->theta + (l * c->k + j) * 3 * m;
+        if (!moments.total) { /* a class with no weight: the identity, with knots 1 apart */
+            memset(theta, 0, (size_t)(3 * m) * sizeof *theta);
+            theta[0] = theta[m] = -0.5 * (double)(m - 1);
             continue;
         }
         pf_knots options = X(class_knots)(f->settings, f->settings->n * (double)moments.total / all);
         pf_cdf1d_fit(scratch, count, c->grid + j, &options, scratch + 3 * m);
-        for (ptrdiff_t i = 0; i < 3 * m; i++) out[i] = (real)scratch[i];
+        pf_rqs_theta(theta, scratch, m);
     }
     f->distance[j] = square / PF_MAX(all, 1);
 }
 
-/* Knots of every slice and class from histograms of all rows; *distance is the slices' mean squared one. */
-pf_status X(fit_splines)(real *knots, double *distance, X(slices) *c, const X(settings) *o)
+pf_status X(fit_splines)(double *theta, double *distance, X(slices) *c, const X(settings) *o)
 {
-    X(splines) f = {.slices = c, .settings = o, .knots = knots, .distance = PF_ALLOC(double, c->k)};
+    X(splines) f = {.slices = c, .settings = o, .theta = theta, .distance = PF_ALLOC(double, c->k)};
     f.scratch = PF_ALLOC(double, pf_max_threads(c->k) * (3 * o->m + 4 * c->grid->bins + 4));
     pf_status status = f.distance && f.scratch ? X(slices_count)(c) : PF_NO_MEMORY;
     if (!status) status = pf_parallel(c->k, X(fit_slice), &f);
@@ -253,7 +252,7 @@ static ptrdiff_t X(search_bins)(ptrdiff_t n)
 }
 
 /* A sliced layer for the state as it is: slices searched, splines fitted. number: of the layer, for its random start. */
-pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(working) *s, const X(settings) *o, ptrdiff_t number)
+pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number)
 {
     ptrdiff_t d = s->d, k = o->k, ld = s->ld, classes = o->classes, picked, *pick;
     uint64_t stream = (uint64_t)number + 1;
@@ -264,10 +263,12 @@ pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(working) *s,
     pf_grid *grid = PF_ALLOC(pf_grid, k);
     int64_t *count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);
     real *work = PF_ALLOC(real, threads * (2 * k * ld + k * d) + k * d);
-    real *score = PF_ALLOC(real, k * classes * (bins + 1)), *knots = PF_ALLOC(real, classes * k * 3 * o->m);
+    real *score = PF_ALLOC(real, k * classes * (bins + 1));
+    ptrdiff_t splines = classes * k * 3 * o->m;
+    fitted->theta = PF_ALLOC(double, splines + k * d);
     double *gradient = PF_ALLOC(double, groups *k *d + k), *scratch = PF_ALLOC(double, k *d);
     pf_status status = PF_NO_MEMORY;
-    if (!a || !cov || !grid || !count || !work || !score || !knots || !gradient || !scratch) goto done;
+    if (!a || !cov || !grid || !count || !work || !score || !fitted->theta || !gradient || !scratch) goto done;
 
     real *a_real = work + threads * (2 * k * ld + k * d);
     X(search) q = {
@@ -306,8 +307,9 @@ pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(working) *s,
     X(slice_grids)(grid, a, q.mean, q.cov, k, d, FIT_BINS, scratch);
     X(slices) all = q.slices;
     all.pick = NULL, all.picked = s->tiles, all.groups = groups;
-    status = X(fit_splines)(knots, distance, &all, o);
-    if (!status) status = X(sliced_new)(layer, a_real, knots, d, k, o->m, classes);
+    status = X(fit_splines)(fitted->theta, &fitted->distance, &all, o);
+    memcpy(fitted->theta + splines, a, (size_t)(k * d) * sizeof *a);
+    if (!status) status = X(sliced_new)(&fitted->layer, d, k, o->m, classes);
 done:
     free(pick);
     free(a);
@@ -316,7 +318,6 @@ done:
     free(count);
     free(work);
     free(score);
-    free(knots);
     free(gradient);
     free(scratch);
     return status;

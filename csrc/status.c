@@ -37,6 +37,12 @@ pf_status pf_fail(pf_status status, const char *format, ...)
     return status;
 }
 
+void pf_warn(const pf_watch *watch)
+{
+    if (watch->warn) watch->warn(watch->user, message);
+    message[0] = 0;
+}
+
 void *pf_alloc(ptrdiff_t count, size_t size)
 {
     void *p = NULL;

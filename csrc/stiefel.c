@@ -51,6 +51,21 @@ pf_status pf_stiefel_random(double *a, ptrdiff_t k, ptrdiff_t d, uint64_t seed, 
     return PF_OK;
 }
 
+/* Pair by pair of slices: what a pair changes, orthonormal slices do not see in the products of the others. */
+void pf_stiefel_project(double *g, const double *a, ptrdiff_t k, ptrdiff_t d)
+{
+    for (ptrdiff_t i = 0; i < k; i++)
+        for (ptrdiff_t j = 0; j <= i; j++) {
+            double ij = 0, ji = 0;
+            for (ptrdiff_t c = 0; c < d; c++) ij += a[i * d + c] * g[j * d + c], ji += a[j * d + c] * g[i * d + c];
+            double half = 0.5 * (ij + ji) * (i == j ? 0.5 : 1);
+            for (ptrdiff_t c = 0; c < d; c++) {
+                g[i * d + c] -= half * a[j * d + c];
+                g[j * d + c] -= half * a[i * d + c];
+            }
+        }
+}
+
 typedef struct {
     ptrdiff_t k, d, r; /* r = 2 K rows of U and V, or d */
     double *u, *v;     /* [2K][d] */

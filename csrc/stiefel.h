@@ -10,6 +10,9 @@ pf_status pf_stiefel_random(double *a, ptrdiff_t k, ptrdiff_t d, uint64_t seed, 
 /* Rows made orthonormal, from the first on (Gram-Schmidt, twice). */
 void pf_stiefel_orthonormalise(double *a, ptrdiff_t k, ptrdiff_t d);
 
+/* g[K][d] <- its part in the tangent space at a: G - A sym(A^T G) */
+void pf_stiefel_project(double *g, const double *a, ptrdiff_t k, ptrdiff_t d);
+
 typedef struct {
     /* value of the objective at a[K][d] */
     pf_status (*value)(void *user, double *value, const double *a);

@@ -169,6 +169,14 @@ static void X(symmetric_prepare)(const X(layer) *l, void *ready, const double *t
     }
 }
 
+double X(symmetric_parts)(const X(psi) **psi, const real **t, const X(layer) *l, const void *ready)
+{
+    X(symmetric_ready) r = X(symmetric_view)((const X(symmetric) *)l, ready, 0, 1);
+    *psi = r.psi;
+    *t = r.t;
+    return *r.log_det;
+}
+
 /* ---- maps ------------------------------------------------------------------------------------------------- */
 
 static void X(symmetric_forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work)

@@ -83,11 +83,11 @@ static pf_status X(working_fill)(X(working) *s, const X(data) *data, const char 
     pf_status status = data->x || rows ? PF_OK : PF_NO_MEMORY;
     for (ptrdiff_t t = 0; t < s->tiles && !status; t++) {
         ptrdiff_t first = t * s->ld;
-        X(tile) tile = {.x = s->x + t * s->d * s->ld, .n = PF_MIN(s->ld, s->n - first), .ld = s->ld};
+        X(tile) tile = {.d = s->d, .x = s->x + t * s->d * s->ld, .n = PF_MIN(s->ld, s->n - first), .ld = s->ld};
         if (rows && data->read(data->user, rows, first, tile.n))
             status = pf_fail(PF_IO_ERROR, "data_%s: reading rows %td to %td failed", name, first, first + tile.n - 1);
         const real *from = rows ? rows : data->x + first * s->d;
-        if (!status && X(tile_load)(&tile, from, s->d)) status = X(bad_value)(from, tile.n, s->d, first, name);
+        if (!status && !X(tile_load)(&tile, from)) status = X(bad_value)(from, tile.n, s->d, first, name);
         if (!status) status = pf_check_interrupt();
     }
     free(rows);
@@ -124,7 +124,7 @@ pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int cl
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t)
 {
     ptrdiff_t first = t * s->ld;
-    return (X(tile)){.x = s->x + t * s->d * s->ld,
+    return (X(tile)){.d = s->d, .tables = 1, .x = s->x + t * s->d * s->ld,
                      .label = s->label ? s->label + first : NULL,
                      .n = PF_MIN(s->ld, s->n - first),
                      .ld = s->ld};
@@ -134,7 +134,8 @@ X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t)
 
 typedef struct {
     X(working) *s;
-    const X(layer) *layer; /* NULL: only the sums */
+    const X(layer) *layer;
+    const void *ready;
     real *work;
     ptrdiff_t per_thread;
 } X(pass);
@@ -145,8 +146,8 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
     X(working) *s = p->s;
     X(tile) tile = X(working_tile)(s, t);
     double logp[TILE_MOST], *logj = s->logj + t * s->ld, weight = 0, sum = 0;
-    if (p->layer) p->layer->ops->forward(p->layer, &tile, logj, p->work + thread * p->per_thread);
-    X(tile_logp)(logp, &tile, s->d);
+    p->layer->ops->forward(p->layer, p->ready, &tile, logj, NULL, p->work + thread * p->per_thread);
+    X(tile_logp)(logp, &tile);
     for (ptrdiff_t i = 0; i < tile.n; i++) {
         double w = s->weight ? (double)s->weight[t * s->ld + i] : 1;
         weight += w;
@@ -156,10 +157,10 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
     s->sums[2 * t + 1] = sum;
 }
 
-/* Applies the layer to all rows; *logp is then their mean log p. */
-pf_status X(working_forward)(X(working) *s, const X(layer) *layer, double *logp)
+pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp)
 {
-    X(pass) p = {.s = s, .layer = layer, .per_thread = layer ? layer->ops->work(layer, s->ld) : 0};
+    X(pass) p = {.s = s, .layer = flow->layers[l], .ready = flow->ready[l]};
+    p.per_thread = tile_whole(p.layer->ops->sizes(p.layer, s->ld, s->ld, 1).work);
     if (!(p.work = PF_ALLOC(real, p.per_thread * pf_max_threads(s->tiles)))) return PF_NO_MEMORY;
     pf_status status = pf_parallel(s->tiles, X(pass_tile), &p);
     free(p.work);

@@ -3,7 +3,7 @@
 #ifndef PF_WORKING_H
 #define PF_WORKING_H
 #include "cdf1d.h"
-#include "model.h"
+#include "flow.h"
 
 enum {
     MOST_GROUPS = 64, /* sums over rows are made in this many groups of tiles, then over groups in order */
@@ -32,8 +32,8 @@ pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int cl
                          const char *name);
 void X(working_free)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
-/* Applies the layer to all rows; *logp is then their mean log p. */
-pf_status X(working_forward)(X(working) *s, const X(layer) *layer, double *logp);
+/* Applies layer l of the flow to all rows; *logp is then their mean log p. */
+pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp);
 
 /* Of some tiles, pick[picked], or of all where pick is NULL: the weight of their rows; mean[d] and cov[d][d]. */
 double X(working_weight)(const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked);
@@ -54,6 +54,12 @@ typedef struct {
     int marginal;      /* this layer is the first: no slices were searched for */
 } X(settings);
 
+/* A layer that was fitted, with its parameters and the mean squared distance of its slices from N(0, 1), NAN without */
+typedef struct {
+    X(layer) *layer;
+    double *theta, distance;
+} X(fitted);
+
 /* ---- slices.c: sliced layers ------------------------------------------------------------------------------ */
 
 /* Slices, and histograms of the data along them. */
@@ -69,20 +75,20 @@ typedef struct {
     real *work;          /* [threads][2 K ld + K d] */
 } X(slices);
 
-/* Knots of every slice and class from histograms of all rows; *distance is the slices' mean squared one. */
-pf_status X(fit_splines)(real *knots, double *distance, X(slices) *c, const X(settings) *o);
+/* Splines of every slice and class from histograms of all rows: theta[classes][K][3 M]; *distance is the slices' mean
+ * squared one. */
+pf_status X(fit_splines)(double *theta, double *distance, X(slices) *c, const X(settings) *o);
 /* A sliced layer for the data as they are: slices searched, splines fitted. number: the layer's, for its random start. */
-pf_status X(fit_sliced)(X(layer) **layer, double *distance, const X(working) *s, const X(settings) *o,
-                        ptrdiff_t number);
+pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 
 /* ---- gis_first.c: the layers that GIS begins with --------------------------------------------------------- */
 
 /* Which map each column needs: its bounds, and whether its tails are heavy. */
-pf_status X(fit_columns)(X(layer) **layer, const X(working) *s, const double *bounds);
+pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const double *bounds);
 /* Refuses columns that depend on each other linearly: they have no density. */
 pf_status X(check_dependence)(const X(working) *s);
 /* Each column to N(0, 1) on its own. */
-pf_status X(fit_marginals)(X(layer) **layer, double *distance, const X(working) *s, const X(settings) *settings);
+pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(settings) *settings);
 /* Correlations removed: W = cov^(-1/2). */
-pf_status X(fit_whitening)(X(layer) **layer, const X(working) *s);
+pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s);
 #endif

@@ -1,0 +1,345 @@
+/* Densities, latents, samples and scores of many points: one job, many tiles. */
+#ifndef real
+#include "flow.h"
+
+typedef enum { FORWARD, INVERSE, LOGP, LOGP_AT, SCORE, SCORE_Y, SAMPLE } task;
+
+enum {
+    BLOCK_BYTES = 1 << 18,  /* of the tiles that go through a layer together: its tables serve them while in cache */
+    SCORE_BYTES = 16 << 20, /* of what is kept for the way back */
+};
+
+#define TWICE "evaluate.c"
+#include "twice.h"
+#else
+
+/* A tile and what is known of its points. */
+typedef struct {
+    X(tile) t;
+    ptrdiff_t start; /* its first point */
+    double log[TILE_MOST], log_normal[TILE_MOST];
+    char outside[TILE_MOST]; /* the bounds */
+} X(piece);
+
+enum { X(MOST_TILES) = 16 };
+
+typedef struct {
+    const X(flow) *flow;
+    task task;
+    real *out;            /* [n][d] or NULL */
+    double *log, *gy;     /* [n] or NULL: logj or log p; in LOGP_AT [n][m]. [n][n_y] */
+    const real *in;       /* [n][d] */
+    const double *y;      /* [n][n_y], in LOGP_AT [m][n_y], or NULL */
+    const int32_t *label; /* [n] or NULL */
+    ptrdiff_t n, m;
+    uint64_t seed;
+    ptrdiff_t first;
+    const double *bounds; /* [d][2] or NULL */
+    ptrdiff_t rows, tiles; /* of a tile; in a block */
+    X(workers) workers;
+    X(piece) *pieces;          /* [threads][tiles] */
+    double *theta, *gtheta;    /* [NET_ROWS][n_row] */
+    ptrdiff_t begin, end;      /* the points, or conditions, that theta is of */
+    atomic_ptrdiff_t bad; /* the first point of the first tile that was refused */
+} X(job);
+
+/* Points outside the bounds are moved onto them; returns whether there were any, and says which if asked. */
+static int X(clamp)(X(tile) *t, const double *bounds, char *outside)
+{
+    int any = 0;
+    ptrdiff_t along = t->layout == ROWS ? 1 : t->ld, across = t->layout == ROWS ? t->ld : 1;
+    for (ptrdiff_t j = 0; j < t->d; j++) {
+        double lo = bounds[2 * j], hi = bounds[2 * j + 1];
+        for (ptrdiff_t i = 0; i < t->n; i++) {
+            real *x = t->x + j * along + i * across;
+            if (*x >= lo && *x <= hi) continue;
+            *x = (real)(*x < lo ? lo : hi);
+            outside[i] = 1;
+            any = 1;
+        }
+    }
+    return any;
+}
+
+static void X(refuse)(X(job) *job, ptrdiff_t start)
+{
+    ptrdiff_t seen = atomic_load(&job->bad);
+    while ((seen < 0 || start < seen) && !atomic_compare_exchange_weak(&job->bad, &seen, start)) continue;
+}
+
+/* The piece's points, from the data or drawn; whether they can go on. */
+static int X(load)(X(piece) *p, X(job) *job)
+{
+    if (job->task == SAMPLE) {
+        X(tile_normals)(&p->t, job->seed, (uint64_t)(job->first + p->start));
+        X(tile_logp)(p->log_normal, &p->t);
+        return 1;
+    }
+    if (!X(tile_load)(&p->t, job->in + p->start * p->t.d)) return 0;
+    if (!job->bounds || job->task == INVERSE) return 1;
+    return !X(clamp)(&p->t, job->bounds, p->outside) || job->task == LOGP || job->task == LOGP_AT;
+}
+
+static void X(finish)(X(piece) *p, const X(job) *job)
+{
+    ptrdiff_t n = p->t.n;
+    if (job->task == SAMPLE)
+        for (ptrdiff_t i = 0; i < n; i++) p->log[i] = p->log_normal[i] - p->log[i];
+    if (job->task == LOGP || job->task == LOGP_AT)
+        for (ptrdiff_t i = 0; i < n; i++) p->log[i] = p->outside[i] ? -INFINITY : p->log[i] + p->log_normal[i];
+    if (job->task == SCORE || job->task == SCORE_Y)
+        for (ptrdiff_t i = 0; i < n; i++) p->log[i] += p->log_normal[i];
+    if (job->log && job->task != LOGP_AT) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
+    if (job->out) X(tile_store)(job->out + p->start * p->t.d, &p->t);
+}
+
+/* d log N(z) / dz = -z, back through the layers */
+static void X(score_piece)(X(piece) *p, X(job) *job, X(worker) *worker)
+{
+    double ones[TILE_MOST];
+    ptrdiff_t size = p->t.layout == ROWS ? p->t.n * p->t.ld : p->t.d * p->t.ld;
+    for (ptrdiff_t i = 0; i < p->t.n; i++) ones[i] = 1;
+    X(scale_shift)(p->t.x, p->t.x, -1, 0, size);
+    int parameters = job->task == SCORE_Y;
+    double *rows = parameters ? job->gtheta + (p->start - job->begin) * job->flow->net->n_row : NULL;
+    X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters);
+}
+
+/* Pieces first .. first + count - 1 of the thread's, loaded, through the flow */
+static void X(run_pieces)(X(job) *job, X(worker) *worker, X(piece) *pieces, ptrdiff_t count)
+{
+    X(tile) *t[X(MOST_TILES)];
+    double *log[X(MOST_TILES)];
+    int back = job->task == INVERSE || job->task == SAMPLE;
+    for (ptrdiff_t i = 0; i < count; i++) t[i] = &pieces[i].t, log[i] = pieces[i].log;
+    if (!count) return;
+    if (back) X(flow_inverse_tiles)(&job->workers, worker, t, log, count);
+    else X(flow_forward_tiles)(&job->workers, worker, t, log, count);
+    for (X(piece) *p = pieces; p < pieces + count && !back && job->task != FORWARD; p++) {
+        X(tile_logp)(p->log_normal, &p->t);
+        if (job->task == SCORE || job->task == SCORE_Y) X(score_piece)(p, job, worker);
+    }
+}
+
+static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdiff_t i, ptrdiff_t start, ptrdiff_t n)
+{
+    memset(p, 0, sizeof *p);
+    p->start = start;
+    p->t = X(worker_tile)(&job->workers, worker, i, n,
+                          X(flow_layout)(job->flow, job->task == INVERSE || job->task == SAMPLE));
+    p->t.label = job->label ? job->label + start : NULL;
+    return p;
+}
+
+static void X(run_block)(void *arg, ptrdiff_t block, int thread)
+{
+    X(job) *job = arg;
+    X(worker) *worker = job->workers.workers + thread;
+    X(piece) *pieces = job->pieces + thread * job->tiles;
+    ptrdiff_t first = job->begin + block * job->tiles * job->rows, count = 0;
+    for (ptrdiff_t at = first; at < job->end && count < job->tiles; at += job->rows, count++)
+        if (!X(load)(X(new_piece)(job, worker, pieces + count, count, at, PF_MIN(job->rows, job->end - at)), job)) {
+            X(refuse)(job, at);
+            return;
+        }
+    if (job->flow->net)
+        X(worker_prepare)(&job->workers, worker, job->theta + (first - job->begin) * job->flow->net->n_row,
+                          pieces->t.n);
+    X(run_pieces)(job, worker, pieces, count);
+    for (X(piece) *p = pieces; p < pieces + count; p++) X(finish)(p, job);
+}
+
+/* One condition, all points: log[n][m]. Every point has the same tables, so tiles are of one point. */
+static void X(run_condition)(void *arg, ptrdiff_t block, int thread)
+{
+    X(job) *job = arg;
+    X(worker) *worker = job->workers.workers + thread;
+    X(piece) *p = job->pieces + thread;
+    X(worker_prepare)(&job->workers, worker, job->theta + block * job->flow->net->n_row, 1);
+    for (ptrdiff_t i = 0; i < job->n; i++) {
+        if (!X(load)(X(new_piece)(job, worker, p, 0, i, 1), job)) {
+            X(refuse)(job, i);
+            return;
+        }
+        X(run_pieces)(job, worker, p, 1);
+        X(finish)(p, job);
+        job->log[i * job->m + job->begin + block] = p->log[0];
+    }
+}
+
+/* ---- arguments -------------------------------------------------------------------------------------------- */
+
+/* Why the tile that begins with point `start` was refused. */
+static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
+{
+    ptrdiff_t d = job->flow->space.d;
+    int table = job->flow->space.ndim == 1, refused = job->bounds && job->task != INVERSE;
+    const char *name = job->task == INVERSE ? "z" : "x";
+    for (ptrdiff_t i = start; i < job->n; i++)
+        for (ptrdiff_t j = 0; j < d; j++) {
+            double v = job->in[i * d + j];
+            const char *what = isnan(v) ? "NaN" : "infinite";
+            if (!isfinite(v) && table)
+                return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %s", name, i, j, what);
+            if (!isfinite(v)) return pf_fail(PF_BAD_ARGUMENT, "%s: field %td, pixel %td is %s", name, i, j, what);
+            if (refused && (v < job->bounds[2 * j] || v > job->bounds[2 * j + 1]))
+                return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %g, outside the bounds [%g, %g]", name, i,
+                               j, v, job->bounds[2 * j], job->bounds[2 * j + 1]);
+        }
+    return pf_fail(PF_BAD_ARGUMENT, "%s: not finite, or outside the bounds", name);
+}
+
+static pf_status X(check)(const X(job) *job)
+{
+    const X(flow) *f = job->flow;
+    ptrdiff_t n_y = f->net ? f->net->n_y : 0, rows = job->task == LOGP_AT ? job->m : job->n;
+    if (job->n < 0 || job->m < 0) return pf_fail(PF_BAD_ARGUMENT, "n: %td is negative", PF_MIN(job->n, job->m));
+    if (n_y && !job->y)
+        return pf_fail(PF_BAD_ARGUMENT, "y: this flow is conditional and needs %td numbers for every point", n_y);
+    if (!n_y && (job->y || job->task == LOGP_AT || job->task == SCORE_Y))
+        return pf_fail(PF_BAD_ARGUMENT, "y: this flow was fitted without");
+    for (ptrdiff_t i = 0; i < rows * n_y; i++)
+        if (!isfinite(job->y[i]))
+            return pf_fail(PF_BAD_ARGUMENT, "y: row %td, column %td is not finite", i / n_y, i % n_y);
+    if (!f->classes && job->label) return pf_fail(PF_BAD_ARGUMENT, "label: this flow was fitted without labels");
+    if (f->classes && !job->label)
+        return pf_fail(PF_BAD_ARGUMENT, "label: this flow was fitted with labels and needs one for every point");
+    for (ptrdiff_t i = 0; i < job->n && f->classes; i++)
+        if (job->label[i] < 0 || job->label[i] >= f->classes)
+            return pf_fail(PF_BAD_ARGUMENT, "label: %d of row %td is not between 0 and %d", job->label[i], i,
+                           f->classes - 1);
+    return PF_OK;
+}
+
+/* ---- the job ---------------------------------------------------------------------------------------------- */
+
+/* How many points make a tile, and tiles a block */
+static void X(plan)(X(job) *job)
+{
+    const X(flow) *f = job->flow;
+    ptrdiff_t d = f->space.d, keep = 0;
+    job->rows = job->task == LOGP_AT ? 1 : X(flow_tile_rows)(f);
+    if (job->task == SCORE && job->rows > TILE_STEP) {
+        for (ptrdiff_t l = 0; l < f->n_layers; l++)
+            keep += f->layers[l]->ops->sizes(f->layers[l], TILE_STEP, TILE_STEP, 1).keep / TILE_STEP;
+        ptrdiff_t fit = SCORE_BYTES / (ptrdiff_t)sizeof(real) / PF_MAX(keep, 1) / TILE_STEP * TILE_STEP;
+        job->rows = PF_MIN(job->rows, PF_MAX(fit, TILE_STEP));
+    }
+    ptrdiff_t all = (job->n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
+    int single = f->net || job->task == SCORE || job->rows <= TILE_STEP;
+    job->tiles = single ? 1 : PF_MAX(PF_MIN(BLOCK_BYTES / bytes, X(MOST_TILES)), 1);
+    job->tiles = PF_MAX(PF_MIN(job->tiles, all / pf_max_threads(all)), 1);
+}
+
+/* Blocks of conditions (in LOGP_AT) or of points, each with its parameters; all at once without conditions. */
+static pf_status X(run_all)(X(job) *job)
+{
+    const X(flow) *f = job->flow;
+    int at = job->task == LOGP_AT;
+    ptrdiff_t all = at ? job->m : job->n, step = f->net ? NET_ROWS : PF_MAX(all, 1), n_y = f->net ? f->net->n_y : 0;
+    ptrdiff_t most = at ? PF_MIN(all, step) : (PF_MIN(all, step) + job->rows * job->tiles - 1) / (job->rows * job->tiles);
+    int large = f->space.d >= LARGE, threads = large ? 1 : pf_max_threads(most);
+    int keep = job->task == SCORE || job->task == SCORE_Y;
+    real *memory = f->net ? PF_ALLOC(real, X(conditioner_memory)(f->net)) : NULL;
+    job->pieces = PF_ALLOC(X(piece), job->tiles * threads);
+    if (f->net) {
+        job->theta = PF_ALLOC(double, NET_ROWS * f->net->n_row);
+        job->gtheta = PF_CALLOC(double, job->task == SCORE_Y ? NET_ROWS * f->net->n_row : 0);
+    }
+    pf_status status = job->pieces && (!f->net || (memory && job->theta && job->gtheta)) ? PF_OK : PF_NO_MEMORY;
+    if (!status) status = X(workers_new)(&job->workers, f, job->rows, job->tiles, keep, threads);
+    for (job->begin = 0; job->begin < all && !status && atomic_load(&job->bad) < 0; job->begin = job->end) {
+        job->end = PF_MIN(job->begin + step, all);
+        ptrdiff_t count = job->end - job->begin, per_block = job->rows * job->tiles;
+        if (f->net)
+            status = X(conditioner_rows)(f->net, job->theta, memory, f->theta, f->at, f->layers,
+                                         job->y + job->begin * n_y, count);
+        if (job->task == SCORE_Y) memset(job->gtheta, 0, (size_t)(count * f->net->n_row) * sizeof(double));
+        ptrdiff_t blocks = at ? count : (count + per_block - 1) / per_block;
+        void (*body)(void *, ptrdiff_t, int) = at ? X(run_condition) : X(run_block);
+        for (ptrdiff_t b = 0; b < blocks && large && !status; b++) {
+            body(job, b, 0);
+            status = pf_check_interrupt();
+        }
+        if (!status && !large) status = pf_parallel(blocks, body, job);
+        if (!status && job->task == SCORE_Y)
+            status = X(conditioner_vjp)(f->net, job->gy + job->begin * n_y, NULL, job->gtheta, memory, f->layers,
+                                        count);
+    }
+    X(workers_clear)(&job->workers);
+    free(memory);
+    free(job->pieces);
+    free(job->theta);
+    free(job->gtheta);
+    return status;
+}
+
+static pf_status X(run)(X(job) *job)
+{
+    PF_TRY(X(check)(job));
+    if (job->flow->n_layers) job->bounds = X(layer_bounds)(job->flow->layers[0]);
+    atomic_init(&job->bad, -1);
+    X(plan)(job);
+    pf_status status = X(run_all)(job);
+    ptrdiff_t bad = atomic_load(&job->bad);
+    return !status && bad >= 0 ? X(explain)(job, bad) : status;
+}
+
+/* ---- the public functions --------------------------------------------------------------------------------- */
+
+pf_status X(flow_forward)(const X(flow) *f, real *z, double *logj, const real *x, const double *y, const int32_t *label,
+                          ptrdiff_t n)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = FORWARD, .out = z, .log = logj, .in = x, .y = y, .label = label, .n = n};
+    return pf_end(X(run)(&job));
+}
+
+pf_status X(flow_inverse)(const X(flow) *f, real *x, double *logj, const real *z, const double *y, const int32_t *label,
+                          ptrdiff_t n)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = INVERSE, .out = x, .log = logj, .in = z, .y = y, .label = label, .n = n};
+    return pf_end(X(run)(&job));
+}
+
+pf_status X(flow_logp)(const X(flow) *f, double *logp, const real *x, const double *y, const int32_t *label,
+                       ptrdiff_t n)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = LOGP, .log = logp, .in = x, .y = y, .label = label, .n = n};
+    return pf_end(X(run)(&job));
+}
+
+pf_status X(flow_logp_at)(const X(flow) *f, double *logp, const real *x, const double *y, ptrdiff_t n, ptrdiff_t m)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = LOGP_AT, .log = logp, .in = x, .y = y, .n = n, .m = m};
+    return pf_end(X(run)(&job));
+}
+
+pf_status X(flow_score)(const X(flow) *f, real *score, double *logp, const real *x, const double *y,
+                        const int32_t *label, ptrdiff_t n)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = SCORE, .out = score, .log = logp, .in = x, .y = y, .label = label, .n = n};
+    return pf_end(X(run)(&job));
+}
+
+pf_status X(flow_score_parameters)(const X(flow) *f, double *score, double *logp, const real *x, const double *y,
+                                   ptrdiff_t n)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = SCORE_Y, .gy = score, .log = logp, .in = x, .y = y, .n = n};
+    return pf_end(X(run)(&job));
+}
+
+pf_status X(flow_sample)(const X(flow) *f, real *x, double *logp, const double *y, const int32_t *label, uint64_t seed,
+                         ptrdiff_t first, ptrdiff_t n)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = SAMPLE, .out = x, .log = logp, .y = y, .label = label, .n = n, .seed = seed};
+    job.first = first;
+    return pf_end(X(run)(&job));
+}
+#endif

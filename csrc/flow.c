@@ -1,0 +1,459 @@
+/* The stack: layers, parameters, tables, copies; and flows made by hand. */
+#ifndef real
+#include "flow.h"
+#include "stiefel.h"
+
+#define TWICE "flow.c"
+#include "twice.h"
+#else
+
+/* ---- layers and tables ------------------------------------------------------------------------------------ */
+
+const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(scale_ops),     &X(affine_ops),
+                                              &X(sliced_ops),  &X(symmetric_ops), NULL};
+
+X(layer) *X(layer_share)(X(layer) *l)
+{
+    atomic_fetch_add(&l->references, 1);
+    return l;
+}
+
+void X(layer_release)(X(layer) *l)
+{
+    if (l && atomic_fetch_sub(&l->references, 1) == 1) l->ops->destroy(l);
+}
+
+/* Tables are counted as layers are: the count stands in the 64 bytes before them. */
+static void *X(tables_new)(const X(layer) *l)
+{
+    char *block = pf_alloc(64 + (ptrdiff_t)l->ops->sizes(l, 1, TILE_STEP, 1).ready, 1);
+    if (!block) return NULL;
+    atomic_init((atomic_int *)block, 1);
+    return block + 64;
+}
+
+static atomic_int *X(tables_count)(void *ready) { return (atomic_int *)((char *)ready - 64); }
+
+static void X(tables_release)(void *ready)
+{
+    if (ready && atomic_fetch_sub(X(tables_count)(ready), 1) == 1) free((char *)ready - 64);
+}
+
+static int X(served)(const X(flow) *f, ptrdiff_t l) { return f->net && f->net->at[l] >= 0; }
+
+typedef struct {
+    const X(flow) *flow;
+    ptrdiff_t work; /* reals of a thread */
+    real *memory;
+} X(preparation);
+
+static void X(prepare_layer)(void *arg, ptrdiff_t l, int thread)
+{
+    X(preparation) *p = arg;
+    const X(flow) *f = p->flow;
+    const X(layer) *layer = f->layers[l];
+    if (f->ready[l])
+        layer->ops->prepare(layer, f->ready[l], f->theta + f->at[l], layer->n_theta, 1, p->memory + thread * p->work);
+}
+
+/* Tables of layers first to last - 1 */
+static pf_status X(prepare_layers)(X(flow) *f, ptrdiff_t first, ptrdiff_t last)
+{
+    X(preparation) p = {.flow = f};
+    for (ptrdiff_t l = first; l < last; l++)
+        p.work = PF_MAX(p.work, f->layers[l]->ops->sizes(f->layers[l], 1, TILE_STEP, 1).work);
+    p.work = tile_whole(p.work);
+    p.memory = PF_ALLOC(real, p.work *pf_max_threads(last - first));
+    if (!p.memory) return PF_NO_MEMORY;
+    pf_status status = PF_OK;
+    if (last - first == 1) X(prepare_layer)(&p, first, 0);
+    else status = pf_parallel(last - first, X(prepare_layer), &p);
+    free(p.memory);
+    return status;
+}
+
+pf_status X(flow_prepare)(X(flow) *f) { return X(prepare_layers)(f, 0, f->n_layers); }
+
+pf_status X(flow_own_tables)(X(flow) *f)
+{
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) {
+        if (f->ready[l] && !X(served)(f, l) && atomic_load(X(tables_count)(f->ready[l])) == 1) continue;
+        void *own = X(served)(f, l) ? NULL : X(tables_new)(f->layers[l]);
+        if (!own && !X(served)(f, l)) return PF_NO_MEMORY;
+        X(tables_release)(f->ready[l]);
+        f->ready[l] = own;
+    }
+    return X(flow_prepare)(f);
+}
+
+/* ---- the stack -------------------------------------------------------------------------------------------- */
+
+pf_status X(flow_create)(X(flow) **flow, const pf_space *space, int classes)
+{
+    X(flow) *f = *flow = PF_CALLOC(X(flow), 1);
+    if (!f) return PF_NO_MEMORY;
+    f->space = *space;
+    f->classes = classes;
+    f->temperature = 1;
+    pf_status status = (f->at = PF_CALLOC(ptrdiff_t, 1)) ? PF_OK : PF_NO_MEMORY;
+    if (!status && space->ndim > 1) status = X(mesh_new)(&f->mesh, space);
+    if (status) {
+        X(flow_free)(f);
+        *flow = NULL;
+    }
+    return status;
+}
+
+/* Room for one more of each; what realloc could not enlarge stays. */
+static int X(grow)(void **array, size_t size, ptrdiff_t room)
+{
+    void *grown = realloc(*array, (size_t)room * size);
+    if (grown) *array = grown;
+    return grown != NULL;
+}
+
+static pf_status X(flow_room)(X(flow) *f, ptrdiff_t n_theta)
+{
+    if (f->n_layers == f->room) {
+        ptrdiff_t room = 2 * f->room + 16;
+        if (!X(grow)((void **)&f->layers, sizeof *f->layers, room) || !X(grow)((void **)&f->ready, sizeof *f->ready, room) ||
+            !X(grow)((void **)&f->at, sizeof *f->at, room + 1))
+            return pf_fail(PF_NO_MEMORY, "out of memory: a flow of %td layers", room);
+        f->room = room;
+    }
+    if (f->n_theta + n_theta > f->theta_room) {
+        ptrdiff_t room = f->n_theta + n_theta + f->n_theta / 2;
+        if (!X(grow)((void **)&f->theta, sizeof *f->theta, room + !room))
+            return pf_fail(PF_NO_MEMORY, "out of memory: a flow of %td parameters", room);
+        f->theta_room = room;
+    }
+    return PF_OK;
+}
+
+/* Without tables: ready takes them over, or is NULL. */
+static void X(push)(X(flow) *f, X(layer) *layer, const double *theta, void *ready)
+{
+    ptrdiff_t l = f->n_layers++;
+    if (layer->n_theta) memcpy(f->theta + f->n_theta, theta, (size_t)layer->n_theta * sizeof(double));
+    f->n_theta += layer->n_theta;
+    f->layers[l] = layer;
+    f->ready[l] = ready;
+    f->at[l + 1] = f->n_theta;
+}
+
+pf_status X(flow_append)(X(flow) *f, X(layer) *layer, const double *theta)
+{
+    pf_status status = X(flow_room)(f, layer->n_theta);
+    void *ready = status ? NULL : X(tables_new)(layer);
+    if (!ready) {
+        X(layer_release)(layer);
+        return PF_NO_MEMORY;
+    }
+    X(push)(f, layer, theta, ready);
+    status = X(prepare_layers)(f, f->n_layers - 1, f->n_layers);
+    if (status) X(flow_truncate)(f, f->n_layers - 1);
+    return status;
+}
+
+void X(flow_truncate)(X(flow) *f, ptrdiff_t n_layers)
+{
+    while (f->n_layers > n_layers) {
+        X(layer_release)(f->layers[--f->n_layers]);
+        X(tables_release)(f->ready[f->n_layers]);
+    }
+    f->n_theta = f->at[f->n_layers];
+}
+
+pf_status X(flow_record)(X(flow) *f, pf_step step)
+{
+    if (f->n_history == f->history_room) {
+        ptrdiff_t room = 2 * f->history_room + 16;
+        if (!X(grow)((void **)&f->history, sizeof step, room)) return pf_fail(PF_NO_MEMORY, "out of memory");
+        f->history_room = room;
+    }
+    f->history[f->n_history++] = step;
+    return PF_OK;
+}
+
+void X(flow_free)(X(flow) *f)
+{
+    if (!f) return;
+    if (f->at) X(flow_truncate)(f, 0);
+    X(conditioner_free)(f->net);
+    X(mesh_release)(f->mesh);
+    free(f->layers);
+    free(f->ready);
+    free(f->at);
+    free(f->theta);
+    free(f->history);
+    free(f->note);
+    free(f->noise_t);
+    free(f->state);
+    free(f);
+}
+
+/* ---- copies ----------------------------------------------------------------------------------------------- */
+
+/* The network of a flow's first layers: outputs are in their order, so it has the first of them. */
+static pf_status X(copy_conditioner)(X(flow) *copy, const X(flow) *f)
+{
+    const X(conditioner) *c = f->net;
+    const X(mlp) *from = c->net;
+    ptrdiff_t n_in = from->size[from->layers - 1], hidden = from->n_w - (n_in + 1) * c->n_row;
+    int any = 0;
+    for (ptrdiff_t l = 0; l < copy->n_layers; l++) any |= c->at[l] >= 0;
+    if (!any) return PF_OK;
+    PF_TRY(X(conditioner_new)(&copy->net, copy->layers, copy->n_layers, c->n_y, from->size + 1, from->layers - 1));
+    ptrdiff_t n_row = copy->net->n_row;
+    real *to = copy->net->net->w;
+    memcpy(copy->net->stats, c->stats, (size_t)(4 * c->n_y) * sizeof(double));
+    memcpy(to, from->w, (size_t)(hidden + n_in * n_row) * sizeof(real));
+    memcpy(to + hidden + n_in * n_row, from->w + hidden + n_in * c->n_row, (size_t)n_row * sizeof(real));
+    return PF_OK;
+}
+
+static pf_status X(copy_record)(X(flow) *copy, const X(flow) *f)
+{
+    int whole = copy->n_layers == f->n_layers;
+    copy->temperature = f->temperature;
+    memcpy(copy->noise, f->noise, sizeof f->noise);
+    copy->noise_condition = f->noise_condition;
+    for (ptrdiff_t i = 0; i < f->n_history; i++)
+        if (whole || (i < copy->n_layers && f->history[i].epoch == 0)) PF_TRY(X(flow_record)(copy, f->history[i]));
+    if (f->note) PF_TRY(X(flow_set_note)(copy, f->note));
+    if (f->noise_t) {
+        if (!(copy->noise_t = PF_ALLOC(real, f->mesh->filter->shells))) return PF_NO_MEMORY;
+        memcpy(copy->noise_t, f->noise_t, (size_t)f->mesh->filter->shells * sizeof(real));
+    }
+    if (f->n_state && whole) {
+        if (!(copy->state = PF_ALLOC(unsigned char, f->n_state))) return PF_NO_MEMORY;
+        memcpy(copy->state, f->state, (size_t)f->n_state);
+        copy->n_state = f->n_state;
+    }
+    return PF_OK;
+}
+
+pf_status X(flow_duplicate)(X(flow) **copy, const X(flow) *f, ptrdiff_t n_layers)
+{
+    *copy = NULL;
+    if (n_layers < 0 || n_layers > f->n_layers)
+        return pf_fail(PF_BAD_ARGUMENT, "n_layers: %td is not between 0 and %td", n_layers, f->n_layers);
+    X(flow) *c = PF_CALLOC(X(flow), 1);
+    if (!c) return PF_NO_MEMORY;
+    c->space = f->space;
+    c->classes = f->classes;
+    c->mesh = X(mesh_share)(f->mesh);
+    pf_status status = (c->at = PF_CALLOC(ptrdiff_t, 1)) ? PF_OK : PF_NO_MEMORY;
+    for (ptrdiff_t l = 0; l < n_layers && !status; l++) {
+        status = X(flow_room)(c, f->layers[l]->n_theta);
+        if (status) break;
+        if (f->ready[l]) atomic_fetch_add(X(tables_count)(f->ready[l]), 1);
+        X(push)(c, X(layer_share)(f->layers[l]), f->theta + f->at[l], f->ready[l]);
+    }
+    if (!status && f->net) status = X(copy_conditioner)(c, f);
+    if (!status) status = X(copy_record)(c, f);
+    if (status) X(flow_free)(c);
+    else *copy = c;
+    return status;
+}
+
+int X(flow_alike)(const X(flow) *a, const X(flow) *b)
+{
+    pf_writer w[2] = {{0}};
+    int alike = a->n_layers == b->n_layers && a->classes == b->classes && a->space.ndim == b->space.ndim;
+    for (int i = 0; i < a->space.ndim; i++)
+        alike &= a->space.n[i] == b->space.n[i] && a->space.box[i] == b->space.box[i];
+    for (ptrdiff_t l = 0; l < a->n_layers && alike; l++) {
+        alike = a->layers[l]->ops == b->layers[l]->ops;
+        a->layers[l]->ops->write(a->layers[l], w);
+        if (alike) b->layers[l]->ops->write(b->layers[l], w + 1);
+    }
+    alike = alike && !w[0].status && !w[1].status && w[0].n == w[1].n && !memcmp(w[0].bytes, w[1].bytes, w[0].n);
+    free(w[0].bytes);
+    free(w[1].bytes);
+    return alike;
+}
+
+pf_status X(flow_copy)(X(flow) **copy, const X(flow) *flow, ptrdiff_t n_layers)
+{
+    pf_begin();
+    return pf_end(X(flow_duplicate)(copy, flow, n_layers));
+}
+
+/* ---- what is known of it ---------------------------------------------------------------------------------- */
+
+int X(flow_ndim)(const X(flow) *f) { return f->space.ndim; }
+const ptrdiff_t *X(flow_shape)(const X(flow) *f) { return f->space.n; }
+const double *X(flow_box)(const X(flow) *f) { return f->space.box; }
+ptrdiff_t X(flow_dim)(const X(flow) *f) { return f->space.d; }
+int X(flow_classes)(const X(flow) *f) { return f->classes; }
+ptrdiff_t X(flow_conditions)(const X(flow) *f) { return f->net ? f->net->n_y : 0; }
+const double *X(flow_range)(const X(flow) *f) { return f->net ? f->net->stats + 2 * f->net->n_y : NULL; }
+ptrdiff_t X(flow_layers)(const X(flow) *f) { return f->n_layers; }
+const char *X(flow_layer_kind)(const X(flow) *f, ptrdiff_t i) { return f->layers[i]->ops->kind; }
+ptrdiff_t X(flow_layer_slices)(const X(flow) *f, ptrdiff_t i) { return X(layer_slices)(f->layers[i]); }
+ptrdiff_t X(flow_layer_parameters)(const X(flow) *f, ptrdiff_t i) { return f->layers[i]->n_theta; }
+const double *X(flow_layer_theta)(const X(flow) *f, ptrdiff_t i) { return f->theta + f->at[i]; }
+ptrdiff_t X(flow_parameters)(const X(flow) *f) { return f->n_theta + (f->net ? f->net->net->n_w : 0); }
+int X(flow_noise_condition)(const X(flow) *f) { return f->noise_condition; }
+int X(flow_unfinished)(const X(flow) *f) { return f->n_state > 0; }
+double X(flow_temperature)(const X(flow) *f) { return f->temperature; }
+const char *X(flow_note)(const X(flow) *f) { return f->note ? f->note : ""; }
+
+const double *X(flow_history)(const X(flow) *f, ptrdiff_t *steps)
+{
+    *steps = f->n_history;
+    return (const double *)f->history;
+}
+
+pf_status X(flow_set_note)(X(flow) *f, const char *json)
+{
+    char *note = PF_ALLOC(char, (ptrdiff_t)strlen(json) + 1);
+    if (!note) return PF_NO_MEMORY;
+    strcpy(note, json);
+    free(f->note);
+    f->note = note;
+    return PF_OK;
+}
+
+/* ---- by hand ---------------------------------------------------------------------------------------------- */
+
+static pf_status X(new)(X(flow) **flow, int ndim, const ptrdiff_t *n, const double *box, int n_classes)
+{
+    pf_space space = {.ndim = ndim, .d = 1};
+    *flow = NULL;
+    if (ndim < 1 || ndim > 3) return pf_fail(PF_BAD_ARGUMENT, "shape: has 1 to 3 axes, not %d", ndim);
+    if (n_classes < 0) return pf_fail(PF_BAD_ARGUMENT, "n_classes: %d is negative", n_classes);
+    for (int i = 0; i < ndim; i++) {
+        if (n[i] < 1 || n[i] > INT32_MAX || space.d > INT32_MAX / n[i])
+            return pf_fail(PF_BAD_ARGUMENT, "shape: axis %d cannot have %td numbers", i, n[i]);
+        space.n[i] = n[i];
+        space.d *= n[i];
+        if (ndim > 1) space.box[i] = box[i];
+    }
+    return X(flow_create)(flow, &space, n_classes);
+}
+
+pf_status X(flow_new)(X(flow) **flow, int ndim, const ptrdiff_t *n, const double *box, int n_classes)
+{
+    pf_begin();
+    return pf_end(X(new)(flow, ndim, n, box, n_classes));
+}
+
+/* Appends what a layer's _new gave; fill writes its first theta. */
+static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *layer,
+                        void (*fill)(double *theta, const X(layer) *l, const void *from), const void *from)
+{
+    if (status) return pf_end(status);
+    double *theta = PF_CALLOC(double, layer->n_theta);
+    if (!theta) {
+        X(layer_release)(layer);
+        return pf_end(PF_NO_MEMORY);
+    }
+    if (fill) fill(theta, layer, from);
+    status = X(flow_append)(f, layer, theta);
+    free(theta);
+    return pf_end(status);
+}
+
+pf_status X(flow_add_scale)(X(flow) *f, double mean, double scale)
+{
+    X(layer) *layer = NULL;
+    pf_begin();
+    if (!isfinite(mean) || !isfinite(scale) || !isnormal((real)scale) || !(scale > 0))
+        return pf_end(pf_fail(PF_BAD_ARGUMENT, "scale: must be positive and finite, mean finite, not %g and %g", scale,
+                              mean));
+    return X(add)(f, X(scale_new)(&layer, mean, scale, f->space.d), layer, NULL, NULL);
+}
+
+typedef struct {
+    const double *w, *mean;
+} X(affine_from);
+
+static void X(fill_affine)(double *theta, const X(layer) *l, const void *from)
+{
+    const X(affine_from) *a = from;
+    for (ptrdiff_t i = 0; i < l->d * l->d; i++) theta[i] = a->w ? a->w[i] : i % (l->d + 1) == 0;
+    for (ptrdiff_t i = 0; a->mean && i < l->d; i++) theta[l->d * l->d + i] = a->mean[i];
+}
+
+pf_status X(flow_add_affine)(X(flow) *f, const double *w, const double *mean)
+{
+    X(layer) *layer = NULL;
+    ptrdiff_t d = f->space.d;
+    pf_begin();
+    for (ptrdiff_t i = 0; w && i < d * d; i++)
+        if (!isfinite(w[i])) return pf_end(pf_fail(PF_BAD_ARGUMENT, "matrix: is not finite"));
+    for (ptrdiff_t i = 0; mean && i < d; i++)
+        if (!isfinite(mean[i])) return pf_end(pf_fail(PF_BAD_ARGUMENT, "mean: is not finite"));
+    return X(add)(f, X(affine_new)(&layer, d), layer, X(fill_affine), &(X(affine_from)){w, mean});
+}
+
+pf_status X(flow_add_bounds)(X(flow) *f, const double *bounds)
+{
+    X(layer) *layer = NULL;
+    pf_begin();
+    pf_column *column = PF_ALLOC(pf_column, f->space.d);
+    pf_status status = column ? PF_OK : PF_NO_MEMORY;
+    if (!status && f->n_layers) status = pf_fail(PF_BAD_ARGUMENT, "bounds: must be the first layer of a flow");
+    for (ptrdiff_t j = 0; j < f->space.d && !status; j++) {
+        double lo = bounds[2 * j], hi = bounds[2 * j + 1];
+        if (!(lo < hi)) status = pf_fail(PF_BAD_ARGUMENT, "bounds: of column %td, %g is not below %g", j, lo, hi);
+        else if (isfinite(lo) && isfinite(hi)) column[j] = (pf_column){PF_LOGIT, lo, hi};
+        else if (isfinite(lo)) column[j] = (pf_column){PF_ABOVE, lo, 1};
+        else if (isfinite(hi)) column[j] = (pf_column){PF_BELOW, hi, 1};
+        else column[j] = (pf_column){PF_LINEAR, 0, 1};
+    }
+    if (!status) status = X(columns_new)(&layer, column, f->space.d);
+    free(column);
+    return X(add)(f, status, layer, NULL, NULL);
+}
+
+typedef struct {
+    ptrdiff_t k, m, classes;
+    uint64_t seed, stream;
+} X(sliced_from);
+
+/* Identities with knots from -3 to 3, and random slices */
+static void X(fill_sliced)(double *theta, const X(layer) *l, const void *from)
+{
+    const X(sliced_from) *s = from;
+    ptrdiff_t splines = s->classes * (s->k ? s->k : l->d);
+    for (ptrdiff_t i = 0; i < splines; i++, theta += 3 * s->m)
+        for (ptrdiff_t j = 0; j < s->m; j++)
+            theta[j] = theta[s->m + j] = j ? log(6 / (double)(s->m - 1)) : -3; /* slopes stay exp(0) */
+    if (s->k) pf_stiefel_random(theta, s->k, l->d, s->seed, s->stream);
+}
+
+pf_status X(flow_add_sliced)(X(flow) *f, ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed)
+{
+    X(layer) *layer = NULL;
+    X(sliced_from) from = {n_slices, n_knots, PF_MAX(f->classes, 1), seed, (uint64_t)f->n_layers + 1};
+    pf_begin();
+    return X(add)(f, X(sliced_new)(&layer, f->space.d, n_slices, n_knots, from.classes), layer, X(fill_sliced), &from);
+}
+
+typedef struct {
+    const X(mesh) *mesh;
+    ptrdiff_t psi_knots, filter_knots;
+} X(symmetric_from);
+
+/* Psi the identity with knots from -3 to 3, T = 1 with knots from k = 0 to k_max */
+static void X(fill_symmetric)(double *theta, const X(layer) *l, const void *from)
+{
+    const X(symmetric_from) *s = from;
+    (void)l;
+    for (ptrdiff_t j = 0; j < s->psi_knots; j++)
+        theta[j] = theta[s->psi_knots + j] = j ? log(6 / (double)(s->psi_knots - 1)) : -3;
+    theta += 3 * s->psi_knots;
+    for (ptrdiff_t j = 1; j < s->filter_knots; j++) theta[j] = log(1 / (double)(s->filter_knots - 1));
+}
+
+pf_status X(flow_add_symmetric)(X(flow) *f, ptrdiff_t psi_knots, ptrdiff_t filter_knots)
+{
+    X(layer) *layer = NULL;
+    pf_begin();
+    return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots), layer, X(fill_symmetric),
+                  &(X(symmetric_from)){f->mesh, psi_knots, filter_knots});
+}
+#endif

@@ -1,0 +1,309 @@
+/* A flow's file. After what every pyflow file begins with (file.h): the space and the number of classes; the layers,
+ * each its kind and its shape with their lengths; the sizes of the network; all parameters; statistics of conditions and
+ * the network's weights; the record of the fit. Whatever is read is bounded by what is there before memory is asked for,
+ * and checked to be finite. */
+#ifndef real
+#include <stdio.h>
+
+#include "flow.h"
+
+enum { KIND_MOST = 32 /* letters in the name of a layer's kind */ };
+
+static pf_status damaged(pf_reader *r, const char *what)
+{
+    if (!r->status) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: %s", what);
+    return r->status;
+}
+
+static pf_status read_space(pf_space *space, pf_reader *r)
+{
+    *space = (pf_space){.ndim = (int)pf_get_int(r, 1, 3), .d = 1};
+    for (int i = 0; i < space->ndim; i++) {
+        space->n[i] = pf_get_int(r, 1, INT32_MAX);
+        if (space->d > INT32_MAX / space->n[i]) return damaged(r, "a mesh is too large");
+        space->d *= space->n[i];
+    }
+    pf_get_into(r, space->box, 3, sizeof(double));
+    for (int i = 0; i < space->ndim && space->ndim > 1; i++)
+        if (!(space->box[i] > 0) || !isfinite(space->box[i])) damaged(r, "a box is not positive");
+    return r->status;
+}
+
+/* A text of its own; NULL for none */
+static char *read_text(pf_reader *r, ptrdiff_t most)
+{
+    ptrdiff_t length = pf_get_int(r, 0, PF_MIN(most, (ptrdiff_t)(r->n - r->at)));
+    char *text = length && !r->status ? PF_CALLOC(char, length + 1) : NULL;
+    if (length && !r->status && !text) r->status = PF_NO_MEMORY;
+    if (text) pf_get(r, text, (size_t)length);
+    return text;
+}
+
+static void put_text(pf_writer *w, const char *text)
+{
+    pf_put_int(w, (int64_t)strlen(text));
+    pf_put(w, text, strlen(text));
+}
+
+static pf_status read_numbers(double *to, pf_reader *r, ptrdiff_t n, const char *what)
+{
+    pf_get_into(r, to, n, sizeof *to);
+    for (ptrdiff_t i = 0; i < n && !r->status; i++)
+        if (!isfinite(to[i])) damaged(r, what);
+    return r->status;
+}
+
+#define TWICE "flow_file.c"
+#include "twice.h"
+#else
+
+/* ---- writing ---------------------------------------------------------------------------------------------- */
+
+static pf_status X(begin)(pf_writer *w, const X(flow) *f)
+{
+    const char *note = X(flow_note)(f);
+    ptrdiff_t room = (ptrdiff_t)strlen(note) + 512;
+    char shape[80], *json = PF_ALLOC(char, room);
+    int at = 0;
+    if (!json) return PF_NO_MEMORY;
+    for (int i = 0; i < f->space.ndim; i++)
+        at += snprintf(shape + at, sizeof shape - (size_t)at, i ? ", %td" : "%td", f->space.n[i]);
+    snprintf(json, (size_t)room,
+             "{\"format\": \"pyflow\", \"version\": %d, \"dtype\": \"float%d\", \"shape\": [%s], \"classes\": %d, "
+             "\"conditions\": %td, \"layers\": %td, \"note\": %s}",
+             PF_FILE_VERSION, REAL_BITS, shape, f->classes, X(flow_conditions)(f), f->n_layers, *note ? note : "null");
+    pf_file_begin(w, REAL_BITS, json);
+    free(json);
+    return w->status;
+}
+
+static void X(write_layers)(pf_writer *w, const X(flow) *f)
+{
+    pf_put_int(w, f->n_layers);
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) {
+        pf_writer shape = {0};
+        f->layers[l]->ops->write(f->layers[l], &shape);
+        if (shape.status) w->status = shape.status;
+        put_text(w, f->layers[l]->ops->kind);
+        pf_put_array(w, shape.bytes, (ptrdiff_t)shape.n, 1);
+        free(shape.bytes);
+    }
+}
+
+static void X(write_record)(pf_writer *w, const X(flow) *f)
+{
+    double numbers[3] = {f->temperature, f->noise[0], f->noise[1]};
+    pf_put_array(w, numbers, 3, sizeof(double));
+    pf_put_int(w, f->noise_condition);
+    pf_put_int(w, f->noise_t != NULL);
+    if (f->noise_t) pf_put_array(w, f->noise_t, f->mesh->filter->shells, sizeof(real));
+    pf_put_int(w, f->n_history);
+    pf_put_array(w, f->history, f->n_history, sizeof *f->history);
+    put_text(w, X(flow_note)(f));
+    pf_put_int(w, f->n_state);
+    pf_put_array(w, f->state, f->n_state, 1);
+}
+
+static pf_status X(write)(const X(flow) *f, void **bytes, size_t *n)
+{
+    pf_writer w = {0};
+    const X(conditioner) *c = f->net;
+    *bytes = NULL;
+    PF_TRY(X(begin)(&w, f));
+    pf_put_int(&w, f->space.ndim);
+    for (int i = 0; i < f->space.ndim; i++) pf_put_int(&w, f->space.n[i]);
+    pf_put_array(&w, f->space.box, 3, sizeof(double));
+    pf_put_int(&w, f->classes);
+    X(write_layers)(&w, f);
+    pf_put_int(&w, c ? c->n_y : 0);
+    pf_put_int(&w, c ? c->net->layers - 1 : 0);
+    for (int l = 1; c && l < c->net->layers; l++) pf_put_int(&w, c->net->size[l]);
+    pf_put_array(&w, f->theta, f->n_theta, sizeof(double));
+    if (c) {
+        pf_put_array(&w, c->stats, 4 * c->n_y, sizeof(double));
+        pf_put_array(&w, c->net->w, c->net->n_w, sizeof(real));
+    }
+    X(write_record)(&w, f);
+    pf_file_end(&w);
+    if (w.status) free(w.bytes);
+    else *bytes = w.bytes;
+    *n = w.n;
+    return w.status;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------- */
+
+/* One layer's shape, which must use up its section. */
+static pf_status X(read_layer)(X(layer) **layer, pf_reader *r, const X(flow) *f)
+{
+    char *kind = read_text(r, KIND_MOST);
+    ptrdiff_t length = pf_get_int(r, 0, (int64_t)(r->n - r->at)), k = 0;
+    while (kind && X(layer_kinds)[k] && strcmp(X(layer_kinds)[k]->kind, kind)) k++;
+    if (!r->status && (!kind || !X(layer_kinds)[k])) damaged(r, "a layer of no kind that is known");
+    free(kind);
+    if (r->status) return r->status;
+    pf_reader section = {.bytes = r->bytes, .n = r->at + (size_t)length, .at = r->at, .whole = r->whole};
+    pf_status status = X(layer_kinds)[k]->read(layer, &section, &f->space, f->mesh, PF_MAX(f->classes, 1));
+    if (!status && section.at != section.n) {
+        X(layer_release)(*layer);
+        status = damaged(&section, "a layer is longer than it should be");
+    }
+    r->at = section.n;
+    return r->status = status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
+}
+
+typedef struct {
+    ptrdiff_t n_layers, n_theta, n_y, hidden[MLP_LAYERS];
+    int n_hidden;
+    X(layer) **layers;
+    double *theta;
+} X(parts);
+
+/* Shapes of all layers, and all parameters: nothing that is not in the file is allocated. */
+static pf_status X(read_parts)(X(parts) *p, pf_reader *r, const X(flow) *f)
+{
+    ptrdiff_t n_layers = pf_get_int(r, 0, (int64_t)((r->n - r->at) / 16));
+    p->layers = r->status ? NULL : PF_ALLOC(X(layer) *, n_layers);
+    if (!p->layers) return r->status ? r->status : PF_NO_MEMORY;
+    for (; p->n_layers < n_layers; p->n_layers++) {
+        PF_TRY(X(read_layer)(p->layers + p->n_layers, r, f));
+        const X(layer) *l = p->layers[p->n_layers];
+        if (X(layer_bounds)(l) && p->n_layers) {
+            p->n_layers++;
+            return damaged(r, "column maps are not the first layer");
+        }
+        p->n_theta += l->n_theta;
+        if (p->n_theta > (ptrdiff_t)(r->n / sizeof(double))) {
+            p->n_layers++;
+            return damaged(r, "parameters are missing");
+        }
+    }
+    p->n_y = pf_get_int(r, 0, 4096);
+    p->n_hidden = (int)pf_get_int(r, p->n_y ? 1 : 0, p->n_y ? MLP_LAYERS - 1 : 0);
+    for (int l = 0; l < p->n_hidden; l++) p->hidden[l] = pf_get_int(r, 1, 1 << 16);
+    PF_TRY(r->status);
+    if ((size_t)p->n_theta > (r->n - r->at) / sizeof(double)) return damaged(r, "parameters are missing");
+    if (!(p->theta = PF_ALLOC(double, p->n_theta))) return PF_NO_MEMORY;
+    return read_numbers(p->theta, r, p->n_theta, "a parameter is not finite");
+}
+
+static pf_status X(read_conditioner)(X(flow) *f, const X(parts) *p, pf_reader *r)
+{
+    double weights = 0, left = (double)(r->n - r->at);
+    ptrdiff_t n_in = p->n_y, n_row = 0;
+    for (ptrdiff_t l = 0; l < f->n_layers; l++)
+        if (f->layers[l]->ops->conditional) n_row += f->layers[l]->n_theta;
+    for (int l = 0; l < p->n_hidden; n_in = p->hidden[l++]) weights += (double)(n_in + 1) * (double)p->hidden[l];
+    weights += (double)(n_in + 1) * (double)n_row;
+    if (weights * (double)sizeof(real) > left) return damaged(r, "a network's weights are missing");
+    PF_TRY(X(conditioner_new)(&f->net, f->layers, f->n_layers, p->n_y, p->hidden, p->n_hidden));
+    PF_TRY(read_numbers(f->net->stats, r, 4 * p->n_y, "a condition's range is not finite"));
+    for (ptrdiff_t j = 0; j < p->n_y; j++)
+        if (!(f->net->stats[p->n_y + j] > 0)) return damaged(r, "a condition's scale is not positive");
+    pf_get_into(r, f->net->net->w, f->net->net->n_w, sizeof(real));
+    for (ptrdiff_t i = 0; i < f->net->net->n_w && !r->status; i++)
+        if (!isfinite(f->net->net->w[i])) return damaged(r, "a weight is not finite");
+    PF_TRY(r->status);
+    return X(flow_own_tables)(f); /* the served layers' are the workers' */
+}
+
+static pf_status X(read_record)(X(flow) *f, pf_reader *r)
+{
+    double numbers[3] = {1};
+    PF_TRY(read_numbers(numbers, r, 3, "a temperature or a noise is not finite"));
+    f->temperature = numbers[0];
+    memcpy(f->noise, numbers + 1, sizeof f->noise);
+    if (!(f->temperature > 0 && f->noise[0] >= 0 && f->noise[1] >= f->noise[0]))
+        damaged(r, "a temperature or a noise makes no sense");
+    f->noise_condition = (int)pf_get_int(r, 0, f->net != NULL);
+    if (pf_get_int(r, 0, f->mesh != NULL)) {
+        f->noise_t = r->status ? NULL : pf_get_array(r, f->mesh->filter->shells, sizeof(real));
+        for (ptrdiff_t s = 0; f->noise_t && s < f->mesh->filter->shells; s++)
+            if (!isfinite(f->noise_t[s]) || f->noise_t[s] < 0) damaged(r, "a noise's spectrum makes no sense");
+    }
+    ptrdiff_t n_history = pf_get_int(r, 0, (int64_t)((r->n - r->at) / sizeof(pf_step)));
+    f->history = r->status ? NULL : pf_get_array(r, n_history, sizeof(pf_step));
+    if (f->history) f->n_history = f->history_room = n_history;
+    f->note = read_text(r, PTRDIFF_MAX);
+    ptrdiff_t n_state = pf_get_int(r, 0, (int64_t)(r->n - r->at));
+    f->state = r->status || !n_state ? NULL : pf_get_array(r, n_state, 1);
+    if (!n_state) pf_get_int(r, 0, 0);
+    if (f->state) f->n_state = n_state;
+    return pf_file_close(r);
+}
+
+static pf_status X(read_flow)(X(flow) **flow, X(parts) *p, pf_reader *r)
+{
+    pf_space space;
+    PF_TRY(read_space(&space, r));
+    int classes = (int)pf_get_int(r, 0, 1 << 30);
+    PF_TRY(r->status);
+    PF_TRY(X(flow_create)(flow, &space, classes));
+    X(flow) *f = *flow;
+    PF_TRY(X(read_parts)(p, r, f));
+    ptrdiff_t at = 0;
+    for (ptrdiff_t l = 0; l < p->n_layers; l++) {
+        X(layer) *layer = p->layers[l];
+        p->layers[l] = NULL; /* taken over */
+        ptrdiff_t n_theta = layer->n_theta;
+        PF_TRY(X(flow_append)(f, layer, p->theta + at));
+        at += n_theta;
+    }
+    if (p->n_y) PF_TRY(X(read_conditioner)(f, p, r));
+    return X(read_record)(f, r);
+}
+
+static pf_status X(read)(X(flow) **flow, const void *bytes, size_t n)
+{
+    pf_reader r;
+    X(parts) parts = {0};
+    *flow = NULL;
+    PF_TRY(pf_file_open(&r, bytes, n, REAL_BITS));
+    pf_status status = X(read_flow)(flow, &parts, &r);
+    for (ptrdiff_t l = 0; l < parts.n_layers; l++) X(layer_release)(parts.layers[l]);
+    free(parts.layers);
+    free(parts.theta);
+    if (status) {
+        X(flow_free)(*flow);
+        *flow = NULL;
+    }
+    return status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
+}
+
+/* ---- the public functions --------------------------------------------------------------------------------- */
+
+pf_status X(flow_write)(const X(flow) *flow, void **bytes, size_t *n)
+{
+    pf_begin();
+    return pf_end(X(write)(flow, bytes, n));
+}
+
+pf_status X(flow_read)(X(flow) **flow, const void *bytes, size_t n)
+{
+    pf_begin();
+    return pf_end(X(read)(flow, bytes, n));
+}
+
+pf_status X(flow_save)(const X(flow) *flow, const char *path)
+{
+    void *bytes;
+    size_t n;
+    pf_begin();
+    pf_status status = X(write)(flow, &bytes, &n);
+    if (!status) status = pf_file_write(path, bytes, n);
+    free(bytes);
+    return pf_end(status);
+}
+
+pf_status X(flow_load)(X(flow) **flow, const char *path)
+{
+    unsigned char *bytes;
+    size_t n;
+    pf_begin();
+    *flow = NULL;
+    pf_status status = pf_file_read(&bytes, &n, path);
+    if (!status) status = X(read)(flow, bytes, n);
+    free(bytes);
+    return pf_end(status);
+}
+#endif

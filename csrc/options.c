@@ -1,0 +1,128 @@
+/* Every option of every fit, once: its name, where it lies, its default and its limits. Defaults, checks, Python's
+ * arguments and what a checkpoint remembers of a fit are all read from these lists. */
+#include "internal.h"
+
+#define MOST_SIZE 9007199254740992.0 /* whole numbers that a double holds */
+#define OPEN(x) ((x) * (1 - 1e-15))  /* the largest number below x */
+
+#define AT(type, field) offsetof(type, field)
+
+#define GIS(field) AT(pf_gis_options, field)
+const pf_option pf_gis_list[] = {
+    {"max_layers", PF_SIZE, GIS(max_layers), 1, MOST_SIZE, {0}, 1},
+    {"patience", PF_SIZE, GIS(patience), 1, MOST_SIZE, {10}, 0},
+    {"min_improvement", PF_REAL, GIS(min_improvement), 0, INFINITY, {0}, 0},
+    {"n_slices", PF_SIZE, GIS(n_slices), 1, MOST_SIZE, {0}, 1},
+    {"n_knots", PF_SIZE, GIS(n_knots), 3, 1024, {0}, 1},
+    {"kde", PF_FLAG, GIS(kde), 0, 1, {1}, 0},
+    {"bandwidth_factor", PF_REAL, GIS(bandwidth_factor), 1e-3, 1e3, {1.2}, 0},
+    {"alpha", PF_PAIR, GIS(alpha), 0, OPEN(1.0), {-1, -1}, 1},
+    {"edge_knots", PF_SIZE, GIS(edge_knots), 0, MOST_SIZE, {-1}, 1},
+    {"slice_points", PF_SIZE, GIS(slice_points), 1, MOST_SIZE, {0}, 1},
+    {"slice_steps", PF_SIZE, GIS(slice_steps), 0, MOST_SIZE, {-1}, 1},
+    {"marginal_first", PF_FLAG, GIS(marginal_first), 0, 1, {1}, 0},
+    {"whiten", PF_FLAG, GIS(whiten), 0, 1, {1}, 0},
+    {"seed", PF_SEED, GIS(seed), 0, 0, {0}, 0},
+    {"checkpoint_seconds", PF_REAL, GIS(checkpoint_seconds), 0, INFINITY, {60}, 0},
+    {0},
+};
+
+#define TRAIN(field) AT(pf_train_options, field)
+const pf_option pf_train_list[] = {
+    {"hidden", PF_SIZES, TRAIN(hidden), 1, 1 << 16, {512, 512}, 0},
+    {"epochs", PF_SIZE, TRAIN(epochs), 0, MOST_SIZE, {60}, 0},
+    {"batch", PF_SIZE, TRAIN(batch), 1, MOST_SIZE, {0}, 1},
+    {"patience", PF_SIZE, TRAIN(patience), 0, MOST_SIZE, {0}, 0},
+    {"learning_rate", PF_REAL, TRAIN(learning_rate), 0, 1e3, {8e-3}, 0},
+    {"warmup", PF_REAL, TRAIN(warmup), 0, OPEN(1.0), {0.05}, 0},
+    {"weight_decay", PF_REAL, TRAIN(weight_decay), 0, 1e3, {1e-2}, 0},
+    {"clip", PF_REAL, TRAIN(clip), 0, INFINITY, {3}, 0},
+    {"noise", PF_PAIR, TRAIN(noise), 0, 1e30, {0, 0}, 0},
+    {"noise_condition", PF_FLAG, TRAIN(noise_condition), 0, 1, {0}, 0},
+    {"posterior_weight", PF_REAL, TRAIN(posterior_weight), 0, 1, {0}, 0},
+    {"posterior_epochs", PF_SIZE, TRAIN(posterior_epochs), 0, MOST_SIZE, {5}, 0},
+    {"posterior_rate", PF_REAL, TRAIN(posterior_rate), 0, 1e3, {2e-4}, 0},
+    {"posterior_draws", PF_SIZE, TRAIN(posterior_draws), 10, 65535, {0}, 1},
+    {"seed", PF_SEED, TRAIN(seed), 0, 0, {0}, 0},
+    {"checkpoint_seconds", PF_REAL, TRAIN(checkpoint_seconds), 0, INFINITY, {60}, 0},
+    {0},
+};
+
+#define SYMMETRIC(field) AT(pf_symmetric_options, field)
+const pf_option pf_symmetric_list[] = {
+    {"n_layers", PF_SIZE, SYMMETRIC(n_layers), 1, 1000, {5}, 0},
+    {"psi_knots", PF_SIZE, SYMMETRIC(psi_knots), 2, 63, {8}, 0},
+    {"filter_knots", PF_SIZE, SYMMETRIC(filter_knots), 2, 4096, {128}, 0},
+    {"start_fields", PF_SIZE, SYMMETRIC(start_fields), 1, MOST_SIZE, {64}, 0},
+    {0},
+};
+
+static void set_default(void *options, const pf_option *o)
+{
+    char *at = (char *)options + o->offset;
+    switch (o->kind) {
+    case PF_SIZE: *(ptrdiff_t *)at = (ptrdiff_t)o->fallback[0]; break;
+    case PF_FLAG: *(int *)at = (int)o->fallback[0]; break;
+    case PF_REAL: *(double *)at = o->fallback[0]; break;
+    case PF_SEED: *(uint64_t *)at = (uint64_t)o->fallback[0]; break;
+    case PF_PAIR: memcpy(at, o->fallback, 2 * sizeof(double)); break;
+    case PF_SIZES:
+        for (int i = 0; i < 2; i++) ((ptrdiff_t *)at)[i] = (ptrdiff_t)o->fallback[i];
+        break;
+    }
+}
+
+static void set_defaults(void *options, const pf_option *list)
+{
+    for (; list->name; list++) set_default(options, list);
+}
+
+void pf_gis_defaults(pf_gis_options *o)
+{
+    memset(o, 0, sizeof *o);
+    set_defaults(o, pf_gis_list);
+}
+
+void pf_train_defaults(pf_train_options *o)
+{
+    memset(o, 0, sizeof *o);
+    set_defaults(o, pf_train_list);
+}
+
+void pf_symmetric_defaults(pf_symmetric_options *o)
+{
+    memset(o, 0, sizeof *o);
+    set_defaults(o, pf_symmetric_list);
+    pf_train_defaults(&o->train);
+}
+
+/* v, number i of the option, is its default or within the limits. */
+static pf_status check_number(const pf_option *o, double v, int i)
+{
+    if (v >= o->least && v <= o->most) return PF_OK;
+    if (o->depends && v == o->fallback[i]) return PF_OK;
+    if (o->most >= MOST_SIZE) return pf_fail(PF_BAD_ARGUMENT, "%s: must be at least %g, not %g", o->name, o->least, v);
+    return pf_fail(PF_BAD_ARGUMENT, "%s: must be between %g and %g%s, not %g", o->name, o->least, o->most,
+                   o->most == OPEN(1.0) ? " (less than 1)" : "", v);
+}
+
+pf_status pf_check_options(const void *options, const pf_option *list)
+{
+    for (const pf_option *o = list; o->name; o++) {
+        const char *at = (const char *)options + o->offset;
+        switch (o->kind) {
+        case PF_SIZE: PF_TRY(check_number(o, (double)*(const ptrdiff_t *)at, 0)); break;
+        case PF_FLAG: PF_TRY(check_number(o, (double)*(const int *)at, 0)); break;
+        case PF_REAL: PF_TRY(check_number(o, *(const double *)at, 0)); break;
+        case PF_SEED: break;
+        case PF_PAIR:
+            for (int i = 0; i < 2; i++) PF_TRY(check_number(o, ((const double *)at)[i], i));
+            break;
+        case PF_SIZES:
+            for (int i = 0; i < PF_HIDDEN_MOST && ((const ptrdiff_t *)at)[i]; i++)
+                PF_TRY(check_number(o, (double)((const ptrdiff_t *)at)[i], 1));
+            break;
+        }
+    }
+    return PF_OK;
+}

@@ -1,0 +1,283 @@
+/* Fitting a symmetric flow: a start in closed form, then the trainer.
+ *
+ * Layer by layer: T = P(k)^-1/2 whitens, then Psi carries the quantiles of the pixels to those of a Gaussian. Fields
+ * like lognormal ones need Psi before they are whitened: the first T is tried as 1 too, and the better start kept. */
+#ifndef real
+#include <unistd.h>
+
+#include "cspline.h"
+#include "psi.h"
+#include "train.h"
+
+enum {
+    START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
+    QUANTILE_PIXELS = 1 << 18, /* of them sorted for the pixel distribution */
+};
+
+static int ascending(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* Linear interpolation in a sorted sample */
+static double quantile(const float *sorted, ptrdiff_t n, double p)
+{
+    double at = PF_MIN(PF_MAX(p * (double)n - 0.5, 0), (double)n - 1);
+    ptrdiff_t i = PF_MIN((ptrdiff_t)at, PF_MAX(n - 2, 0));
+    return n < 2 ? sorted[0] : sorted[i] + (at - (double)i) * ((double)sorted[i + 1] - (double)sorted[i]);
+}
+
+/* Psi's parameters from a sample, which is sorted here */
+static void start_psi(double *theta, float *sorted, ptrdiff_t n, ptrdiff_t m)
+{
+    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
+    double edge = PF_MIN(2.5 + (double)m / 16, 3.5), step = 0.25, x[PSI_MOST], y[PSI_MOST];
+    double least = 1e-3 * PF_MAX(quantile(sorted, n, 0.84) - quantile(sorted, n, 0.16), 1e-6);
+    for (ptrdiff_t j = 0; j < m; j++) {
+        y[j] = edge * (2 * (double)j / (double)(m - 1) - 1);
+        x[j] = quantile(sorted, n, pf_normal_cdf(y[j]));
+        if (j) x[j] = PF_MAX(x[j], x[j - 1] + least);
+        double rise = quantile(sorted, n, pf_normal_cdf(y[j] + step)) - quantile(sorted, n, pf_normal_cdf(y[j] - step));
+        theta[2 * m + j] = log(2 * step / PF_MAX(rise, least));
+    }
+    pf_increasing_inverse(theta, x, m);
+    pf_increasing_inverse(theta + m, y, m);
+}
+
+#define TWICE "start.c"
+#include "twice.h"
+#else
+
+/* What the start works on: some fields on their way through the layers, all of a psi_knots + filter_knots kind. */
+typedef struct {
+    X(flow) *flow;
+    const pf_symmetric_options *o;
+    ptrdiff_t n;     /* fields */
+    real *x;         /* [n][pixels] */
+    double *power;   /* [shells] */
+    double *position; /* [filter_knots] */
+    float *sorted;   /* [n_sorted] */
+    ptrdiff_t n_sorted;
+    real *spectrum, *work;
+    double *noise;
+} X(start);
+
+/* Where knots of log T stand: dense at low |k|, where spectra bend, and nearly even beyond. k in units of k_max. */
+static void X(place_knots)(double *position, const X(mesh) *mesh, ptrdiff_t m)
+{
+    ptrdiff_t shells = mesh->filter->shells;
+    double lo = shells > 1 ? mesh->k[1] : 0.5, hi = shells > 2 ? 1 : lo + 0.5, soft = 0.125;
+    for (ptrdiff_t j = 0; j < m; j++)
+        position[j] = (lo + soft) * pow((hi + soft) / (lo + soft), (double)j / (double)(m - 1)) - soft;
+}
+
+/* Values at the knots from values at the shells: means with triangular weights, times the modes; where a knot has no
+ * shell within reach, interpolation between its neighbours. */
+static void X(fit_knots)(double *value, const double *position, const double *log_t, const X(mesh) *mesh, ptrdiff_t m)
+{
+    ptrdiff_t shells = mesh->filter->shells, at = 1;
+    const double *k = mesh->k, *modes = mesh->filter->modes;
+    for (ptrdiff_t j = 0; j < m; j++) {
+        double lo = position[PF_MAX(j - 1, 0)], hi = position[PF_MIN(j + 1, m - 1)], sum = 0, total = 0;
+        for (ptrdiff_t s = 1; s < shells; s++) {
+            double side = k[s] < position[j] ? (k[s] - lo) / (position[j] - lo) : (hi - k[s]) / (hi - position[j]);
+            if (k[s] == position[j]) side = 1;
+            if (!(side > 0)) continue;
+            sum += side * modes[s] * log_t[s];
+            total += side * modes[s];
+        }
+        while (at < shells - 1 && k[at] < position[j]) at++;
+        ptrdiff_t before = PF_MAX(at - 1, PF_MIN(1, shells - 1));
+        double span = k[at] - k[before], t = span > 0 ? (position[j] - k[before]) / span : 0;
+        value[j] = total > 0 ? sum / total : log_t[before] + t * (log_t[at] - log_t[before]);
+    }
+}
+
+/* Positions and values of log T that whitens the fields, or 0 everywhere */
+static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
+{
+    const X(mesh) *mesh = s->flow->mesh;
+    ptrdiff_t shells = mesh->filter->shells, pixels = s->flow->space.d, m = s->o->filter_knots;
+    double most = 0;
+    for (ptrdiff_t i = 0; i < shells; i++) s->power[i] = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        X(filter_power)(mesh->filter, s->power, s->x + i * pixels, s->work);
+    }
+    for (ptrdiff_t i = 0; i < shells; i++) {
+        s->power[i] /= (double)s->n * mesh->filter->modes[i] * (double)pixels;
+        most = PF_MAX(most, s->power[i]);
+    }
+    for (ptrdiff_t i = 0; i < shells; i++)
+        s->power[i] = flat ? 0 : -0.5 * log(PF_MAX(s->power[i], 1e-12 * most)); /* now log T */
+    X(place_knots)(s->position, mesh, m);
+    X(fit_knots)(theta + m, s->position, s->power, mesh, m);
+    pf_increasing_inverse(theta, s->position, m);
+    return PF_OK;
+}
+
+/* The fields that the start looks at, from the whole set, standardised */
+static pf_status X(start_load)(X(start) *s, const X(data) *train, const X(layer) *scale)
+{
+    const X(flow) *f = s->flow;
+    ptrdiff_t pixels = f->space.d;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        real *x = s->x + i * pixels;
+        double logj = 0;
+        X(tile) t = {.x = x, .n = 1, .d = pixels, .ld = pixels, .layout = ROWS, .tables = 1};
+        memcpy(x, train->x + i * train->n / s->n * pixels, (size_t)pixels * sizeof(real));
+        if (f->noise[1] > 0)
+            X(add_noise)(x, f, 0.5 * (f->noise[0] + f->noise[1]), s->o->train.seed, stream(STREAM_NOISE, i), s->noise);
+        scale->ops->forward(scale, NULL, &t, &logj, NULL, NULL);
+        PF_TRY(pf_check_interrupt());
+    }
+    return PF_OK;
+}
+
+/* Theta of all symmetric layers, which follow the scale layer. *logp: the mean log p of the standardised fields. */
+static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train, int flat_first)
+{
+    X(flow) *f = s->flow;
+    ptrdiff_t pixels = f->space.d, n = s->n, k = s->o->psi_knots;
+    *logp = 0;
+    PF_TRY(X(start_load)(s, train, f->layers[0]));
+    for (ptrdiff_t l = 1; l < f->n_layers; l++) {
+        const X(layer) *layer = f->layers[l];
+        double *theta = f->theta + f->at[l];
+        const X(psi) *psi;
+        const real *t;
+        memset(theta, 0, (size_t)layer->n_theta * sizeof(double));
+        PF_TRY(X(start_filter)(theta + 3 * k, s, flat_first && l == 1));
+        layer->ops->prepare(layer, f->ready[l], theta, 0, 1, s->work);
+        *logp += X(symmetric_parts)(&psi, &t, layer, f->ready[l]);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            X(filter_apply)(f->mesh->filter, s->x + i * pixels, s->spectrum, s->x + i * pixels, t, s->work);
+            PF_TRY(pf_check_interrupt());
+        }
+        for (ptrdiff_t i = 0; i < s->n_sorted; i++)
+            s->sorted[i] = (float)s->x[(ptrdiff_t)((double)i * (double)(n * pixels) / (double)s->n_sorted)];
+        start_psi(theta, s->sorted, s->n_sorted, k);
+        layer->ops->prepare(layer, f->ready[l], theta, 0, 1, s->work);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            *logp += X(psi_forward)(s->x + i * pixels, s->x + i * pixels, psi, pixels) / (double)n;
+            PF_TRY(pf_check_interrupt());
+        }
+    }
+    for (ptrdiff_t i = 0; i < n; i++) *logp -= 0.5 * X(sum_squares)(s->x + i * pixels, pixels) / (double)n;
+    return PF_OK;
+}
+
+static pf_status X(best_start)(X(start) *s, const X(data) *train)
+{
+    double flat, white;
+    PF_TRY(X(start_layers)(&flat, s, train, 1));
+    PF_TRY(X(start_layers)(&white, s, train, 0));
+    return flat > white ? X(start_layers)(&flat, s, train, 1) : PF_OK;
+}
+
+static pf_status X(closed_form)(X(flow) *f, const X(data) *train, const pf_symmetric_options *o)
+{
+    const X(filter) *filter = f->mesh->filter;
+    ptrdiff_t pixels = f->space.d, work = filter->work;
+    for (ptrdiff_t l = 1; l < f->n_layers; l++)
+        work = PF_MAX(work, f->layers[l]->ops->sizes(f->layers[l], 1, TILE_STEP, 1).work);
+    X(start) s = {.flow = f, .o = o};
+    s.n = PF_MAX(PF_MIN(PF_MIN(o->start_fields, train->n), START_PIXELS / pixels), 1);
+    s.n_sorted = PF_MIN(s.n * pixels, QUANTILE_PIXELS);
+    s.x = PF_ALLOC(real, s.n * pixels);
+    s.power = PF_ALLOC(double, filter->shells);
+    s.position = PF_ALLOC(double, o->filter_knots);
+    s.sorted = PF_ALLOC(float, s.n_sorted);
+    s.spectrum = PF_ALLOC(real, filter->fft->spectrum);
+    s.work = PF_ALLOC(real, work);
+    s.noise = PF_ALLOC(double, X(noise_scratch)(f));
+    pf_status status = PF_NO_MEMORY;
+    if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise)
+        status = X(best_start)(&s, train);
+    free(s.x);
+    free(s.power);
+    free(s.position);
+    free(s.sorted);
+    free(s.spectrum);
+    free(s.work);
+    free(s.noise);
+    return status;
+}
+
+/* ---- the fit ---------------------------------------------------------------------------------------------- */
+
+/* One mean and scale of all pixels, with their noise */
+static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, const X(data) *train)
+{
+    double sum = 0, square = 0, count = (double)train->n * (double)f->space.d, white = 1;
+    const double *noise = f->noise;
+    if (f->noise_t) { /* its variance, for a sigma of 1 */
+        white = 0;
+        for (ptrdiff_t s = 0; s < f->mesh->filter->shells; s++)
+            white += f->mesh->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->space.d;
+    }
+    for (ptrdiff_t i = 0; i < train->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        for (ptrdiff_t j = 0; j < f->space.d; j++) sum += (double)train->x[i * f->space.d + j];
+    }
+    *mean = sum / count;
+    for (ptrdiff_t i = 0; i < train->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        for (ptrdiff_t j = 0; j < f->space.d; j++) {
+            double d = (double)train->x[i * f->space.d + j] - *mean;
+            square += d * d;
+        }
+    }
+    *scale = sqrt(square / count + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
+    if (!(*scale > 1e-7 * fabs(*mean)) || !isnormal((real)*scale))
+        return pf_fail(PF_DEGENERATE, "data_train: the fields are constant, or so large, small or far from 0 that they "
+                                      "are so to rounding: they have no density");
+    return PF_OK;
+}
+
+/* The layers, without their parameters; the noise and the network */
+static pf_status X(stack)(X(flow) *f, const X(data) *train, const pf_symmetric_options *o)
+{
+    double mean = 0, scale = 1, *zero = PF_CALLOC(double, 3 * o->psi_knots + 2 * o->filter_knots);
+    X(layer) *layer = NULL;
+    pf_status status = zero ? X(set_noise)(f, &o->train) : PF_NO_MEMORY;
+    if (!status) status = X(standard)(&mean, &scale, f, train);
+    if (!status) status = X(scale_new)(&layer, mean, scale, f->space.d);
+    if (!status) status = X(flow_append)(f, layer, zero);
+    for (ptrdiff_t l = 0; l < o->n_layers && !status; l++) {
+        status = X(symmetric_new)(&layer, f->mesh, o->psi_knots, o->filter_knots);
+        if (!status) status = X(flow_append)(f, layer, zero);
+    }
+    free(zero);
+    return status;
+}
+
+static pf_status X(fit)(X(flow) **flow, const X(data) *train, const X(data) *validate, int ndim, const ptrdiff_t *mesh,
+                        const double *box, const pf_symmetric_options *o)
+{
+    double start_time = pf_seconds();
+    int trained = 0;
+    X(flow) *f;
+    *flow = NULL;
+    PF_TRY(pf_check_options(o, pf_symmetric_list));
+    PF_TRY(pf_check_options(&o->train, pf_train_list));
+    if (ndim < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: fields have 2 or 3 axes, not %d", ndim);
+    PF_TRY(X(flow_new)(&f, ndim, mesh, box, 0));
+    pf_status status = X(check_points)(train, f, train->n_y, "train");
+    if (!status) status = X(stack)(f, train, o);
+    if (!status && !(o->train.watch.checkpoint && !access(o->train.watch.checkpoint, F_OK)))
+        status = X(closed_form)(f, train, o);
+    if (!status) status = X(train)(f, &trained, train, validate, &o->train, start_time);
+    if (trained) *flow = f;
+    else X(flow_free)(f);
+    return status;
+}
+
+pf_status X(symmetric_fit)(X(flow) **flow, const X(data) *train, const X(data) *validate, int ndim,
+                           const ptrdiff_t *mesh, const double *box, const pf_symmetric_options *options)
+{
+    pf_begin();
+    return pf_end(X(fit)(flow, train, validate, ndim, mesh, box, options));
+}
+#endif
