@@ -14,7 +14,7 @@ typedef struct {
     X(layer) base;
     ptrdiff_t k, m, classes;
     real *slices;    /* [K][d], or NULL: A = I */
-    real *knots;     /* [classes][K][3][M] */
+    real *knots;     /* [classes][K][3][M]; gradients are by theta of rqs.h */
     X(rqs) *splines; /* [classes][K], made from the knots */
 } X(sliced);
 
@@ -27,12 +27,46 @@ static void X(sliced_destroy)(X(layer) *l)
     free(s);
 }
 
+static int X(knots_increase)(const real *knots, ptrdiff_t n, ptrdiff_t m)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t j = 0; j < m; j++) {
+            const real *x = knots + 3 * m * i, *y = x + m, *d = y + m;
+            if (!isfinite(x[j]) || !isfinite(y[j]) || !isfinite(d[j]) || !(d[j] > 0)) return 0;
+            if (j && !(x[j] > x[j - 1] && y[j] > y[j - 1])) return 0;
+        }
+    return 1;
+}
+
+/* The splines through knots[n][3][m]; free(). */
+static X(rqs) *X(splines_through)(const real *knots, ptrdiff_t n, ptrdiff_t m)
+{
+    if (m < 2 || m > 65535) return pf_fail(PF_BAD_ARGUMENT, "a spline has 2 to 65535 knots, not %td", m), NULL;
+    if (!X(knots_increase)(knots, n, m))
+        return pf_fail(PF_BAD_ARGUMENT, "the knots of a spline do not increase, or a slope is not positive"), NULL;
+    double *theta = PF_ALLOC(double, n * 3 * m), *knot = PF_ALLOC(double, 3 * m);
+    X(rqs) *splines = pf_alloc((ptrdiff_t)X(rqs_bytes)(n, m), 1);
+    if (theta && knot && splines) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            for (ptrdiff_t j = 0; j < 3 * m; j++) knot[j] = knots[3 * m * i + j];
+            pf_rqs_theta(theta + 3 * m * i, knot, m);
+        }
+        X(rqs_make)(splines, theta, n, m);
+    } else {
+        free(splines);
+        splines = NULL;
+    }
+    free(theta);
+    free(knot);
+    return splines;
+}
+
 /* Takes over slices and knots, whatever happens. */
 static pf_status X(sliced_make)(X(layer) **l, real *slices, real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m,
                                 ptrdiff_t classes)
 {
     X(sliced) *s = PF_CALLOC(X(sliced), 1);
-    X(rqs) *splines = s && knots ? X(rqs_new)(knots, classes * k, m) : NULL;
+    X(rqs) *splines = s && knots ? X(splines_through)(knots, classes * k, m) : NULL;
     if (!splines) {
         free(s);
         free(slices);
@@ -123,38 +157,24 @@ static void X(sliced_inverse)(const X(layer) *l, X(tile) *t, double *logj, real 
 
 /* ---- vector-Jacobian product ---------------------------------------------------------------------------------------
  * With p = A^T x, D = Psi(p) - p, h = A^T g: dL/dp = h (Psi' - 1) + glogj (log Psi')' and
- *     dL/dx = g + A dL/dp,   dL/dA = x dL/dp^T + g D^T,   dL/dknots through h and glogj. */
+ *     dL/dx = g + A dL/dp,   dL/dA = x dL/dp^T + g D^T,   dL/dtheta through h and glogj. */
 
-static void X(knots_vjp)(double *gknots, const real *h, const double *glogj, const real *p, const X(sliced) *s,
-                         ptrdiff_t k, const int32_t *label, ptrdiff_t n)
-{
-    real class_h[TILE_MOST], class_p[TILE_MOST];
-    double class_g[TILE_MOST];
-    for (ptrdiff_t c = 0; c < s->classes; c++) {
-        ptrdiff_t members = 0;
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (s->classes == 1 || label[i] == c)
-                class_h[members] = h[i], class_p[members] = p[i], class_g[members++] = glogj[i];
-        X(rqs_vjp_knots)(gknots + (c * s->k + k) * 3 * s->m, class_h, class_g, class_p, s->splines + c * s->k + k, s->m,
-                         members);
-    }
-}
-
-/* dL/dp of one slice without the identity's part: h <- h Psi' + glogj (log Psi')' */
-static void X(slice_vjp)(real *h, const double *glogj, const real *p, const X(sliced) *s, ptrdiff_t k,
+/* dL/dp of one slice without the identity's part: h <- h Psi' + glogj (log Psi')'; gtheta[classes][K][3 M] or NULL */
+static void X(slice_vjp)(real *h, double *gtheta, const double *glogj, const real *p, const X(sliced) *s, ptrdiff_t k,
                          const int32_t *label, ptrdiff_t n)
 {
     if (s->classes == 1) {
-        X(rqs_vjp)(h, glogj, p, s->splines + k, n);
+        X(rqs_vjp)(h, gtheta ? gtheta + k * 3 * s->m : NULL, glogj, p, s->splines + k, n);
         return;
     }
     real class_h[TILE_MOST], class_p[TILE_MOST];
     double class_g[TILE_MOST];
     for (ptrdiff_t c = 0; c < s->classes; c++) {
-        ptrdiff_t members = 0;
+        ptrdiff_t members = 0, spline = c * s->k + k;
         for (ptrdiff_t i = 0; i < n; i++)
             if (label[i] == c) class_h[members] = h[i], class_p[members] = p[i], class_g[members++] = glogj[i];
-        X(rqs_vjp)(class_h, class_g, class_p, s->splines + c * s->k + k, members);
+        double *g = gtheta ? gtheta + spline * 3 * s->m : NULL;
+        X(rqs_vjp)(class_h, g, class_g, class_p, s->splines + spline, members);
         members = 0;
         for (ptrdiff_t i = 0; i < n; i++)
             if (label[i] == c) h[i] = class_h[members++];
@@ -167,10 +187,7 @@ static void X(sliced_vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const d
     ptrdiff_t k = s->k, d = s->base.d, m = s->m, ld = g->ld, n = g->n, whole = tile_whole(n);
     double *gslices = gtheta && s->slices ? gtheta + s->classes * k * 3 * m : NULL; /* [K][d] */
     if (!s->slices) {
-        for (ptrdiff_t j = 0; j < k; j++) {
-            if (gtheta) X(knots_vjp)(gtheta, g->x + j * ld, glogj, x + j * ld, s, j, g->label, n);
-            X(slice_vjp)(g->x + j * ld, glogj, x + j * ld, s, j, g->label, n);
-        }
+        for (ptrdiff_t j = 0; j < k; j++) X(slice_vjp)(g->x + j * ld, gtheta, glogj, x + j * ld, s, j, g->label, n);
         return;
     }
     real *p = work, *h = work + k * ld; /* [K][ld] */
@@ -180,8 +197,7 @@ static void X(sliced_vjp)(const X(layer) *l, X(tile) *g, double *gtheta, const d
     for (ptrdiff_t j = 0; j < k; j++) {
         real *pj = p + j * ld, *hj = h + j * ld;
         memcpy(identity, hj, (size_t)whole * sizeof *hj);
-        if (gtheta) X(knots_vjp)(gtheta, hj, glogj, pj, s, j, g->label, n);
-        X(slice_vjp)(hj, glogj, pj, s, j, g->label, n);
+        X(slice_vjp)(hj, gtheta, glogj, pj, s, j, g->label, n);
         for (ptrdiff_t i = 0; i < whole; i++) hj[i] = i < n ? hj[i] - identity[i] : 0;
         if (gslices) {
             double slope[TILE_MOST] = {0};
