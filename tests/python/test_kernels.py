@@ -159,7 +159,7 @@ def test_vjp_of_the_parameters_is_the_gradient(case):
     assert gtheta.size == len(places)
     for at in case.rng.permutation(len(places))[:60]:
         which, i = places[at]
-        values, step = [], 1e-6
+        values, step = [], 1e-7
         for sign in (1, -1):
             moved = [None if p is None else p.copy() for p in parameters]
             moved[which].flat[i] += sign * step
