@@ -6,6 +6,7 @@
  * shared between models by counting references. */
 #ifndef PF_LAYER_H
 #define PF_LAYER_H
+#include "column.h"
 #include "file.h"
 #include "internal.h"
 #include "rqs.h"
@@ -17,15 +18,6 @@ enum {
 
 /* Columns that a matrix product covers: with whole steps it takes the same path wherever a row stands in its tile. */
 static inline ptrdiff_t tile_whole(ptrdiff_t n) { return (n + TILE_STEP - 1) / TILE_STEP * TILE_STEP; }
-
-typedef enum { PF_LINEAR, PF_ASINH, PF_LOGIT, PF_ABOVE, PF_BELOW } pf_column_kind;
-
-typedef struct {
-    pf_column_kind kind;
-    double a, b; /* b > 0; for PF_LOGIT the two bounds, else offset or bound, and scale */
-} pf_column;
-
-void pf_column_range(double range[2], pf_column c); /* where it is defined, +-INFINITY where open */
 
 #define LAYER_DECLARE(X, real)                                                                                         \
     typedef struct X(layer) X(layer);                                                                                  \

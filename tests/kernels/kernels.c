@@ -104,6 +104,11 @@ int k_stiefel_ascend(double *a, double *best, ptrdiff_t k, ptrdiff_t d, ptrdiff_
 
 void k_rqs_theta(double *theta, const double *knots, ptrdiff_t m) { pf_rqs_theta(theta, knots, m); }
 
+double k_column_constant(int kind, double a, double b)
+{
+    return pf_column_constant((pf_column){(pf_column_kind)kind, a, b});
+}
+
 #define KERNEL_(bits, name) k##bits##_##name
 #define KERNEL(bits, name) KERNEL_(bits, name)
 #define K(name) KERNEL(REAL_BITS, name)
@@ -167,6 +172,23 @@ void K(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const 
     X(rqs) *s = K(spline)(theta, m);
     X(rqs_vjp)(g, gtheta, gl, x, s, n);
     free(s);
+}
+
+/* ---- column maps: slope and logj without the constant ---- */
+
+void K(column_forward)(real *x, double *slope, double *logj, int kind, double a, double b, ptrdiff_t n)
+{
+    X(column_forward)(x, slope, logj, (pf_column){(pf_column_kind)kind, a, b}, n);
+}
+
+void K(column_inverse)(real *x, double *slope, double *logj, int kind, double a, double b, ptrdiff_t n)
+{
+    X(column_inverse)(x, slope, logj, (pf_column){(pf_column_kind)kind, a, b}, n);
+}
+
+void K(column_vjp)(real *g, const double *gl, const real *x, int kind, double a, double b, ptrdiff_t n)
+{
+    X(column_vjp)(g, gl, x, (pf_column){(pf_column_kind)kind, a, b}, n);
 }
 
 /* ---- layers: x[n][d] in and out, tile by tile ---- */

@@ -105,6 +105,23 @@ class Kernels:
         self.real("rqs_vjp", x.dtype, g, gtheta, gl, x, theta, *shape, result=None)
         return g, gtheta
 
+    def column(self, direction, x, kind, a, b):
+        """Return what one column's map makes of x, and the logarithm of its slope."""
+        x, slope, logj = x.copy(), np.ones(len(x)), np.zeros(len(x))
+        column = KINDS.index(kind), float(a), float(b)
+        self.real(f"column_{direction}", x.dtype, x, slope, logj, *column, len(x), result=None)
+        sign = {"forward": 1, "inverse": -1}[direction]
+        return x, np.log(slope) + logj + sign * self.call(
+            "k_column_constant", *column, result=c_double
+        )
+
+    def column_vjp(self, x, g, gl, kind, a, b):
+        """Return dL/dx, for dL/dz = g and dL/d log(dz/dx) = gl."""
+        g, gl = np.array(g, x.dtype), np.ascontiguousarray(gl, float)
+        column = KINDS.index(kind), float(a), float(b)
+        self.real("column_vjp", x.dtype, g, gl, x, *column, len(x), result=None)
+        return g
+
     def ascend(self, a, value, gradient, steps, tolerance=0.0):
         """Climb from a[K][d]; value(a) and gradient(a) are Python functions."""
         a = np.array(a, dtype=float, order="C")
