@@ -107,6 +107,8 @@ extern const X(layer_ops) *const X(layer_kinds)[];
 
 /* ---- tiles: tile.c ------------------------------------------------------------------------------------------ */
 
+/* Rows of a table in a tile: a function of d alone, what makes it fit the second-level cache. */
+ptrdiff_t X(tile_rows)(ptrdiff_t d);
 /* t <- rows x[n][d], in t's layout; whether all of them are finite numbers */
 int X(tile_load)(X(tile) *t, const real *x);
 void X(tile_store)(real *x, const X(tile) *t);

@@ -1,17 +1,9 @@
 /* The layers there are. Each makes a shape; theta is given to the flow beside it. */
 #ifndef PF_LAYERS_H
 #define PF_LAYERS_H
+#include "column.h"
 #include "layer.h"
 #include "psi.h"
-
-typedef enum { PF_LINEAR, PF_ASINH, PF_LOGIT, PF_ABOVE, PF_BELOW } pf_column_kind;
-
-typedef struct {
-    pf_column_kind kind;
-    double a, b; /* b > 0; for PF_LOGIT the two bounds, else offset or bound, and scale */
-} pf_column;
-
-void pf_column_range(double range[2], pf_column c); /* where it is defined, +-INFINITY where open */
 
 #define TWICE "layers.h"
 #include "twice.h"

@@ -16,13 +16,11 @@ static int X(has)(const X(flow) *f, pf_layout layout)
     return any;
 }
 
-/* Rows of a table: what makes a tile fit the second-level cache. A field: one, as its transform alone fills it. Both: so
- * many that columns vectorise. */
+/* A field: one, as its transform alone fills the second-level cache. Both layouts: so many that columns vectorise. */
 ptrdiff_t X(flow_tile_rows)(const X(flow) *f)
 {
-    ptrdiff_t rows = 128 * 1024 / (ptrdiff_t)sizeof(real) / f->space.d / TILE_STEP * TILE_STEP;
     if (X(has)(f, ROWS)) return X(has)(f, COLUMNS) ? TILE_STEP : 1;
-    return PF_MIN(PF_MAX(rows, 2 * TILE_STEP), TILE_MOST);
+    return X(tile_rows)(f->space.d);
 }
 
 pf_layout X(flow_layout)(const X(flow) *f, int back)

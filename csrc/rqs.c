@@ -1,5 +1,6 @@
 /* Rational-quadratic splines: forward, inverse and vector-Jacobian products. The formulas are in rqs.h. */
 #ifndef real
+#include "cspline.h"
 #include "rqs.h"
 
 /* log m = 2 atanh(s), s = (m - 1) / (m + 1), by its series; m in [sqrt 1/2, sqrt 2) and a power of two are read off the
@@ -34,7 +35,32 @@ PF_KERNEL void pf_log_slopes_body(double *restrict logj, double *restrict slope,
 }
 PF_DISPATCH(pf_log_slopes, (double *logj, double *slope, double sign, ptrdiff_t n), (logj, slope, sign, n))
 
-enum { CHUNK = 128 }; /* numbers whose bins are found together */
+/* ---- parameters ------------------------------------------------------------------------------------------- */
+
+static double bounded(double a, double most) { return PF_MIN(PF_MAX(a, -most), most); }
+
+/* exp() of a logarithm within its bounds */
+static double gap_of(double log_gap) { return exp(bounded(log_gap, RQS_LOG_MOST)); }
+
+static double log_of(double gap) { return gap > exp(-RQS_LOG_MOST) ? log(gap) : -RQS_LOG_MOST; }
+
+void pf_rqs_theta(double *theta, const double *knots, ptrdiff_t m)
+{
+    for (ptrdiff_t i = 0; i < 3; i++) {
+        const double *k = knots + i * m;
+        double *a = theta + i * m;
+        a[0] = i < 2 ? k[0] : log_of(k[0]);
+        for (ptrdiff_t j = 1; j < m; j++) a[j] = log_of(i < 2 ? k[j] - k[j - 1] : k[j]);
+    }
+}
+
+enum {
+    CHUNK = 128,  /* numbers whose bins are found together */
+    WINDOW = 512, /* bins whose gradients are summed together */
+};
+
+/* Sums over the numbers of a bin, from which the gradient is made */
+enum { SUM_G, SUM_GX, SUM_GY_MOVE, SUM_GX_MOVE, SUM_D0, SUM_D1, SUM_L, SUMS };
 
 static ptrdiff_t power_of_two(ptrdiff_t at_least)
 {
@@ -43,29 +69,60 @@ static ptrdiff_t power_of_two(ptrdiff_t at_least)
     return p;
 }
 
+static size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
 #define TWICE "rqs.c"
 #include "twice.h"
 #else
 
-/* The columns of the bin table: gathers from them vectorise. */
-#ifndef RQS_COLUMNS
-#define RQS_COLUMNS(spline)                                                                                            \
-    ptrdiff_t n_bins = (spline)->bins;                                                                                 \
-    const real *restrict col_x0 = (spline)->bin, *restrict col_inv_w = col_x0 + n_bins;                                \
-    const real *restrict col_y0 = col_x0 + 2 * n_bins, *restrict col_h = col_x0 + 3 * n_bins;                          \
-    const real *restrict col_s = col_x0 + 4 * n_bins, *restrict col_d0 = col_x0 + 5 * n_bins;                          \
-    const real *restrict col_c = col_x0 + 6 * n_bins, *restrict col_inv_h = col_x0 + 7 * n_bins;                       \
-    (void)col_inv_w, (void)col_y0, (void)col_h, (void)col_inv_h
-#endif
-
 /* ---- making ----------------------------------------------------------------------------------------------- */
 
-static void X(make_search)(X(rqs_search) *search, real *padded, int32_t *cell, const real *knot, ptrdiff_t m,
-                           ptrdiff_t n_padded, ptrdiff_t cells)
+/* The least number that is `gap` above x, or the next one there is */
+static real X(above)(real x, double gap)
+{
+    real next = (real)(x + gap);
+    return next > x ? next : R(nextafter)(x, (real)INFINITY);
+}
+
+/* Knots of theta in this precision, of which no two are the same; a chord's slope is bounded as the others are. */
+static void X(make_knots)(real *x, real *y, const double *theta, ptrdiff_t m)
+{
+    const double least = exp(-RQS_LOG_MOST);
+    double at_x = bounded(theta[0], RQS_FIRST_MOST), at_y = bounded(theta[m], RQS_FIRST_MOST);
+    x[0] = (real)at_x, y[0] = (real)at_y;
+    for (ptrdiff_t j = 1; j < m; j++) {
+        at_x += gap_of(theta[j]), at_y += gap_of(theta[m + j]);
+        real x0 = x[j - 1], y0 = y[j - 1];
+        x[j] = PF_MAX((real)at_x, X(above)(x0, least));
+        y[j] = PF_MAX((real)at_y, X(above)(y0, least));
+        y[j] = PF_MAX(y[j], X(above)(y0, ((double)x[j] - x0) * least));
+        x[j] = PF_MAX(x[j], X(above)(x0, ((double)y[j] - y0) * least));
+    }
+}
+
+static void X(make_bins)(real *bin, const real *x, const real *y, const double *log_d, ptrdiff_t m)
+{
+    for (ptrdiff_t j = 0; j <= m; j++, bin += RQS_BIN) {
+        ptrdiff_t left = PF_MAX(j - 1, 0);
+        int tail = j == 0 || j == m;
+        double d0 = gap_of(log_d[left]), d1 = tail ? d0 : gap_of(log_d[j]);
+        double w = tail ? INFINITY : (double)x[j] - x[left], h = tail ? INFINITY : (double)y[j] - y[left];
+        double s = tail ? d0 : h / w;
+        bin[RQS_X0] = x[left];
+        bin[RQS_Y0] = y[left];
+        bin[RQS_P] = (real)PF_MIN(PF_MAX(d0 / s, 1 / RQS_RATIO), RQS_RATIO);
+        bin[RQS_R] = (real)PF_MIN(PF_MAX(d1 / s, 1 / RQS_RATIO), RQS_RATIO);
+        bin[RQS_INV_W] = (real)(1 / w);
+        bin[RQS_S] = (real)s;
+        bin[RQS_INV_H] = (real)(1 / h);
+        bin[RQS_INV_S] = (real)(1 / s);
+    }
+}
+
+static void X(make_search)(X(rqs_search) *search, int32_t *cell, const real *knot, ptrdiff_t m, ptrdiff_t cells)
 {
     real lo = knot[0], width = knot[m - 1] - knot[0];
     real scale = (real)cells / width;
-    for (ptrdiff_t j = 0; j < n_padded; j++) padded[j] = j < m ? knot[j] : (real)INFINITY;
     ptrdiff_t j = 0, most = 0;
     for (ptrdiff_t c = 0; c < cells; c++) {
         ptrdiff_t before = j;
@@ -74,71 +131,44 @@ static void X(make_search)(X(rqs_search) *search, real *padded, int32_t *cell, c
         while (j < m && PF_MIN((ptrdiff_t)((knot[j] - lo) * scale), cells - 1) == c) j++;
         most = PF_MAX(most, j - before);
     }
-    search->knot = padded;
+    search->knot = knot;
     search->cell = cell;
     search->lo = lo;
     search->scale = scale;
     search->refine = isfinite(scale) && most <= 6 ? (int)most : 0;
 }
 
-static void X(make_bins)(real *bin, const real *x, const real *y, const real *d, ptrdiff_t m)
+/* A spline's tables: bins, knots by x and by y, cells by x and by y */
+static size_t X(table_bytes)(ptrdiff_t m, ptrdiff_t padded, ptrdiff_t cells)
 {
-    ptrdiff_t n = m + 1;
-    for (ptrdiff_t j = 0; j <= m; j++, bin++) {
-        ptrdiff_t left = PF_MAX(j - 1, 0);
-        int tail = j == 0 || j == m;
-        real w = tail ? 1 : x[j] - x[left], h = tail ? d[left] : y[j] - y[left];
-        real d0 = d[left], d1 = tail ? d0 : d[j], s = tail ? d0 : h / w;
-        bin[0] = x[left];
-        bin[n] = 1 / w;
-        bin[2 * n] = y[left];
-        bin[3 * n] = h;
-        bin[4 * n] = s;
-        bin[5 * n] = d0;
-        bin[6 * n] = tail ? 0 : d0 + d1 - 2 * s;
-        bin[7 * n] = 1 / h;
-    }
+    size_t reals = (size_t)((m + 1) * RQS_BIN + 2 * padded), ints = (size_t)(2 * cells);
+    return whole_lines(reals * sizeof(real) + ints * sizeof(int32_t));
 }
 
-/* The product of RQS_LOG_EVERY slopes must stay a normal double. */
-static int X(bad_knots)(const real *x, const real *y, const real *d, ptrdiff_t m)
+size_t X(rqs_bytes)(ptrdiff_t n, ptrdiff_t m)
 {
-    for (ptrdiff_t j = 0; j < m; j++) {
-        if (!isfinite(x[j]) || !isfinite(y[j]) || !(d[j] > (real)1e-36) || !(d[j] < (real)1e36)) return 1;
-        if (j && !(x[j] > x[j - 1] && y[j] > y[j - 1])) return 1;
-        if (j && !isnormal(1 / (x[j] - x[j - 1])) && !isnormal(1 / (y[j] - y[j - 1]))) return 1;
-    }
-    return 0;
+    return whole_lines((size_t)n * sizeof(X(rqs))) +
+           (size_t)n * X(table_bytes)(m, power_of_two(m + 1), power_of_two(2 * m));
 }
 
-X(rqs) *X(rqs_new)(const real *knots, ptrdiff_t n, ptrdiff_t m)
+void X(rqs_make)(X(rqs) *splines, const double *theta, ptrdiff_t n, ptrdiff_t m)
 {
-    if (m < 2 || m > 65535) return pf_fail(PF_BAD_ARGUMENT, "a spline has 2 to 65535 knots, not %td", m), NULL;
-    for (ptrdiff_t i = 0; i < n; i++)
-        if (X(bad_knots)(knots + 3 * m * i, knots + 3 * m * i + m, knots + 3 * m * i + 2 * m, m))
-            return pf_fail(PF_BAD_ARGUMENT, "the knots of spline %td do not increase, or a slope is not positive", i),
-                   NULL;
-
     ptrdiff_t padded = power_of_two(m + 1), cells = power_of_two(2 * m);
-    ptrdiff_t reals = (m + 1) * RQS_BIN + 2 * padded, ints = 2 * cells;
-    size_t head = (size_t)(n * (ptrdiff_t)sizeof(X(rqs)) + 63) / 64 * 64;
-    size_t body = (size_t)reals * sizeof(real) + (size_t)ints * sizeof(int32_t);
-    char *block = pf_alloc((ptrdiff_t)(head + (size_t)n * body), 1);
-    if (!block) return NULL;
-    X(rqs) *splines = (X(rqs) *)block;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const real *x = knots + 3 * m * i, *y = x + m, *d = y + m;
-        real *bin = (real *)(block + head + (size_t)i * body), *by_x = bin + (m + 1) * RQS_BIN, *by_y = by_x + padded;
-        int32_t *cell = (int32_t *)(by_y + padded);
-        X(make_bins)(bin, x, y, d, m);
-        X(make_search)(&splines[i].by_x, by_x, cell, x, m, padded, cells);
-        X(make_search)(&splines[i].by_y, by_y, cell + cells, y, m, padded, cells);
+    size_t bytes = X(table_bytes)(m, padded, cells);
+    char *tables = (char *)splines + whole_lines((size_t)n * sizeof *splines);
+    for (ptrdiff_t i = 0; i < n; i++, tables += bytes, theta += 3 * m) {
+        real *bin = (real *)tables, *x = bin + (m + 1) * RQS_BIN, *y = x + padded;
+        int32_t *cell = (int32_t *)(y + padded);
+        X(make_knots)(x, y, theta, m);
+        for (ptrdiff_t j = m; j < padded; j++) x[j] = y[j] = (real)INFINITY;
+        X(make_bins)(bin, x, y, theta + 2 * m, m);
+        X(make_search)(&splines[i].by_x, cell, x, m, cells);
+        X(make_search)(&splines[i].by_y, cell + cells, y, m, cells);
         splines[i].bin = bin;
         splines[i].bins = (int)(m + 1);
         splines[i].cells = (int)cells;
         splines[i].padded = (int)padded;
     }
-    return splines;
 }
 
 /* ---- finding bins: bin[i] = number of knots <= v[i] ------------------------------------------------------- */
@@ -176,117 +206,152 @@ PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const
 PF_KERNEL void X(rqs_forward_body)(real *restrict y, double *restrict slope, const real *restrict x,
                                    const X(rqs) *spline, ptrdiff_t n)
 {
-    RQS_COLUMNS(spline);
+    const real *restrict table = spline->bin;
     int32_t bin[CHUNK];
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
         ptrdiff_t m = PF_MIN(n - start, CHUNK);
         X(find_bins)(bin, x + start, &spline->by_x, spline->cells, spline->padded, m);
         for (ptrdiff_t i = 0; i < m; i++) {
-            int32_t j = bin[i];
-            real s = col_s[j], d0 = col_d0[j], c = col_c[j], a = s - d0;
-            real t = (x[start + i] - col_x0[j]) * col_inv_w[j];
-            real inv = 1 / (s + c * t * (1 - t));
-            real g = s * inv;
-            y[start + i] = col_y0[j] + col_h[j] * (t * (d0 + a * t)) * inv;
-            slope[start + i] *= (double)(g * g * (d0 + t * (2 * a + c * t)));
+            const real *b = table + (ptrdiff_t)bin[i] * RQS_BIN;
+            real s = b[RQS_S], p = b[RQS_P], r = b[RQS_R];
+            real move = x[start + i] - b[RQS_X0], t = move * b[RQS_INV_W];
+            t = t < 1 ? t : 1;
+            real o = 1 - t, P = p * o + t, inv = 1 / (1 + (p + r - 2) * (t * o));
+            y[start + i] = b[RQS_Y0] + move * s * (P * inv);
+            slope[start + i] *= (double)(s * inv * ((o * (P + t) + r * t * t) * inv));
         }
     }
 }
 PF_DISPATCH(X(rqs_forward), (real * y, double *slope, const real *x, const X(rqs) *spline, ptrdiff_t n),
             (y, slope, x, spline, n))
 
-/* ---- inverse: t solves a quadratic, taken in the form that does not cancel -------------------------------- */
+/* ---- inverse ------------------------------------------------------------------------------------------------------
+ * With q = (y - y_0) / h: a t^2 + b t - q = 0, b = p (1 - q) + q (2 - r), a = 1 - b; t in the form that does not
+ * cancel, as a multiple of q, which is 0 in the tails. */
 
 PF_KERNEL void X(rqs_inverse_body)(real *restrict x, double *restrict slope, const real *restrict y,
                                    const X(rqs) *spline, ptrdiff_t n)
 {
-    RQS_COLUMNS(spline);
+    const real *restrict table = spline->bin;
     int32_t bin[CHUNK];
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
         ptrdiff_t m = PF_MIN(n - start, CHUNK);
         X(find_bins)(bin, y + start, &spline->by_y, spline->cells, spline->padded, m);
         for (ptrdiff_t i = 0; i < m; i++) {
-            int32_t j = bin[i];
-            real s = col_s[j], d0 = col_d0[j], c = col_c[j];
-            real q = (y[start + i] - col_y0[j]) * col_inv_h[j];
-            /* a t^2 + b t - s q = 0 */
-            real a = s - d0 + q * c, b = d0 - q * c;
-            real square = b * b + 4 * a * s * q;
+            const real *table_row = table + (ptrdiff_t)bin[i] * RQS_BIN;
+            real p = table_row[RQS_P], r = table_row[RQS_R], inv_s = table_row[RQS_INV_S];
+            real move = y[start + i] - table_row[RQS_Y0], q = move * table_row[RQS_INV_H];
+            q = q < 1 ? q : 1;
+            real b = p * (1 - q) + q * (2 - r), a = 1 - b, square = b * b + 4 * a * q;
             real root = R(sqrt)(square > 0 ? square : 0);
-            real t = b > 0 ? 2 * s * q / (b + root) : (root - b) / (2 * a);
-            real inv = 1 / (s + c * t * (1 - t));
-            real g = s * inv;
-            x[start + i] = col_x0[j] + t / col_inv_w[j];
-            slope[start + i] *= (double)(g * g * (d0 + t * (2 * (s - d0) + c * t)));
+            real above = b > 0 ? 2 : root - b, below = b > 0 ? b + root : 2 * a * q;
+            below = below > above * q ? below : above * q; /* t <= 1 whatever was rounded */
+            real ratio = above / below, t = ratio * q;
+            real o = 1 - t, Q = 1 + (p + r - 2) * (t * o);
+            x[start + i] = table_row[RQS_X0] + move * inv_s * ratio;
+            slope[start + i] *= (double)((o * (p * o + 2 * t) + r * t * t) / (Q * Q * inv_s));
         }
     }
 }
 PF_DISPATCH(X(rqs_inverse), (real * x, double *slope, const real *y, const X(rqs) *spline, ptrdiff_t n),
             (x, slope, y, spline, n))
 
-/* ---- vector-Jacobian products ---------------------------------------------------------------------------------------
- * With N = d0 + 2 a t + c t^2, D = s + c t (1 - t): log y' = 2 log s + log N - 2 log D. */
+/* ---- vector-Jacobian product --------------------------------------------------------------------------------------
+ * log y' = log s + log N - 2 log Q. Let g = dL/dy, l = dL/dlog y', and E, F the derivatives by log p and log r at fixed
+ * t and s. Of a bin, as a function of x, x_0, y_0, log h, log w, log d_0 and log d_1, with K = l - E - F,
+ *
+ *     dL/dy_0 = g,   dL/dx_0 = -dL/dx,   dL/dlog d_0 = E,   dL/dlog d_1 = F
+ *     dL/dlog h = g (y - y_0) + K,   dL/dlog w = -(x - x_0) dL/dx - K
+ *
+ * and of a tail dL/dlog d = g (y - y_0) + l. */
 
-PF_KERNEL void X(rqs_vjp_body)(real *restrict gx, const double *restrict gl, const real *restrict x,
-                               const X(rqs) *spline, ptrdiff_t n)
+PF_KERNEL void X(vjp_terms)(real *restrict gx, real (*restrict term)[CHUNK], const int32_t *restrict bin,
+                            const real *restrict g, const double *restrict gl, const real *restrict x,
+                            const real *restrict table, ptrdiff_t n)
 {
-    RQS_COLUMNS(spline);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const real *b = table + (ptrdiff_t)bin[i] * RQS_BIN;
+        real s = b[RQS_S], p = b[RQS_P], r = b[RQS_R], inv_w = b[RQS_INV_W];
+        real move = x[i] - b[RQS_X0], t = move * inv_w, l = (real)gl[i], gs = g[i] * s;
+        t = t < 1 ? t : 1;
+        real o = 1 - t, u = t * o, c = p + r - 2, P = p * o + t, N = o * (P + t) + r * (t * t);
+        real inv_N = 1 / N, inv_Q = 1 / (1 + c * u), N_t = r * t - p * o + (o - t);
+        gx[i] = gs * inv_Q * (N * inv_Q) + 2 * l * inv_w * (N_t * inv_N - c * (o - t) * inv_Q);
+        if (!term) continue;
+        real gy_move = gs * move * (P * inv_Q), q = t * (P * inv_Q), gq = gs * move * o * inv_Q,
+             both = 2 * l * u * inv_Q;
+        term[SUM_G][i] = g[i];
+        term[SUM_GX][i] = gx[i];
+        term[SUM_GY_MOVE][i] = gy_move;
+        term[SUM_GX_MOVE][i] = gx[i] * move;
+        term[SUM_D0][i] = p * (gq * (1 - q) + l * (o * o) * inv_N - both);
+        term[SUM_D1][i] = r * (l * (t * t) * inv_N - gq * q - both);
+        term[SUM_L][i] = l;
+    }
+}
+
+/* sums[WINDOW][SUMS] += the terms of the numbers whose bin is in first .. first + WINDOW - 1; unless `last`, g stays. */
+PF_KERNEL void X(rqs_vjp_sums_body)(real *g, double (*sums)[SUMS], ptrdiff_t first, int last, const double *gl,
+                                    const real *x, const X(rqs) *spline, ptrdiff_t n)
+{
     int32_t bin[CHUNK];
+    real gx[CHUNK], term[SUMS][CHUNK];
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
         ptrdiff_t m = PF_MIN(n - start, CHUNK);
         X(find_bins)(bin, x + start, &spline->by_x, spline->cells, spline->padded, m);
-        for (ptrdiff_t i = 0; i < m; i++) {
-            int32_t j = bin[i];
-            real s = col_s[j], d0 = col_d0[j], c = col_c[j], a = s - d0;
-            real t = (x[start + i] - col_x0[j]) * col_inv_w[j];
-            real inv = 1 / (s + c * t * (1 - t)), g = s * inv;
-            real num = d0 + t * (2 * a + c * t);
-            real curve = col_inv_w[j] * (2 * (a + c * t) / num - 2 * c * (1 - 2 * t) * inv);
-            gx[start + i] = gx[start + i] * (g * g * num) + (real)gl[start + i] * curve;
-        }
+        if (sums) {
+            X(vjp_terms)(gx, term, bin, g + start, gl + start, x + start, spline->bin, m);
+            for (ptrdiff_t i = 0; i < m; i++) {
+                ptrdiff_t j = bin[i] - first;
+                if (j < 0 || j >= WINDOW) continue;
+                for (int c = 0; c < SUMS; c++) sums[j][c] += (double)term[c][i];
+            }
+        } else X(vjp_terms)(gx, NULL, bin, g + start, gl + start, x + start, spline->bin, m);
+        if (last) memcpy(g + start, gx, (size_t)m * sizeof(real));
     }
 }
-PF_DISPATCH(X(rqs_vjp), (real * gx, const double *gl, const real *x, const X(rqs) *spline, ptrdiff_t n),
-            (gx, gl, x, spline, n))
+static void X(rqs_vjp_sums)(real *, double (*)[SUMS], ptrdiff_t, int, const double *, const real *, const X(rqs) *,
+                            ptrdiff_t);
+PF_DISPATCH(X(rqs_vjp_sums),
+            (real * g, double (*sums)[SUMS], ptrdiff_t first, int last, const double *gl, const real *x,
+             const X(rqs) *spline, ptrdiff_t n),
+            (g, sums, first, last, gl, x, spline, n))
 
-void X(rqs_vjp_knots)(double *gknots, const real *gy, const double *gl, const real *x, const X(rqs) *spline,
-                      ptrdiff_t m, ptrdiff_t n)
+void X(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const X(rqs) *spline, ptrdiff_t n)
 {
-    double *gknot_x = gknots, *gknot_y = gknots + m, *gknot_d = gknots + 2 * m;
-    RQS_COLUMNS(spline);
-    int32_t bin[CHUNK];
-    for (ptrdiff_t start = 0; start < n; start += CHUNK) {
-        ptrdiff_t count = PF_MIN(n - start, CHUNK);
-        X(find_bins)(bin, x + start, &spline->by_x, spline->cells, spline->padded, count);
-        for (ptrdiff_t i = 0; i < count; i++) {
-            int32_t j = bin[i];
-            double g = gy[start + i], l = gl[start + i];
-            ptrdiff_t left = PF_MAX(j - 1, 0), right = j;
-            if (j == 0 || j == m) { /* tail: y = y_e + d_e (x - x_e) */
-                gknot_x[left] -= g * col_d0[j];
-                gknot_y[left] += g;
-                gknot_d[left] += g * ((double)x[start + i] - col_x0[j]) + l / col_d0[j];
+    if (!gtheta) {
+        X(rqs_vjp_sums)(g, NULL, 0, 1, gl, x, spline, n);
+        return;
+    }
+    ptrdiff_t m = spline->bins - 1;
+    double sums[WINDOW][SUMS], *gx = gtheta, *gy = gtheta + m, *gd = gtheta + 2 * m;
+    double after_x = 0, after_y = 0; /* dL/d(a shift of all knots from here on) */
+    const real *x_knot = spline->by_x.knot, *y_knot = spline->by_y.knot;
+    for (ptrdiff_t end = m + 1, first; end > 0; end = first) {
+        first = PF_MAX(end - WINDOW, 0);
+        memset(sums, 0, (size_t)(end - first) * sizeof *sums);
+        X(rqs_vjp_sums)(g, sums, first, first == 0, gl, x, spline, n);
+        for (ptrdiff_t j = end - 1; j >= first; j--) {
+            const double *s = sums[j - first];
+            ptrdiff_t left = PF_MAX(j - 1, 0);
+            after_x -= s[SUM_GX];
+            after_y += s[SUM_G];
+            if (left > 0) {
+                gx[left] += after_x * ((double)x_knot[left] - x_knot[left - 1]);
+                gy[left] += after_y * ((double)y_knot[left] - y_knot[left - 1]);
+            }
+            if (j == 0 || j == m) {
+                gd[left] += s[SUM_GY_MOVE] + s[SUM_L];
                 continue;
             }
-            double h = col_h[j], s = col_s[j], d0 = col_d0[j], c = col_c[j], a = s - d0, inv_w = col_inv_w[j];
-            double t = ((double)x[start + i] - col_x0[j]) * inv_w, u = t * (1 - t);
-            double D = s + c * u, N = d0 + t * (2 * a + c * t), q = t * (d0 + a * t) / D;
-            /* q = n / D, n = t (d0 + a t): derivatives with respect to t, s, d0, d1 */
-            double q_t = (d0 + 2 * a * t - q * c * (1 - 2 * t)) / D;
-            double q_s = (t * t - q * (1 - 2 * u)) / D;
-            double q_d0 = (u - q * u) / D, q_d1 = -q * u / D;
-            double l_t = 2 * (a + c * t) / N - 2 * c * (1 - 2 * t) / D;
-            double l_s = 2 / s + 2 * u / N - 2 * (1 - 2 * u) / D;
-            double l_d0 = (1 - t) * (1 - t) / N - 2 * u / D, l_d1 = t * t / N - 2 * u / D;
-            double g_t = g * h * q_t + l * l_t, g_s = g * h * q_s + l * l_s;
-            double g_h = g * q + g_s * inv_w, g_w = -(g_s * s + g_t * t) * inv_w; /* s = h / w, t = (x - x0) / w */
-            gknot_x[left] -= g_w + g_t * inv_w;
-            gknot_x[right] += g_w;
-            gknot_y[left] += g - g_h;
-            gknot_y[right] += g_h;
-            gknot_d[left] += g * h * q_d0 + l * l_d0;
-            gknot_d[right] += g * h * q_d1 + l * l_d1;
+            double k = s[SUM_L] - s[SUM_D0] - s[SUM_D1];
+            gx[j] -= s[SUM_GX_MOVE] + k;
+            gy[j] += s[SUM_GY_MOVE] + k;
+            gd[left] += s[SUM_D0];
+            gd[j] += s[SUM_D1];
         }
     }
+    gx[0] += after_x;
+    gy[0] += after_y;
 }
 #endif

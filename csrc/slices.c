@@ -1,6 +1,7 @@
 /* Sliced layers: the search for the slices along which the data are furthest from N(0, I), and their splines. */
 #ifndef real
 #include "blas.h"
+#include "rqs.h"
 #include "stiefel.h"
 #include "working.h"
 

@@ -8,6 +8,12 @@
 
 /* ---- loading and turning ---------------------------------------------------------------------------------- */
 
+ptrdiff_t X(tile_rows)(ptrdiff_t d)
+{
+    ptrdiff_t rows = 128 * 1024 / (ptrdiff_t)sizeof(real) / d / TILE_STEP * TILE_STEP;
+    return PF_MIN(PF_MAX(rows, 2 * TILE_STEP), TILE_MOST);
+}
+
 int X(tile_load)(X(tile) *t, const real *x)
 {
     int bad = 0;

@@ -78,6 +78,16 @@ void call_also_raise(const char *message)
     PyErr_Restore(type, value, traceback);
 }
 
+void call_attach(PyObject *flow)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (!flow || PyObject_SetAttrString(value, "flow", flow)) PyErr_Clear();
+    Py_XDECREF(flow);
+    PyErr_Restore(type, value, traceback);
+}
+
 PyObject *call_with_path(core_state *state, PyObject *args, PyObject *kwargs,
                          pf_status (*function)(const void *self, const char *path), const void *self)
 {

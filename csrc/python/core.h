@@ -21,10 +21,12 @@
 #define KEYWORDS(function) ((PyCFunction)(void (*)(void))function), METH_VARARGS | METH_KEYWORDS
 
 typedef struct {
-    PyTypeObject *model_type, *symflow_type;
+    PyTypeObject *flow_type;
     PyObject *file_error;  /* pyflow.FileError */
     PyObject *main_thread; /* threading.main_thread */
 } core_state;
+
+static inline int given(PyObject *value) { return value && value != Py_None; }
 
 /* ---- call.c: one call into the core ----------------------------------------------------------------------- */
 
@@ -43,70 +45,84 @@ void call_keep(call *c);
 int call_end(call *c, core_state *state, pf_status status);
 /* A fit was interrupted, and its checkpoint could not be written: the exception that is set gets that as its context. */
 void call_also_raise(const char *message);
+/* The exception that is set gets the attribute `flow`: what the fit had reached. Takes flow over; NULL is allowed. */
+void call_attach(PyObject *flow);
 /* A call with one argument, a path: parses it, and returns None or sets the exception of function(self, path). */
 PyObject *call_with_path(core_state *state, PyObject *args, PyObject *kwargs,
                          pf_status (*function)(const void *self, const char *path), const void *self);
 /* The exception of a status, by the message of the core's last failure. */
 void core_raise(core_state *state, pf_status status);
 
-/* ---- rows.c: array-likes of real numbers, in either precision --------------------------------------------- */
+/* ---- points.c: array-likes of real numbers, in either precision ------------------------------------------- */
 
-/* Rows that are read in place when they can be, and otherwise converted a block at a time. */
+enum { POINT_AXES = 3 };
+
+/* Points that are read in place when they can be, and otherwise converted a block at a time. */
 typedef struct {
     const char *name;     /* of the argument, for messages */
     PyObject *source;     /* a base-class ndarray, or an object that gives array-likes when cut, source[first:last] */
     PyArrayObject *array; /* source, if it is an ndarray */
     int type_num;
-    int one; /* a single row, given as a one-dimensional array */
-    npy_intp n, d;
-} rows;
+    int one; /* a single point, given without the first axis */
+    int ndim;
+    npy_intp n, shape[POINT_AXES], d; /* points; the shape of one, and how many numbers */
+} points;
 
-/* ndarrays and objects with a two-dimensional shape and a NumPy dtype (HDF5 and Zarr data sets, ...) are not copied.
- * With dim > 0 there must be as many columns, and a one-dimensional array of that length is one row. */
-int rows_open(rows *r, PyObject *x, const char *name, npy_intp dim);
-void rows_close(rows *r);
-int rows_bits(const rows *r); /* 32 for float32, 64 for any other type */
-/* The rows themselves when they lie in memory as the core wants them, or NULL. */
-const void *rows_pointer(const rows *r, int bits);
-/* Rows first .. first + n - 1, converted; -1 with an exception. */
-int rows_read(const rows *r, void *to, int bits, npy_intp first, npy_intp n);
+/* ndarrays and objects with a shape and a NumPy dtype (HDF5 and Zarr data sets, ...) are not copied. Each point must have
+ * the given shape[ndim]; an array of just that shape is one point. Without a shape (NULL) it is the array's, of ndim axes
+ * at least and most_ndim at most. */
+int points_open(points *p, PyObject *x, const char *name, int ndim, int most_ndim, const ptrdiff_t *shape);
+void points_close(points *p);
+int points_bits(const points *p); /* 32 for float32, 64 for any other type */
+/* The points themselves when they lie in memory as the core wants them, or NULL. */
+const void *points_pointer(const points *p, int bits);
+/* Points first .. first + n - 1, converted; -1 with an exception. */
+int points_read(const points *p, void *to, int bits, npy_intp first, npy_intp n);
+/* An empty array (n, *shape) of the precision. */
+PyArrayObject *points_empty(int bits, npy_intp n, int ndim, const ptrdiff_t *shape);
 
 /* A C-contiguous one-dimensional array of this type and length; NULL with an exception. */
 PyArrayObject *vector_open(PyObject *x, const char *name, int type_num, npy_intp n);
+/* A C-contiguous float64 array (n, columns), any number of rows for n < 0; NULL with an exception. */
+PyArrayObject *matrix_open(PyObject *x, const char *name, npy_intp n, npy_intp columns);
+static inline void *data_or_null(PyArrayObject *a) { return a ? PyArray_DATA(a) : NULL; }
 
-/* ---- model.c, symflow.c, and what they share in saved.h ---------------------------------------------------- */
+/* ---- options.c: the core's lists of options, for Python --------------------------------------------------- */
 
-/* A fitted model of either kind. Immutable: safe to use from many threads, and shared by copies. */
+/* Takes from kwargs, a dictionary of the caller's own, what the list knows, checked, into the struct; -1 with an
+ * exception that names the option. */
+int options_take(void *options, const pf_option *list, PyObject *kwargs);
+/* Adds the values in the struct to a dictionary. */
+int options_give(PyObject *to, const void *options, const pf_option *list);
+/* TypeError for what is left in kwargs. */
+int options_none_left(PyObject *kwargs, const char *function);
+int seed_from(PyObject *object, uint64_t *seed); /* NULL: 0 */
+
+/* ---- flow.c ----------------------------------------------------------------------------------------------- */
+
+/* A fitted flow. Immutable: safe to use from many threads, and shared by copies. */
 typedef struct {
-    PyObject_HEAD int bits; /* which of its type's two handles it is */
+    PyObject_HEAD int bits; /* which of the two handles it is */
     union {
-        pf32_model *pf32_model;
-        pf64_model *pf64_model;
-        pf32_symflow *pf32_symflow;
-        pf64_symflow *pf64_symflow;
+        pf32_flow *pf32_flow;
+        pf64_flow *pf64_flow;
     };
-} model_object;
+} flow_object;
 
-extern PyType_Spec model_spec, symflow_spec;
+extern PyType_Spec flow_spec;
 
-/* A new object that takes over the model, whatever happens. */
-PyObject *pf32_model_wrap(core_state *state, pf32_model *model);
-PyObject *pf64_model_wrap(core_state *state, pf64_model *model);
-PyObject *pf32_symflow_wrap(core_state *state, pf32_symflow *flow);
-PyObject *pf64_symflow_wrap(core_state *state, pf64_symflow *flow);
+/* A new object that takes over the flow, whatever happens. */
+PyObject *pf32_flow_wrap(core_state *state, pf32_flow *flow);
+PyObject *pf64_flow_wrap(core_state *state, pf64_flow *flow);
 
-PyObject *pf32_model_from_bytes(core_state *state, const void *bytes, size_t n);
-PyObject *pf64_model_from_bytes(core_state *state, const void *bytes, size_t n);
-PyObject *pf32_symflow_from_bytes(core_state *state, const void *bytes, size_t n);
-PyObject *pf64_symflow_from_bytes(core_state *state, const void *bytes, size_t n);
+/* ---- the module's functions that lie in flow.c, options.c, fits.c and compose.c ---------------------------- */
 
-/* ---- the module's functions that lie in model.c, fit.c and symflow.c ---------------------------------------- */
-
-extern const char from_bytes_doc[], fit_doc[], gis_defaults_doc[], symflow_fit_doc[], symflow_defaults_doc[];
+extern const char from_bytes_doc[], options_doc[], gis_fit_doc[], symmetric_fit_doc[], train_doc[], compose_doc[];
 PyObject *core_from_bytes(PyObject *module, PyObject *bytes);
-PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs);
-PyObject *core_gis_defaults(PyObject *module, PyObject *unused);
-PyObject *core_symflow_fit(PyObject *module, PyObject *args, PyObject *kwargs);
-PyObject *core_symflow_defaults(PyObject *module, PyObject *unused);
+PyObject *core_options(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *core_symmetric_fit(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *core_train(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs);
 
 #endif

@@ -46,10 +46,11 @@ static PyObject *core_load_wisdom(PyObject *module, PyObject *args, PyObject *kw
 }
 
 static PyMethodDef core_methods[] = {
-    {"fit", KEYWORDS(core_fit), fit_doc},
-    {"gis_defaults", core_gis_defaults, METH_NOARGS, gis_defaults_doc},
-    {"symflow_fit", KEYWORDS(core_symflow_fit), symflow_fit_doc},
-    {"symflow_defaults", core_symflow_defaults, METH_NOARGS, symflow_defaults_doc},
+    {"gis_fit", KEYWORDS(core_gis_fit), gis_fit_doc},
+    {"symmetric_fit", KEYWORDS(core_symmetric_fit), symmetric_fit_doc},
+    {"train", KEYWORDS(core_train), train_doc},
+    {"compose", KEYWORDS(core_compose), compose_doc},
+    {"options", KEYWORDS(core_options), options_doc},
     {"from_bytes", core_from_bytes, METH_O, from_bytes_doc},
     {"set_num_threads", KEYWORDS(core_set_num_threads), set_num_threads_doc},
     {"get_num_threads", core_get_num_threads, METH_NOARGS, get_num_threads_doc},
@@ -60,7 +61,7 @@ static PyMethodDef core_methods[] = {
 };
 
 PyDoc_STRVAR(file_error_doc,
-             "A saved model cannot be read: cut short, altered, written by a newer pyflow, or no model at all.");
+             "A saved flow cannot be read: cut short, altered, written by a newer pyflow, or no flow at all.");
 
 static int core_exec(PyObject *module)
 {
@@ -73,10 +74,8 @@ static int core_exec(PyObject *module)
     Py_DECREF(threading);
     if (!state->main_thread) return -1;
 
-    state->model_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &model_spec, NULL);
-    if (!state->model_type || PyModule_AddType(module, state->model_type)) return -1;
-    state->symflow_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &symflow_spec, NULL);
-    if (!state->symflow_type || PyModule_AddType(module, state->symflow_type)) return -1;
+    state->flow_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &flow_spec, NULL);
+    if (!state->flow_type || PyModule_AddType(module, state->flow_type)) return -1;
 
     state->file_error = PyErr_NewExceptionWithDoc("pyflow.FileError", file_error_doc, PyExc_ValueError, NULL);
     if (!state->file_error || PyModule_AddObjectRef(module, "FileError", state->file_error)) return -1;
@@ -87,8 +86,7 @@ static int core_exec(PyObject *module)
 static int core_traverse(PyObject *module, visitproc visit, void *arg)
 {
     core_state *state = PyModule_GetState(module);
-    Py_VISIT(state->model_type);
-    Py_VISIT(state->symflow_type);
+    Py_VISIT(state->flow_type);
     Py_VISIT(state->file_error);
     Py_VISIT(state->main_thread);
     return 0;
@@ -97,8 +95,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
 static int core_clear(PyObject *module)
 {
     core_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->model_type);
-    Py_CLEAR(state->symflow_type);
+    Py_CLEAR(state->flow_type);
     Py_CLEAR(state->file_error);
     Py_CLEAR(state->main_thread);
     return 0;

@@ -102,6 +102,13 @@ int k_stiefel_ascend(double *a, double *best, ptrdiff_t k, ptrdiff_t d, ptrdiff_
     return pf_stiefel_ascend(a, best, k, d, steps, tolerance, &objective);
 }
 
+void k_rqs_theta(double *theta, const double *knots, ptrdiff_t m) { pf_rqs_theta(theta, knots, m); }
+
+double k_column_constant(int kind, double a, double b)
+{
+    return pf_column_constant((pf_column){(pf_column_kind)kind, a, b});
+}
+
 #define KERNEL_(bits, name) k##bits##_##name
 #define KERNEL(bits, name) KERNEL_(bits, name)
 #define K(name) KERNEL(REAL_BITS, name)
@@ -125,25 +132,63 @@ void K(residual)(real *r, const real *v, const real *score, double lo, double wi
 
 /* ---- splines ---- */
 
-/* The spline is made anew each time; non-zero when its knots are refused. */
-int K(rqs_forward)(real *y, double *slope, const real *x, const real *knots, ptrdiff_t m, ptrdiff_t n)
+/* The spline is made anew each time; theta[3 m]. */
+static X(rqs) *K(spline)(const double *theta, ptrdiff_t m)
 {
-    X(rqs) *s = X(rqs_new)(knots, 1, m);
-    if (!s) return 1;
+    X(rqs) *s = pf_alloc((ptrdiff_t)X(rqs_bytes)(1, m), 1);
+    if (s) X(rqs_make)(s, theta, 1, m);
+    return s;
+}
+
+/* knots[3][m]: x, y and slopes as they are stored */
+void K(rqs_knots)(real *knots, const double *theta, ptrdiff_t m)
+{
+    X(rqs) *s = K(spline)(theta, m);
+    memcpy(knots, s->by_x.knot, (size_t)m * sizeof(real));
+    memcpy(knots + m, s->by_y.knot, (size_t)m * sizeof(real));
+    for (ptrdiff_t j = 0; j < m; j++)
+        knots[2 * m + j] = s->bin[(j + 1) * RQS_BIN + RQS_P] * s->bin[(j + 1) * RQS_BIN + RQS_S];
+    free(s);
+}
+
+void K(rqs_forward)(real *y, double *slope, const real *x, const double *theta, ptrdiff_t m, ptrdiff_t n)
+{
+    X(rqs) *s = K(spline)(theta, m);
     for (ptrdiff_t i = 0; i < n; i++) slope[i] = 1;
     X(rqs_forward)(y, slope, x, s, n);
     free(s);
-    return 0;
 }
 
-int K(rqs_inverse)(real *x, double *slope, const real *y, const real *knots, ptrdiff_t m, ptrdiff_t n)
+void K(rqs_inverse)(real *x, double *slope, const real *y, const double *theta, ptrdiff_t m, ptrdiff_t n)
 {
-    X(rqs) *s = X(rqs_new)(knots, 1, m);
-    if (!s) return 1;
+    X(rqs) *s = K(spline)(theta, m);
     for (ptrdiff_t i = 0; i < n; i++) slope[i] = 1;
     X(rqs_inverse)(x, slope, y, s, n);
     free(s);
-    return 0;
+}
+
+void K(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const double *theta, ptrdiff_t m, ptrdiff_t n)
+{
+    X(rqs) *s = K(spline)(theta, m);
+    X(rqs_vjp)(g, gtheta, gl, x, s, n);
+    free(s);
+}
+
+/* ---- column maps: slope and logj without the constant ---- */
+
+void K(column_forward)(real *x, double *slope, double *logj, int kind, double a, double b, ptrdiff_t n)
+{
+    X(column_forward)(x, slope, logj, (pf_column){(pf_column_kind)kind, a, b}, n);
+}
+
+void K(column_inverse)(real *x, double *slope, double *logj, int kind, double a, double b, ptrdiff_t n)
+{
+    X(column_inverse)(x, slope, logj, (pf_column){(pf_column_kind)kind, a, b}, n);
+}
+
+void K(column_vjp)(real *g, const double *gl, const real *x, int kind, double a, double b, ptrdiff_t n)
+{
+    X(column_vjp)(g, gl, x, (pf_column){(pf_column_kind)kind, a, b}, n);
 }
 
 /* ---- layers: x[n][d] in and out, tile by tile ---- */

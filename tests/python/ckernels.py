@@ -72,14 +72,55 @@ class Kernels:
         most = self.call("k_simd", -1)
         return [level for level in (0, 2, 5) if level <= most]
 
-    def spline(self, direction, x, knots):
+    def spline_theta(self, knots):
+        """Return theta[..., 3 m] of the splines through knots[..., 3, m]."""
+        knots = np.array(knots, float, order="C")
+        *shape, _, m = knots.shape
+        theta = np.empty((*shape, 3 * m))
+        for k, t in zip(knots.reshape(-1, 3, m), theta.reshape(-1, 3 * m), strict=True):
+            self.call("k_rqs_theta", t, k, m, result=None)
+        return theta
+
+    def spline_knots(self, theta, dtype):
+        """Return the knots[3, m] that are made of theta[3 m]."""
+        theta = np.ascontiguousarray(theta, float)
+        knots = np.empty((3, len(theta) // 3), dtype)
+        self.real("rqs_knots", dtype, knots, theta, knots.shape[1], result=None)
+        return knots
+
+    def spline(self, direction, x, theta):
         """Return y and log slope in the precision of x; direction is "forward" or "inverse"."""
-        knots = np.ascontiguousarray(knots, x.dtype)
+        theta = np.ascontiguousarray(theta, float)
         y, slope = np.empty_like(x), np.empty(len(x))
-        shape = knots.shape[-1], len(x)
-        if self.real(f"rqs_{direction}", x.dtype, y, slope, x, knots, *shape):
-            raise ValueError(self.message())
+        shape = len(theta) // 3, len(x)
+        self.real(f"rqs_{direction}", x.dtype, y, slope, x, theta, *shape, result=None)
         return y, np.log(slope) if direction == "forward" else -np.log(slope)
+
+    def spline_vjp(self, x, g, gl, theta, want_theta=True):
+        """Return dL/dx and dL/dtheta, for dL/dy = g and dL/dlog y' = gl."""
+        theta = np.ascontiguousarray(theta, float)
+        g, gl = np.array(g, x.dtype), np.ascontiguousarray(gl, float)
+        gtheta = np.zeros(len(theta)) if want_theta else None
+        shape = len(theta) // 3, len(x)
+        self.real("rqs_vjp", x.dtype, g, gtheta, gl, x, theta, *shape, result=None)
+        return g, gtheta
+
+    def column(self, direction, x, kind, a, b):
+        """Return what one column's map makes of x, and the logarithm of its slope."""
+        x, slope, logj = x.copy(), np.ones(len(x)), np.zeros(len(x))
+        column = KINDS.index(kind), float(a), float(b)
+        self.real(f"column_{direction}", x.dtype, x, slope, logj, *column, len(x), result=None)
+        sign = {"forward": 1, "inverse": -1}[direction]
+        return x, np.log(slope) + logj + sign * self.call(
+            "k_column_constant", *column, result=c_double
+        )
+
+    def column_vjp(self, x, g, gl, kind, a, b):
+        """Return dL/dx, for dL/dz = g and dL/d log(dz/dx) = gl."""
+        g, gl = np.array(g, x.dtype), np.ascontiguousarray(gl, float)
+        column = KINDS.index(kind), float(a), float(b)
+        self.real("column_vjp", x.dtype, g, gl, x, *column, len(x), result=None)
+        return g
 
     def ascend(self, a, value, gradient, steps, tolerance=0.0):
         """Climb from a[K][d]; value(a) and gradient(a) are Python functions."""

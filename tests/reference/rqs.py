@@ -2,6 +2,33 @@
 
 import numpy as np
 
+LOG_MOST, FIRST_MOST = 30, 1e15
+
+
+def knots(theta):
+    """Return knots[3][m] of theta[3 m]: first number and log-increments of x, of y; log-slopes."""
+    a = np.array(theta, float).reshape(3, -1)
+    gaps = np.exp(np.clip(a, -LOG_MOST, LOG_MOST))
+    gaps[:2, 0] = np.clip(a[:2, 0], -FIRST_MOST, FIRST_MOST)
+    return np.concatenate([np.cumsum(gaps[:2], axis=1), gaps[2:]])
+
+
+def some_knots(rng, *shape, m=7):
+    """Return random splines [...][3][m] that stay near the identity."""
+    x = np.cumsum(rng.uniform(0.1, 1, (*shape, m)), axis=-1)
+    y = np.cumsum(rng.uniform(0.1, 1, (*shape, m)), axis=-1)
+    d = np.exp(rng.uniform(-0.7, 0.7, (*shape, m)))
+    return np.stack([x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True), d], axis=-2)
+
+
+def crowded_knots(rng, *shape):
+    """Return splines most of whose knots lie in one of many equal cells."""
+    k = some_knots(rng, *shape, m=40)
+    k[..., 0, :] = np.sinh(np.linspace(-9, 9, 40))
+    k[..., 1, :] = 2 * np.arcsinh(k[..., 0, :])
+    k[..., 2, :] = 2 / np.cosh(np.linspace(-9, 9, 40))
+    return k
+
 
 def forward(x, knots):
     """Return y and log dy/dx of numbers x, for knots[3][m] = x, y, slopes; linear outside."""

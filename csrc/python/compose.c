@@ -1,0 +1,113 @@
+/* Flows made by hand, layer by layer. */
+#ifndef real
+#include "core.h"
+
+#define TWICE "python/compose.c" /* seen from twice.h */
+#include "twice.h"
+
+const char compose_doc[] = "compose(layers, *, shape, box=None, n_classes=0, bits=64)\n--\n\n"
+                           "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
+                           "scale),\n('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
+                           "n_knots, seed), ('symmetric',\npsi_knots, filter_knots).";
+PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"layers", "shape", "box", "n_classes", "bits", NULL};
+    PyObject *layers, *shape, *box = NULL;
+    int classes = 0, bits = 64, ndim;
+    ptrdiff_t n[POINT_AXES];
+    double lengths[POINT_AXES] = {1, 1, 1};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!|$Oii", names, &layers, &PyTuple_Type, &shape, &box, &classes,
+                                     &bits))
+        return NULL;
+    ndim = (int)PyTuple_GET_SIZE(shape);
+    if (ndim < 1 || ndim > POINT_AXES) return PyErr_Format(PyExc_ValueError, "shape: has 1 to 3 axes, not %d", ndim);
+    for (int i = 0; i < ndim; i++) {
+        n[i] = PyNumber_AsSsize_t(PyTuple_GET_ITEM(shape, i), PyExc_OverflowError);
+        if (n[i] == -1 && PyErr_Occurred()) return NULL;
+    }
+    if (given(box)) {
+        PyArrayObject *a = vector_open(box, "box", NPY_DOUBLE, ndim);
+        if (!a) return NULL;
+        memcpy(lengths, PyArray_DATA(a), (size_t)ndim * sizeof(double));
+        Py_DECREF(a);
+    }
+    PyObject *list = PySequence_Fast(layers, "layers: must be a sequence");
+    if (!list) return NULL;
+    core_state *state = PyModule_GetState(module);
+    PyObject *result = bits == 32 ? pf32_compose(state, list, ndim, n, lengths, classes)
+                                  : pf64_compose(state, list, ndim, n, lengths, classes);
+    Py_DECREF(list);
+    return result;
+}
+
+#else /* ---- once in each precision ------------------------------------------------------------------------------- */
+
+static int X(add_affine)(pf_status *status, X(flow) *flow, PyObject *w, PyObject *mean)
+{
+    npy_intp d = X(flow_dim)(flow);
+    PyArrayObject *a = NULL, *b = NULL;
+    int failed = (given(w) && !(a = matrix_open(w, "matrix", d, d))) ||
+                 (given(mean) && !(b = vector_open(mean, "mean", NPY_DOUBLE, d)));
+    if (!failed) *status = X(flow_add_affine)(flow, data_or_null(a), data_or_null(b));
+    Py_XDECREF(a);
+    Py_XDECREF(b);
+    return failed;
+}
+
+static int X(add_bounds)(pf_status *status, X(flow) *flow, PyObject *bounds)
+{
+    PyArrayObject *a = matrix_open(bounds, "bounds", X(flow_dim)(flow), 2);
+    if (!a) return -1;
+    *status = X(flow_add_bounds)(flow, PyArray_DATA(a));
+    Py_DECREF(a);
+    return 0;
+}
+
+/* Appends one layer; non-zero with an exception. */
+static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
+{
+    const char *kind;
+    PyObject *a = Py_None, *b = Py_None, *c = Py_None;
+    pf_status status = PF_OK;
+    uint64_t seed;
+    if (!PyArg_ParseTuple(layer, "s|OOO", &kind, &a, &b, &c)) return -1;
+    if (!strcmp(kind, "affine")) {
+        if (X(add_affine)(&status, flow, a, b)) return -1;
+    } else if (!strcmp(kind, "bounds")) {
+        if (X(add_bounds)(&status, flow, a)) return -1;
+    } else if (!strcmp(kind, "scale")) {
+        double mean = PyFloat_AsDouble(a), scale = PyErr_Occurred() ? 0 : PyFloat_AsDouble(b);
+        if (PyErr_Occurred()) return -1;
+        status = X(flow_add_scale)(flow, mean, scale);
+    } else {
+        Py_ssize_t m = PyNumber_AsSsize_t(a, PyExc_OverflowError), n = 0;
+        if (!PyErr_Occurred()) n = PyNumber_AsSsize_t(b, PyExc_OverflowError);
+        if (PyErr_Occurred() || (!strcmp(kind, "sliced") && seed_from(c, &seed))) return -1;
+        if (!strcmp(kind, "sliced")) status = X(flow_add_sliced)(flow, m, n, seed);
+        else if (!strcmp(kind, "symmetric")) status = X(flow_add_symmetric)(flow, m, n);
+        else {
+            PyErr_Format(PyExc_ValueError, "layers: there is no layer '%s'", kind);
+            return -1;
+        }
+    }
+    if (status) core_raise(state, status);
+    return status ? -1 : 0;
+}
+
+static PyObject *X(compose)(core_state *state, PyObject *list, int ndim, const ptrdiff_t *n, const double *box,
+                            int classes)
+{
+    X(flow) *flow = NULL;
+    pf_status status = X(flow_new)(&flow, ndim, n, box, classes);
+    if (status) {
+        core_raise(state, status);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list); i++)
+        if (X(add)(state, flow, PySequence_Fast_GET_ITEM(list, i))) {
+            X(flow_free)(flow);
+            return NULL;
+        }
+    return X(flow_wrap)(state, flow);
+}
+#endif

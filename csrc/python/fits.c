@@ -1,0 +1,353 @@
+/* The fits: GIS, symmetric flows, and the trainer for any flow. */
+#ifndef real
+#include "core.h"
+
+/* What one fit was asked to do. */
+typedef struct {
+    core_state *state;
+    call call;
+    points x[2]; /* training, validation; source NULL: none */
+    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *noise_k, *noise_power, *frozen;
+    void *converted[2]; /* x, where the core needs it in memory and it is not */
+    PyObject *progress, *warn, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
+    flow_object *flow;                                /* to go on from, or NULL */
+    int bits, stream, read_failed;
+    double box[POINT_AXES];
+    pf_gis_options gis;
+    pf_symmetric_options symmetric;
+} job;
+
+typedef enum { GIS, SYMMETRIC, TRAIN } fit;
+
+/* ---- the core calls these without the GIL ------------------------------------------------------------------ */
+
+static int report(void *user, const pf_progress *p)
+{
+    job *j = user;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (!call_failed(&j->call)) {
+        PyObject *result =
+            PyObject_CallFunction(j->progress, "snnddddd", p->stage, p->step, p->best, p->logp_train,
+                                  p->logp_validate, p->distance, p->objective, p->seconds);
+        if (!result) call_keep(&j->call);
+        Py_XDECREF(result);
+    }
+    int stop = call_failed(&j->call);
+    PyGILState_Release(gil);
+    return stop;
+}
+
+static void tell(void *user, const char *message)
+{
+    job *j = user;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (!call_failed(&j->call)) {
+        PyObject *result = PyObject_CallFunction(j->warn, "s", message);
+        if (!result) call_keep(&j->call);
+        Py_XDECREF(result);
+    }
+    PyGILState_Release(gil);
+}
+
+static int read_points(job *j, const points *p, void *to, int bits, ptrdiff_t first, ptrdiff_t n)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (!call_failed(&j->call) && points_read(p, to, bits, first, n)) call_keep(&j->call);
+    j->read_failed = call_failed(&j->call);
+    PyGILState_Release(gil);
+    return j->read_failed;
+}
+
+#define TWICE "python/fits.c" /* seen from twice.h */
+#include "twice.h"
+
+/* ---- arguments -------------------------------------------------------------------------------------------- */
+
+/* Takes an argument from kwargs, or NULL: a borrowed reference that args or the caller keeps alive. */
+static PyObject *take(PyObject *kwargs, const char *name, PyObject *keep)
+{
+    PyObject *value = PyDict_GetItemString(kwargs, name);
+    if (!value) return NULL;
+    if (PyList_Append(keep, value) || PyDict_DelItemString(kwargs, name)) return NULL;
+    return given(value) ? value : NULL;
+}
+
+/* A path as bytes, a new reference */
+static int take_path(PyObject **path, PyObject *kwargs, const char *name, PyObject *keep)
+{
+    PyObject *value = take(kwargs, name, keep);
+    return value && !PyUnicode_FSConverter(value, path) ? -1 : 0;
+}
+
+static const char *const names[2][4] = {{"data_train", "y_train", "weight_train", "labels"},
+                                        {"data_validate", "y_validate", "weight_validate", "labels_validate"}};
+
+static int open_data(job *j, fit fit, PyObject *kwargs, PyObject *keep)
+{
+    int ndim = fit == SYMMETRIC ? 2 : 1, most = fit == GIS ? 1 : 3;
+    ptrdiff_t shape[POINT_AXES];
+    const ptrdiff_t *wanted = NULL;
+    if (j->flow) {
+        const ptrdiff_t *of = j->bits == 32 ? pf32_flow_shape(j->flow->pf32_flow) : pf64_flow_shape(j->flow->pf64_flow);
+        ndim = most = j->bits == 32 ? pf32_flow_ndim(j->flow->pf32_flow) : pf64_flow_ndim(j->flow->pf64_flow);
+        memcpy(shape, of, sizeof shape);
+        if (fit == TRAIN) wanted = shape;
+    }
+    for (int i = 0; i < 2; i++) {
+        PyObject *value[4];
+        for (int a = 0; a < 4; a++) value[a] = take(kwargs, names[i][a], keep);
+        if (PyErr_Occurred()) return -1;
+        if (!value[0] && i == 0) {
+            PyErr_SetString(PyExc_TypeError, "data_train: is missing");
+            return -1;
+        }
+        if (!value[0]) continue;
+        points *p = j->x + i;
+        if (points_open(p, value[0], names[i][0], ndim, most, wanted)) return -1;
+        if (i == 0 && !wanted) { /* validation points are like training ones */
+            memcpy(shape, p->shape, sizeof shape);
+            ndim = most = p->ndim;
+            wanted = shape;
+        }
+        npy_intp n_y = j->y[0] ? PyArray_DIM(j->y[0], 1) : -1;
+        if (value[1] && !(j->y[i] = matrix_open(value[1], names[i][1], p->n, n_y))) return -1;
+        if (value[2] && !(j->weight[i] = vector_open(value[2], names[i][2], NPY_DOUBLE, p->n))) return -1;
+        if (value[3] && !(j->label[i] = vector_open(value[3], names[i][3], NPY_INT32, p->n))) return -1;
+    }
+    if (j->x[0].d) return 0;
+    PyErr_SetString(PyExc_ValueError, fit == GIS ? "data_train: has no columns" : "data_train: its fields are empty");
+    return -1;
+}
+
+static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
+{
+    PyObject *bounds = take(kwargs, "bounds", keep), *classes = take(kwargs, "n_classes", keep),
+             *stream = take(kwargs, "stream", keep);
+    if (PyErr_Occurred() || options_take(&j->gis, pf_gis_list, kwargs)) return -1;
+    if (bounds && !(j->bounds = matrix_open(bounds, "bounds", j->x[0].d, 2))) return -1;
+    if (classes) j->gis.n_classes = (int)PyLong_AsLong(classes);
+    if (stream) j->stream = PyObject_IsTrue(stream);
+    if (take_path(&j->scratch, kwargs, "scratch", keep) || PyErr_Occurred()) return -1;
+    j->gis.bounds = data_or_null(j->bounds);
+    j->gis.scratch = j->scratch ? PyBytes_AS_STRING(j->scratch) : NULL;
+    return 0;
+}
+
+static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
+{
+    pf_train_options *o = &j->symmetric.train;
+    PyObject *box = take(kwargs, "box", keep), *k = take(kwargs, "noise_k", keep),
+             *power = take(kwargs, "noise_power", keep), *frozen = take(kwargs, "frozen", keep);
+    if (PyErr_Occurred() || options_take(o, pf_train_list, kwargs)) return -1;
+    if (fit == SYMMETRIC) {
+        if (options_take(&j->symmetric, pf_symmetric_list, kwargs)) return -1;
+        PyArrayObject *a = box ? vector_open(box, "box", NPY_DOUBLE, j->x[0].ndim) : NULL;
+        if (!a) {
+            if (!box) PyErr_SetString(PyExc_TypeError, "box: is missing");
+            return -1;
+        }
+        memcpy(j->box, PyArray_DATA(a), (size_t)j->x[0].ndim * sizeof(double));
+        Py_DECREF(a);
+    }
+    if (power) {
+        Py_ssize_t n = k ? PyObject_Size(k) : 0;
+        if (n < 0 || !(j->noise_k = vector_open(k ? k : power, "noise_k", NPY_DOUBLE, n)) ||
+            !(j->noise_power = vector_open(power, "noise_power", NPY_DOUBLE, n)))
+            return -1;
+        o->noise_k = PyArray_DATA(j->noise_k);
+        o->noise_power = PyArray_DATA(j->noise_power);
+        o->noise_knots = n;
+    }
+    if (frozen && j->flow) {
+        ptrdiff_t n = j->bits == 32 ? pf32_flow_layers(j->flow->pf32_flow) : pf64_flow_layers(j->flow->pf64_flow);
+        if (!(j->frozen = vector_open(frozen, "frozen", NPY_INT, n))) return -1;
+        o->frozen = PyArray_DATA(j->frozen);
+    }
+    return 0;
+}
+
+static int open_watch(pf_watch *w, job *j, PyObject *kwargs, PyObject *keep)
+{
+    PyObject *note = take(kwargs, "note", keep);
+    j->progress = take(kwargs, "progress", keep);
+    j->warn = take(kwargs, "warn", keep);
+    if (take_path(&j->checkpoint, kwargs, "checkpoint", keep) || PyErr_Occurred()) return -1;
+    *w = (pf_watch){.user = j};
+    if (j->progress) w->progress = report;
+    if (j->warn) w->warn = tell;
+    w->checkpoint = j->checkpoint ? PyBytes_AS_STRING(j->checkpoint) : NULL;
+    if (note && !(w->note = PyUnicode_AsUTF8(note))) return -1;
+    return 0;
+}
+
+static void job_close(job *j)
+{
+    for (int i = 0; i < 2; i++) {
+        points_close(j->x + i);
+        Py_XDECREF(j->y[i]);
+        Py_XDECREF(j->weight[i]);
+        Py_XDECREF(j->label[i]);
+        PyMem_Free(j->converted[i]);
+    }
+    Py_XDECREF(j->bounds);
+    Py_XDECREF(j->noise_k);
+    Py_XDECREF(j->noise_power);
+    Py_XDECREF(j->frozen);
+    Py_XDECREF(j->scratch);
+    Py_XDECREF(j->checkpoint);
+}
+
+static int open_flow(job *j, fit fit, PyObject *kwargs, PyObject *keep)
+{
+    PyObject *flow = take(kwargs, "flow", keep);
+    if (PyErr_Occurred()) return -1;
+    if (flow && !Py_IS_TYPE(flow, j->state->flow_type)) {
+        PyErr_Format(PyExc_TypeError, "flow: must be a pyflow._core.Flow, not %s", Py_TYPE(flow)->tp_name);
+        return -1;
+    }
+    if (!flow && fit == TRAIN) {
+        PyErr_SetString(PyExc_TypeError, "flow: is missing");
+        return -1;
+    }
+    j->flow = (flow_object *)flow;
+    if (flow) j->bits = j->flow->bits;
+    return 0;
+}
+
+static PyObject *run_fit(fit fit, PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static const char *const functions[] = {"gis_fit", "symmetric_fit", "train"};
+    job j = {.state = PyModule_GetState(module)};
+    PyObject *left = kwargs ? PyDict_Copy(kwargs) : PyDict_New(), *keep = PyList_New(0), *result = NULL;
+    pf_gis_defaults(&j.gis);
+    pf_symmetric_defaults(&j.symmetric);
+    if (!left || !keep || !PyArg_ParseTuple(args, "")) goto done;
+    if (open_flow(&j, fit, left, keep) || open_data(&j, fit, left, keep)) goto done;
+    if (!j.bits) j.bits = points_bits(j.x);
+    if (fit == GIS ? open_gis(&j, left, keep) : open_training(&j, fit, left, keep)) goto done;
+    if (open_watch(fit == GIS ? &j.gis.watch : &j.symmetric.train.watch, &j, left, keep)) goto done;
+    if (options_none_left(left, functions[fit])) goto done;
+    result = j.bits == 32 ? pf32_run(&j, fit) : pf64_run(&j, fit);
+done:
+    job_close(&j);
+    Py_XDECREF(left);
+    Py_XDECREF(keep);
+    return result;
+}
+
+const char gis_fit_doc[] =
+    "gis_fit(*, data_train, data_validate=None, weight_train=None, weight_validate=None, labels=None,\n"
+    "        labels_validate=None, n_classes=0, flow=None, bounds=None, scratch=None, stream=False, progress=None,\n"
+    "        warn=None, checkpoint=None, note=None, **options)\n\n"
+    "Fit GIS, on from flow if that is given. Options are those of pf_gis_list in pyflow.h; progress(stage, step, best,\n"
+    "logp_train, logp_validate, distance, objective, seconds) is called after every layer, warn(message) when a\n"
+    "checkpoint cannot be written; with stream the data are read a block at a time even when they could be used where\n"
+    "they are. What a fit that ends early had reached is the attribute `flow` of the exception.";
+PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return run_fit(GIS, module, args, kwargs);
+}
+
+const char symmetric_fit_doc[] =
+    "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, box, noise_k=None,\n"
+    "              noise_power=None, progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
+    "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN in\n"
+    "training ends it with a call of warn and the last good flow.";
+PyObject *core_symmetric_fit(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return run_fit(SYMMETRIC, module, args, kwargs);
+}
+
+const char train_doc[] =
+    "train(*, flow, data_train, data_validate=None, y_train=None, y_validate=None, weight_train=None,\n"
+    "      weight_validate=None, labels=None, labels_validate=None, frozen=None, noise_k=None, noise_power=None,\n"
+    "      progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
+    "A copy of the flow, trained by maximum likelihood. Options are those of pf_train_list; frozen says of every layer\n"
+    "whether it stays as it is; the rest is as in symmetric_fit.";
+PyObject *core_train(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return run_fit(TRAIN, module, args, kwargs);
+}
+
+#else /* ---- once in each precision ------------------------------------------------------------------------------- */
+
+typedef struct {
+    job *job;
+    const points *points;
+} X(source);
+
+static int X(read)(void *user, real *to, ptrdiff_t first, ptrdiff_t n)
+{
+    X(source) *s = user;
+    return read_points(s->job, s->points, to, REAL_BITS, first, n);
+}
+
+/* GIS reads points where they lie or a block at a time; training needs them in memory. */
+static int X(open)(X(data) *data, job *j, X(source) *source, int i, int whole)
+{
+    points *p = j->x + i;
+    *data = (X(data)){.n = p->n,
+                      .weight = data_or_null(j->weight[i]),
+                      .label = data_or_null(j->label[i]),
+                      .y = data_or_null(j->y[i]),
+                      .n_y = j->y[i] ? PyArray_DIM(j->y[i], 1) : 0};
+    if (!p->source) return 0;
+    *source = (X(source)){.job = j, .points = p};
+    if (!j->stream) data->x = points_pointer(p, REAL_BITS);
+    if (data->x) return 0;
+    if (!whole) {
+        data->read = X(read), data->user = source;
+        return 0;
+    }
+    real *x = j->converted[i] = PyMem_Malloc((size_t)(p->n * p->d) * sizeof(real) + 1);
+    if (!x) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    data->x = x;
+    return points_read(p, x, REAL_BITS, 0, p->n);
+}
+
+static pf_status X(start)(X(flow) **flow, job *j, fit fit, const X(data) data[2])
+{
+    const X(data) *validate = j->x[1].source ? data + 1 : NULL;
+    pf_status status = PF_OK;
+    if (j->flow) status = X(flow_copy)(flow, j->flow->X(flow), X(flow_layers)(j->flow->X(flow)));
+    if (status) return status;
+    if (fit == GIS) return X(gis_fit)(flow, data, validate, j->x[0].d, &j->gis);
+    if (fit == TRAIN) return X(flow_train)(*flow, data, validate, &j->symmetric.train);
+    return X(symmetric_fit)(flow, data, validate, j->x[0].ndim, j->x[0].shape, j->box, &j->symmetric);
+}
+
+static PyObject *X(run)(job *j, fit fit)
+{
+    X(flow) *flow = NULL;
+    X(source) sources[2];
+    X(data) data[2];
+    for (int i = 0; i < 2; i++)
+        if (X(open)(data + i, j, sources + i, i, fit != GIS)) return NULL;
+    if (call_begin(&j->call, j->state)) return NULL;
+    pf_status status;
+    Py_BEGIN_ALLOW_THREADS status = X(start)(&flow, j, fit, data);
+    Py_END_ALLOW_THREADS if (!call_end(&j->call, j->state, status)) return X(flow_wrap)(j->state, flow);
+    if (!flow || (status == PF_BAD_ARGUMENT && fit == TRAIN)) {
+        X(flow_free)(flow);
+        return NULL;
+    }
+    PyObject *reached = X(flow_wrap)(j->state, flow);
+    if (status == PF_IO_ERROR && !j->read_failed && !PyErr_ExceptionMatches(PyExc_OSError))
+        call_also_raise(pf_message());
+    if (status == PF_DEGENERATE && fit != GIS && reached && j->warn && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyErr_Clear();
+        PyObject *told =
+            PyObject_CallFunction(j->warn, "N", PyUnicode_FromFormat("%s: training stopped, with the last good flow",
+                                                                     pf_message()));
+        if (told) {
+            Py_DECREF(told);
+            return reached;
+        }
+    }
+    call_attach(reached);
+    return NULL;
+}
+#endif
