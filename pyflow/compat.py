@@ -15,8 +15,8 @@ What is different:
 - Log-densities and log-determinants are float64.
 - Gradients do not flow through a model, and a tensor that asks for them is refused: `score` gives
   d log p / dx.
-- Patches of images, further conditions (`param`) and layers of one's own are not there: they raise
-  NotImplementedError.
+- Patches of images and layers that depend on parameters (`param`) raise NotImplementedError.
+- `add_layer` and `delete_layer` are not there: `model.layer = model.layer[:k]` cuts a model.
 
 `model.flow` is pyflow's own model, with all that it can do.
 """
