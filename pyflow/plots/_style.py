@@ -79,12 +79,13 @@ def contour_levels(density, masses, share=None):
     """Return the levels, rising, inside which these shares of a density lie.
 
     `share`, of the shape of density, is what every cell holds: of a histogram that was smoothed,
-    the share of the points themselves, because smoothing makes a narrow density wider.
+    the share of the points themselves, because smoothing makes a narrow density wider. Shares that
+    all cells together do not hold have no level.
     """
     order = np.argsort(-density, axis=None, kind="stable")
     inside = np.cumsum((density / density.sum() if share is None else share).ravel()[order])
     last = np.searchsorted(inside, sorted(masses, reverse=True))
-    levels = density.ravel()[order[np.minimum(last, len(order) - 1)]]
+    levels = density.ravel()[order[last[last < len(order)]]]
     return np.unique(levels)  # equal levels, of a spike in one bin, cannot be drawn
 
 

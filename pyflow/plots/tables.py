@@ -243,9 +243,10 @@ def _pair(axes, data, samples, limits, masses, bins):
     shades = LinearSegmentedColormap.from_list("data", ["#dfe3ea", DATA, "#5c6784"])
     density, levels, middles = _smooth_histogram(data, limits, masses, bins)
     shades = shades(np.linspace(0, 1, len(levels)))
-    axes.contourf(*middles, density, [*levels, 2 * density.max()], colors=shades)
+    if len(levels):
+        axes.contourf(*middles, density, [*levels, 2 * density.max()], colors=shades)
     density, levels, middles = _smooth_histogram(samples, limits, masses, bins)
-    if density.any():
+    if len(levels):
         axes.contour(*middles, density, levels, colors=SAMPLES, linewidths=1)
     axes.set(xlim=limits[0], ylim=limits[1])
 

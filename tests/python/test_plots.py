@@ -79,6 +79,17 @@ def test_pairs_of_other_masses(masses):
         assert_allclose(shares_inside(contours, x), sorted(masses, reverse=True), atol=0.03)
 
 
+def test_contours_of_samples_half_of_which_lie_beyond():
+    """The limits are those of the data: what holds 95% of these samples is not in the picture."""
+    x = bent(20_000, 0)[:, :2]
+    samples = x.copy()
+    samples[::2] += 1e3
+    (lower,) = (axes for axes in plots.pairs(x, samples).axes if axes.collections)
+    filled, lines = lower.collections
+    assert len(filled.levels) == 4
+    assert_allclose(shares_inside(lines, samples), [0.3], atol=0.03)
+
+
 def test_names_of_tables_are_those_of_the_axes():
     x = bent(300, 0)
     data = {name: x[:, j] for j, name in enumerate("abcd")}
