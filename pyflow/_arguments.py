@@ -1,5 +1,6 @@
 """Arguments on their way to the core: numbers, arrays, labels."""
 
+import difflib
 import math
 import operator
 import os
@@ -7,6 +8,8 @@ import sys
 import warnings
 
 import numpy as np
+
+from pyflow import _tables
 
 
 def warn(message, category=UserWarning):
@@ -69,20 +72,48 @@ def boolean(name, value):
 
 
 def seed(value):
-    """Return an integer below 2**64: fresh entropy for None."""
+    """Return an integer below 2**64: fresh entropy for None, 64 bits drawn from a generator."""
     if value is None:
         return int.from_bytes(os.urandom(8), "little")
+    if isinstance(value, np.random.Generator | np.random.RandomState):
+        return int.from_bytes(value.bytes(8), "little")
+    if isinstance(value, np.random.SeedSequence):
+        return int(value.generate_state(1, np.uint64)[0])
     return integer("seed", value, 0, 2**64 - 1)
+
+
+def generator(value):
+    """Return a numpy.random.Generator: one that is given goes on, anything else is a seed."""
+    given = isinstance(value, np.random.Generator)
+    return value if given else np.random.default_rng(seed(value))
+
+
+def unknown_option(function, name, known):
+    """Return the TypeError for an option that a function does not have, with the likeliest meant.
+
+    Parameters
+    ----------
+    function, name : str
+    known : iterable of str
+        The options that there are.
+    """
+    like = {option.lower(): option for option in known}
+    near = difflib.get_close_matches(name.lower(), like, 1)
+    hint = f"; did you mean {like[near[0]]!r}?" if near else ""
+    return TypeError(f"{function}() has no option {name!r}{hint}")
 
 
 def rows(x, name):
     """Return x as an array, or as a two-dimensional object with a NumPy dtype that can be cut.
 
     Nothing that NumPy can view is copied. PyTorch tensors are taken off their graph and their
-    device.
+    device; the columns of tables are put side by side.
     """
-    if type(x) is np.ndarray:
+    if type(x) is np.ndarray and x.dtype.kind not in "OV":
         return x
+    table = _tables.array(x, name)
+    if table is not None:
+        return table
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise ValueError(f"{name}: has masked values; fill them or leave those rows out")
     if hasattr(x, "detach"):

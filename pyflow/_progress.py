@@ -45,11 +45,19 @@ def reporter(total, verbose, progress, name="GIS", unit="layer", words=_words):
 
 
 def _line(total, name, unit, words):
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return _PlainLine(total, name, unit, words)
-    return _TqdmLine(tqdm, total, name, unit, words)
+    """Return a bar of tqdm where somebody watches and tqdm is installed, else plain lines."""
+    if _on_terminal() or "ipykernel" in sys.modules:  # which a notebook's process imports
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            pass
+        else:
+            return _TqdmLine(tqdm, total, name, unit, words)
+    return _PlainLine(total, name, unit, words)
+
+
+def _on_terminal():
+    return bool(getattr(sys.stderr, "isatty", bool)())
 
 
 class _TqdmLine:
@@ -69,18 +77,23 @@ class _TqdmLine:
 
 
 class _PlainLine:
-    """One line that is rewritten on a terminal, and a line every ten seconds anywhere else."""
+    """One line that is rewritten on a terminal, and a line now and then in a log.
+
+    In a log the first comes after ten seconds, and the next ones when the fit has taken a tenth
+    longer, but not within ten seconds: some thirty in an hour, and fifty in a night.
+    """
 
     def __init__(self, total, name, unit, words):
         self.total, self.name, self.unit, self.words = total, name, unit, words
         self.start = self.shown = time.monotonic()
-        self.terminal = sys.stderr.isatty()
+        self.terminal = _on_terminal()
         self.last = None
 
     def show(self, p):
         self.last = p
         now = time.monotonic()
-        if now - self.shown >= (0.2 if self.terminal else 10):
+        pause = 0.2 if self.terminal else max(10, 0.1 * (self.shown - self.start))
+        if now - self.shown >= pause:
             self.shown = now
             self.write()
 

@@ -58,7 +58,7 @@ class Quadrature:
         logs = np.full(len(points), -np.inf)
         if inside.any():
             some = np.asarray(self._log_density(points[inside]), dtype=np.float64)
-            if some.shape != (inside.sum(),):
+            if some.shape not in ((), (inside.sum(),)):
                 raise ValueError(
                     f"log_density: gave shape {some.shape} for {inside.sum()} points, not one each"
                 )
@@ -73,6 +73,11 @@ class Quadrature:
         mass = np.exp(logs - self.top) * volume
         self.log_evidence = float(self.top + np.log(mass.sum()))
         self.mass = mass / mass.sum()
+
+    def _pick(self, u):
+        """Return the points (n, p) at which the mass adds up to more than u (n,), in [0, 1)."""
+        above = np.cumsum(self.mass)
+        return self.points[np.searchsorted(above / above[-1], u, side="right")]
 
     def moments(self):
         """Mean (p,) and covariance (p, p)."""
@@ -176,10 +181,11 @@ class Grid(Quadrature):
         return fine + self.top, np.cumsum(density) / density.sum(), volume
 
     def sample(self, n, rng):
-        """Draw points (n, p)."""
-        y = self.points[rng.choice(len(self.mass), n, p=self.mass)]
+        """Draw points (n, p); each takes 1 + 2 p numbers of the generator."""
+        p = len(self.axes)
+        u = rng.random((n, 1 + 2 * p))
         step = np.array([axis[1] - axis[0] for axis in self.axes])
-        y = y + step * (rng.random(y.shape) - rng.random(y.shape))  # linear between the nodes
+        y = self._pick(u[:, 0]) + step * (u[:, 1 : 1 + p] - u[:, 1 + p :])  # linear between nodes
         for j, axis in enumerate(self.axes):  # half of the hat at either end lies outside
             y[:, j] = axis[0] + np.abs(y[:, j] - axis[0])
             y[:, j] = axis[-1] - np.abs(axis[-1] - y[:, j])
@@ -435,8 +441,8 @@ class Chain(Quadrature):
         self.log_evidence_error = math.sqrt(max(1 / both - 1 / n - 1 / m, 0.0))
 
     def sample(self, n, rng):
-        """Draw points (n, p), with replacement."""
-        return self.points[rng.choice(len(self.mass), n, p=self.mass)]
+        """Draw points (n, p), with replacement; each takes a number of the generator."""
+        return self._pick(rng.random(n))
 
     def marginal(self, *which):
         """As of a grid, from a histogram."""

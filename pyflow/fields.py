@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+def __dir__():
+    return __all__
+
+
 def box_lengths(box_size, ndim):
     """Return box_size as a tuple of ndim positive lengths; an error names the argument."""
     try:
@@ -125,8 +129,8 @@ def power_spectrum(
     box_size : float or sequence of float
         Length of the axes.
     bins : int or sequence of float, optional
-        Bins of equal width, or their edges. Default: as wide as the lowest frequency, up to the
-        lowest Nyquist frequency.
+        Bins of equal width, or their edges. Default: as wide as the lowest frequency and centred on
+        its multiples, up to the lowest Nyquist frequency.
 
     Returns
     -------
@@ -209,6 +213,7 @@ def pdf(
     ([0.0], [1.0])
     """
     x, _ = checked(x)
+    x = x.astype(np.float64, copy=False)  # the edges are of the dtype of x
     density, edges = np.histogram(x, bins=bins, range=limits, density=True)
     return 0.5 * (edges[1:] + edges[:-1]), density
 
@@ -241,7 +246,7 @@ def _eigenvalues(power, mesh, box):
 
 
 def _coloured(eigenvalues, mesh, n, seed):
-    rng = np.random.default_rng(seed)
+    rng = _arguments.generator(seed)
     axes = tuple(range(1, len(mesh) + 1))
     white = rng.standard_normal((n, *mesh))
     return np.fft.irfftn(np.fft.rfftn(white, axes=axes) * np.sqrt(eigenvalues), mesh, axes)

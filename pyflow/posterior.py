@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
+    Seed = int | np.random.Generator | np.random.SeedSequence | None
+
+__all__ = ["Posterior"]
+
+
+def __dir__():
+    return __all__
+
 
 def bounds_of(bounds, name, n=None):
     """Return bounds as a (p, 2) float64 array; an error names the argument."""
@@ -32,6 +40,19 @@ def bounds_of(bounds, name, n=None):
         if not least < most:
             raise ValueError(f"{name}: {least} is not below {most}, in row {j}")
     return bounds
+
+
+def log_prior_of(prior, y):
+    """Return what a callable prior says of (m, p) points, (m,): the same of all if it is a number.
+
+    -inf is allowed; an error names the argument.
+    """
+    logs = np.asarray(prior(y), dtype=np.float64)
+    if logs.shape not in ((), (len(y),)):
+        raise ValueError(f"prior: gave shape {logs.shape} for {len(y)} points, not one each")
+    if np.isnan(logs).any() or (logs == np.inf).any():
+        raise ValueError("prior: gave NaN or infinity")
+    return np.broadcast_to(logs, len(y))
 
 
 def method_of(method, p, grid, steps):
@@ -63,7 +84,8 @@ class Posterior:
     Parameters
     ----------
     log_density : callable
-        Of (m, p) points inside the bounds, the log-density up to a constant, (m,); -inf is allowed.
+        Of (m, p) points inside the bounds, the log-density up to a constant, (m,), or a number for
+        all of them; -inf is allowed.
     bounds : (p, 2) array-like
         Lower and upper bound of each parameter. The density is zero outside.
     names : sequence of str, optional
@@ -73,7 +95,7 @@ class Posterior:
     grid : int, optional
         Nodes along each axis of the final grid. Default 129, 41, 25 for 1, 2, 3 parameters; more
         where the density is narrower than they resolve.
-    seed : int, optional
+    seed : int or numpy.random.Generator, optional
         Of the chain: the same seed gives the same chain. None: another one every time.
     steps : int, optional
         Most steps of the chain, of 64 points or more. Default 10000. A warning says when it ends
@@ -117,7 +139,7 @@ class Posterior:
         *,
         method: str | None = None,
         grid: int | None = None,
-        seed: int | None = 0,
+        seed: Seed = 0,
         steps: int | None = None,
     ):
         self.bounds = bounds_of(bounds, "bounds")
@@ -127,13 +149,14 @@ class Posterior:
         self.names = tuple(_arguments.names(names, p, "parameters"))
         self.method = method_of(method, p, grid, steps)
         seed = _arguments.seed(seed)
-        if self.method == "grid":
-            nodes = None if grid is None else _arguments.integer("grid", grid, 5, 4097)
-            self._known = Grid(log_density, self.bounds, self.names, nodes)
-        else:
-            steps = None if steps is None else _arguments.integer("steps", steps, 20)
-            self._known = Chain(log_density, self.bounds, self.names, seed, steps)
-        self.mean, self.cov = self._known.moments()
+        nodes = None if grid is None else _arguments.integer("grid", grid, 5, 4097)
+        steps = None if steps is None else _arguments.integer("steps", steps, 20)
+        with np.errstate(under="ignore"):  # far from its peak a density is zero
+            if self.method == "grid":
+                self._known = Grid(log_density, self.bounds, self.names, nodes)
+            else:
+                self._known = Chain(log_density, self.bounds, self.names, seed, steps)
+            self.mean, self.cov = self._known.moments()
         self.log_evidence = self._known.log_evidence
         self.log_evidence_error = self._known.log_evidence_error
 
@@ -171,13 +194,14 @@ class Posterior:
         logp = self._known.density(points) - self.log_evidence
         return float(logp[0]) if y.ndim == 1 else logp
 
-    def sample(self, n: int, seed: int | None = None) -> NDArray[np.float64]:
+    def sample(self, n: int, seed: Seed = None) -> NDArray[np.float64]:
         """Draw parameters from the posterior; of a chain, from its points, with replacement.
 
         Parameters
         ----------
         n : int
-        seed : int, optional
+        seed : int or numpy.random.Generator, optional
+            A longer sample begins with the shorter one. None draws a new sample every time.
 
         Returns
         -------
@@ -193,7 +217,8 @@ class Posterior:
         """
         n = _arguments.integer("n", n, 0)
         rng = np.random.default_rng(_arguments.seed(seed))
-        return self._known.sample(n, rng)
+        with np.errstate(under="ignore"):
+            return self._known.sample(n, rng)
 
     def _contour(self):
         """Log-densities from high to low, and the mass and the volume down to each."""
@@ -292,7 +317,8 @@ class Posterior:
         kept = [_arguments.integer("parameters", j, 0, p - 1) for j in kept]
         if not kept or len(set(kept)) < len(kept):
             raise ValueError(f"parameters: must be different ones, at least one, not {parameters}")
-        return self._known.marginal(*kept)
+        with np.errstate(under="ignore"):
+            return self._known.marginal(*kept)
 
     def plot(
         self,

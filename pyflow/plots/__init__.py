@@ -1,7 +1,8 @@
 """Pictures of tables, fields and posteriors: data beside samples, and a latent space beside noise.
 
-Every function returns a `matplotlib.figure.Figure`; matplotlib is imported when the first one is
-called.
+Every function returns a `matplotlib.figure.Figure`, which pyplot does not know: a notebook shows it
+as the value of a cell, and `figure.savefig` writes it to a file. matplotlib is imported when the
+first one is called.
 """
 
 from pyflow.plots.fields import field_pdf, latent_map, maps, power_spectra
@@ -19,3 +20,7 @@ __all__ = [
     "posteriors",
     "power_spectra",
 ]
+
+
+def __dir__():
+    return __all__

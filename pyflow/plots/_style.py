@@ -33,13 +33,28 @@ STYLE = {
 
 @contextmanager
 def drawing():
-    """Give matplotlib.pyplot, with pyflow's style."""
+    """Give matplotlib.pyplot, with pyflow's style; afterwards it has no figures but those before.
+
+    A figure that pyplot still knew would be shown a second time by a notebook, at the end of its
+    cell, and never be freed. Those made here get a canvas of their own, which draws into memory.
+    """
     try:
         import matplotlib.pyplot as plt
     except ImportError:
         raise ImportError("pyflow.plots needs matplotlib: pip install matplotlib") from None
-    with plt.rc_context(STYLE):
-        yield plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    before, active = plt.get_fignums(), plt.get_fignums() and plt.gcf().number
+    try:
+        with plt.rc_context(STYLE), np.errstate(under="ignore"):
+            yield plt
+    finally:
+        for number in set(plt.get_fignums()) - set(before):
+            figure = plt.figure(number)
+            plt.close(figure)
+            FigureCanvasAgg(figure)
+        if active:
+            plt.figure(active)
 
 
 def key():
@@ -60,12 +75,17 @@ def span(x, cut=0.005):
     return lo - margin, hi + margin
 
 
-def contour_levels(density, masses):
-    """Return the levels, rising, inside which these shares of a density lie."""
-    ordered = np.sort(density, axis=None)[::-1]
-    share = np.cumsum(ordered) / ordered.sum()
-    last = np.searchsorted(share, sorted(masses, reverse=True))
-    levels = ordered[np.minimum(last, len(ordered) - 1)]
+def contour_levels(density, masses, share=None):
+    """Return the levels, rising, inside which these shares of a density lie.
+
+    `share`, of the shape of density, is what every cell holds: of a histogram that was smoothed,
+    the share of the points themselves, because smoothing makes a narrow density wider. Shares that
+    all cells together do not hold have no level.
+    """
+    order = np.argsort(-density, axis=None, kind="stable")
+    inside = np.cumsum((density / density.sum() if share is None else share).ravel()[order])
+    last = np.searchsorted(inside, sorted(masses, reverse=True))
+    levels = density.ravel()[order[last[last < len(order)]]]
     return np.unique(levels)  # equal levels, of a spike in one bin, cannot be drawn
 
 

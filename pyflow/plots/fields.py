@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
     Box = float | Sequence[float]
 
+__all__ = ["field_pdf", "latent_map", "maps", "power_spectra"]
+
 ROWS = ("data", "samples of the model")
+
+
+def __dir__():
+    return __all__
 
 
 def _fields(x, name):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pyflow import _arguments, _tables
 from pyflow.plots._style import (
     BAND,
     DATA,
@@ -30,26 +31,57 @@ if TYPE_CHECKING:
     from pyflow.model import Model
     from pyflow.symmetric import FieldModel
 
+__all__ = ["history", "latent", "marginals", "pairs"]
+
+
+def __dir__():
+    return __all__
+
 
 def _table(x, name):
-    x = np.asarray(x, dtype=np.float64)
+    """Return x as a finite float64 array (n, dim)."""
+    x = np.asarray(_arguments.rows(x, name))
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: must hold real numbers; its dtype is {x.dtype}")
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name}: must have shape (n, dim), not empty; its shape is {x.shape}")
+    x = x.astype(np.float64, copy=False)
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0].tolist()
+        raise ValueError(f"{name}: row {row}, column {column} is {x[row, column]}")
     return x
 
 
-def _tables(data, samples, columns, names, most):
+def _pair_of_tables(data, samples, columns, names, most):
     """Return the columns of data and samples to draw, by default the first, and their names."""
-    data, samples = _table(data, "data"), _table(samples, "samples")
-    if data.shape[1] != samples.shape[1]:
-        raise ValueError(f"samples: has {samples.shape[1]} columns where data has {data.shape[1]}")
-    columns = list(range(min(data.shape[1], most)) if columns is None else columns)
-    if not columns or not all(0 <= j < data.shape[1] for j in columns):
-        raise ValueError(f"columns: must be between 0 and {data.shape[1] - 1}, not {columns}")
-    if names is not None and len(names) != data.shape[1]:
-        raise ValueError(f"names: {len(names)} names for {data.shape[1]} columns")
-    names = [f"$x_{{{j}}}$" if names is None else str(names[j]) for j in columns]
+    own = _tables.names(data, "data")
+    samples = _table(_tables.matched(samples, "samples", own), "samples")
+    data = _table(data, "data")
+    d = data.shape[1]
+    if d != samples.shape[1]:
+        raise ValueError(f"samples: has {samples.shape[1]} columns where data has {d}")
+    names = own if names is None else list(map(str, names))
+    if names is not None and len(names) != d:
+        raise ValueError(f"names: {len(names)} names for {d} columns")
+    columns = _columns(columns, names, d, most)
+    names = [f"$x_{{{j}}}$" if names is None else names[j] for j in columns]
     return data[:, columns], samples[:, columns], names
+
+
+def _columns(columns, names, d, most):
+    """Return the numbers of columns, which may be given by name. Default: the first."""
+    if columns is None:
+        return list(range(min(d, most)))
+    numbers = []
+    for column in [columns] if isinstance(columns, str) else columns:
+        if isinstance(column, str):
+            if column not in (names or ()):
+                raise ValueError(f"columns: there is none called {column!r}")
+            column = names.index(column)
+        numbers.append(_arguments.integer("columns", column, 0, d - 1))
+    if not numbers:
+        raise ValueError("columns: there are none")
+    return numbers
 
 
 def _histograms(axes, data, samples, limits, bins):
@@ -59,10 +91,16 @@ def _histograms(axes, data, samples, limits, bins):
         (data, {"histtype": "stepfilled", "color": DATA, "alpha": 0.55, "lw": 0}),
         (samples, {"histtype": "step", "color": SAMPLES, "lw": 1.3}),
     ):
-        # not density=True, which would count what lies beyond the limits as if it were inside
-        axes.hist(x, edges, weights=np.full(len(x), 1 / (len(x) * (edges[1] - edges[0]))), **style)
+        _density(axes, x, edges, **style)
     axes.set(xlim=limits, yticks=[])
     axes.spines["left"].set_visible(False)
+
+
+def _density(axes, x, edges, **style):
+    """Draw a histogram whose area is the share of x inside its edges; return the heights."""
+    # not density=True, which would count what lies beyond the edges as if it were inside
+    weights = np.full(len(x), 1 / (len(x) * (edges[1] - edges[0])))
+    return axes.hist(x, edges, weights=weights, **style)[0]
 
 
 def marginals(
@@ -70,7 +108,7 @@ def marginals(
     samples: ArrayLike,
     *,
     names: Sequence[str] | None = None,
-    columns: Sequence[int] | None = None,
+    columns: Sequence[int | str] | None = None,
     bins: int = 60,
 ) -> Figure:
     """Draw the distribution of each column: data filled, samples as a line.
@@ -78,8 +116,10 @@ def marginals(
     Parameters
     ----------
     data, samples : (n, dim), (m, dim) array-like
+        Finite. Of two tables with names the columns are paired by name.
     names : sequence of dim str, optional
-    columns : sequence of int, optional
+        What the axes are called. Default: the names of the columns of data, if it has any.
+    columns : sequence of int or str, optional
         Which columns to draw. Default: the first 25.
     bins : int
         Bins of each histogram.
@@ -96,7 +136,7 @@ def marginals(
     >>> len(figure.axes)
     3
     """
-    data, samples, names = _tables(data, samples, columns, names, most=25)
+    data, samples, names = _pair_of_tables(data, samples, columns, names, most=25)
     count = len(names)
     across = count if count <= 4 else math.ceil(math.sqrt(count))
     down = math.ceil(count / across)
@@ -122,17 +162,12 @@ def _smooth(counts, sigma):
     return counts
 
 
-def _density(x, y, limits, bins):
-    counts, _, _ = np.histogram2d(x, y, bins, limits)
-    return _smooth(counts.T, sigma=1.5 * bins / 50)
-
-
 def pairs(
     data: ArrayLike,
     samples: ArrayLike,
     *,
     names: Sequence[str] | None = None,
-    columns: Sequence[int] | None = None,
+    columns: Sequence[int | str] | None = None,
     masses: Sequence[float] = (0.3, 0.68, 0.95),
     bins: int = 50,
 ) -> Figure:
@@ -143,8 +178,10 @@ def pairs(
     Parameters
     ----------
     data, samples : (n, dim), (m, dim) array-like
+        Finite. Of two tables with names the columns are paired by name.
     names : sequence of dim str, optional
-    columns : sequence of int, optional
+        What the axes are called. Default: the names of the columns of data, if it has any.
+    columns : sequence of int or str, optional
         Which columns to draw. Default: the first 6.
     masses : sequence of float
         The shares of the points that the contours hold.
@@ -163,7 +200,7 @@ def pairs(
     >>> len(figure.axes)
     6
     """
-    data, samples, names = _tables(data, samples, columns, names, most=6)
+    data, samples, names = _pair_of_tables(data, samples, columns, names, most=6)
     count = len(names)
     limits = [span(column) for column in data.T]
     with drawing() as plt:
@@ -204,19 +241,25 @@ def _pair(axes, data, samples, limits, masses, bins):
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("data", ["#dfe3ea", DATA, "#5c6784"])
-    x, y = (np.linspace(lo, hi, bins + 1) for lo, hi in limits)
-    x, y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
-    density = _density(*data.T, limits, bins)
-    levels = contour_levels(density, masses)
+    density, levels, middles = _smooth_histogram(data, limits, masses, bins)
     shades = shades(np.linspace(0, 1, len(levels)))
-    axes.contourf(x, y, density, [*levels, 2 * density.max()], colors=shades)
-    density = _density(*samples.T, limits, bins)
-    if density.any():
-        axes.contour(x, y, density, contour_levels(density, masses), colors=SAMPLES, linewidths=1)
+    if len(levels):
+        axes.contourf(*middles, density, [*levels, 2 * density.max()], colors=shades)
+    density, levels, middles = _smooth_histogram(samples, limits, masses, bins)
+    if len(levels):
+        axes.contour(*middles, density, levels, colors=SAMPLES, linewidths=1)
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
-def latent(z: ArrayLike, *, columns: Sequence[int] | None = None, bins: int = 60) -> Figure:
+def _smooth_histogram(points, limits, masses, bins):
+    """Return a density (y, x) of points (n, 2), levels that hold shares of them, and x and y."""
+    counts, *edges = np.histogram2d(*points.T, bins, limits)
+    density = _smooth(counts.T, sigma=1.5 * bins / 50)
+    levels = contour_levels(density, masses, counts.T / len(points))
+    return density, levels, [(e[1:] + e[:-1]) / 2 for e in edges]
+
+
+def latent(z: ArrayLike, *, columns: Sequence[int | str] | None = None, bins: int = 60) -> Figure:
     """Draw latent points beside the unit Gaussian that they should follow.
 
     Left: the distribution of every column (thin lines) and of all together. Middle: quantiles of
@@ -228,7 +271,7 @@ def latent(z: ArrayLike, *, columns: Sequence[int] | None = None, bins: int = 60
     ----------
     z : (n, dim) array-like
         From `Model.forward`, of data the model has not seen.
-    columns : sequence of int, optional
+    columns : sequence of int or str, optional
         Which columns to draw in the first two. Default: the first 25.
     bins : int
         Bins of each histogram.
@@ -244,8 +287,8 @@ def latent(z: ArrayLike, *, columns: Sequence[int] | None = None, bins: int = 60
     >>> len(figure.axes)
     3
     """
-    z = _table(z, "z")
-    columns = list(range(min(z.shape[1], 25))) if columns is None else list(columns)
+    names, z = _tables.names(z, "z"), _table(z, "z")
+    columns = _columns(columns, names, z.shape[1], 25)
     with drawing() as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
         _latent_columns(axes[0], z, columns, bins)
@@ -256,10 +299,10 @@ def latent(z: ArrayLike, *, columns: Sequence[int] | None = None, bins: int = 60
 
 def _latent_columns(axes, z, columns, bins):
     limits = (-4.2, 4.2)
-    style = {"bins": np.linspace(*limits, bins + 1), "density": True, "histtype": "step"}
+    edges = np.linspace(*limits, bins + 1)
     for j in columns:
-        axes.hist(z[:, j], color=DATA, lw=0.6, alpha=0.6, **style)
-    axes.hist(z.reshape(-1), color=SAMPLES, lw=1.5, **style)
+        _density(axes, z[:, j], edges, histtype="step", color=DATA, lw=0.6, alpha=0.6)
+    _density(axes, z.reshape(-1), edges, histtype="step", color=SAMPLES, lw=1.5)
     t = np.linspace(*limits, 400)
     axes.plot(t, gaussian(t), color=INK, lw=1, ls="--", label="N(0, 1)")
     axes.plot([], [], color=SAMPLES, lw=1.5, label="all columns")
@@ -293,7 +336,7 @@ def _latent_radius(axes, z, bins):
     square = np.sum(z * z, axis=1)
     limits = (0, 1.15 * np.quantile(square, 0.998))
     edges = np.linspace(*limits, bins + 1)
-    heights, _, _ = axes.hist(square, edges, density=True, histtype="step", color=SAMPLES, lw=1.5)
+    heights = _density(axes, square, edges, histtype="step", color=SAMPLES, lw=1.5)
     t = np.linspace(0, limits[1], 401)[1:]
     log_chi2 = (d / 2 - 1) * np.log(t) - t / 2 - math.lgamma(d / 2) - d / 2 * math.log(2)
     axes.plot([], [], color=SAMPLES, lw=1.5, label="latent points")

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+__all__ = ["posteriors"]
+
 COLOURS = (SAMPLES, TRAIN, "#e09f3e", "#3d8168", "#7d5ba6", DATA)
 FAINT = 2e-3  # of the highest density: below that, nothing is drawn of a marginal
+
+
+def __dir__():
+    return __all__
 
 
 def posteriors(

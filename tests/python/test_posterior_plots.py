@@ -1,0 +1,162 @@
+"""Pictures of posteriors show what they are given."""
+
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from pictures import check_drawn
+
+import pyflow
+from pyflow import plots
+
+NAMES = [r"$\Omega_m$", "sigma_8", "n*s"]
+
+
+def posterior(width, p=2, mean=0.0):
+    widths = width * np.arange(1, p + 1)
+
+    def log_density(y):
+        return -0.5 * (((y - mean) / widths) ** 2).sum(axis=1)
+
+    return pyflow.Posterior(log_density, [(-30, 30)] * p, NAMES[:p])
+
+
+@pytest.fixture(params=[False, True], ids=["own", "getdist"])
+def getdist(request):
+    if request.param:
+        pytest.importorskip("getdist")
+    return request.param
+
+
+def by_place(figure):
+    """The axes of a figure by row and column."""
+    places = {}
+    for axes in figure.axes:
+        place = axes.get_subplotspec()
+        places[place.rowspan.start, place.colspan.start] = axes
+    return places
+
+
+def test_contours_hold_their_mass(getdist, capsys):
+    """Those of a Gaussian are ellipses, sqrt(-2 log(1 - mass)) standard deviations away."""
+    figure = plots.posteriors(
+        [posterior(1.0), posterior(0.3)], ["wide", "narrow"], [0.5, -2.0], getdist=getdist
+    )
+    check_drawn(figure)
+    axes = by_place(figure)
+    reaches = set()
+    for contours in axes[1, 0].collections:
+        for path in contours.get_paths():
+            if len(path.vertices) > 8:
+                x, y = path.vertices.T
+                assert_allclose(np.ptp(y), 2 * np.ptp(x), rtol=0.03)
+                reaches.add(round(np.ptp(x) / 2, 2))
+    for width in (1.0, 0.3):
+        for mass in (0.68, 0.95):
+            expected = width * np.sqrt(-2 * np.log(1 - mass))
+            assert min(abs(reach / expected - 1) for reach in reaches) < 0.03
+    curve = axes[0, 0].lines[0]
+    assert_allclose(curve.get_ydata(), np.exp(-0.5 * curve.get_xdata() ** 2), atol=2e-3)
+    assert [axes[1, j].get_xlabel() for j in (0, 1)] == NAMES[:2]
+    assert axes[1, 0].get_ylabel() == NAMES[1]
+    assert any(np.allclose(line.get_xdata(), 0.5) for line in axes[1, 0].lines)
+    assert any(np.allclose(line.get_ydata(), -2) for line in axes[1, 0].lines)
+    legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
+    assert [text.get_text() for text in legends[0].get_texts()] == ["wide", "narrow"]
+    assert capsys.readouterr().out == ""
+
+
+COV = np.array([[1.0, 0.6, -0.3], [0.6, 4.0, 0.0], [-0.3, 0.0, 0.25]])
+MEAN = np.array([1.0, -3.0, 5.0])
+
+
+def correlated():
+    inverse = np.linalg.inv(COV)
+
+    def log_density(y):
+        return -0.5 * np.einsum("ij,jk,ik->i", y - MEAN, inverse, y - MEAN)
+
+    return pyflow.Posterior(log_density, [(-12, 12)] * 3, NAMES)
+
+
+@pytest.mark.parametrize("masses", [(0.68, 0.95), (0.5,)])
+def test_each_pair_of_parameters_has_its_own_contours(masses, getdist):
+    """Column j lies across and row i upwards: ellipses of that part of the covariance."""
+    axes = by_place(plots.posteriors(correlated(), masses=masses, truth=MEAN, getdist=getdist))
+    for i in range(3):
+        for j in range(i):
+            inverse = np.linalg.inv(COV[np.ix_([j, i], [j, i])])
+            radii = set()
+            for contours in axes[i, j].collections:
+                for path in contours.get_paths():
+                    y = path.vertices - MEAN[[j, i]]
+                    radius = np.sqrt(np.einsum("ij,jk,ik->i", y, inverse, y))
+                    if len(y) > 20 and np.ptp(radius) < 0.12 * radius.mean():
+                        radii.add(round(radius.mean(), 3))
+            for mass in masses:
+                expected = np.sqrt(-2 * np.log(1 - mass))
+                assert min(abs(radius / expected - 1) for radius in radii) < 0.03
+        x, y = axes[i, i].lines[0].get_data()
+        assert_allclose(y, np.exp(-0.5 * (x - MEAN[i]) ** 2 / COV[i, i]), atol=5e-3)
+        lo, hi = axes[i, i].get_xlim()
+        assert lo < MEAN[i] - 2 * np.sqrt(COV[i, i]) < MEAN[i] + 2 * np.sqrt(COV[i, i]) < hi
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_posteriors_of_one_to_three_parameters(p, getdist):
+    figure = plots.posteriors(posterior(1.0, p), masses=[0.5], getdist=getdist)
+    check_drawn(figure)
+    axes = by_place(figure)
+    assert [axes[p - 1, j].get_xlabel() for j in range(p)] == NAMES[:p]
+    figure = plots.posteriors([posterior(1.0, p)] * 9, truth=[99.0] * p, getdist=getdist)
+    check_drawn(figure)
+    axes = by_place(figure)
+    for j in range(p):  # a truth far away is in the picture, and so are all nine
+        lo, hi = axes[j, j].get_xlim()
+        assert lo < -2.5 * (j + 1) < 99 < hi
+        assert sum(np.ptp(line.get_xdata()) > 1 for line in axes[j, j].lines) == 9
+
+
+def test_axes_keep_what_they_show():
+    figure = posterior(1.0, mean=-3.0).plot()
+    axes = np.array(figure.axes)
+    before = axes[0].get_xlim()
+    assert posterior(1.0, mean=9.0).plot(axes=axes) is figure
+    assert axes[0].get_xlim()[0] == before[0]
+    assert axes[0].get_xlim()[1] > 11
+    first, second = axes[0].lines
+    assert first.get_color() != second.get_color()
+
+
+def test_posteriors_without_getdist(monkeypatch):
+    monkeypatch.setitem(sys.modules, "getdist", None)
+    assert len(plots.posteriors([posterior(1.0)]).axes) == 4
+    with pytest.raises(ImportError, match="getdist"):
+        plots.posteriors([posterior(1.0)], getdist=True)
+
+
+def test_wrong_posteriors():
+    post = posterior(1.0)
+    for arguments, options, message in (
+        (([],), {}, "posteriors: there are none"),
+        (([post, posterior(1.0, 3)],), {}, "posteriors: are of"),
+        (([post], ["a", "b"]), {}, "labels: 2 labels for 1"),
+        (([post], None, [1.0]), {}, "truth: must be 2"),
+        (([post], None, [1.0, np.nan]), {}, "truth: must be 2"),
+        (([post],), {"masses": [1.0]}, "masses: must be"),
+        (([post],), {"masses": []}, "masses: must be"),
+        (([post],), {"axes": [None]}, "axes: must be 2 x 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plots.posteriors(*arguments, **options)
+    with pytest.raises(TypeError, match="posteriors: must hold"):
+        plots.posteriors([post.mean])
+
+
+def test_the_style_of_others_is_left_alone(getdist):
+    before, open_before = dict(plt.rcParams), plt.get_fignums()
+    plots.posteriors([posterior(1.0)], getdist=getdist)
+    assert dict(plt.rcParams) == before
+    assert plt.get_fignums() == open_before

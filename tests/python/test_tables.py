@@ -1,0 +1,255 @@
+"""Tables with names: their columns are found by name, and whatever is numeric in them is taken."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import pyflow
+from pyflow import _arguments, _tables
+
+NAMES = ("a", "b", "c")
+X = np.random.default_rng(0).normal(size=(7, 3))
+
+
+def structured(x, names=NAMES, dtype=">f8"):
+    table = np.zeros(len(x), [(name, dtype) for name in names])
+    for name, column in zip(names, x.T, strict=True):
+        table[name] = column
+    return table
+
+
+def fits(x, names=NAMES):
+    columns = zip(names, x.T, strict=True)
+    return records(*({"name": name, "format": "D", "array": column} for name, column in columns))
+
+
+def records(*columns):
+    """The records of a binary table, written to a file and read again: big-endian."""
+    io_fits = pytest.importorskip("astropy.io.fits")
+    file = io.BytesIO()
+    io_fits.BinTableHDU.from_columns([io_fits.Column(**c) for c in columns]).writeto(file)
+    file.seek(0)
+    with io_fits.open(file) as found:
+        return found[1].data.copy()
+
+
+def dataset(x, names=NAMES):
+    """What HDF5 shows of a compound data set: it has a dtype, and is cut by name."""
+
+    class Dataset:
+        table = structured(x, names)
+        dtype, shape = table.dtype, table.shape
+
+        def __getitem__(self, key):
+            return self.table[key]
+
+    return Dataset()
+
+
+def by_columns(module, function):
+    """Make a table of another library from a dict of columns."""
+
+    def make(x, names=NAMES):
+        found = pytest.importorskip(module)
+        return getattr(found, function)(dict(zip(names, x.T.copy(), strict=True)))
+
+    return make
+
+
+TABLES = {
+    "structured": structured,
+    "record array": lambda x, names=NAMES: structured(x, names).view(np.recarray),
+    "dict": lambda x, names=NAMES: dict(zip(names, x.T, strict=True)),
+    "data set": dataset,
+    "pandas": by_columns("pandas", "DataFrame"),
+    "astropy": by_columns("astropy.table", "Table"),
+    "QTable": by_columns("astropy.table", "QTable"),
+    "polars": by_columns("polars", "DataFrame"),
+    "pyarrow": by_columns("pyarrow", "table"),
+    "FITS": fits,
+}
+
+
+@pytest.fixture(params=TABLES.values(), ids=TABLES)
+def table(request):
+    return request.param
+
+
+@pytest.fixture
+def pandas():
+    return pytest.importorskip("pandas")
+
+
+def test_tables_are_arrays_with_names(table):
+    made = table(X)
+    assert _tables.names(made, "x") == NAMES
+    found = _arguments.rows(made, "x")
+    assert_array_equal(found, X)
+    assert found.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 0, 2]])
+def test_columns_are_found_by_name(table, order):
+    made = table(X[:, order], [NAMES[j] for j in order])
+    assert_array_equal(_arguments.rows(_tables.matched(made, "x", NAMES), "x"), X)
+    part = _tables.matched(made, "x", ["c", "a"])  # what else there is is left out
+    assert_array_equal(_arguments.rows(part, "x"), X[:, [2, 0]])
+
+
+def test_columns_that_are_missing_are_named(table):
+    with pytest.raises(ValueError, match=r"^x_new: has no column 'd', 'e'; it has 'a', 'b', 'c'"):
+        _tables.matched(table(X), "x_new", ["a", "d", "e"])
+
+
+def test_a_table_in_another_order_has_the_same_density(table):
+    """The hook: names at the fit, `matched` at every evaluation."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 3)) * [0.01, 1, 30] + [0, 5, 100]
+    names = _tables.names(table(x), "data_train")
+    flow = pyflow.GIS(table(x), max_layers=2, verbose=False)
+    other = table(x[:, [2, 0, 1]], ["c", "a", "b"])
+    ordered = _tables.matched(other, "x", names)
+    assert_array_equal(flow.evaluate_density(ordered), flow.evaluate_density(x))
+
+
+def test_without_names_there_is_nothing_to_match(pandas):
+    frame = pandas.DataFrame(X)  # columns 0, 1, 2
+    for x in (X, X.tolist(), X[0], None):
+        assert _tables.matched(x, "x", NAMES) is x
+    assert _tables.matched(frame, "x", NAMES) is frame
+    named = pandas.DataFrame(X, columns=list("def"))
+    assert _tables.matched(named, "x", _tables.names(frame, "x")) is named
+    assert _tables.matched(named, "x", None) is named
+    swapped = _tables.matched(frame[[2, 0, 1]], "x", _tables.names(frame, "x"))
+    assert_array_equal(swapped, X)
+
+
+def test_two_columns_of_one_name(pandas):
+    with pytest.raises(ValueError, match=r"^x: two of its columns are called 'a'"):
+        _tables.names(pandas.DataFrame(X, columns=["a", "b", "a"]), "x")
+
+
+def test_a_row_of_a_table(pandas):
+    frame = pandas.DataFrame(X, columns=NAMES)
+    row = frame[["c", "b", "a"]].iloc[2]
+    assert_array_equal(_tables.matched(row, "y", NAMES), X[2])
+    assert_array_equal(_tables.matched(row, "y", ["a", "c"]), X[2, [0, 2]])
+    column = frame["a"]
+    assert _tables.matched(column, "y", ["b"]) is column
+    assert_array_equal(_arguments.rows(structured(X)[2], "x"), X[2])
+    assert_array_equal(
+        _arguments.rows(_tables.matched(structured(X)[2], "x", "ca"), "x"), X[2, ::-2]
+    )
+
+
+# ---- numbers of other kinds ----------------------------------------------------------------------
+
+
+def test_numeric_columns_of_every_dtype(pandas):
+    frame = pandas.DataFrame(
+        {
+            "bool": [True, False, True],
+            "boolean": pandas.array([True, False, True], dtype="boolean"),
+            "Int64": pandas.array([1, -2, 3], dtype="Int64"),
+            "UInt8": pandas.array([1, 2, 255], dtype="UInt8"),
+            "Float32": pandas.array([1.5, 2.5, -3.5], dtype="Float32"),
+            "float32": np.array([1, 2, 3], np.float32),
+            "category": pandas.Categorical([3, 1, 3]),
+            "object": np.array([1, 2.5, True], object),
+        }
+    )
+    expected = [
+        [1, 1, 1, 1, 1.5, 1, 3, 1],
+        [0, 0, -2, 2, 2.5, 2, 1, 2.5],
+        [1, 1, 3, 255, -3.5, 3, 3, 1],
+    ]
+    found = _arguments.rows(frame, "x")
+    assert_array_equal(found, expected)
+    assert found.dtype == np.float64
+    assert_array_equal(_arguments.rows(frame.to_numpy(), "x"), expected)  # an array of objects
+    for j, name in enumerate(frame):
+        column = _arguments.rows(frame[name], "x")  # a weight, or y
+        assert_array_equal(np.asarray(column, float), np.array(expected)[:, j])
+    assert _arguments.rows(frame[["bool", "float32"]], "x").dtype == np.float32
+
+
+def test_frames_of_one_dtype_are_not_copied(pandas):
+    for dtype in (np.float32, np.float64, np.int16):
+        x = np.arange(12, dtype=dtype).reshape(4, 3)
+        assert np.shares_memory(_arguments.rows(pandas.DataFrame(x, copy=False), "x"), x)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (["x", "y", "z"], "string"),
+        (["x", "y", "z"], "category"),
+        (["1", "2", "3"], object),
+        ([1 + 1j, 2, 3], complex),
+        (["2020-01-01"] * 3, "datetime64[ns]"),
+    ],
+)
+def test_columns_that_are_not_numeric_are_named(pandas, values, dtype):
+    frame = pandas.DataFrame({"a": [1.0, 2, 3], "odd one": pandas.Series(values, dtype=dtype)})
+    with pytest.raises(ValueError, match=r"^data: column 'odd one' is not numeric: its dtype is "):
+        _arguments.rows(frame, "data")
+    with pytest.raises(ValueError, match=r"^data: column 'odd one' is not numeric"):
+        _tables.matched(frame, "data", ["odd one"])
+    assert_array_equal(
+        _arguments.rows(_tables.matched(frame, "data", ["a"]), "data"), [[1], [2], [3]]
+    )
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64", "category", "string", object])
+def test_missing_values_are_refused_by_column_and_row(pandas, dtype):
+    values = ["x", None, "y", None] if dtype == "string" else [1, None, 0, None]
+    frame = pandas.DataFrame({"a": np.zeros(4), "b": pandas.Series(values, dtype=dtype)})
+    with pytest.raises(ValueError, match=r"^x: column 'b' has no value in row 1$"):
+        _arguments.rows(frame, "x")
+    with pytest.raises(ValueError, match=r"^labels has no value in row 1$"):
+        _arguments.rows(frame["b"], "labels")
+
+
+def test_missing_values_of_other_tables():
+    message = r"^x: column 'b' has no value in row 2$"
+    masked = np.ma.array(structured(X))
+    masked["b"][2] = np.ma.masked
+    with pytest.raises(ValueError, match=message):
+        _arguments.rows(masked, "x")
+    columns = {"a": [1, 2, 3], "b": [1, 2, None]}
+    for module, function in (("polars", "DataFrame"), ("pyarrow", "table")):
+        made = getattr(pytest.importorskip(module), function)(columns)
+        with pytest.raises(ValueError, match=message):
+            _arguments.rows(made, "x")
+    made = pytest.importorskip("astropy.table").Table({"a": [1.0, 2, 3]}, masked=True)
+    made["b"] = np.ma.array([1.0, 2, 3], mask=[0, 0, 1])
+    with pytest.raises(ValueError, match=message):
+        _arguments.rows(made, "x")
+
+
+def test_other_columns_of_fits_and_records():
+    """Scaled numbers are the true ones; text and arrays in a cell are refused by name."""
+    unsigned = np.array([10, 11, 40000], np.uint16)  # stored less 32768
+    table = records(
+        {"name": "scaled", "format": "I", "bzero": 32768, "array": unsigned},
+        {"name": "flag", "format": "L", "array": np.array([True, False, True])},
+        {"name": "text", "format": "3A", "array": np.array(["x", "y", "z"])},
+        {"name": "pair", "format": "2E", "array": np.ones((3, 2))},
+    )
+    found = _tables.matched(table, "x", ["flag", "scaled"])
+    assert_array_equal(found, [[1, 10], [0, 11], [1, 40000]])
+    for name, message in (("text", "is not numeric"), ("pair", r"holds arrays of shape (2,)")):
+        with pytest.raises(ValueError, match=re.escape(f"x: column {name!r} {message}")):
+            _tables.matched(table, "x", [name])
+
+
+def test_labels_stay_what_they_are(pandas):
+    """Strings, as objects or in a nullable dtype, are labels and no numbers."""
+    for values in (["x", "y"], np.array(["x", "y"], object)):
+        for dtype in ("string", "category", object):
+            found = _arguments.labels(pandas.Series(values, dtype=dtype), "labels")
+            assert_array_equal(found, ["x", "y"])
+            assert found.dtype.kind == "U"
