@@ -2,39 +2,38 @@
 
     import pyflow
 
-    model = pyflow.GIS(train, validate)
-    logp = model.evaluate_density(x)
-    x, logp = model.sample(1000)
+    flow = pyflow.GIS(train, validate)
+    logp = flow.evaluate_density(x)
+    x, logp = flow.sample(1000)
 
-`GIS` fits a sliced iterative normalizing flow (Dai & Seljak 2021, arXiv 2007.00674) and returns a
-`Model`; `Model.save` and `load` keep it in a file; `plots` draws it.
-
-`SymmetricFlow` fits the density p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282) and
-returns a `FieldModel`, whose `posterior` is that of the parameters y; `fields` holds power spectra
-and random fields.
+`GIS` fits a sliced iterative normalizing flow (Dai & Seljak 2021, arXiv 2007.00674) to a table.
+`SymmetricFlow` fits the density p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282).
+Both give a `Flow`, as does `Flow([...])` of `layers` composed by hand: densities, samples,
+posteriors of the parameters y, training, and a file that `load` reads. `plots` draws them; `fields`
+holds power spectra and random fields; `compat` the calls of the original implementation.
 """
 
-from pyflow import fields, plots
+from pyflow import fields, layers, plots
 from pyflow._core import FileError, __version__
+from pyflow._progress import Progress
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
-from pyflow.gis import GIS, Progress
-from pyflow.model import Model, load
+from pyflow.flow import Flow, load
+from pyflow.gis import GIS
 from pyflow.posterior import Posterior
-from pyflow.symmetric import FieldModel, FieldProgress, SymmetricFlow
+from pyflow.symmetric import SymmetricFlow
 from pyflow.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "GIS",
-    "FieldModel",
-    "FieldProgress",
     "FileError",
-    "Model",
+    "Flow",
     "Posterior",
     "Progress",
     "SymmetricFlow",
     "__version__",
     "fields",
     "get_num_threads",
+    "layers",
     "load",
     "load_wisdom",
     "measure_ffts",
@@ -42,3 +41,7 @@ __all__ = [
     "save_wisdom",
     "set_num_threads",
 ]
+
+
+def __dir__():
+    return __all__

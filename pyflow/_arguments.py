@@ -162,3 +162,19 @@ def labels(label, name):
     if label.dtype.kind == "f" and not np.isfinite(label).all():
         raise ValueError(f"{name}: a label is not finite")
     return label
+
+
+def bounds(pairs):
+    """Return bounds as float64, infinite for None; the core checks the shape and the order."""
+    try:
+        if not hasattr(pairs, "dtype"):
+            open_ends = (-np.inf, np.inf)
+            pairs = [
+                [e if b is None else float(b) for b, e in zip(pair, open_ends, strict=True)]
+                for pair in pairs
+            ]
+        return np.asarray(rows(pairs, "bounds"), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "bounds: must be a pair (lower, upper) for each column, None where there is no bound"
+        ) from None

@@ -3,18 +3,55 @@
 import sys
 import time
 from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """What a `progress` function is told after every step of a fit.
+
+    Attributes
+    ----------
+    stage : str
+        What a step is: "layer" or "epoch".
+    step : int
+        Layers so far, or epochs, over all stages; epoch 0 is the start.
+    best : int
+        The best step so far.
+    logp_train, logp_validate : float
+        Mean log p of the training and the validation data, in nats: of a row, or, for fields, of a
+        pixel; NaN where it is not known.
+    distance : float
+        For a layer of GIS: root-mean-square sliced Wasserstein distance of the data from a unit
+        Gaussian along its slices. Else NaN.
+    objective : float
+        What the best step is best by: `logp_validate`, without validation data `logp_train`. While
+        fine-tuning on the posterior the mean log p(y|x) / prior(y) of the same points, in nats.
+    seconds : float
+        Since the fit began.
+    """
+
+    stage: str
+    step: int
+    best: int
+    logp_train: float
+    logp_validate: float
+    distance: float
+    objective: float
+    seconds: float
 
 
 def _words(p):
-    """Return what the line says of a `Progress` of GIS."""
+    """Return what the line says of a `Progress`."""
     words = f"log p {p.logp_train:.4f}"
     if p.logp_validate == p.logp_validate:  # not NaN
-        words += f", validation {p.logp_validate:.4f}, best at {p.best}"
-    return words
+        words += f", validation {p.logp_validate:.4f}"
+    if p.objective == p.objective and p.objective not in (p.logp_train, p.logp_validate):
+        words += f", log p(y|x) {p.objective:.3f}"
+    return f"{words}, best at {p.best}"
 
 
 @contextmanager
-def reporter(total, verbose, progress, name="GIS", unit="layer", words=_words):
+def reporter(total, verbose, progress, name):
     """Give a function to call with a `Progress` after every step, or None if nobody wants to know.
 
     Parameters
@@ -25,12 +62,10 @@ def reporter(total, verbose, progress, name="GIS", unit="layer", words=_words):
         Show a line.
     progress : callable or None
         The user's own function.
-    name, unit : str
-        Of the fit, and of its steps: the field of `Progress` that counts them.
-    words : callable
-        Gives what the line says of a `Progress`.
+    name : str
+        Of the fit.
     """
-    line = _line(total, name, unit, words) if verbose and sys.stderr is not None else None
+    line = _line(total, name) if verbose and sys.stderr is not None else None
     watchers = [w for w in (line and line.show, progress) if w]
 
     def report(p):
@@ -44,7 +79,7 @@ def reporter(total, verbose, progress, name="GIS", unit="layer", words=_words):
             line.close()
 
 
-def _line(total, name, unit, words):
+def _line(total, name):
     """Return a bar of tqdm where somebody watches and tqdm is installed, else plain lines."""
     if _on_terminal() or "ipykernel" in sys.modules:  # which a notebook's process imports
         try:
@@ -52,8 +87,8 @@ def _line(total, name, unit, words):
         except ImportError:
             pass
         else:
-            return _TqdmLine(tqdm, total, name, unit, words)
-    return _PlainLine(total, name, unit, words)
+            return _TqdmLine(tqdm, total, name)
+    return _PlainLine(total, name)
 
 
 def _on_terminal():
@@ -61,13 +96,13 @@ def _on_terminal():
 
 
 class _TqdmLine:
-    def __init__(self, tqdm, total, name, unit, words):
-        self.unit, self.words = unit, words
-        self.bar = tqdm(desc=name, total=total, unit=f" {unit}s", mininterval=0.2)
+    def __init__(self, tqdm, total, name):
+        self.bar = tqdm(desc=name, total=total, unit=" steps", mininterval=0.2)
 
     def show(self, p):
-        self.bar.set_postfix_str(self.words(p), refresh=False)
-        self.bar.update(getattr(p, self.unit) - self.bar.n)
+        self.bar.unit = f" {p.stage}s"
+        self.bar.set_postfix_str(_words(p), refresh=False)
+        self.bar.update(p.step - self.bar.n)
 
     def close(self):
         if self.bar.total is not None:
@@ -83,8 +118,8 @@ class _PlainLine:
     longer, but not within ten seconds: some thirty in an hour, and fifty in a night.
     """
 
-    def __init__(self, total, name, unit, words):
-        self.total, self.name, self.unit, self.words = total, name, unit, words
+    def __init__(self, total, name):
+        self.total, self.name = total, name
         self.start = self.shown = time.monotonic()
         self.terminal = _on_terminal()
         self.last = None
@@ -100,8 +135,8 @@ class _PlainLine:
     def write(self):
         of = f"/{self.total}" if self.total else ""
         seconds = time.monotonic() - self.start
-        step = f"{self.unit} {getattr(self.last, self.unit)}{of}"
-        text = f"{self.name}: {step}, {seconds:.0f} s, {self.words(self.last)}"
+        step = f"{self.last.stage} {self.last.step}{of}"
+        text = f"{self.name}: {step}, {seconds:.0f} s, {_words(self.last)}"
         sys.stderr.write(f"\r{text:<79}" if self.terminal else text + "\n")
         sys.stderr.flush()
 

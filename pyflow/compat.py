@@ -147,7 +147,7 @@ class SINF:
 
     Attributes
     ----------
-    flow : pyflow.Model
+    flow : pyflow.Flow
     ndim : int
         Number of columns.
     layer : list

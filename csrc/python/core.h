@@ -73,7 +73,7 @@ typedef struct {
  * at least and most_ndim at most. */
 int points_open(points *p, PyObject *x, const char *name, int ndim, int most_ndim, const ptrdiff_t *shape);
 void points_close(points *p);
-int points_bits(const points *p); /* 32 for float32, 64 for any other type */
+int points_bits(const points *p); /* 32 for float32 and float16, 64 for any other type */
 /* The points themselves when they lie in memory as the core wants them, or NULL. */
 const void *points_pointer(const points *p, int bits);
 /* Points first .. first + n - 1, converted; -1 with an exception. */

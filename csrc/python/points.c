@@ -131,7 +131,7 @@ error:
 
 void points_close(points *p) { Py_CLEAR(p->source); }
 
-int points_bits(const points *p) { return p->type_num == NPY_FLOAT ? 32 : 64; }
+int points_bits(const points *p) { return p->type_num == NPY_FLOAT || p->type_num == NPY_HALF ? 32 : 64; }
 
 const void *points_pointer(const points *p, int bits)
 {

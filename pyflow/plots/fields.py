@@ -463,7 +463,7 @@ def latent_map(
     Parameters
     ----------
     z : (n, mesh) array-like, or (n0, n1)
-        From `FieldModel.forward`, of fields the model has not seen.
+        From `Flow.forward`, of fields the flow has not seen.
     box_size : float or sequence of float
         Length of the axes.
     bins : int

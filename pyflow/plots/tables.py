@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from pyflow.model import Model
-    from pyflow.symmetric import FieldModel
 
 __all__ = ["history", "latent", "marginals", "pairs"]
 
@@ -270,7 +268,7 @@ def latent(z: ArrayLike, *, columns: Sequence[int | str] | None = None, bins: in
     Parameters
     ----------
     z : (n, dim) array-like
-        From `Model.forward`, of data the model has not seen.
+        From `Flow.forward`, of data the flow has not seen.
     columns : sequence of int or str, optional
         Which columns to draw in the first two. Default: the first 25.
     bins : int
@@ -348,14 +346,14 @@ def _latent_radius(axes, z, bins):
     axes.legend()
 
 
-def history(model: Model | FieldModel) -> Figure:
-    """Draw the log-likelihood after each layer of a model, or after each epoch of a flow's fit.
+def history(flow: Flow) -> Figure:
+    """Draw the log-likelihood after each layer of a fit of GIS, or after each epoch of training.
 
-    Below it, for a model of tables, the sliced distance after each layer.
+    Below it, for layers, the sliced distance. Of a flow of GIS that was trained: the epochs.
 
     Parameters
     ----------
-    model : Model or FieldModel
+    flow : Flow
 
     Returns
     -------
@@ -364,7 +362,7 @@ def history(model: Model | FieldModel) -> Figure:
     Raises
     ------
     ValueError
-        If the model has no history: a fit without layers, or epochs.
+        If the flow has no history: a fit without layers, or epochs.
 
     Examples
     --------
@@ -374,12 +372,16 @@ def history(model: Model | FieldModel) -> Figure:
     >>> len(figure.axes)
     2
     """
-    record = model.history
+    record = flow.history
+    if not len(record["epoch"]):
+        raise ValueError("flow: has no history")
+    epochs = record["epoch"] > 0
+    record = {k: v[epochs] for k, v in record.items()} if epochs.any() else record
     train, validate = record["logp_train"], record["logp_validate"]
-    if not len(train):
-        raise ValueError("model: has no history")
-    distance = record.get("distance")
-    step, unit = ("epoch", "nats per pixel") if distance is None else ("layer", "nats")
+    distance = None if epochs.any() else record["distance"]
+    step, unit = "layer" if distance is not None else "epoch", "nats"
+    if len(flow.shape) > 1:
+        unit = "nats per pixel"
     at = np.arange(1, len(train) + 1)
     mark = {"marker": "o", "markersize": 3} if len(at) <= 60 else {}
     with drawing() as plt:

@@ -1,0 +1,63 @@
+"""The note that travels with a flow: JSON of what the core does not know."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+
+from pyflow import _core
+
+
+def _strings(value, n):
+    return (
+        isinstance(value, list) and len(value) == n and all(isinstance(name, str) for name in value)
+    )
+
+
+def _classes(value, n):
+    """Whether the value is n labels, sorted and of one kind."""
+    if not isinstance(value, list) or len(value) != n or not n:
+        return False
+    kinds = {type(label) for label in value}
+    if len(kinds) != 1 or not kinds <= {str, int, float, bool}:
+        return False
+    return all(a < b for a, b in itertools.pairwise(value))
+
+
+def _calibration(value):
+    numbers = {"points": int, "before": float, "after": float}
+    return (
+        isinstance(value, dict)
+        and set(value) == set(numbers)
+        and all(
+            type(value[k]) in (kind, int) and math.isfinite(value[k]) for k, kind in numbers.items()
+        )
+    )
+
+
+def read_note(core):
+    """Return a flow's note, checked, and the sorted labels of its classes or None.
+
+    Raises
+    ------
+    FileError
+        If it is not what a flow of this core could have: the file it comes from was altered.
+    """
+    try:
+        note = json.loads(core.note or "{}")
+    except ValueError:
+        note = None
+    good = isinstance(note, dict)
+    checks = {
+        "columns": lambda v: _strings(v, core.dim),
+        "names": lambda v: _strings(v, core.n_conditions),
+        "labels": lambda v: _classes(v, core.n_classes),
+        "calibration": _calibration,
+        "unfinished": lambda v: isinstance(v, bool),
+        "fit": lambda v: isinstance(v, dict),
+    }
+    good = good and all(check(note[key]) for key, check in checks.items() if key in note)
+    if not good or (core.n_classes > 0) != ("labels" in note):
+        raise _core.FileError("the file is damaged: its note is not one of this flow")
+    return note, np.asarray(note["labels"]) if "labels" in note else None

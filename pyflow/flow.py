@@ -1,0 +1,1008 @@
+"""A flow: densities, samples, scores and posteriors of it, its file, and its training."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pyflow import _arguments, _core, _tables
+from pyflow._arguments import integer, real, warn
+from pyflow._notes import read_note
+from pyflow.layers import composed
+from pyflow.posterior import Posterior, bounds_of, log_prior_of, warn_outside
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from pyflow._progress import Progress
+    from pyflow.layers import Layer
+
+    Floats = NDArray[np.float64]
+    Values = Floats | np.float64  # one for each point
+
+__all__ = ["Flow", "load"]
+
+HISTORY = ("epoch", "logp_train", "logp_validate", "distance")
+NOISE = "noise"  # what the noise's standard deviation is called when it is a condition
+TEMPERATURES = 1e-4, 1e2  # least and most that the core's calibration tries
+FEW = 10  # conditions that say little of a temperature
+
+
+def __dir__():
+    return __all__
+
+
+class _LogPosterior(NamedTuple):
+    """The function sum_i power log p(x_i|y, known) + log prior(y) of (m, p) parameters y.
+
+    Attributes
+    ----------
+    core : _core.Flow
+    x : (n, *shape) array
+    known : (0,) or (1,) array
+        The noise's standard deviation, for a flow that it is a condition of.
+    power : float
+    log_prior : callable or None
+    """
+
+    core: _core.Flow
+    x: NDArray[Any]
+    known: Floats
+    power: float
+    log_prior: Callable[[Floats], ArrayLike] | None
+
+    def __call__(self, y: Floats) -> Floats:
+        known = np.broadcast_to(self.known, (len(y), len(self.known)))
+        logs = self.power * self.core.evaluate_at(self.x, np.hstack([y, known])).sum(axis=0)
+        return logs if self.log_prior is None else logs + log_prior_of(self.log_prior, y)
+
+
+class Flow:
+    """A probability density p(x), or p(x|y), as a stack of invertible layers.
+
+    The layers carry a point x to a latent point z that follows a unit Gaussian: log p(x) =
+    log N(z; 0, I) + log|det dz/dx|. A point is a row of a table, of shape (d,), or a field on a
+    periodic mesh, (n0, n1) or (n0, n1, n2). `GIS` and `SymmetricFlow` fit flows, `load` reads them,
+    and `Flow([...])` composes one of layers that are the identity until `train` is called. Flows
+    never change: they may be used from many threads at once, pickled, copied and compared.
+
+    All methods take points as any array-like of real numbers of shape (n, *shape), or shape for a
+    single one, and compute in the flow's own precision, `dtype`; a table with named columns is
+    matched to those of the training data. Log-densities and log-determinants are float64, in nats
+    and in the units of the data. What a conditional flow is conditioned on is `y`: for a flow of
+    classes labels, one for all points or one for each; for other flows parameters, of shape (n, p),
+    or (p,) for all points.
+
+    Parameters
+    ----------
+    layers : sequence of `pyflow.layers` dataclasses
+        In the order in which data pass through them.
+    shape : int or tuple of int
+        Shape of one point: the number of columns of a table, or a mesh of two or three axes.
+    box_size : float or sequence of float
+        Lengths of a mesh's axes, in the user's units.
+    labels : sequence, optional
+        The classes, for a flow of them: each has splines of its own in sliced layers.
+    dtype : float32 or float64
+    seed : int
+        Of the random slices.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one point.
+    dim : int
+        How many numbers that is.
+    box_size : tuple of float or None
+        Lengths of a mesh's axes; None for tables.
+    dtype : numpy.dtype
+        float32 or float64.
+    layers : tuple of str
+        The kind of each layer, in the order in which data pass through them.
+    slices : int
+        One-dimensional splines of all sliced layers together.
+    n_parameters : int
+        Parameters of all layers and of the network that conditions them.
+    columns : tuple of str or None
+        Names of the columns of the table that the flow was fitted to.
+    labels : numpy.ndarray or None
+        The classes that the flow was fitted with, sorted.
+    names : tuple of str
+        What the parameters that the flow is conditioned on are called. Empty for p(x).
+    y_range : (p, 2) float64 array
+        Their least and most in training.
+    temperature : float
+        Power of the likelihood in posteriors: 1 unless calibrated.
+    calibration : dict or None
+        What `calibrate` found: see the property.
+    history : dict of str to numpy.ndarray
+        What the fit recorded: see the property.
+    unfinished : bool
+        Whether it comes from a fit that ended early.
+
+    Examples
+    --------
+    A flow for tables, and one for fields:
+
+    >>> import numpy as np, pyflow
+    >>> x = np.random.default_rng(0).normal(size=(500, 2))
+    >>> flow = pyflow.GIS(x, max_layers=2, verbose=False)
+    >>> flow.evaluate_density(x).shape
+    (500,)
+    >>> points, logp = flow.sample(3, seed=1)
+    >>> points.shape
+    (3, 2)
+
+    >>> x = pyflow.fields.gaussian_field(lambda k: 1 / k, (16, 16), 100, seed=1)
+    >>> flow = pyflow.SymmetricFlow(x, epochs=2, verbose=False)
+    >>> flow
+    pyflow.Flow(shape=(16, 16), box_size=(1.0, 1.0), layers=6 (1 scale, 5 symmetric), ...)
+
+    One composed by hand, and trained:
+
+    >>> from pyflow.layers import Affine, Sliced
+    >>> x = np.random.default_rng(0).gamma(2, size=(400, 2))
+    >>> flow = pyflow.Flow([Affine.whitening(x), Sliced(2, 8), Sliced(2, 8)], shape=2)
+    >>> trained = flow.train(x, epochs=5, verbose=False)
+    >>> bool(trained.evaluate_density(x).mean() > flow.evaluate_density(x).mean())
+    True
+    """
+
+    __slots__ = ("_core", "_labels", "_note")
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        shape: int | Sequence[int],
+        box_size: float | Sequence[float] = 1.0,
+        labels: ArrayLike | None = None,
+        dtype: Any = np.float64,
+        seed: int | None = 0,
+    ):
+        classes = None if labels is None else np.unique(_arguments.labels(labels, "labels"))
+        core = composed(layers, shape, box_size, classes, dtype, _arguments.seed(seed))
+        note = {} if classes is None else {"labels": classes.tolist()}
+        self._set(core.with_note(json.dumps(note)))
+
+    def _set(self, core):
+        self._core = core
+        self._note, self._labels = read_note(core)
+
+    @classmethod
+    def _of(cls, core: _core.Flow) -> Flow:
+        """Wrap what the core has made."""
+        flow = cls.__new__(cls)
+        flow._set(core)
+        return flow
+
+    # ---- what it is ------------------------------------------------------------------------------
+
+    shape = property(lambda self: self._core.shape)
+    dim = property(lambda self: self._core.dim)
+    box_size = property(lambda self: self._core.box)
+    dtype = property(lambda self: self._core.dtype)
+    layers = property(lambda self: self._core.layers)
+    slices = property(lambda self: self._core.slices)
+    n_parameters = property(lambda self: self._core.n_parameters)
+    temperature = property(lambda self: self._core.temperature)
+    y_range = property(lambda self: self._core.range.T.copy())
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it comes from a fit that ended early: from a checkpoint, or from an exception."""
+        return bool(self._note.get("unfinished")) or self._core.unfinished
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns of the table that the flow was fitted to, if they had names."""
+        columns = self._note.get("columns")
+        return None if columns is None else tuple(columns)
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The classes that the flow was fitted with, sorted; None without.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).normal(size=(300, 1))
+        >>> colour = np.where(x[:, 0] > 0, "red", "blue")
+        >>> pyflow.GIS(x, labels=colour, max_layers=1, verbose=False).labels
+        array(['blue', 'red'], dtype='<U4')
+        """
+        return None if self._labels is None else self._labels.copy()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the parameters that the flow is conditioned on are called.
+
+        Examples
+        --------
+        >>> import pyflow
+        >>> x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 10, seed=1)
+        >>> pyflow.SymmetricFlow(x, epochs=0, verbose=False).names
+        ()
+        """
+        return tuple(self._note.get("names") or [f"y{j}" for j in range(self._core.n_conditions)])
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """What the temperature gained on the points that it was fitted to.
+
+        Returns
+        -------
+        dict or None
+            `points`: how many; `before`, `after`: mean log p(y|x) / prior(y), in nats per point,
+            at temperature 1 and at the one fitted. None for a flow that is not calibrated.
+
+        Examples
+        --------
+        See `calibrate`.
+        """
+        found = self._note.get("calibration")
+        return None if found is None else dict(found)
+
+    @property
+    def history(self) -> dict[str, Floats]:
+        """What the fit recorded after each layer, or after each epoch of training.
+
+        Returns
+        -------
+        dict of str to (steps,) float64 array
+            `epoch`: its number, 0 for a layer; `logp_train`, `logp_validate`: mean log p of the
+            training and the validation data, in nats: of a row, or, for fields, of a pixel (NaN
+            without validation data); `distance`: for layers of GIS, the root-mean-square sliced
+            Wasserstein distance of the data from a unit Gaussian along the layer's slices, before
+            the layer (else NaN).
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).gamma(2, size=(500, 2))
+        >>> history = pyflow.GIS(x, max_layers=2, verbose=False).history
+        >>> bool(np.all(np.diff(history["logp_train"]) > 0))
+        True
+
+        >>> x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 10, seed=1)
+        >>> pyflow.SymmetricFlow(x, epochs=3, verbose=False).history["epoch"]
+        array([1., 2., 3.])
+        """
+        return dict(zip(HISTORY, self._core.history().T.copy(), strict=True))
+
+    def __len__(self) -> int:
+        return self._core.n_layers
+
+    def __getitem__(self, key: slice) -> Flow:
+        """Return the flow of the first k layers, flow[:k]."""
+        if not isinstance(key, slice):
+            raise TypeError("a flow is cut with a slice: flow[:k] has its first k layers")
+        start, stop, step = key.indices(len(self))
+        if start != 0 or step != 1:
+            raise ValueError("only the first layers make a flow: flow[:k]")
+        return Flow._of(self._core.truncate(stop))
+
+    __iter__ = None
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{self.layers.count(k)} {k}" for k in dict.fromkeys(self.layers))
+        parts = [f"shape={self.shape}"]
+        if self.box_size is not None:
+            parts.append(f"box_size={self.box_size}")
+        parts.append(f"layers={len(self)}" + (f" ({kinds})" if kinds else ""))
+        parts.append(f"parameters={self.n_parameters}")
+        if self.names:
+            parts.append(f"y=({', '.join(self.names)})")
+        if self._labels is not None:
+            parts.append(f"classes={len(self._labels)}")
+        parts.append(f"dtype={self.dtype}")
+        if self.temperature != 1:
+            parts.append(f"temperature={self.temperature:.3g}")
+        if self.calibration:
+            gain = "calibration={before:.3f} to {after:.3f} nats, {points} points"
+            parts.append(gain.format(**self.calibration))
+        for name in ("logp_train", "logp_validate"):
+            values = self.history[name]
+            if len(values) and np.isfinite(values[-1]):
+                best = np.nanmax(values) if self.history["epoch"][-1] else values[-1]
+                parts.append(f"{name}={best:.4g}")
+        if self.unfinished:
+            parts.append("unfinished")
+        return f"pyflow.Flow({', '.join(parts)})"
+
+    # ---- arguments -------------------------------------------------------------------------------
+
+    def _points(self, x, name="x"):
+        """Return points as the core reads them, and how many they are."""
+        x = _arguments.rows(_tables.matched(x, name, self.columns), name)
+        return x, 1 if len(x.shape) == len(self.shape) else x.shape[0]
+
+    def _conditions(self, y, n):
+        """Return what the core is to be told of n points beside them: a dict."""
+        if y is None:
+            if self._core.n_conditions:
+                raise ValueError(f"y: this flow is conditional; it needs {', '.join(self.names)}")
+            if self._labels is not None:
+                raise ValueError(
+                    "y: this flow was fitted with labels, and needs one for each point"
+                )
+            return {}
+        if self._labels is not None:
+            label = _arguments.labels(y, "y")
+            index = _arguments.classes(self._labels, label, "y", "the flow's labels")
+            return {"labels": np.full(n, index) if index.ndim == 0 else index}
+        p = self._core.n_conditions
+        if not p:
+            raise ValueError("y: this flow was fitted without")
+        y = parameters_of(_tables.matched(y, "y", self.names), "y", p, n)
+        if y.size:
+            self._warn_outside(y)
+        return {"y": y}
+
+    def _warn_outside(self, y):
+        """Warn where y (n, p), the first p conditions, reaches beyond the training range."""
+        p = y.shape[1]
+        reach = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
+        warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y")
+
+    # ---- densities and samples -------------------------------------------------------------------
+
+    def evaluate_density(self, x: ArrayLike, y: ArrayLike | None = None) -> Values:
+        """Return the log-density of points.
+
+        Parameters
+        ----------
+        x : (n, *shape) or shape array-like of real numbers
+        y : optional
+            For a conditional flow: parameters (n, p) or (p,), or labels (n,) or a single one. A
+            warning names a parameter that lies outside of the training range.
+
+        Returns
+        -------
+        (n,) float64 array, or float for a single point
+            log p(x) or log p(x|y) in nats; -inf outside the flow's bounds.
+
+        Raises
+        ------
+        ValueError
+            If x has another shape, is not real or not finite, or y is missing, unknown or of
+            another width.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).normal(size=(2000, 1))
+        >>> flow = pyflow.GIS(x, max_layers=1, verbose=False)
+        >>> float(flow.evaluate_density([0.0]))  # -log(2 pi) / 2 = -0.919
+        -0.9...
+
+        >>> x = pyflow.fields.gaussian_field(1.0, (8, 8), 200, box_size=8.0, seed=1)
+        >>> flow = pyflow.SymmetricFlow(x, box_size=8.0, epochs=5, verbose=False)
+        >>> exact = pyflow.fields.gaussian_logp(x, 1.0, box_size=8.0)
+        >>> bool(abs((flow.evaluate_density(x) - exact).mean()) < 3)
+        True
+        """
+        x, n = self._points(x)
+        return self._core.evaluate_density(x, **self._conditions(y, n))
+
+    def sample(
+        self, n: int, y: ArrayLike | None = None, seed: int | None = None
+    ) -> tuple[NDArray[Any], Floats]:
+        """Draw a sample, and its log-densities.
+
+        Parameters
+        ----------
+        n : int
+            Number of points, 0 or more.
+        y : optional
+            For a conditional flow: what to draw, as in `evaluate_density`.
+        seed : int or numpy.random.Generator, optional
+            0 <= seed < 2**64. Point i is made of latent noise that depends on (seed, i) alone: a
+            longer sample begins with the shorter one, and other y give the same noise in other
+            worlds. None draws a new sample every time: what is drawn is fresh unless a seed is
+            given, where a fit is the same unless another is.
+
+        Returns
+        -------
+        x : (n, *shape) array of the flow's dtype
+        logp : (n,) float64 array
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).normal(size=(500, 2))
+        >>> flow = pyflow.GIS(x, max_layers=2, verbose=False)
+        >>> a, logp = flow.sample(100, seed=1)
+        >>> b, _ = flow.sample(10, seed=1)
+        >>> bool((a[:10] == b).all()), bool(np.allclose(flow.evaluate_density(a), logp))
+        (True, True)
+        """
+        n = integer("n", n, 0)
+        return self._core.sample(n, **self._conditions(y, n), seed=_arguments.seed(seed))
+
+    def forward(self, x: ArrayLike, y: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
+        """Carry points to the latent space, where they follow a unit Gaussian.
+
+        Parameters
+        ----------
+        x, y
+            As in `evaluate_density`.
+
+        Returns
+        -------
+        z : array of the shape of x and the flow's dtype
+        logj : (n,) float64 array, or float for a single point
+            log|det dz/dx|.
+
+        Raises
+        ------
+        ValueError
+            As `evaluate_density`, and for points outside the flow's bounds.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).gamma(2, size=(500, 2))
+        >>> flow = pyflow.GIS(x, max_layers=2, verbose=False)
+        >>> z, logj = flow.forward(x)
+        >>> back, minus_logj = flow.inverse(z)
+        >>> bool(np.allclose(back, x)), bool(np.allclose(logj, -minus_logj))
+        (True, True)
+        """
+        x, n = self._points(x)
+        return self._core.forward(x, **self._conditions(y, n))
+
+    def inverse(self, z: ArrayLike, y: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
+        """Carry latent points to data: the inverse of `forward`.
+
+        Parameters
+        ----------
+        z : (n, *shape) or shape array-like of real numbers
+        y : optional
+            As in `evaluate_density`.
+
+        Returns
+        -------
+        x : array of the shape of z and the flow's dtype
+        logj : (n,) float64 array, or float for a single point
+            log|det dx/dz|.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).normal(3, size=(500, 2))
+        >>> flow = pyflow.GIS(x, max_layers=2, verbose=False)
+        >>> centre, _ = flow.inverse(np.zeros(2))
+        >>> bool(np.all(abs(centre - 3) < 0.3))
+        True
+        """
+        z = _arguments.rows(z, "z")
+        n = 1 if len(z.shape) == len(self.shape) else z.shape[0]
+        return self._core.inverse(z, **self._conditions(y, n))
+
+    def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
+        """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
+
+        Parameters
+        ----------
+        x, y
+            As in `evaluate_density`.
+        with_logp : bool
+            Return log p too: it costs nothing more.
+
+        Returns
+        -------
+        score : array of the shape of x and the flow's dtype
+            d log p / dx.
+        logp : (n,) float64 array, or float for a single point
+            If with_logp.
+
+        Raises
+        ------
+        ValueError
+            As `forward`.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).normal(size=(2000, 1))
+        >>> flow = pyflow.GIS(x, max_layers=1, verbose=False)
+        >>> bool(flow.score([1.0])[0] < 0 < flow.score([-1.0])[0])
+        True
+        """
+        x, n = self._points(x)
+        score, logp = self._core.score(x, **self._conditions(y, n))
+        return (score, logp) if with_logp else score
+
+    def score_parameters(self, x: ArrayLike, y: ArrayLike, *, with_logp: bool = False) -> Any:
+        """Return d log p(x|y) / dy: for Fisher information and Hamiltonian Monte Carlo.
+
+        Parameters
+        ----------
+        x, y
+            As in `evaluate_density`; y are parameters.
+        with_logp : bool
+            Return log p too: it costs nothing more.
+
+        Returns
+        -------
+        score : (n, p) float64 array, or (p,) for a single point
+        logp : (n,) float64 array, or float for a single point
+            If with_logp.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> y = np.random.default_rng(0).uniform(0.5, 2, 100)
+        >>> x = pyflow.fields.gaussian_field(lambda k: y[:, None, None] / k, (8, 8), seed=1)
+        >>> flow = pyflow.SymmetricFlow(x, y_train=y, hidden=(8, 8), epochs=2, verbose=False)
+        >>> flow.score_parameters(x, y).shape
+        (100, 1)
+        """
+        if not self._core.n_conditions:
+            raise ValueError("y: this flow was fitted without")
+        x, n = self._points(x)
+        score, logp = self._core.score_parameters(x, **self._conditions(y, n))
+        return (score, logp) if with_logp else score
+
+    # ---- posteriors ------------------------------------------------------------------------------
+
+    def posterior(
+        self,
+        x: ArrayLike,
+        prior: ArrayLike | Callable[[Floats], ArrayLike] | None = None,
+        *,
+        bounds: ArrayLike | None = None,
+        temperature: float | None = None,
+        noise: float | None = None,
+        method: str | None = None,
+        grid: int | None = None,
+        seed: int | None = 0,
+        steps: int | None = None,
+    ) -> Posterior:
+        """Return the posterior of the parameters, p(y|x) ~ p(x|y)^temperature p(y).
+
+        Parameters
+        ----------
+        x : (n, *shape) or shape array-like
+            One point, or several that share one y.
+        prior : (p, 2) array-like or callable, optional
+            Lower and upper bounds of a uniform prior; or a function of (m, p) points that gives
+            their log-densities, (m,). Default: uniform over the training range. A warning names a
+            parameter for which it is wider than that.
+        bounds : (p, 2) array-like, optional
+            For a callable prior: where to look. Default: the training range.
+        temperature : float, optional
+            Default: the flow's own, 1 unless it is calibrated. 0.5 widens a Gaussian posterior by
+            the square root of two.
+        noise : float, optional
+            For a flow that the noise is a condition of: its standard deviation, which is known.
+        method, grid, seed, steps : optional
+            See `Posterior`: up to three parameters are integrated on a grid, more are sampled by
+            emcee.
+
+        Returns
+        -------
+        Posterior
+
+        Raises
+        ------
+        ValueError
+            Among others, for a flow without conditions.
+        ImportError
+            For more than three parameters, if emcee is missing.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> y = np.random.default_rng(0).uniform(0.5, 2, 300)
+        >>> power = lambda k: y[:, None, None] / k
+        >>> x = pyflow.fields.gaussian_field(power, (16, 16), box_size=16.0, seed=1)
+        >>> flow = pyflow.SymmetricFlow(x, y_train=y, box_size=16.0, names=["amplitude"],
+        ...     n_layers=1, filter_knots=16, hidden=(32, 32), epochs=10, verbose=False)
+        >>> post = flow.posterior(x[0], prior=[(0.5, 2.0)])
+        >>> bool(abs(post.mean[0] / y[0] - 1) < 0.4)
+        True
+        """
+        if not self._core.n_conditions:
+            raise ValueError("posterior: this flow was fitted without y")
+        p, noisy = self._parameters()
+        if not p:
+            raise ValueError("posterior: this flow was fitted without y, but for the noise")
+        x, n = self._points(x)
+        if not n:
+            raise ValueError("x: is empty")
+        x = np.asarray(x).reshape(n, *self.shape) if np.size(x) == n * self.dim else x
+        known = np.empty(0)
+        if noisy:
+            if noise is None:
+                raise ValueError("noise: this flow needs its standard deviation")
+            known = np.array([real("noise", noise)])
+            warn_outside((NOISE,), *self._core.range[:, -1:], [known.repeat(2)], "noise")
+        elif noise is not None:
+            raise ValueError("noise: is no condition of this flow")
+        least, most = self._core.range[:, :p]
+        log_prior = None
+        if callable(prior):
+            log_prior = prior
+            box = np.stack([least, most], axis=1) if bounds is None else bounds
+            box = bounds_of(box, "bounds", p)
+        elif bounds is not None:
+            raise ValueError("bounds: are for a callable prior; prior gives them itself")
+        else:
+            box = bounds_of(np.stack([least, most], axis=1) if prior is None else prior, "prior", p)
+        warn_outside(self.names[:p], least, most, box, "prior")
+        power = self.temperature if temperature is None else real("temperature", temperature)
+        if not power > 0:
+            raise ValueError(f"temperature: must be positive, not {power}")
+
+        log_density = _LogPosterior(self._core, x, known, power, log_prior)
+        how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
+        return Posterior(log_density, box, self.names[:p], **how)
+
+    def calibrate(self, x: ArrayLike, y: ArrayLike, seed: int | None = 0) -> Flow:
+        """Return this flow with the temperature at which posteriors of these points are best.
+
+        That is the power b of the likelihood with the largest mean log p(y|x) over held-out
+        points, the prior uniform over the training range. log p(x|y) itself stays as it is. It is
+        evaluated at 383 conditions for every point, from three parameters on at three times as many
+        for each (`posterior_draws` of `train`).
+
+        Parameters
+        ----------
+        x : (n, *shape) array-like
+            Points that the flow was not trained on, of parameters drawn from the prior. If the flow
+            was trained with noise, they come without: it is added here.
+        y : (n, p) array-like
+            The noise's standard deviation is not among them.
+        seed : int
+
+        Returns
+        -------
+        Flow
+            Its `calibration` says what that gained.
+
+        Warns
+        -----
+        UserWarning
+            If the temperature is at an end of its range, 1e-4 to 100, or the points are of fewer
+            than ten different y: they do not determine it.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> y = np.random.default_rng(0).uniform(0.5, 2, 300)
+        >>> power = lambda k: y[:, None, None] / k
+        >>> x = pyflow.fields.gaussian_field(power, (8, 8), box_size=8.0, seed=1)
+        >>> flow = pyflow.SymmetricFlow(x[:200], y_train=y[:200], box_size=8.0, n_layers=1,
+        ...     filter_knots=8, hidden=(16, 16), epochs=5, verbose=False)
+        >>> flow = flow.calibrate(x[200:], y[200:])
+        >>> 0.3 < flow.temperature < 3
+        True
+        >>> flow.calibration["points"], flow.calibration["after"] >= flow.calibration["before"]
+        (100, True)
+        """
+        p, _ = self._parameters()
+        if not p:
+            raise ValueError("y: this flow was fitted without")
+        x, n = self._points(x)
+        if not n or len(x.shape) == len(self.shape):
+            raise ValueError(
+                f"x: must have shape (n, *{self.shape}), n > 0; its shape is {x.shape}"
+            )
+        y = parameters_of(_tables.matched(y, "y", self.names[:p]), "y", p, n, each=True)
+        self._warn_outside(y)
+        return self._calibrated(x, y, _arguments.seed(seed), "x")
+
+    def _calibrated(self, x, y, seed, name):
+        """Return the flow with its temperature; warnings call the points by this name."""
+        core, before, after = self._core.calibrate(x, y, seed)
+        found = {"points": len(y), "before": before, "after": after}
+        flow = Flow._of(core.with_note(json.dumps(self._note | {"calibration": found})))
+        least, most = TEMPERATURES
+        different = len(np.unique(y, axis=0))
+        if not 1.01 * least < flow.temperature < most / 1.01:
+            warn(
+                f"{name}: {len(y)} points leave the temperature of posteriors undetermined: it is "
+                f"at an end of its range, {flow.temperature:.3g}"
+            )
+        elif different < FEW:
+            warn(
+                f"{name}: {len(y)} points of {different} different y hardly determine the "
+                f"temperature of posteriors: it is {flow.temperature:.3g}"
+            )
+        return flow
+
+    def _parameters(self):
+        """Return how many conditions are parameters, and whether the last is the noise's."""
+        noisy = self._core.noise_condition
+        return self._core.n_conditions - noisy, noisy
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def train(
+        self,
+        data_train: ArrayLike,
+        data_validate: ArrayLike | None = None,
+        y_train: ArrayLike | None = None,
+        y_validate: ArrayLike | None = None,
+        *,
+        weight_train: ArrayLike | None = None,
+        weight_validate: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        labels_validate: ArrayLike | None = None,
+        frozen: Sequence[bool] | None = None,
+        names: Sequence[str] | None = None,
+        hidden: int | Sequence[int] | None = None,
+        epochs: int | None = None,
+        batch: int | None = None,
+        patience: int | None = None,
+        learning_rate: float | None = None,
+        warmup: float | None = None,
+        weight_decay: float | None = None,
+        clip: float | None = None,
+        noise: float | tuple[float, float] | Callable[[Floats], ArrayLike] | None = None,
+        noise_condition: bool | None = None,
+        objective: str | float = "likelihood",
+        posterior_epochs: int | None = None,
+        posterior_rate: float | None = None,
+        posterior_draws: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float | None = None,
+        seed: int | None = 0,
+        progress: Callable[[Progress], object] | None = None,
+        verbose: bool = True,
+    ) -> Flow:
+        """Return this flow with all its layers trained together, by maximum likelihood.
+
+        Training goes on from the parameters as they are, by Adam. Slices stay orthonormal. The same
+        arguments give the same flow, bit for bit, for any number of threads.
+
+        Parameters
+        ----------
+        data_train : (n, *shape) array-like of real numbers
+        data_validate : (m, *shape) array-like, optional
+            The flow kept is that of the epoch at which log p of these is highest, the start
+            included.
+        y_train, y_validate : (n, p), (m, p) array-like, optional
+            Parameters that each point is conditioned on; shape (n,) for a single one. A flow
+            without conditions gets a network for the layers that can be conditioned (symmetric
+            ones), which leaves it as it is at first.
+        weight_train, weight_validate : (n,), (m,) array-like, optional
+            Weights of the points, not negative.
+        labels, labels_validate : (n,), (m,) array-like, optional
+            For a flow of classes.
+        frozen : sequence of bool, optional
+            For each layer, whether its parameters stay as they are.
+        names : sequence of str, optional
+            What the parameters are called. Default: those of the table y_train.
+        hidden : sequence of int, optional
+            Units of a new network's hidden layers. Default (512, 512).
+        epochs : int, optional
+            Passes through the training data. Default 60.
+        batch : int, optional
+            Points in a mini-batch. Default 16 fields, or 16 tiles of rows, some 4,096.
+        patience : int, optional
+            Stop after this many epochs without improvement. Default 0: never.
+        learning_rate, warmup : float, optional
+            Adam's rate at its highest, default 8e-3, and the fraction of the steps in which it
+            rises to that, default 0.05; then it falls along half a cosine.
+        weight_decay : float, optional
+            Of the network's weights. Default 0.01.
+        clip : float, optional
+            The longest gradient, in units of its running mean length. Default 3; 0 for any.
+        noise : float, (float, float) or callable, optional
+            Standard deviation, or the range of it, of white noise added to the data, afresh every
+            epoch; or, for fields, the power spectrum P(k) of Gaussian noise, as in
+            `pyflow.fields.gaussian_field`. The flow is then that of the data with noise.
+        noise_condition : bool, optional
+            The standard deviation, drawn from its range, is one more condition, the last.
+        objective : "likelihood", "posterior" or float
+            A number w from 0, the likelihood, to 1, the posterior: when it is not 0, training on
+            the likelihood is followed by fine-tuning on (1 - w) log p(x|y) + w log p(y|x), the
+            prior uniform over the training range.
+        posterior_epochs, posterior_rate, posterior_draws : int, float, int, optional
+            Of that stage: epochs, learning rate, and conditions that stand for the prior, for every
+            point and step. Defaults 5, 2e-4, and 127 for one or two parameters, three times as many
+            (383, 1151, 3455, 10367) for each further one up to six: log p(y|x) is then off by some
+            hundredths of a nat, where fewer can miss whole nats.
+        checkpoint : str or os.PathLike, optional
+            File for the unfinished training, written every `checkpoint_seconds` (default 60) and
+            when it is interrupted. If it is there the training goes on from it, to the same flow as
+            uninterrupted; at the end it holds that flow.
+        checkpoint_seconds : float, optional
+        seed : int or None
+            0 <= seed < 2**64; None for a different one every time.
+        progress : callable, optional
+            Called with a `Progress` after every epoch. An exception that it raises ends training.
+        verbose : bool
+            Show a progress line on stderr: by tqdm if that is installed.
+
+        Returns
+        -------
+        Flow
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data or options that make no sense: the message names the argument.
+        OSError
+            If the checkpoint cannot be read, or not be written at the end.
+        KeyboardInterrupt
+            On Ctrl-C, within a second or so. What had been reached is the exception's attribute
+            `flow`, as it is for an exception raised by `progress`; a note with it names the
+            checkpoint that was left.
+
+        Warns
+        -----
+        RuntimeWarning
+            If training meets a NaN: the last good flow is returned. If a checkpoint cannot be
+            written: training goes on.
+        UserWarning
+            If y_validate reaches beyond y_train.
+
+        Examples
+        --------
+        A whitening, three sliced layers and a symmetric one, for fields:
+
+        >>> import numpy as np, pyflow
+        >>> from pyflow.layers import Affine, Sliced, Symmetric
+        >>> x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 300, box_size=8.0, seed=1)
+        >>> flow = pyflow.Flow([Affine.whitening(x), *3 * [Sliced(4, 8)], Symmetric(4, 8)],
+        ...     shape=(8, 8), box_size=8.0)
+        >>> flow = flow.train(x[:200], x[200:], epochs=3, learning_rate=1e-3, verbose=False)
+        >>> flow.history["logp_validate"].shape
+        (3,)
+        """
+        from pyflow._training import trained
+
+        return trained(self, **{k: v for k, v in locals().items() if k not in ("self", "trained")})
+
+    # ---- files -----------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow to a file, for `pyflow.load`.
+
+        The file holds numbers and a JSON header, no code, and ends with a check sum. It is written
+        under another name and then renamed: whatever happens, `path` holds the old file or the new
+        one.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+
+        Examples
+        --------
+        >>> import os, tempfile, numpy as np, pyflow
+        >>> x = np.random.default_rng(0).normal(size=(500, 2))
+        >>> flow = pyflow.GIS(x, max_layers=2, verbose=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     flow.save(os.path.join(folder, "flow.pf"))
+        ...     pyflow.load(os.path.join(folder, "flow.pf")) == flow
+        True
+        """
+        self._core.save(path)
+
+    def to_bytes(self) -> bytes:
+        """Return what a saved file holds.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> x = np.random.default_rng(0).normal(size=(500, 2))
+        >>> flow = pyflow.GIS(x, max_layers=2, verbose=False)
+        >>> pyflow.Flow.from_bytes(flow.to_bytes()) == flow
+        True
+        """
+        return self._core.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Flow:
+        """Return the flow that `to_bytes` gave these bytes for.
+
+        Raises
+        ------
+        FileError
+            If they are cut short, altered, of a newer format, or no flow.
+
+        Examples
+        --------
+        >>> import pyflow
+        >>> pyflow.Flow.from_bytes(b"something else")
+        Traceback (most recent call last):
+            ...
+        pyflow.FileError: this is not a pyflow flow: it begins with other bytes
+        """
+        return cls._of(_core.from_bytes(data))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Flow):
+            return NotImplemented
+        return self._core is other._core or self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        return hash(self.to_bytes())
+
+    def __reduce__(self):
+        return self.from_bytes, (self.to_bytes(),)
+
+    def __copy__(self) -> Flow:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Flow:
+        return self
+
+
+def parameters_of(y, name, p, n, each=False):
+    """Return parameters as a C-contiguous float64 array (n, p).
+
+    Parameters
+    ----------
+    y : (n, p) or, unless `each`, (p,) array-like
+        For a single parameter (n,), and, unless `each`, a number.
+    name : str
+        What the argument is called in errors.
+    p, n : int
+        p = None: as many columns as y has.
+    """
+    y = np.asarray(_arguments.rows(y, name))
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: must hold real numbers; its dtype is {y.dtype}")
+    given, y = y.shape, y.astype(np.float64)
+    if not np.isfinite(y).all():
+        row = np.argwhere(~np.isfinite(y))
+        raise ValueError(f"{name}: is NaN or infinite in row {row[0][0] if row.size else 0}")
+    if p in (None, 1) and y.ndim == 1 and (each or len(y) != 1):
+        y = y[:, None]
+    if each and y.ndim == 1 and n == 1:
+        y = y[None]
+    if not each and y.ndim < 2:
+        y = np.broadcast_to(np.atleast_1d(y), (n, max(y.size, 1)))
+    if y.ndim != 2 or len(y) != n or y.shape[1] == 0 or p not in (None, y.shape[1]):
+        single = "" if each else f", or ({p},) for all points"
+        raise ValueError(
+            f"{name}: must have shape ({n}, {'p' if p is None else p}){single}; "
+            f"its shape is {given}"
+        )
+    return np.ascontiguousarray(y)
+
+
+def load(path: str | os.PathLike[str]) -> Flow:
+    """Read a flow from a file that its `save` wrote, or from the checkpoint of a fit.
+
+    Nothing in the file is executed, and all of it is checked.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    Flow
+
+    Raises
+    ------
+    FileError
+        If the file is cut short, altered, of a newer format, or no flow. A subclass of ValueError.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    See `Flow.save`.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return Flow.from_bytes(data)
+    except _core.FileError as error:
+        raise _core.FileError(f"{os.fspath(path)}: {error}") from None

@@ -1,0 +1,210 @@
+"""Layers to compose a flow of by hand: `pyflow.Flow([...], shape=...)`.
+
+Each is a small frozen description; the layer itself lies in the flow. All but `Affine` with a
+matrix, `Scale` and `Bounds` are the identity until they are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyflow import _arguments, _core
+from pyflow._arguments import integer, real
+from pyflow.fields import box_lengths
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["Affine", "Bounds", "Scale", "Sliced", "Symmetric"]
+
+
+def __dir__():
+    return __all__
+
+
+@dataclass(frozen=True)
+class Scale:
+    """x <- (x - mean) / scale, the same for all numbers of a point. It is not trained.
+
+    Attributes
+    ----------
+    mean, scale : float
+        In the units of the data; scale > 0.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> flow = pyflow.Flow([pyflow.layers.Scale(1.0, 2.0)], shape=1)
+    >>> float(flow.forward([[5.0]])[0][0, 0])
+    2.0
+    """
+
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def _core(self, dim, seed):
+        return "scale", real("mean", self.mean), real("scale", self.scale)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x <- W (x - mean).
+
+    Attributes
+    ----------
+    matrix : (d, d) array-like, optional
+        W. Default: the identity.
+    mean : (d,) array-like, optional
+        Default: 0.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = np.random.default_rng(0).normal(3, 2, size=(1000, 2))
+    >>> flow = pyflow.Flow([pyflow.layers.Affine.whitening(x)], shape=2)
+    >>> z, _ = flow.forward(x)
+    >>> bool(np.allclose(np.cov(z.T), np.eye(2)))
+    True
+    """
+
+    matrix: Any = None
+    mean: Any = None
+
+    @classmethod
+    def whitening(cls, x: ArrayLike) -> Affine:
+        """Return the layer that gives these points mean 0 and covariance I: W = cov^(-1/2).
+
+        Parameters
+        ----------
+        x : (n, *shape) array-like of real numbers
+            More points than a point has numbers.
+
+        Raises
+        ------
+        ValueError
+            If their covariance is singular.
+        """
+        x = np.asarray(_arguments.rows(x, "x"), dtype=np.float64)
+        x = x.reshape(len(x), -1)
+        values, vectors = np.linalg.eigh(np.cov(x, rowvar=False).reshape(x.shape[1], -1))
+        if not values[0] > 1e-12 * values[-1]:
+            raise ValueError(f"x: the covariance of its {len(x)} points is singular")
+        return cls((vectors / np.sqrt(values)) @ vectors.T, x.mean(axis=0))
+
+    def _core(self, dim, seed):
+        return "affine", self.matrix, None if self.mean is None else np.ravel(self.mean)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Each number from within its bounds to the whole line. The first layer; it is not trained.
+
+    Attributes
+    ----------
+    bounds : (d, 2) sequence
+        Lower and upper bound of each; None or infinity where there is none.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> flow = pyflow.Flow([pyflow.layers.Bounds([(0, 1)])], shape=1)
+    >>> flow.evaluate_density([[1.5]])
+    array([-inf])
+    """
+
+    bounds: Any
+
+    def _core(self, dim, seed):
+        return "bounds", _arguments.bounds(self.bounds)
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """x <- x + A (Psi(A^T x) - A^T x), monotone splines Psi along orthonormal slices A.
+
+    The slices are random at first (seed of the flow), the splines the identity, with knots from -3
+    to 3. Dai & Seljak 2021, Eq. 11.
+
+    Attributes
+    ----------
+    n_slices : int
+        K <= d; 0 for A = I: every number on its own.
+    n_knots : int
+        M, of each spline.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> pyflow.Flow([pyflow.layers.Sliced(2, 8)], shape=3).n_parameters
+    54
+    """
+
+    n_slices: int = 8
+    n_knots: int = 16
+
+    def _core(self, dim, seed):
+        k = integer("n_slices", self.n_slices, 0, dim)
+        return "sliced", k, integer("n_knots", self.n_knots, 2, 65535), seed
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """x <- Psi(F^-1 T(|k|) F x), for fields: a convolution with an isotropic kernel, then a spline.
+
+    It can be conditioned on parameters. Dai & Seljak 2022.
+
+    Attributes
+    ----------
+    psi_knots, filter_knots : int
+        Knots of Psi, and of log T.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> pyflow.Flow([pyflow.layers.Symmetric(8, 32)], shape=(16, 16)).n_parameters
+    88
+    """
+
+    psi_knots: int = 8
+    filter_knots: int = 32
+
+    def _core(self, dim, seed):
+        knots = integer("psi_knots", self.psi_knots, 2, 63)
+        return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096)
+
+
+Layer = Scale | Affine | Bounds | Sliced | Symmetric
+
+
+def composed(
+    layers: Sequence[Layer],
+    shape: int | Sequence[int],
+    box_size: float | Sequence[float],
+    classes: Any,
+    dtype: Any,
+    seed: int,
+) -> _core.Flow:
+    """Return the core's flow of these layers."""
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype: must be float32 or float64, not {dtype}")
+    shape = (shape,) if np.ndim(shape) == 0 else tuple(shape)
+    shape = tuple(integer("shape", n, 1, 2**31 - 1) for n in shape)
+    if not 1 <= len(shape) <= 3:
+        raise ValueError(f"shape: must have 1 to 3 axes, not {len(shape)}")
+    dim = int(np.prod(shape))
+    layers = list(layers)
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers: must be of pyflow.layers, not {layer!r}")
+    return _core.compose(
+        [layer._core(dim, seed) for layer in layers],
+        shape=shape,
+        box=None if len(shape) == 1 else box_lengths(box_size, len(shape)),
+        n_classes=0 if classes is None else len(classes),
+        bits=8 * dtype.itemsize,
+    )
