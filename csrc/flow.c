@@ -340,11 +340,12 @@ pf_status X(flow_new)(X(flow) **flow, int ndim, const ptrdiff_t *n, const double
     return pf_end(X(new)(flow, ndim, n, box, n_classes));
 }
 
-/* Appends what a layer's _new gave; fill writes its first theta. */
-static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *layer,
+/* Appends the layer that a _new made, if it did; fill writes its first theta. */
+static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *const *made,
                         void (*fill)(double *theta, const X(layer) *l, const void *from), const void *from)
 {
     if (status) return pf_end(status);
+    X(layer) *layer = *made;
     double *theta = PF_CALLOC(double, layer->n_theta);
     if (!theta) {
         X(layer_release)(layer);
@@ -363,7 +364,7 @@ pf_status X(flow_add_scale)(X(flow) *f, double mean, double scale)
     if (!isfinite(mean) || !isfinite(scale) || !isnormal((real)scale) || !(scale > 0))
         return pf_end(pf_fail(PF_BAD_ARGUMENT, "scale: must be positive and finite, mean finite, not %g and %g", scale,
                               mean));
-    return X(add)(f, X(scale_new)(&layer, mean, scale, f->space.d), layer, NULL, NULL);
+    return X(add)(f, X(scale_new)(&layer, mean, scale, f->space.d), &layer, NULL, NULL);
 }
 
 typedef struct {
@@ -386,7 +387,7 @@ pf_status X(flow_add_affine)(X(flow) *f, const double *w, const double *mean)
         if (!isfinite(w[i])) return pf_end(pf_fail(PF_BAD_ARGUMENT, "matrix: is not finite"));
     for (ptrdiff_t i = 0; mean && i < d; i++)
         if (!isfinite(mean[i])) return pf_end(pf_fail(PF_BAD_ARGUMENT, "mean: is not finite"));
-    return X(add)(f, X(affine_new)(&layer, d), layer, X(fill_affine), &(X(affine_from)){w, mean});
+    return X(add)(f, X(affine_new)(&layer, d), &layer, X(fill_affine), &(X(affine_from)){w, mean});
 }
 
 pf_status X(flow_add_bounds)(X(flow) *f, const double *bounds)
@@ -406,7 +407,7 @@ pf_status X(flow_add_bounds)(X(flow) *f, const double *bounds)
     }
     if (!status) status = X(columns_new)(&layer, column, f->space.d);
     free(column);
-    return X(add)(f, status, layer, NULL, NULL);
+    return X(add)(f, status, &layer, NULL, NULL);
 }
 
 typedef struct {
@@ -430,7 +431,7 @@ pf_status X(flow_add_sliced)(X(flow) *f, ptrdiff_t n_slices, ptrdiff_t n_knots, 
     X(layer) *layer = NULL;
     X(sliced_from) from = {n_slices, n_knots, PF_MAX(f->classes, 1), seed, (uint64_t)f->n_layers + 1};
     pf_begin();
-    return X(add)(f, X(sliced_new)(&layer, f->space.d, n_slices, n_knots, from.classes), layer, X(fill_sliced), &from);
+    return X(add)(f, X(sliced_new)(&layer, f->space.d, n_slices, n_knots, from.classes), &layer, X(fill_sliced), &from);
 }
 
 typedef struct {
@@ -453,7 +454,7 @@ pf_status X(flow_add_symmetric)(X(flow) *f, ptrdiff_t psi_knots, ptrdiff_t filte
 {
     X(layer) *layer = NULL;
     pf_begin();
-    return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots), layer, X(fill_symmetric),
+    return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots), &layer, X(fill_symmetric),
                   &(X(symmetric_from)){f->mesh, psi_knots, filter_knots});
 }
 #endif

@@ -285,6 +285,6 @@ def _warn_discrete(x):
     if counts.max() > 1 and (share > 0.1 or len(counts) < 0.01 * len(pixels)):
         warn(
             f"data_train: has {len(counts)} different values in {len(pixels)} pixels, one of them "
-            f"in {share:.1%}: discrete fields have no density, and a fit sharpens its spikes without "
-            "end; add noise of the values' spacing"
+            f"in {share:.1%}: discrete fields have no density, and a fit sharpens its spikes "
+            "without end; add noise of the values' spacing"
         )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
+    from pyflow.flow import Flow
+
 
 __all__ = ["history", "latent", "marginals", "pairs"]
 
