@@ -9,13 +9,11 @@
  */
 #ifndef real
 #include <fftw3.h>
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "fft.h"
 #include "file.h"
 
-static pthread_mutex_t planner = PTHREAD_MUTEX_INITIALIZER; /* FFTW plans are made by one thread at a time */
 static atomic_int measure;
 
 void pf_fft_measure(int on) { atomic_store(&measure, on != 0); }
@@ -25,9 +23,9 @@ void pf_fft_measure(int on) { atomic_store(&measure, on != 0); }
 pf_status pf_fft_wisdom_save(const char *path)
 {
     pf_begin();
-    pthread_mutex_lock(&planner);
+    pf_lock(PF_LOCK_PLANS);
     char *texts[2] = {fftwf_export_wisdom_to_string(), fftw_export_wisdom_to_string()};
-    pthread_mutex_unlock(&planner);
+    pf_unlock(PF_LOCK_PLANS);
     pf_writer w = {0};
     for (int i = 0; i < 2; i++) {
         if (texts[i]) pf_put(&w, texts[i], strlen(texts[i]));
@@ -53,7 +51,7 @@ pf_status pf_fft_wisdom_load(const char *path)
         if (second) *second++ = 0;
     }
     free(bytes);
-    pthread_mutex_lock(&planner);
+    pf_lock(PF_LOCK_PLANS);
     char *before = fftwf_export_wisdom_to_string();
     int ok = second && before && fftwf_import_wisdom_from_string(text);
     if (ok && !fftw_import_wisdom_from_string(second)) { /* both or none */
@@ -61,7 +59,7 @@ pf_status pf_fft_wisdom_load(const char *path)
         fftwf_forget_wisdom();
         fftwf_import_wisdom_from_string(before);
     }
-    pthread_mutex_unlock(&planner);
+    pf_unlock(PF_LOCK_PLANS);
     free(before);
     if (!text) status = PF_NO_MEMORY;
     else if (!ok) status = pf_fail(PF_BAD_FILE, "%s is damaged, or not wisdom of this version of FFTW", path);
@@ -169,14 +167,14 @@ const X(fft) *X(fft_plan)(int ndim, const ptrdiff_t *n)
             return pf_fail(PF_BAD_ARGUMENT, "axis %d of the mesh cannot have %td pixels", i, n[i]), NULL;
     }
     int measured = atomic_load(&measure);
-    pthread_mutex_lock(&planner);
+    pf_lock(PF_LOCK_PLANS);
     X(fft) *p = X(cache);
     while (p && (p->measured != measured || p->ndim != ndim || memcmp(p->n, n, (size_t)ndim * sizeof *n))) p = p->next;
     if (!p && (p = X(make_plan)(ndim, n, measured))) {
         p->next = X(cache);
         X(cache) = p;
     }
-    pthread_mutex_unlock(&planner);
+    pf_unlock(PF_LOCK_PLANS);
     return p;
 }
 
