@@ -80,8 +80,8 @@ pf_status pf_check_interrupt(void)
 
 /* ---- the library's locks ---------------------------------------------------------------------------------- */
 
-/* A fork takes all of them, so that the child's memory holds nothing half done, and finds them free. The one that others
- * may hold for long comes first: meanwhile nobody waits for the rest. */
+/* A fork takes all of them, so that the child's memory holds nothing half done, and finds them free. The one that
+ * others may hold for long comes first: meanwhile nobody waits for the rest. */
 static pthread_mutex_t locks[PF_LOCKS] = {[0 ... PF_LOCKS - 1] = PTHREAD_MUTEX_INITIALIZER};
 
 void pf_lock(pf_lock_of what) { pthread_mutex_lock(locks + what); }
