@@ -109,6 +109,9 @@ uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t boun
 double pf_normal_cdf(double x);
 double pf_normal_quantile(double p); /* AS241 (Wichura 1988), full double precision; +-INFINITY at 0 and 1 */
 double pf_normal_pdf(double x);
+/* z[i] = the quantile of the middle of cell[i] of 2^52 equal cells of (0, 1), for n at most PF_CELLS, a multiple of 8 */
+enum { PF_CELLS = 256 };
+void pf_normal_quantiles(double *z, const uint64_t *cell, ptrdiff_t n);
 #define PF_LOG_2PI 1.8378770664093454836
 
 #endif
