@@ -27,6 +27,8 @@ void k_normal_quantile(double *z, const double *p, ptrdiff_t n)
     for (ptrdiff_t i = 0; i < n; i++) z[i] = pf_normal_quantile(p[i]);
 }
 
+void k_normal_quantiles(double *z, const uint64_t *cell, ptrdiff_t n) { pf_normal_quantiles(z, cell, n); }
+
 void k_normal_cdf(double *p, const double *x, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++) p[i] = pf_normal_cdf(x[i]);
