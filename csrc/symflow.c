@@ -348,7 +348,7 @@ pf_status X(sym_thetas)(const X(symflow) *f, double *theta, real *memory, const 
         ptrdiff_t j = i % f->n_y;
         in[i] = i < rows * f->n_y ? (real)((y[i] - f->y_stats[j]) / f->y_stats[f->n_y + j]) : 0;
     }
-    PF_TRY(X(mlp_forward)(f->net, out, memory + X(net_at)(f), in, SYM_ROWS));
+    PF_TRY(X(mlp_forward)(f->net, out, memory + X(net_at)(f), in, rows));
     X(smooth_filters)(f, out, memory + X(line_at)(f), rows);
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < f->n_theta; j++)
@@ -365,7 +365,7 @@ pf_status X(sym_thetas_vjp)(const X(symflow) *f, double *gy, real *gw, const dou
     for (ptrdiff_t i = 0; i < SYM_ROWS * f->n_theta; i++)
         gout[i] = i < rows * f->n_theta ? (real)(NET_SCALE * gtheta[i]) : 0;
     X(smooth_filters)(f, gout, memory + X(line_at)(f), rows);
-    pf_status status = X(mlp_vjp)(f->net, gw, gin, gout, memory + X(net_at)(f), in, SYM_ROWS);
+    pf_status status = X(mlp_vjp)(f->net, gw, gin, gout, memory + X(net_at)(f), in, rows);
     for (ptrdiff_t i = 0; i < rows * f->n_y && gy && !status; i++)
         gy[i] = (double)gin[i] / f->y_stats[f->n_y + i % f->n_y];
     free(gin);
