@@ -130,7 +130,7 @@ PF_KERNEL WHOLE X(order)(real v)
 {
     WHOLE bits, sign = (WHOLE)1 << (REAL_BITS - 1);
     memcpy(&bits, &v, sizeof v);
-    return bits ^ (bits & sign ? ~(WHOLE)0 : sign);
+    return bits ^ ((0 - (bits >> (REAL_BITS - 1))) | sign);
 }
 
 /* Monotone: a knot in an earlier cell is never above a number. */
@@ -235,72 +235,32 @@ PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const
     else X(look_up)(bin, order, search, search->refine, n);
 }
 
-/* ---- what is stored of the bins, a column each: column[c][i] = table[bin[i]][c]; bin[i] may be any up to the next i
- * that is a multiple of 8 ------------ */
+/* ---- what is stored of the bins, a column each ------------------------------------------------------------ */
 
-static void X(fetch_any)(real (*restrict column)[CHUNK], const real *restrict table, const int32_t *restrict bin,
-                         ptrdiff_t n)
+/* The attribute of PF_DISPATCH comes too late for vector types: see psi.c. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define FETCH X(fetch_16)
+#define BYTES 16
+#include "rqs.inc"
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define FETCH X(fetch_32)
+#define BYTES 32
+#include "rqs.inc"
+#pragma GCC pop_options
+#define FETCH_BY_LEVEL (pf_simd_level >= 2 ? X(fetch_32) : X(fetch_16))
+#else
+#define FETCH_BY_LEVEL X(fetch_16)
+#endif
+#else
+static void X(fetch)(real (*restrict column)[CHUNK], const real *restrict table, const int32_t *restrict bin,
+                     ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++)
         for (int c = 0; c < RQS_BIN; c++) column[c][i] = table[(ptrdiff_t)bin[i] * RQS_BIN + c];
 }
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-/* Rows are loaded whole and transposed in registers, LANES rows of LANES numbers at a time. */
-#define LANES (32 / (int)sizeof(real))
-#if REAL_BITS == 32
-#define INT int32_t
-#define SHUFFLE(a, b, p, q, r, s) __builtin_shuffle(a, b, (I){p, q, r, s, p + 4, q + 4, r + 4, s + 4})
-#else
-#define INT int64_t
-#endif
-__attribute__((target("avx2"))) static void X(fetch_avx2)(real (*restrict column)[CHUNK], const real *restrict table,
-                                                          const int32_t *restrict bin, ptrdiff_t n)
-{
-    typedef real V __attribute__((vector_size(32)));
-    typedef INT I __attribute__((vector_size(32)));
-    for (ptrdiff_t i = 0; i < n; i += LANES)
-#pragma GCC unroll 8
-        for (int part = 0; part < RQS_BIN; part += LANES) {
-            V row[LANES], half[LANES], out[LANES];
-#pragma GCC unroll 8
-            for (int l = 0; l < LANES; l++)
-                memcpy(&row[l], table + (ptrdiff_t)bin[i + l] * RQS_BIN + part, sizeof row[l]);
-#if REAL_BITS == 32
-#pragma GCC unroll 8
-            for (int l = 0; l < 4; l++) { /* the rows' first halves, then their second */
-                half[l] = __builtin_shuffle(row[l], row[l + 4], (I){0, 1, 2, 3, 8, 9, 10, 11});
-                half[l + 4] = __builtin_shuffle(row[l], row[l + 4], (I){4, 5, 6, 7, 12, 13, 14, 15});
-            }
-#pragma GCC unroll 8
-            for (int l = 0; l < 8; l += 4) {
-                V low_01 = SHUFFLE(half[l], half[l + 1], 0, 8, 1, 9),
-                  high_01 = SHUFFLE(half[l], half[l + 1], 2, 10, 3, 11);
-                V low_23 = SHUFFLE(half[l + 2], half[l + 3], 0, 8, 1, 9);
-                V high_23 = SHUFFLE(half[l + 2], half[l + 3], 2, 10, 3, 11);
-                out[l] = SHUFFLE(low_01, low_23, 0, 1, 8, 9), out[l + 1] = SHUFFLE(low_01, low_23, 2, 3, 10, 11);
-                out[l + 2] = SHUFFLE(high_01, high_23, 0, 1, 8, 9),
-                        out[l + 3] = SHUFFLE(high_01, high_23, 2, 3, 10, 11);
-            }
-#else
-#pragma GCC unroll 8
-            for (int l = 0; l < 2; l++) {
-                half[l] = __builtin_shuffle(row[l], row[l + 2], (I){0, 1, 4, 5});
-                half[l + 2] = __builtin_shuffle(row[l], row[l + 2], (I){2, 3, 6, 7});
-            }
-#pragma GCC unroll 8
-            for (int l = 0; l < 4; l += 2) {
-                out[l] = __builtin_shuffle(half[l], half[l + 1], (I){0, 4, 2, 6});
-                out[l + 1] = __builtin_shuffle(half[l], half[l + 1], (I){1, 5, 3, 7});
-            }
-#endif
-#pragma GCC unroll 8
-            for (int l = 0; l < LANES; l++) memcpy(column[part + l] + i, &out[l], sizeof out[l]);
-        }
-}
-#undef LANES
-#undef INT
-#undef SHUFFLE
+#define FETCH_BY_LEVEL X(fetch)
 #endif
 
 /* The bins of n <= CHUNK numbers, and what is stored of them; bin[CHUNK], column[][CHUNK] */
@@ -308,14 +268,8 @@ PF_KERNEL void X(find)(int32_t *restrict bin, real (*restrict column)[CHUNK], co
                        const X(rqs_search) *search, const X(rqs) *spline, ptrdiff_t n)
 {
     X(find_bins)(bin, v, search, spline->cells, spline->padded, n);
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-    if (pf_simd_level >= 2) {
-        for (ptrdiff_t i = n; i % 8; i++) bin[i] = 0;
-        X(fetch_avx2)(column, spline->bin, bin, n);
-        return;
-    }
-#endif
-    X(fetch_any)(column, spline->bin, bin, n);
+    for (ptrdiff_t i = n; i % 8; i++) bin[i] = 0;
+    FETCH_BY_LEVEL(column, spline->bin, bin, n);
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------- */
@@ -469,4 +423,5 @@ void X(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const 
     gy[0] += after_y;
 }
 #undef WHOLE
+#undef FETCH_BY_LEVEL
 #endif
