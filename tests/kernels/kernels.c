@@ -146,10 +146,10 @@ static X(rqs) *K(spline)(const double *theta, ptrdiff_t m)
 void K(rqs_knots)(real *knots, const double *theta, ptrdiff_t m)
 {
     X(rqs) *s = K(spline)(theta, m);
-    memcpy(knots, s->by_x.knot, (size_t)m * sizeof(real));
-    memcpy(knots + m, s->by_y.knot, (size_t)m * sizeof(real));
-    for (ptrdiff_t j = 0; j < m; j++)
-        knots[2 * m + j] = s->bin[(j + 1) * RQS_BIN + RQS_P] * s->bin[(j + 1) * RQS_BIN + RQS_S];
+    for (ptrdiff_t j = 0; j < m; j++) {
+        const real *bin = s->bin + (j + 1) * RQS_BIN;
+        knots[j] = bin[RQS_X0], knots[m + j] = bin[RQS_Y0], knots[2 * m + j] = bin[RQS_P] * bin[RQS_S];
+    }
     free(s);
 }
 
