@@ -214,6 +214,23 @@ void X(cdf1d_count)(int64_t *count, const real *v, const int64_t *weight, const 
     }
 }
 
+/* In lanes, which do not depend on the instruction set. */
+PF_KERNEL void X(cdf1d_sums_body)(double *restrict sums, const real *restrict v, const double *restrict w, ptrdiff_t n)
+{
+    enum { LANES = 16 };
+    double sum[LANES] = {0}, square[LANES] = {0};
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (ptrdiff_t l = 0; l < LANES; l++) {
+            double x = (double)v[i + l], wx = w[i + l] * x;
+            sum[l] += wx;
+            square[l] += wx * x;
+        }
+    for (; i < n; i++) sum[0] += w[i] * (double)v[i], square[0] += w[i] * (double)v[i] * (double)v[i];
+    for (ptrdiff_t l = 0; l < LANES; l++) sums[0] += sum[l], sums[1] += square[l];
+}
+PF_DISPATCH(X(cdf1d_sums), (double *sums, const real *v, const double *w, ptrdiff_t n), (sums, v, w, n))
+
 /* Two short loops, because one does not vectorise: compilers split it at the clamps. */
 PF_KERNEL void X(cdf1d_residual_body)(real *restrict r, const real *restrict v, const real *restrict score,
                                       const pf_grid *grid, ptrdiff_t n)

@@ -1,6 +1,8 @@
 /* GIS, Gaussianizing iterative slicing (Dai & Seljak 2021, section 3): layers that carry the data to N(0, I), each
  * along the slices where they are furthest from it, until the validation log-likelihood no longer rises. */
 #ifndef real
+#include <stdio.h>
+
 #include "working.h"
 
 void pf_gis_defaults(pf_gis_options *o)
@@ -19,7 +21,9 @@ void pf_gis_defaults(pf_gis_options *o)
 }
 
 enum {
-    MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
+    MOST_COLUMN_LAYERS = 3, /* bounds, then tails twice: what was 1e150 away is 7 away */
+    MOST_SLICES = 128,      /* of a layer by default, where rows are few: more do not pay for the time */
+    MANY_CLASSES = 16,      /* up to so many labels may have one row each */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
@@ -39,7 +43,25 @@ typedef struct {
     double best_logp; /* its mean validation log p */
     ptrdiff_t waited; /* layers since */
     double saved;     /* when a checkpoint was last written */
+    ptrdiff_t max_layers;
 } X(fit);
+
+/* Names the first row whose log p is not finite, if the mean is not. */
+static pf_status X(check_finite)(const X(working) *s, double mean, ptrdiff_t layer, const char *name)
+{
+    double logp[TILE_MOST];
+    for (ptrdiff_t t = 0; !isfinite(mean) && t < s->tiles; t++) {
+        X(tile) tile = X(working_tile)(s, t);
+        X(tile_logp)(logp, &tile, s->d);
+        for (ptrdiff_t i = 0, row = t * s->ld; i < tile.n; i++, row++)
+            if (!isfinite(logp[i] + s->logj[row]) && !(s->weight && !s->weight[row]))
+                return pf_fail(PF_DEGENERATE,
+                               "data_%s: row %td is so far out that its log p is not finite after layer %td: leave it "
+                               "out",
+                               name, row, layer);
+    }
+    return isfinite(mean) ? PF_OK : pf_fail(PF_DEGENERATE, "data_%s: log p is not finite after layer %td", name, layer);
+}
 
 /* Passes a new layer over the data and keeps the record; takes the layer over. */
 static pf_status X(fit_add)(X(fit) *f, X(layer) *layer, double distance)
@@ -47,8 +69,8 @@ static pf_status X(fit_add)(X(fit) *f, X(layer) *layer, double distance)
     double history[HISTORY] = {NAN, NAN, sqrt(distance)};
     pf_status status = X(working_forward)(&f->train, layer, &history[0]);
     if (!status && f->has_validate) status = X(working_forward)(&f->validate, layer, &history[1]);
-    if (!status && (!isfinite(history[0]) || (f->has_validate && isnan(history[1]))))
-        status = pf_fail(PF_DEGENERATE, "the fit diverged at layer %td: log p is not finite", f->model->n_layers);
+    if (!status) status = X(check_finite)(&f->train, history[0], f->model->n_layers, "train");
+    if (!status && f->has_validate) status = X(check_finite)(&f->validate, history[1], f->model->n_layers, "validate");
     if (status) {
         X(layer_release)(layer);
         return status;
@@ -97,24 +119,45 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
     return s;
 }
 
+/* What kinds of layers a model has, in the order in which a fit makes them. */
+typedef struct {
+    ptrdiff_t columns, marginal, affine, sliced; /* sliced: with slices that were searched */
+} X(kinds);
+
+static X(kinds) X(count_kinds)(const X(model) *model)
+{
+    X(kinds) n = {0};
+    for (ptrdiff_t i = 0; i < model->n_layers; i++) {
+        const X(layer) *l = model->layers[i];
+        if (l->ops == &X(columns_ops)) n.columns++;
+        else if (l->ops == &X(affine_ops)) n.affine++;
+        else if (X(sliced_slices)(l)) n.sliced++;
+        else n.marginal++;
+    }
+    return n;
+}
+
 static pf_status X(fit_first_layers)(X(fit) *f)
 {
     X(layer) *layer;
     double distance = NAN;
-    int marginal = f->options->marginal_first || f->train.d == 1;
-    if (f->model->n_layers == 0) {
-        PF_TRY(X(fit_columns)(&layer, &f->train, f->options->bounds));
+    const pf_gis_options *o = f->options;
+    X(kinds) n = X(count_kinds)(f->model);
+    int only_columns = n.columns == f->model->n_layers;
+    while (only_columns && n.columns < MOST_COLUMN_LAYERS) {
+        if (n.columns++) PF_TRY(X(fit_tails)(&layer, &f->train));
+        else PF_TRY(X(fit_columns)(&layer, &f->train, &f->validate, o->bounds));
+        if (!layer) break;
         PF_TRY(X(fit_add)(f, layer, NAN));
-        PF_TRY(X(check_dependence)(&f->train));
         X(fit_judge)(f);
     }
-    if (marginal && f->model->n_layers == 1) {
+    if (only_columns && (o->marginal_first || f->train.d == 1)) {
         PF_TRY(X(fit_marginals)(&layer, &distance, &f->train, &f->settings));
         PF_TRY(X(fit_add)(f, layer, distance));
         X(fit_judge)(f);
         PF_TRY(X(fit_report)(f));
     }
-    if (f->options->whiten && f->train.d > 1 && f->model->n_layers == 1 + marginal) {
+    if (o->whiten && f->train.d > 1 && !n.affine && !n.sliced) {
         PF_TRY(X(fit_whitening)(&layer, &f->train));
         PF_TRY(X(fit_add)(f, layer, NAN));
         X(fit_judge)(f);
@@ -123,34 +166,35 @@ static pf_status X(fit_first_layers)(X(fit) *f)
     return PF_OK;
 }
 
+/* Goes on from a model: the data pass through it as they did when it was made. */
+static pf_status X(fit_again)(X(fit) *f)
+{
+    X(model) *before = f->model;
+    f->model = NULL;
+    pf_status status = X(model_new)(&f->model, before->d, before->classes);
+    for (ptrdiff_t i = 0; i < before->n_layers && !status; i++) {
+        status = X(fit_add)(f, X(layer_share)(before->layers[i]), 0);
+        if (status) break;
+        f->model->history[i][2] = before->history[i][2];
+        X(fit_judge)(f);
+    }
+    if (!status && before->note) status = X(model_set_note)(f->model, before->note);
+    if (status) { /* nothing is lost */
+        X(model_free)(f->model);
+        f->model = before;
+    } else {
+        X(model_free)(before);
+    }
+    return status;
+}
+
 static pf_status X(fit_run)(X(fit) *f)
 {
-    const pf_gis_options *o = f->options;
-    ptrdiff_t sliced = 0;
     f->saved = pf_seconds();
-    if (f->model->n_layers) { /* go on from a model: the data pass through it as they did when it was made */
-        X(model) *before = f->model;
-        f->model = NULL;
-        pf_status status = X(model_new)(&f->model, before->d, before->classes);
-        for (ptrdiff_t i = 0; i < before->n_layers && !status; i++) {
-            status = X(fit_add)(f, X(layer_share)(before->layers[i]), 0);
-            if (status) break;
-            f->model->history[i][2] = before->history[i][2];
-            X(fit_judge)(f);
-            sliced += before->layers[i]->ops == &X(sliced_ops);
-        }
-        if (!status && before->note) status = X(model_set_note)(f->model, before->note);
-        if (status) { /* nothing is lost */
-            X(model_free)(f->model);
-            f->model = before;
-            return status;
-        }
-        X(model_free)(before);
-        if (f->waited >= o->patience) return PF_OK;
-        sliced -= sliced > 0 && (o->marginal_first || f->train.d == 1);
-    }
+    if (f->model->n_layers) PF_TRY(X(fit_again)(f));
+    if (f->waited >= f->options->patience) return PF_OK;
     PF_TRY(X(fit_first_layers)(f));
-    for (; sliced < (o->max_layers ? o->max_layers : MOST_LAYERS); sliced++) {
+    for (ptrdiff_t sliced = X(count_kinds)(f->model).sliced; sliced < f->max_layers; sliced++) {
         X(layer) *layer;
         double distance;
         PF_TRY(X(fit_sliced)(&layer, &distance, &f->train, &f->settings, f->model->n_layers));
@@ -161,6 +205,8 @@ static pf_status X(fit_run)(X(fit) *f)
     }
     return PF_OK;
 }
+
+/* ---- checks ----------------------------------------------------------------------------------------------- */
 
 static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_validate)
 {
@@ -202,16 +248,61 @@ static pf_status X(check_bounds)(const X(working) *s, const double *bounds, cons
     return PF_OK;
 }
 
+/* A model to go on from keeps the bounds that it has. */
+static pf_status X(check_same_bounds)(const X(model) *model, const double *bounds)
+{
+    const double *own = X(layer_bounds)(model->layers[0]);
+    for (ptrdiff_t i = 0; bounds && i < 2 * model->d; i++) {
+        double has = own ? own[i] : i % 2 ? INFINITY : -INFINITY;
+        if ((real)bounds[i] != (real)has)
+            return pf_fail(PF_BAD_ARGUMENT,
+                           "bounds: of column %td, the %s one is %g, but %g in the model to go on from, and stays so: "
+                           "leave bounds out, or fit without model",
+                           i / 2, i % 2 ? "upper" : "lower", bounds[i], has);
+    }
+    return PF_OK;
+}
+
+/* Says what rows in both the training and the validation data mean. */
+static pf_status X(fit_overlap)(X(fit) *f)
+{
+    const pf_gis_options *o = f->options;
+    pf_overlap both;
+    char text[512];
+    PF_TRY(X(overlap_split)(&both, &f->train, &f->validate));
+    if (!both.both) return PF_OK;
+    if (!both.split && !o->max_layers) f->max_layers = o->patience;
+    snprintf(text, sizeof text,
+             both.split
+                 ? "data_validate: %td of its %td rows are in data_train too, and would gain from every layer without "
+                   "end. One in five of them is now left out of data_train, the others out of data_validate; better "
+                   "give rows that are not trained on (of a Markov chain, another part of it)"
+                 : "data_validate: %td of its %td rows are in data_train too, most of them many times, and would gain "
+                   "from every layer without end: the fit stops after %td layers. Columns of few values (integers, "
+                   "flags) have no density, unless uniform noise of the values' spacing is added",
+             both.both, both.rows, f->max_layers);
+    if (o->warn && o->warn(o->progress_user, text)) return pf_fail(PF_INTERRUPTED, "interrupted");
+    return PF_OK;
+}
+
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *validate, ptrdiff_t d)
 {
     const pf_gis_options *o = f->options;
     const double *bounds = f->model->n_layers ? X(layer_bounds)(f->model->layers[0]) : o->bounds;
     PF_TRY(X(check_options)(o, d, validate != NULL));
+    if (f->model->n_layers) PF_TRY(X(check_same_bounds)(f->model, o->bounds));
+    else if (o->n_classes > MANY_CLASSES && o->n_classes > train->n / 2)
+        return pf_fail(PF_BAD_ARGUMENT,
+                       "labels: %d different ones in %td rows leave none to learn a class from; labels are classes of "
+                       "many rows each: cut a continuous number into a few ranges, or make it a column of the data",
+                       o->n_classes, train->n);
+    f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
     PF_TRY(X(working_new)(&f->train, train, d, o->n_classes, o->scratch, "train"));
     PF_TRY(X(check_bounds)(&f->train, bounds, "train"));
     if (validate) {
         PF_TRY(X(working_new)(&f->validate, validate, d, o->n_classes, o->scratch, "validate"));
         PF_TRY(X(check_bounds)(&f->validate, bounds, "validate"));
+        PF_TRY(X(fit_overlap)(f));
     }
     if (f->train.n < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     f->has_validate = validate != NULL;

@@ -69,6 +69,8 @@ void pf_column_range(double range[2], pf_column c); /* where it is defined, +-IN
      * class has its own splines. theta = knots, then slices. Copies what it is given. */                              \
     pf_status X(sliced_new)(X(layer) * * l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k,           \
                             ptrdiff_t m, ptrdiff_t classes);                                                           \
+    /* slices of a sliced layer; NULL for A = I, and for any other layer */                                            \
+    const real *X(sliced_slices)(const X(layer) *l);                                                                   \
     /* Affine layer: x <- W (x - mean). inverse[d][d] = W^-1. theta = W, then mean. */                                 \
     pf_status X(affine_new)(X(layer) * * l, const double *w, const double *inverse, const double *mean,                \
                             double log_det, ptrdiff_t d);                                                              \

@@ -83,7 +83,8 @@ typedef struct {
     uint64_t seed;
     const char *scratch; /* folder for a temporary file that holds the working copy, or NULL: in memory */
     int (*progress)(void *user, const pf_progress *p); /* after every layer; non-zero interrupts */
-    void *progress_user;
+    int (*warn)(void *user, const char *text); /* data that cannot be used as they are; non-zero interrupts; or NULL */
+    void *progress_user;                       /* of both */
     const char *checkpoint; /* file to write the unfinished model to, at most every checkpoint_seconds; or NULL */
     double checkpoint_seconds;
     const char *note; /* the model's note from the start, so that checkpoints carry it; or NULL */

@@ -245,6 +245,11 @@ ptrdiff_t X(model_layer_slices)(const X(model) *model, ptrdiff_t i)
     return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->k : 0;
 }
 
+const real *X(sliced_slices)(const X(layer) *l)
+{
+    return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->slices : NULL;
+}
+
 const X(layer_ops) X(sliced_ops) = {
     .name = "sliced",
     .work = X(sliced_work),

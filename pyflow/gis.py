@@ -286,6 +286,7 @@ def GIS(  # a function with the name that the method has in the literature
             model=None if model is None else model._core,
             scratch=scratch,
             progress=report and (lambda *p: report(Progress(*p))),
+            warn=_arguments.warn,
             checkpoint=checkpoint,
             note=json.dumps({**note, "unfinished": True}, allow_nan=False),
             stream=_is_read_in_blocks(train) or _is_read_in_blocks(validate),

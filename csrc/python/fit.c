@@ -8,6 +8,7 @@ typedef struct {
     call call;
     rows train, validate; /* validate.source NULL: none */
     PyArrayObject *weight[2], *label[2], *bounds;
+    PyObject *warn;                            /* a callable or NULL */
     PyObject *progress, *scratch, *checkpoint; /* a callable or NULL; bytes or NULL */
     model_object *model;                       /* to go on from, or NULL */
     int stream, read_failed;
@@ -23,6 +24,20 @@ static int report(void *user, const pf_progress *p)
     if (!call_failed(&j->call)) {
         PyObject *result = PyObject_CallFunction(j->progress, "nnddd", p->layer, p->best, p->logp_train,
                                                  p->logp_validate, p->distance);
+        if (!result) call_keep(&j->call);
+        Py_XDECREF(result);
+    }
+    int stop = call_failed(&j->call);
+    PyGILState_Release(gil);
+    return stop;
+}
+
+static int warn(void *user, const char *text)
+{
+    job *j = user;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (!call_failed(&j->call)) {
+        PyObject *result = PyObject_CallFunction(j->warn, "s", text);
         if (!result) call_keep(&j->call);
         Py_XDECREF(result);
     }
@@ -106,8 +121,8 @@ static int path_or_none(PyObject *path, void *to) { return path == Py_None || Py
 const char fit_doc[] = "fit(data_train, data_validate=None, *, ...)\n--\n\n"
                        "Fit GIS. Options are the fields of pf_gis_options in pyflow.h, which has their defaults; model "
                        "is one to go on from;\n"
-                       "progress(layer, best, logp_train, logp_validate, distance) is called after every layer; with "
-                       "stream the data are read\n"
+                       "progress(layer, best, logp_train, logp_validate, distance) is called after every layer, "
+                       "warn(text) about data; with stream the data are read\n"
                        "a block at a time even when they could be used where they are.";
 
 PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs)
@@ -138,6 +153,7 @@ PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs)
         "seed",
         "scratch",
         "progress",
+        "warn",
         "checkpoint",
         "checkpoint_seconds",
         "note",
@@ -150,12 +166,12 @@ PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs)
                      *seed = NULL;
     PyObject *result = NULL;
     pf_gis_defaults(o);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$OOOOiOnndnnpd(dd)nnnppOO!O&OO&dzp", names, &train, &validate,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$OOOOiOnndnnpd(dd)nnnppOO!O&OOO&dzp", names, &train, &validate,
                                      &weight[0], &weight[1], &label[0], &label[1], &o->n_classes, &model,
                                      &o->max_layers, &o->patience, &o->min_improvement, &o->n_slices, &o->n_knots,
                                      &o->kde, &o->bandwidth_factor, &o->alpha[0], &o->alpha[1], &o->edge_knots,
                                      &o->slice_points, &o->slice_steps, &o->marginal_first, &o->whiten, &bounds,
-                                     &PyLong_Type, &seed, path_or_none, &j.scratch, &j.progress, path_or_none,
+                                     &PyLong_Type, &seed, path_or_none, &j.scratch, &j.progress, &j.warn, path_or_none,
                                      &j.checkpoint, &o->checkpoint_seconds, &o->note, &j.stream))
         goto done;
     if (seed) {
@@ -175,10 +191,9 @@ PyObject *core_fit(PyObject *module, PyObject *args, PyObject *kwargs)
     o->bounds = data_or_null(j.bounds);
     o->scratch = j.scratch ? PyBytes_AS_STRING(j.scratch) : NULL;
     o->checkpoint = j.checkpoint ? PyBytes_AS_STRING(j.checkpoint) : NULL;
-    if (none_or(j.progress)) {
-        o->progress = report;
-        o->progress_user = &j;
-    }
+    if (none_or(j.progress)) o->progress = report;
+    if (none_or(j.warn)) o->warn = warn;
+    o->progress_user = &j;
     if (j.model ? j.model->bits == 32 : rows_bits(&j.train) == 32) result = pf32_run(&j);
     else result = pf64_run(&j);
 done:
