@@ -214,20 +214,24 @@ void X(cdf1d_count)(int64_t *count, const real *v, const int64_t *weight, const 
     }
 }
 
-/* In lanes, which do not depend on the instruction set. */
 PF_KERNEL void X(cdf1d_sums_body)(double *restrict sums, const real *restrict v, const double *restrict w, ptrdiff_t n)
 {
-    enum { LANES = 16 };
-    double sum[LANES] = {0}, square[LANES] = {0};
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (ptrdiff_t l = 0; l < LANES; l++) {
-            double x = (double)v[i + l], wx = w[i + l] * x;
-            sum[l] += wx;
-            square[l] += wx * x;
+    enum { LANES = 4, CHAINS = 4 }; /* CHAINS hide the additions' latency */
+    typedef real numbers __attribute__((vector_size(LANES * sizeof(real))));
+    typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
+    lanes sum[CHAINS] = {{0}}, square[CHAINS] = {{0}};
+    for (ptrdiff_t i = 0; i < n; i += LANES * CHAINS)
+        for (int c = 0; c < CHAINS; c++) {
+            numbers x;
+            lanes weight;
+            memcpy(&x, v + i + LANES * c, sizeof x);
+            memcpy(&weight, w + i + LANES * c, sizeof weight);
+            lanes y = __builtin_convertvector(x, lanes), wy = weight * y;
+            sum[c] += wy;
+            square[c] += wy * y;
         }
-    for (; i < n; i++) sum[0] += w[i] * (double)v[i], square[0] += w[i] * (double)v[i] * (double)v[i];
-    for (ptrdiff_t l = 0; l < LANES; l++) sums[0] += sum[l], sums[1] += square[l];
+    for (int c = 0; c < CHAINS; c++)
+        for (int l = 0; l < LANES; l++) sums[0] += sum[c][l], sums[1] += square[c][l];
 }
 PF_DISPATCH(X(cdf1d_sums), (double *sums, const real *v, const double *w, ptrdiff_t n), (sums, v, w, n))
 

@@ -22,7 +22,7 @@ void pf32_cdf1d_count(int64_t *count, const float *v, const int64_t *weight, con
 void pf64_cdf1d_count(int64_t *count, const double *v, const int64_t *weight, const int32_t *label, ptrdiff_t stride,
                       const pf_grid *grid, ptrdiff_t n);
 
-/* sums[2] += sum w v, sum w v^2 */
+/* sums[2] += sum w v, sum w v^2; n is a multiple of 16 */
 void pf32_cdf1d_sums(double *sums, const float *v, const double *w, ptrdiff_t n);
 void pf64_cdf1d_sums(double *sums, const double *v, const double *w, ptrdiff_t n);
 

@@ -304,7 +304,7 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
         PF_TRY(X(check_bounds)(&f->validate, bounds, "validate"));
         PF_TRY(X(fit_overlap)(f));
     }
-    if (f->train.n < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
+    if (f->train.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     f->has_validate = validate != NULL;
     f->settings = X(fit_settings)(o, d, &f->train);
     return X(fit_run)(f);

@@ -19,7 +19,7 @@
  * do not mend, what it leaves they find. */
 #define WHITEN_CAUTION 20
 
-enum { SORTED = 65536 }; /* rows that a column's centre and spread are found from */
+enum { SORTED = 8192 }; /* rows, at most, that a column's centre and spread are found from: to a percent */
 
 typedef struct {
     double x;

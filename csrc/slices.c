@@ -17,12 +17,10 @@ enum { GRID_SIGMAS = 8 }; /* a slice's histogram covers its mean +- 8 standard d
 
 /* ---- histograms of slices --------------------------------------------------------------------------------- */
 
-/* p[K][ld] = A x; the columns themselves where A = I */
-static const real *X(project)(const X(slices) *c, const X(tile) *tile, real *p)
+/* p[K][ld] = A x */
+static void X(project)(real *p, const X(slices) *c, const X(tile) *tile)
 {
-    if (!c->a) return tile->x;
     X(gemm)(p, c->a, tile->x, 0, 0, 0, c->k, tile_whole(tile->n), c->s->d, tile->ld, c->s->d, tile->ld);
-    return p;
 }
 
 static void X(count_group)(void *arg, ptrdiff_t group, int thread)
@@ -33,7 +31,9 @@ static void X(count_group)(void *arg, ptrdiff_t group, int thread)
     for (ptrdiff_t i = group * c->picked / c->groups; i < (group + 1) * c->picked / c->groups; i++) {
         ptrdiff_t t = c->pick ? c->pick[i] : i;
         X(tile) tile = X(working_tile)(s, t);
-        const real *p = c->kept ? c->kept + i * size : X(project)(c, &tile, c->work + thread * size);
+        real *own = c->work + thread * size;
+        if (c->a && !c->kept) X(project)(own, c, &tile);
+        const real *p = c->kept ? c->kept + i * size : c->a ? own : tile.x;
         for (ptrdiff_t k = 0; k < c->k; k++)
             X(cdf1d_count)(c->count + (thread * c->k + k) * per_slice, p + k * s->ld,
                            s->weight ? s->weight + t * s->ld : NULL, c->classes > 1 ? tile.label : NULL, bins,
@@ -68,9 +68,10 @@ static void X(project_group)(void *arg, ptrdiff_t group, int thread)
         ptrdiff_t t = c->pick ? c->pick[i] : i;
         X(tile) tile = X(working_tile)(s, t);
         real *p = c->kept + i * c->k * s->ld;
-        X(project)(c, &tile, p);
-        for (ptrdiff_t r = 0; r < tile.n; r++) w[r] = s->weight ? (double)s->weight[t * s->ld + r] : 1;
-        for (ptrdiff_t k = 0; k < c->k; k++) X(cdf1d_sums)(sums + 2 * k, p + k * s->ld, w, tile.n);
+        ptrdiff_t whole = tile_whole(tile.n);
+        X(project)(p, c, &tile);
+        for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : s->weight ? (double)s->weight[t * s->ld + r] : 1;
+        for (ptrdiff_t k = 0; k < c->k; k++) X(cdf1d_sums)(sums + 2 * k, p + k * s->ld, w, whole);
     }
 }
 
@@ -173,8 +174,9 @@ static pf_status X(pick_tiles)(X(slices) *c, ptrdiff_t points, uint64_t seed, ui
 {
     const X(working) *s = c->s;
     c->picked = s->tiles;
-    if (points >= s->n) return PF_OK;
-    c->picked = PF_MAX(PF_MIN((points + s->ld - 1) / s->ld, s->tiles), 1);
+    if (points >= s->rows) return PF_OK;
+    double part = (double)points / (double)s->rows;
+    c->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), s->tiles), 1);
     ptrdiff_t *all = PF_ALLOC(ptrdiff_t, s->tiles);
     if (!all) return PF_NO_MEMORY;
     for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
@@ -196,7 +198,7 @@ pf_status X(search_new)(X(search) *q, const X(working) *s, const X(settings) *o,
     *c = (X(slices)){.s = s, .k = k, .classes = classes};
     PF_TRY(X(pick_tiles)(c, o->slice_points, o->seed, q->stream << 32));
     c->groups = PF_MIN(c->picked, groups);
-    while (q->bins < 1024 && q->bins * 16 < c->picked * ld) q->bins *= 2;
+    while (q->bins < 1024 && q->bins * 16 < PF_MIN(s->rows, o->slice_points)) q->bins *= 2;
     c->a = q->a = PF_ALLOC(real, k * d);
     c->grid = q->grid = PF_ALLOC(pf_grid, k);
     c->count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);

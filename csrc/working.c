@@ -116,7 +116,9 @@ static pf_status X(working_fill)(X(working) *s, const X(data) *data, const char 
 void X(working_count)(X(working) *s)
 {
     double sum = 0, square = 0;
+    s->rows = 0;
     for (ptrdiff_t i = 0; i < s->n; i++) {
+        s->rows += s->weight[i] != 0;
         sum += (double)s->weight[i];
         square += (double)s->weight[i] * (double)s->weight[i];
     }
@@ -130,7 +132,7 @@ pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int cl
     PF_TRY(X(check_weights)(data, name));
     PF_TRY(X(check_labels)(data, classes, name));
     ptrdiff_t ld = X(tile_rows)(d), tiles = (data->n + ld - 1) / ld;
-    *s = (X(working)){.n = data->n, .d = d, .ld = ld, .tiles = tiles, .n_eff = (double)data->n};
+    *s = (X(working)){.n = data->n, .d = d, .ld = ld, .tiles = tiles, .rows = data->n, .n_eff = (double)data->n};
     s->label = (int32_t *)data->label;
     if (scratch) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
     else if (!(s->x = PF_ALLOC(real, tiles * d * ld))) return PF_NO_MEMORY;

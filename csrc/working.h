@@ -35,6 +35,7 @@ typedef struct {
     double *logj;    /* [n] */
     int64_t *weight; /* [n] fixed point, or NULL */
     int32_t *label;  /* [n] or NULL, the caller's */
+    ptrdiff_t rows;  /* that have a weight */
     double n_eff;    /* (sum w)^2 / sum w^2 */
     double *sums;    /* [tiles][2]: weight and weighted log p */
     size_t mapped;   /* bytes of x in a scratch file, 0: in memory */
@@ -44,7 +45,7 @@ typedef struct {
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int classes, const char *scratch,
                          const char *name);
 void X(working_free)(X(working) *s);
-/* n_eff from the weights */
+/* rows and n_eff from the weights */
 void X(working_count)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
 /* Applies the layer to all rows; *logp is then their mean log p. */
