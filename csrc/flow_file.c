@@ -168,14 +168,13 @@ static pf_status X(read_parts)(X(parts) *p, pf_reader *r, const X(flow) *f)
     for (; p->n_layers < n_layers; p->n_layers++) {
         PF_TRY(X(read_layer)(p->layers + p->n_layers, r, f));
         const X(layer) *l = p->layers[p->n_layers];
-        if (X(layer_bounds)(l) && p->n_layers) {
-            p->n_layers++;
-            return damaged(r, "column maps are not the first layer");
-        }
+        for (ptrdiff_t j = 0; X(layer_bounds)(l) && p->n_layers && j < 2 * l->d && !r->status; j++)
+            if (isfinite(X(layer_bounds)(l)[j])) damaged(r, "a layer that is not the first has bounds");
         p->n_theta += l->n_theta;
-        if (p->n_theta > (ptrdiff_t)(r->n / sizeof(double))) {
-            p->n_layers++;
-            return damaged(r, "parameters are missing");
+        if (p->n_theta > (ptrdiff_t)(r->n / sizeof(double))) damaged(r, "parameters are missing");
+        if (r->status) {
+            p->n_layers++; /* to be released too */
+            return r->status;
         }
     }
     p->n_y = pf_get_int(r, 0, 4096);
