@@ -100,7 +100,8 @@ static pf_status X(fit_report)(X(fit) *f)
                      .objective = f->has_validate ? h->logp_validate : h->logp_train,
                      .seconds = pf_seconds() - f->start};
     if (o->watch.checkpoint && pf_seconds() - f->saved > o->checkpoint_seconds) {
-        if (X(flow_save)(f->flow, o->watch.checkpoint)) pf_warn(&o->watch);
+        pf_status status = X(flow_save)(f->flow, o->watch.checkpoint);
+        if (status) pf_warn(&o->watch, status);
         f->saved = pf_seconds();
     }
     if (o->watch.progress && o->watch.progress(o->watch.user, &p)) return pf_fail(PF_INTERRUPTED, "interrupted");
@@ -263,7 +264,7 @@ static pf_status X(fit_overlap)(X(fit) *f)
                    "from every layer without end: the fit stops after %td layers. Columns of few values (integers, "
                    "flags) have no density, unless uniform noise of the values' spacing is added",
              both.both, both.rows, f->max_layers);
-    if (o->watch.warn) o->watch.warn(o->watch.user, text);
+    if (o->watch.warn) o->watch.warn(o->watch.user, PF_BAD_ARGUMENT, text);
     return pf_check_interrupt();
 }
 

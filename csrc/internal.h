@@ -52,7 +52,7 @@ pf_status pf_end(pf_status status);
 pf_status pf_fail(pf_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The message of what did not end a call goes to whoever watches a fit, and is forgotten. */
-void pf_warn(const pf_watch *watch);
+void pf_warn(const pf_watch *watch, pf_status status);
 
 /* ---- options.c: PF_BAD_ARGUMENT, with its name, for an option outside its limits ---------------------------- */
 pf_status pf_check_options(const void *options, const pf_option *list);

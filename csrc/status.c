@@ -37,9 +37,9 @@ pf_status pf_fail(pf_status status, const char *format, ...)
     return status;
 }
 
-void pf_warn(const pf_watch *watch)
+void pf_warn(const pf_watch *watch, pf_status status)
 {
-    if (watch->warn) watch->warn(watch->user, message);
+    if (watch->warn) watch->warn(watch->user, status, message);
     message[0] = 0;
 }
 
