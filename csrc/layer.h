@@ -58,7 +58,7 @@ static inline ptrdiff_t tile_whole(ptrdiff_t n) { return (n + TILE_STEP - 1) / T
                                                                                                                        \
     /* Sliced layer: x <- x + A (Psi(A^T x) - A^T x), log|det| = sum_k log Psi_k'. slices[K][d] holds the orthonormal  \
      * columns of A, or is NULL for A = I, K = d: every column on its own. knots[classes][K][3][M]: with labels, each  \
-     * class has its own splines. theta = knots, then slices. Copies what it is given. */                              \
+     * class has its own splines. theta = theirs (rqs.h), then slices. Copies what it is given. */                     \
     pf_status X(sliced_new)(X(layer) * * l, const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k,           \
                             ptrdiff_t m, ptrdiff_t classes);                                                           \
     /* Affine layer: x <- W (x - mean). inverse[d][d] = W^-1. theta = W, then mean. */                                 \
