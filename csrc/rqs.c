@@ -219,7 +219,8 @@ PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const
 {
     WHOLE order[CHUNK];
     real lo = search->lo, scale = search->scale, top = (real)(cells - 1);
-    for (ptrdiff_t i = 0; i < n; i++) order[i] = X(order)(v[i]);
+    for (ptrdiff_t i = 0; i < n; i++)
+        order[i] = X(order)(v[i] == v[i] ? v[i] : (real)-INFINITY); /* NaN has a bin too */
     if (!search->refine) {
         for (ptrdiff_t i = 0; i < n; i++) {
             size_t b = 0;
@@ -235,7 +236,7 @@ PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const
     else X(look_up)(bin, order, search, search->refine, n);
 }
 
-/* ---- what is stored of the bins, a column each ------------------------------------------------------------ */
+/* ---- what is stored of the bins, a column each: rqs.inc ---------------------------------------------------- */
 
 /* The attribute of PF_DISPATCH comes too late for vector types: see psi.c. */
 #if defined(__GNUC__) && !defined(__clang__)
@@ -285,7 +286,7 @@ PF_KERNEL void X(rqs_forward_body)(real *restrict y, double *restrict slope, con
         for (ptrdiff_t i = 0; i < m; i++) {
             real s = column[RQS_S][i], p = column[RQS_P][i], r = column[RQS_R][i];
             real move = x[start + i] - column[RQS_X0][i], t = move * column[RQS_INV_W][i];
-            t = t < 1 ? t : 1;
+            t = t > 1 ? 1 : t;
             real o = 1 - t, P = p * o + t, inv = 1 / (1 + (p + r - 2) * (t * o));
             y[start + i] = column[RQS_Y0][i] + move * s * (P * inv);
             slope[start + i] *= (double)(s * inv * ((o * (P + t) + r * t * t) * inv));
@@ -310,7 +311,7 @@ PF_KERNEL void X(rqs_inverse_body)(real *restrict x, double *restrict slope, con
         for (ptrdiff_t i = 0; i < m; i++) {
             real p = column[RQS_P][i], r = column[RQS_R][i], inv_s = column[RQS_INV_S][i];
             real move = y[start + i] - column[RQS_Y0][i], q = move * column[RQS_INV_H][i];
-            q = q < 1 ? q : 1;
+            q = q > 1 ? 1 : q;
             real b = p * (1 - q) + q * (2 - r), a = 1 - b, square = b * b + 4 * a * q;
             real root = R(sqrt)(square > 0 ? square : 0);
             real above = b > 0 ? 2 : root - b, below = b > 0 ? b + root : 2 * a * q;
@@ -340,7 +341,7 @@ PF_KERNEL void X(vjp_terms)(real *restrict gx, real (*restrict term)[CHUNK], rea
     for (ptrdiff_t i = 0; i < n; i++) {
         real s = column[RQS_S][i], p = column[RQS_P][i], r = column[RQS_R][i], inv_w = column[RQS_INV_W][i];
         real move = x[i] - column[RQS_X0][i], t = move * inv_w, l = (real)gl[i], gs = g[i] * s;
-        t = t < 1 ? t : 1;
+        t = t > 1 ? 1 : t;
         real o = 1 - t, u = t * o, c = p + r - 2, P = p * o + t, N = o * (P + t) + r * (t * t);
         real inv_N = 1 / N, inv_Q = 1 / (1 + c * u), N_t = r * t - p * o + (o - t);
         gx[i] = gs * inv_Q * (N * inv_Q) + 2 * l * inv_w * (N_t * inv_N - c * (o - t) * inv_Q);

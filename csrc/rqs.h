@@ -12,7 +12,7 @@
  * theta[3 m], any finite numbers: x and y each as pf_increasing() has them (cspline.h), then log-slopes. A logarithm
  * beyond +-RQS_LOG_MOST counts as that, a first number beyond +-RQS_FIRST_MOST too; knots that come too near to each
  * other for the precision are moved apart; no end of a bin is steeper or flatter than its chord by more than
- * RQS_RATIO. Gradients take what is so bounded for free. */
+ * RQS_RATIO. A gradient is taken as if a bound were not there: training can come back from it. */
 #ifndef PF_RQS_H
 #define PF_RQS_H
 #include "internal.h"
