@@ -414,8 +414,7 @@ pf_status pf_file_open(pf_reader *r, const void *bytes, size_t n, int kind, int 
         return pf_fail(PF_BAD_FILE, "the file is cut short or altered: its check sum is wrong");
     pf_get_int(r, kind, kind);
     pf_get_int(r, bits, bits);
-    int64_t header = pf_get_int(r, 0, (int64_t)(r->n - r->at));
-    if (!r->status) r->at += (size_t)header;
+    take(r, pf_get_int(r, 0, INT64_MAX), 1); /* the header */
     return r->status;
 }
 

@@ -1,5 +1,6 @@
 /* The symmetric flow (Dai & Seljak 2022, arXiv 2202.05282): see symflow.h. */
 #ifndef real
+#include <float.h>
 #include <stdio.h>
 
 #include "cspline.h"
@@ -598,51 +599,84 @@ static pf_status X(write)(const X(symflow) *f, void **bytes, size_t *n)
     return w.status;
 }
 
+/* What sizes theta and the network's weights must be in the file before there is room made for them. */
+static int X(fits)(const pf_reader *r, double numbers, size_t size)
+{
+    return numbers * (double)size <= (double)pf_left(r);
+}
+
+static pf_status X(damaged)(void) { return pf_fail(PF_BAD_FILE, "the file is damaged: its contents make no sense"); }
+
+static pf_status X(read_network)(X(symflow) *f, pf_reader *r)
+{
+    ptrdiff_t hidden[MLP_LAYERS];
+    int n_hidden = (int)pf_get_int(r, f->n_y ? 1 : 0, f->n_y ? MLP_LAYERS - 1 : 0);
+    double weights = 0, from = (double)f->n_y;
+    for (int l = 0; l < n_hidden; l++) {
+        hidden[l] = pf_get_int(r, 1, 1 << 16);
+        weights += (from + 1) * (double)hidden[l];
+        from = (double)hidden[l];
+    }
+    weights += (from + 1) * (double)f->n_theta;
+    if (r->status || !n_hidden) return r->status;
+    if (!X(fits)(r, weights, sizeof(real))) return X(damaged)();
+    PF_TRY(X(mlp_new)(&f->net, f->n_y, hidden, n_hidden, f->n_theta));
+    pf_get_reals_into(r, f->net->w, f->net->n_w, sizeof(real));
+    return r->status;
+}
+
+/* All that follows what symflow_new() is told */
+static pf_status X(read_contents)(X(symflow) *f, pf_reader *r, int coloured)
+{
+    if (coloured) f->noise_t = pf_get_reals(r, f->filter->shells, sizeof(real));
+    pf_get_reals_into(r, f->theta, f->n_theta, sizeof(double));
+    pf_get_reals_into(r, f->y_stats, 4 * f->n_y, sizeof(double));
+    for (ptrdiff_t j = 0; j < f->n_y && !r->status; j++)
+        if (!(f->y_stats[f->n_y + j] > 0)) return X(damaged)();
+    f->epochs = pf_get_int(r, 0, INT32_MAX);
+    f->history = pf_get_array(r, f->epochs * SYM_HISTORY, sizeof(double)); /* NaN without validation */
+    PF_TRY(r->status);
+    PF_TRY(X(read_network)(f, r));
+    int64_t length = pf_get_int(r, 0, INT64_MAX); /* the text says so too */
+    f->note = pf_get_text(r);
+    PF_TRY(r->status);
+    if ((int64_t)strlen(f->note) != length) return X(damaged)();
+    f->n_state = pf_get_int(r, 0, PTRDIFF_MAX);
+    if (f->n_state) f->state = pf_get_array(r, f->n_state, 1);
+    return pf_file_close(r);
+}
+
 static pf_status X(read)(X(symflow) **flow, const void *bytes, size_t size)
 {
     pf_reader r;
     *flow = NULL;
     PF_TRY(pf_file_open(&r, bytes, size, PF_KIND_SYMFLOW, REAL_BITS));
     int ndim = (int)pf_get_int(&r, 2, 3);
-    ptrdiff_t n[3], hidden[MLP_LAYERS];
-    double box[3] = {0}, numbers[NUMBERS] = {0};
-    for (int i = 0; i < ndim; i++) n[i] = pf_get_int(&r, 1, INT32_MAX);
-    pf_get_into(&r, box, ndim, sizeof(double));
+    ptrdiff_t n[3];
+    double box[3] = {0}, pixels = 1;
+    for (int i = 0; i < ndim; i++) pixels *= (double)(n[i] = pf_get_int(&r, 1, INT32_MAX));
+    pf_get_reals_into(&r, box, ndim, sizeof(double));
+    for (int i = 0; i < ndim && !r.status; i++)
+        if (!(box[i] > 0)) return X(damaged)();
     ptrdiff_t layers = pf_get_int(&r, 1, 1000), psi_knots = pf_get_int(&r, 2, PSI_MOST);
     ptrdiff_t filter_knots = pf_get_int(&r, 2, 4096), n_y = pf_get_int(&r, 0, 4096);
     int noise_condition = (int)pf_get_int(&r, 0, n_y > 0);
-    pf_get_into(&r, numbers, NUMBERS, sizeof(double));
+    pf_get_int(&r, NUMBERS, NUMBERS);
+    double mean = pf_get_real(&r, -DBL_MAX, DBL_MAX), scale = pf_get_real(&r, DBL_MIN, DBL_MAX);
+    double temperature = pf_get_real(&r, DBL_MIN, DBL_MAX);
+    double noise[2] = {pf_get_real(&r, 0, DBL_MAX), pf_get_real(&r, 0, DBL_MAX)};
     int coloured = (int)pf_get_int(&r, 0, 1);
     PF_TRY(r.status);
+    double n_theta = (double)(layers * (3 * psi_knots + 2 * filter_knots));
+    if (pixels > 0x1p31 || !X(fits)(&r, n_theta + 4 * (double)n_y, sizeof(double))) return X(damaged)();
     X(symflow) *f;
     PF_TRY(X(symflow_new)(&f, ndim, n, box, layers, psi_knots, filter_knots, n_y));
-    f->mean = numbers[0];
-    f->scale = numbers[1];
-    f->temperature = numbers[2];
-    memcpy(f->noise, numbers + 3, sizeof f->noise);
+    f->mean = mean;
+    f->scale = scale;
+    f->temperature = temperature;
+    memcpy(f->noise, noise, sizeof f->noise);
     f->noise_condition = noise_condition;
-    if (coloured) f->noise_t = pf_get_array(&r, f->filter->shells, sizeof(real));
-    pf_get_into(&r, f->theta, f->n_theta, sizeof(double));
-    pf_get_into(&r, f->y_stats, 4 * n_y, sizeof(double));
-    f->epochs = pf_get_int(&r, 0, INT32_MAX);
-    f->history = r.status ? NULL : pf_get_array(&r, f->epochs * SYM_HISTORY, sizeof(double));
-    int n_hidden = (int)pf_get_int(&r, n_y ? 1 : 0, n_y ? MLP_LAYERS - 1 : 0);
-    for (int l = 0; l < n_hidden; l++) hidden[l] = pf_get_int(&r, 1, 1 << 16);
-    pf_status status = r.status;
-    if (!status && n_hidden) status = X(mlp_new)(&f->net, n_y, hidden, n_hidden, f->n_theta);
-    if (!status && f->net) pf_get_into(&r, f->net->w, f->net->n_w, sizeof(real));
-    ptrdiff_t length = status ? 0 : pf_get_int(&r, 0, 1 << 30);
-    char *note = status || r.status ? NULL : pf_get_array(&r, length, 1);
-    f->n_state = status ? 0 : pf_get_int(&r, 0, (int64_t)1 << 40);
-    if (f->n_state && !r.status) f->state = pf_get_array(&r, f->n_state, 1);
-    if (!status) status = r.status ? r.status : pf_file_close(&r);
-    if (!status && length) {
-        f->note = PF_CALLOC(char, length + 1);
-        if (f->note) memcpy(f->note, note, (size_t)length);
-        else status = PF_NO_MEMORY;
-    }
-    free(note);
-    if (!status && !(f->scale > 0)) status = pf_fail(PF_BAD_FILE, "the file is damaged: its contents make no sense");
+    pf_status status = X(read_contents)(f, &r, coloured);
     if (status) X(symflow_free)(f);
     else *flow = f;
     return status;

@@ -277,6 +277,23 @@ static void test_lengths(void)
     CHECK(!pf_get_array(&r, 2, 8) && r.status == PF_BAD_FILE, "another count than wanted");
 }
 
+/* The JSON header is passed over: its length may not reach into the check sum, or beyond. */
+static void test_header(void)
+{
+    for (int64_t more = 0; more < 20; more++) {
+        pf_writer w = {0};
+        pf_reader r;
+        pf_file_begin(&w, PF_KIND_LAYERS, 64, "{}");
+        int64_t length = 2 + more;
+        memcpy(w.bytes + 32, &length, 8);
+        pf_file_end(&w);
+        pf_begin();
+        pf_status status = pf_end(pf_file_open(&r, w.bytes, w.n, PF_KIND_LAYERS, 64));
+        CHECK(status == (more ? PF_BAD_FILE : PF_OK) && r.at <= r.n, "%d more: %d", (int)more, status);
+        free(w.bytes);
+    }
+}
+
 static void test_reals(void)
 {
     static const double bad[] = {NAN, -NAN, INFINITY, -INFINITY};
@@ -377,6 +394,7 @@ int main(void)
     CHECK(entries(".") == 0, "%d", entries("."));
     CHECK(!chdir("/") && !rmdir(folder), "%s", strerror(errno));
     test_lengths();
+    test_header();
     test_reals();
     test_sections();
     return check_result();

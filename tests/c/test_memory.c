@@ -112,13 +112,13 @@ static pf_status X(sym_fit_new_mesh)(X(made) *m)
 static pf_status X(sym_fit_stopped)(X(made) *m)
 {
     unlink(small_checkpoint);
-    pf_status status = X(small_sym_y)(&m->flow, 1);
+    pf_status status = X(small_sym_y)(&m->flow, SMALL_STOPPED);
     return status == PF_INTERRUPTED ? PF_OK : status;
 }
 static pf_status X(sym_fit_resumed)(X(made) *m)
 {
     put_checkpoint();
-    return X(small_sym_y)(&m->flow, 0);
+    return X(small_sym_y)(&m->flow, SMALL_WHOLE);
 }
 static const double *X(y3)(void) /* two numbers and the noise, for every field */
 {
@@ -288,13 +288,13 @@ static void X(test)(void)
     X(small_fill)();
     unlink(small_checkpoint);
     X(symflow) *stopped = NULL;
-    CHECK(X(small_sym_y)(&stopped, 1) == PF_INTERRUPTED, "%s", pf_message());
+    CHECK(X(small_sym_y)(&stopped, SMALL_STOPPED) == PF_INTERRUPTED, "%s", pf_message());
     CHECK(!X(symflow_write)(stopped, (void **)&checkpoint, &n_checkpoint), "%s", pf_message());
     X(symflow_free)(stopped);
     unlink(small_checkpoint);
     CHECK(!X(small_gis)(&X(plain), 0) && !X(small_gis)(&X(labelled), 1), "%s", pf_message());
     unlink(small_checkpoint);
-    CHECK(!X(small_sym)(&X(flow), 2, small_mesh[0]) && !X(small_sym_y)(&X(flow_y), 0), "%s", pf_message());
+    CHECK(!X(small_sym)(&X(flow), 2, small_mesh[0]) && !X(small_sym_y)(&X(flow_y), SMALL_WHOLE), "%s", pf_message());
     CHECK(!X(model_write)(X(plain), X(bytes), X(n_bytes)), "%s", pf_message());
     CHECK(!X(model_write)(X(labelled), X(bytes) + 1, X(n_bytes) + 1), "%s", pf_message());
     CHECK(!X(symflow_write)(X(flow), X(bytes) + 2, X(n_bytes) + 2), "%s", pf_message());
