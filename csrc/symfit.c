@@ -719,6 +719,8 @@ static pf_status X(state_read)(X(fit) *fit, X(stage) *s)
     double numbers[2] = {0};
     pf_reader in = {.bytes = f->state, .n = (size_t)f->n_state};
     s->stage = (int)pf_get_int(&in, 0, 1);
+    if (s->stage && !(fit->o->posterior_weight > 0)) /* there is no room for its draws */
+        return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: the checkpoint is of a fit that trains on log p(y|x)");
     s->epoch = pf_get_int(&in, 0, INT32_MAX);
     s->best_epoch = pf_get_int(&in, 0, INT32_MAX);
     fit->epoch = pf_get_int(&in, 0, INT32_MAX);

@@ -23,7 +23,7 @@ static double small_normal(uint64_t stream, ptrdiff_t i)
     return z;
 }
 
-static int small_stop(void *user, const pf_symflow_progress *p) { return (void)user, p->epoch == 1; }
+static int small_stop(void *user, const pf_symflow_progress *p) { return p->epoch == *(const int *)user; }
 
 /* In place of libc's: checkpoints need not be on the disk, which would take most of the time. */
 int fsync(int fd) { return (void)fd, 0; }
@@ -31,7 +31,8 @@ int fsync(int fd) { return (void)fd, 0; }
 typedef enum {
     SMALL_WHOLE,
     SMALL_STOPPED,      /* after an epoch, with a checkpoint */
-    SMALL_NO_POSTERIOR, /* without the stage that trains on log p(y|x) */
+    SMALL_STOPPED_LATE, /* in the stage that trains on log p(y|x) */
+    SMALL_NO_POSTERIOR, /* without that stage */
 } small_fit;
 
 /* The pixels of the mesh that a file of a symmetric flow says it is for; body: what follows the JSON header. */
@@ -150,12 +151,14 @@ static pf_status X(small_sym_y)(X(symflow) **flow, small_fit kind)
     o.noise_power = small_power;
     o.noise_knots = 2;
     o.posterior_weight = kind == SMALL_NO_POSTERIOR ? 0 : 0.5;
-    o.posterior_epochs = 1;
-    o.posterior_draws = 10;
+    o.posterior_epochs = 2;
+    o.posterior_draws = 40;
     o.note = "{\"names\": [\"a\", \"b\"]}";
     o.checkpoint = small_checkpoint;
     o.checkpoint_seconds = 0;
-    if (kind == SMALL_STOPPED) o.progress = small_stop;
+    int last = kind == SMALL_STOPPED ? 1 : 3;
+    o.progress_user = &last;
+    if (kind == SMALL_STOPPED || kind == SMALL_STOPPED_LATE) o.progress = small_stop;
     X(fields) train = {.x = X(small).field, .y = X(small).y, .n = 4}, validate = {train.x + 4 * 24, train.y + 8, 2};
     return X(symflow_fit)(flow, &train, &validate, 2, small_mesh[0], small_box, SMALL_Y, &o);
 }

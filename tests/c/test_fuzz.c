@@ -2,7 +2,7 @@
  * not. Each is refused with PF_BAD_FILE, or gives a flow that computes log p and samples; without a crash, a hang, or
  * more memory than the file accounts for. The number in a message makes the same file again:
  *
- *     build/tests/test_fuzz              # 8,000 files of each model
+ *     build/tests/test_fuzz              # 6,000 files of each model
  *     build/tests/test_fuzz 100000       # more
  *     build/tests/test_fuzz 0 NUMBER     # this one of each model */
 #ifndef real
@@ -131,7 +131,7 @@ static int alter(unsigned char *bytes, size_t *n)
 
 int main(int argc, char **argv)
 {
-    uint64_t files = argc > 1 ? strtoull(argv[1], NULL, 10) : 8000, only = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+    uint64_t files = argc > 1 ? strtoull(argv[1], NULL, 10) : 6000, only = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
     int fd = mkstemp(small_checkpoint);
     if (fd < 0 || close(fd)) return perror(small_checkpoint), 1;
     signal(SIGALRM, hangs);
@@ -222,7 +222,7 @@ static void X(try)(unsigned char *bytes, size_t n, size_t body, int kind, int ma
         CHECK(allocator.most - before <= EVALUATION, "%s, file %llu: %zu bytes are needed for two rows", now.model,
               (unsigned long long)now.number, allocator.most - before);
     }
-    if (r.flow && X(symflow_unfinished)(r.flow) && now.number % 8 == 0) X(resume)(bytes, n);
+    if (r.flow && X(symflow_unfinished)(r.flow) && now.number % 16 == 0) X(resume)(bytes, n);
     X(model_free)(r.model);
     X(symflow_free)(r.flow);
     alarm(0);
@@ -249,7 +249,7 @@ static void X(try_model)(const char *name, unsigned char *bytes, size_t n, int k
 static void X(test)(uint64_t files, uint64_t only)
 {
     X(model) *models[2] = {0};
-    X(symflow) *flows[4] = {0};
+    X(symflow) *flows[5] = {0};
     void *bytes;
     size_t n;
     X(small_fill)();
@@ -260,6 +260,8 @@ static void X(test)(uint64_t files, uint64_t only)
     CHECK(!X(small_sym_y)(flows + 2, SMALL_WHOLE), "%s", pf_message());
     unlink(small_checkpoint);
     CHECK(X(small_sym_y)(flows + 3, SMALL_STOPPED) == PF_INTERRUPTED, "%s", pf_message());
+    unlink(small_checkpoint);
+    CHECK(X(small_sym_y)(flows + 4, SMALL_STOPPED_LATE) == PF_INTERRUPTED, "%s", pf_message());
     static const char *const names[] = {
         REAL_BITS == 32 ? "float32 layers" : "float64 layers",
         REAL_BITS == 32 ? "float32 layers with labels" : "float64 layers with labels",
@@ -267,13 +269,14 @@ static void X(test)(uint64_t files, uint64_t only)
         REAL_BITS == 32 ? "float32 symmetric in 3-D" : "float64 symmetric in 3-D",
         REAL_BITS == 32 ? "float32 symmetric with y" : "float64 symmetric with y",
         REAL_BITS == 32 ? "float32 symmetric, unfinished" : "float64 symmetric, unfinished",
+        REAL_BITS == 32 ? "float32 symmetric, unfinished posterior" : "float64 symmetric, unfinished posterior",
     };
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         pf_status status = i < 2 ? X(model_write)(models[i], &bytes, &n) : X(symflow_write)(flows[i - 2], &bytes, &n);
         CHECK(!status, "%s", pf_message());
         X(try_model)(names[i], bytes, n, i < 2 ? PF_KIND_LAYERS : PF_KIND_SYMFLOW, files, only);
     }
     for (int i = 0; i < 2; i++) X(model_free)(models[i]);
-    for (int i = 0; i < 4; i++) X(symflow_free)(flows[i]);
+    for (int i = 0; i < 5; i++) X(symflow_free)(flows[i]);
 }
 #endif
