@@ -301,7 +301,7 @@ double X(sym_logp)(X(symwork) *w, const X(symflow) *f)
     return X(sym_log_normal)(w->x, f->pixels) + log_det - (double)f->pixels * log(f->scale);
 }
 
-/* ---- conditioning: theta(y) = theta + NET_SCALE S net((y - mean) / scale). A pass always has SYM_ROWS rows, so that
+/* ---- conditioning: theta(y) = theta + NET_SCALE S net((y - mean) / scale). A pass has up to SYM_ROWS rows;
  * what a row gives does not depend on the others there are.
  *
  * S smooths the positions and the values of log T's knots, each along k, by a Gaussian of SMOOTH times their number.
