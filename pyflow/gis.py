@@ -121,8 +121,10 @@ def GIS(  # a function with the name that the method has in the literature
         `numpy.memmap`, or a two-dimensional object with a NumPy dtype that can be cut (an HDF5 or
         Zarr data set), is read a block of rows at a time and never copied whole.
     data_validate : (m, d) array-like of real numbers, optional
+        Rows that are not trained on. Where more than one in a hundred is in data_train too, each
+        of those is used on one side only, and a UserWarning says so.
     max_layers : int, optional
-        Stop at this many sliced layers (the model has up to three more, the first ones). With
+        Stop at this many sliced layers (the model has up to five more, the first ones). With
         validation data too, whichever stops first; the best is kept. Default 2000.
     patience : int, optional
         Layers to wait for an improvement on the validation data. Default 10. The paper's is 5.
@@ -153,7 +155,7 @@ def GIS(  # a function with the name that the method has in the literature
         Then remove the columns' correlations. Default True.
     bounds : (d, 2) sequence, optional
         Lower and upper bound of each column; None or infinity where there is none. The density is
-        zero outside. Data may lie on a bound, but not beyond.
+        zero outside. Data may lie on a bound, but not beyond. A model to go on from keeps its own.
     weight_train, weight_validate : (n,), (m,) array-like, optional
         Weights of the rows, not negative. The effective sample size takes the place of n
         everywhere.
