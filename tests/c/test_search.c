@@ -95,7 +95,8 @@ static void X(test_random_choices)(void)
     for (int i = 0; i < 3; i++) {
         X(working) s[2];
         X(search) q[2];
-        double a[2][15];
+        double a[2][15], fixed[15], value[2];
+        pf_stiefel_random(fixed, 3, 5, 5, 0);
         for (int j = 0; j < 2; j++) {
             const ptrdiff_t *o = others[j * i];
             X(make_search)(s + j, q + j, (search_case){0, 0, 1}, (uint64_t)o[0], o[1]);
@@ -104,6 +105,8 @@ static void X(test_random_choices)(void)
         size_t bytes = (size_t)q[0].slices.picked * sizeof(ptrdiff_t);
         CHECK(q[0].slices.picked == q[1].slices.picked, "as many tiles");
         CHECK(!memcmp(q[0].slices.pick, q[1].slices.pick, bytes) == (i == 0), "tiles, case %d", i);
+        for (int j = 0; j < 2; j++) X(search_value)(q + j, value + j, fixed);
+        CHECK((value[0] == value[1]) == (i == 0), "rows looked at, case %d: %g %g", i, value[0], value[1]);
         CHECK(!memcmp(a[0], a[1], sizeof a[0]) == (i == 0), "slices, case %d", i);
         for (int j = 0; j < 2; j++) X(search_free)(q + j), X(working_free)(s + j);
     }

@@ -211,7 +211,9 @@ def test_references_are_given_back(model, test):
     for _ in range(3):
         model.evaluate_density(test)
         model.score(test[:, ::-1])
-        pyflow.GIS(test, test, weight_train=weight, model=model, max_layers=12, verbose=False)
+        pyflow.GIS(
+            test, 1.01 * test, weight_train=weight, model=model, max_layers=12, verbose=False
+        )
         with pytest.raises(ValueError, match="weight"):
             pyflow.GIS(test, weight_train=weight[:-1], max_layers=1, verbose=False)
         with pytest.raises(ValueError, match="x: "):
@@ -231,7 +233,7 @@ def test_memory_does_not_grow():
     """Every round makes and drops about 10 MB, in each of the ways that arrays come and go."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100_000, 4))
-    swapped = x.astype(">f8")
+    swapped = (1.01 * x).astype(">f8")
     label = np.arange(len(x)) % 2
     model = pyflow.GIS(x[:500], max_layers=1, verbose=False)
     long = pyflow.GIS(x[:500], max_layers=20, slice_steps=0, n_knots=200, verbose=False)
