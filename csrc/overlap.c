@@ -4,7 +4,8 @@
 #include "working.h"
 
 enum {
-    FEW = 100,    /* one row in so many may be in both: what that does to a mean is below what validation sees */
+    CHANCE = 3,   /* so many rows may be in both by chance, */
+    FEW = 100,    /* and one in so many: what that does to a mean is below what validation sees */
     HELD_OUT = 5, /* one in so many of those that are in both is validated on, the others are trained on */
     CROWD = 50,   /* equal rows that are more than one in so many are a spike: training without it would miss a mode */
 };
@@ -110,7 +111,7 @@ pf_status X(overlap_split)(pf_overlap *o, X(working) *train, X(working) *validat
         for (ptrdiff_t i = 0; i < table.size; i++) most = PF_MAX(most, table.count[i]);
         status = X(take_side)(&judged, validate, &table, 1, 0);
     }
-    if (!status && judged.both * FEW > judged.rows) {
+    if (!status && judged.both > CHANCE + judged.rows / FEW) {
         o->rows = judged.rows, o->both = judged.both;
         status = X(take_side)(&fitted, train, &table, 0, 0);
         o->split = judged.kept >= 1 && fitted.kept >= 2 && (most == 1 || most * CROWD <= fitted.rows);

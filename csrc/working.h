@@ -1,5 +1,5 @@
-/* What the files of GIS share: the working copy of the data (working.c), how layers are fitted (slices.c, gis_first.c)
- * and the options' settings (gis.c). */
+/* What the files of GIS share: the working copy of the data (working.c, overlap.c), how layers are fitted (gis_first.c,
+ * slices.c), and the options' settings (gis.c). */
 #ifndef PF_WORKING_H
 #define PF_WORKING_H
 #include "cdf1d.h"
@@ -13,7 +13,7 @@ enum {
 /* Rows in both the training and the validation data: overlap.c. */
 typedef struct {
     ptrdiff_t rows, both; /* validation rows with a weight; those that are training rows too, 0: only a few */
-    int split;            /* each is now on one side only; 0: the others are too few */
+    int split;            /* each is now on one side only; 0: that would leave too little */
 } pf_overlap;
 
 /* How rows are looked at where sums over them must not be decided by a few: z = (x - centre) / spread, both [d], or x
@@ -115,7 +115,7 @@ typedef struct {
 /* number: of the layer, for its random choices. After a failure too, search_free is the caller's. */
 pf_status X(search_new)(X(search) *q, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 void X(search_free)(X(search) *q);
-/* The mean squared sliced distance along a[K][d], and its gradient where it was last asked for. */
+/* The mean squared sliced distance along a[K][d]; and its gradient, at the a of the last call of search_value. */
 pf_status X(search_value)(void *search, double *value, const double *a);
 pf_status X(search_gradient)(void *search, double *g, const double *a);
 
