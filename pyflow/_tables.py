@@ -46,10 +46,11 @@ def names(x, name):
 
 
 def _distinct(labels, name):
+    """Return labels as a tuple of str, each of which there is once."""
     found = tuple(map(str, labels))
-    for j, column in enumerate(found):
-        if column in found[:j]:
-            raise ValueError(f"{name}: two of its columns are called {column!r}")
+    if len(set(found)) < len(found):
+        twice = next(column for j, column in enumerate(found) if column in found[:j])
+        raise ValueError(f"{name}: two of its columns are called {twice!r}")
     return found
 
 
