@@ -46,10 +46,11 @@ def names(x, name):
 
 
 def _distinct(labels, name):
+    """Return labels as a tuple of str, each of which there is once."""
     found = tuple(map(str, labels))
-    for j, column in enumerate(found):
-        if column in found[:j]:
-            raise ValueError(f"{name}: two of its columns are called {column!r}")
+    if len(set(found)) < len(found):
+        twice = next(column for j, column in enumerate(found) if column in found[:j])
+        raise ValueError(f"{name}: two of its columns are called {twice!r}")
     return found
 
 
@@ -58,7 +59,8 @@ def matched(x, name, known):
 
     A table that has all of them is cut to them and put in order; so is a row of a pandas table. An
     array has no names and comes back as it is. So does a table whose columns are numbered from 0 if
-    the known are not, and any table if the known were numbered: there are then no names to compare.
+    the known are not, and any table if the known were numbered (as parameters without names are, y0
+    and so on): there are then no names to compare.
 
     Parameters
     ----------
@@ -87,8 +89,8 @@ def matched(x, name, known):
 
 
 def _numbered(columns):
-    """Whether these are the numbers that columns without names are given."""
-    return columns == tuple(map(str, range(len(columns))))
+    """Whether these are what columns without names are called: 0, 1, ... or y0, y1, ..."""
+    return any(columns == tuple(f"{y}{j}" for j in range(len(columns))) for y in ("", "y"))
 
 
 def _matched_row(x, name, known):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyflow import _arguments
+from pyflow import _arguments, _tables
 from pyflow._quadrature import Chain, Grid
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ class Posterior:
         Parameters
         ----------
         y : (m, p) or (p,) array-like
+            Of a table the columns are found by the names of the parameters, if these have any.
 
         Returns
         -------
@@ -184,6 +185,7 @@ class Posterior:
         >>> round(post.logp([0.0]), 3), post.logp([11.0])
         (-0.919, -inf)
         """
+        y = _arguments.rows(_tables.matched(y, "y", self.names), "y")
         y = np.asarray(y, dtype=np.float64)
         p = len(self.bounds)
         if y.ndim not in (1, 2) or y.shape[-1] != p:

@@ -522,7 +522,7 @@ WRONG = {
         "data_train: must hold real numbers.*complex128",
     ),
     "objects": (
-        {"data_train": X.astype(object)},
+        {"data_train": X.astype(str).astype(object)},
         ValueError,
         "data_train: must hold real numbers.*object",
     ),

@@ -127,6 +127,19 @@ def test_without_names_there_is_nothing_to_match(pandas):
     assert_array_equal(swapped, X)
 
 
+def test_parameters_are_found_by_name(table):
+    y = np.abs(X)
+    post = pyflow.Posterior(lambda y: -y @ [1, 2, 3], [(0, 30)] * 3, NAMES)
+    swapped = table(y[:, [2, 0, 1]], ["c", "a", "b"])
+    assert_array_equal(post.logp(swapped), post.logp(y))
+    assert_array_equal(post.credibility(swapped), post.credibility(y))
+    assert post.logp({"c": 3.0, "b": 2.0, "a": 1.0}) == post.logp([1, 2, 3])
+    with pytest.raises(ValueError, match=r"^y: has no column 'b'"):
+        post.logp(table(y, ["a", "c", "d"]))
+    unnamed = pyflow.Posterior(lambda y: -y @ [1, 2, 3], [(0, 30)] * 3)
+    assert_array_equal(unnamed.logp(table(y)), post.logp(y))
+
+
 def test_two_columns_of_one_name(pandas):
     with pytest.raises(ValueError, match=r"^x: two of its columns are called 'a'"):
         _tables.names(pandas.DataFrame(X, columns=["a", "b", "a"]), "x")
