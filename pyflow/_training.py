@@ -1,5 +1,6 @@
 """What fits have in common: their arguments, and one call of the core."""
 
+import inspect
 import json
 import zlib
 
@@ -109,6 +110,13 @@ def saved(flow, checkpoint):
 def epochs(options):
     """Return how many epochs training takes, in all stages."""
     return options["epochs"] + options["posterior_epochs"] * (options["posterior_weight"] > 0)
+
+
+def refuse_unknown(function, unknown):
+    """Refuse options that a function does not have, with the likeliest meant."""
+    for name in unknown:
+        known = [p for p in inspect.signature(function).parameters if p not in ("self", "unknown")]
+        raise _arguments.unknown_option(function.__name__, name, known)
 
 
 # ---- arguments -----------------------------------------------------------------------------------

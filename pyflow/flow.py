@@ -756,6 +756,7 @@ class Flow:
         seed: int | None = 0,
         progress: Callable[[Progress], object] | None = None,
         verbose: bool = True,
+        **unknown: object,
     ) -> Flow:
         """Return this flow with all its layers trained together, by maximum likelihood.
 
@@ -858,9 +859,11 @@ class Flow:
         >>> flow.history["logp_validate"].shape
         (3,)
         """
-        from pyflow._training import trained
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "unknown")}
+        from pyflow._training import refuse_unknown, trained
 
-        return trained(self, **{k: v for k, v in locals().items() if k not in ("self", "trained")})
+        refuse_unknown(Flow.train, unknown)
+        return trained(self, **arguments)
 
     # ---- files -----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pyflow import _arguments, _core, _tables
 from pyflow._progress import Progress
-from pyflow._training import classes, run, saved
+from pyflow._training import classes, refuse_unknown, run, saved
 from pyflow.flow import Flow
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def GIS(  # a function with the name that the method has in the literature
     checkpoint_seconds: float | None = None,
     progress: Callable[[Progress], object] | None = None,
     verbose: bool = True,
+    **unknown: object,
 ) -> Flow:
     """Fit a density to data: Gaussianizing iterative slicing.
 
@@ -169,6 +170,7 @@ def GIS(  # a function with the name that the method has in the literature
     2
     >>> x_new, logp = flow.sample(1000, seed=0)
     """
+    refuse_unknown(GIS, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
     if data_validate is None and max_layers is None:
         raise ValueError(

@@ -17,6 +17,7 @@ from pyflow._training import (
     noise_options,
     posterior_weight,
     reach,
+    refuse_unknown,
     run,
     saved,
 )
@@ -72,6 +73,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     seed: int | None = 0,
     progress: Callable[[Progress], object] | None = None,
     verbose: bool = True,
+    **unknown: object,
 ) -> Flow:
     """Fit the density p(x), or p(x|y), of periodic fields whose statistics are the same everywhere.
 
@@ -193,6 +195,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     >>> bool(abs(flow.evaluate_density(x[250:], y[250:]).mean() - exact.mean()) < 5)
     True
     """
+    refuse_unknown(SymmetricFlow, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("symmetric") and k != "seed"}
     data_train = _fields(data_train, "data_train", ndim)
     mesh = data_train.shape[1:]

@@ -156,7 +156,7 @@ def test_other_bounds_than_those_of_the_model_are_refused():
         same.evaluate_density(x), fit(x, max_layers=2, model=model).evaluate_density(x)
     )
     for other in ([(0, None), (None, 1e4)], [(0, None), (0, 2e4)], [(-1, None), (0, 1e4)]):
-        with pytest.raises(ValueError, match="^bounds: of column .* in the model to go on from"):
+        with pytest.raises(ValueError, match="^bounds: of column .* in the flow to go on from"):
             fit(x, max_layers=2, bounds=other, model=model)
     open_model = fit(x, max_layers=1)
     assert (

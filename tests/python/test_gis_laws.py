@@ -38,7 +38,7 @@ def test_rows_of_zero_weight_are_rows_left_out(d, labelled, kept):
     if labelled:
         with_zeros |= {"labels": labels["train"], "labels_validate": labels["validate"]}
         without = {"labels": labels["train"][t], "labels_validate": labels["validate"][v]}
-        label = {"label": 1}
+        label = {"y": 1}
     a = fit(x, y, max_layers=3, patience=99, **with_zeros)
     b = fit(x[t], y[v], max_layers=3, patience=99, **without)
     assert a.layers == b.layers
