@@ -17,30 +17,8 @@ static ptrdiff_t blocks_of(ptrdiff_t n) { return (n + WIDTH - 1) / WIDTH; }
 #include "twice.h"
 #else
 
-/* As in psi.c: vector types want a whole file compiled for an instruction set. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define MLP_DISPATCH(name, args)                                                                                       \
-    (pf_simd_level == 5   ? X(mlp_##name##_512) args                                                                   \
-     : pf_simd_level == 2 ? X(mlp_##name##_256) args                                                                   \
-                          : X(mlp_##name##_any) args)
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prefer-vector-width=512")
-#define KERNEL(name) X(mlp_##name##_512)
-#define BYTES 64
-#include "mlp.inc"
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#define KERNEL(name) X(mlp_##name##_256)
-#define BYTES 32
-#include "mlp.inc"
-#pragma GCC pop_options
-#else
-#define MLP_DISPATCH(name, args) X(mlp_##name##_any) args
-#endif
-#define KERNEL(name) X(mlp_##name##_any)
-#define BYTES 16
-#include "mlp.inc"
+#define SIMD "mlp.inc"
+#include "simd.h"
 
 pf_status X(mlp_new)(X(mlp) **mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out)
 {
@@ -159,7 +137,7 @@ static void X(forward_block)(void *arg, ptrdiff_t block, int thread)
     X(pass) *p = arg;
     ptrdiff_t at = block * WIDTH, n = PF_MIN(WIDTH, p->n_out - at);
     const real *bias = p->w + p->n_in * p->n_out;
-    MLP_DISPATCH(forward, (p->to + at, p->n_out, p->a, p->w + at * p->n_in, bias + at, p->rows, n, p->n_in));
+    SIMD_BEST(forward)(p->to + at, p->n_out, p->a, p->w + at * p->n_in, bias + at, p->rows, n, p->n_in);
     for (ptrdiff_t r = 0; r < p->rows && p->slope; r++)
         X(silu)(p->to + r * p->n_out + at, p->slope + r * p->n_out + at, n);
 }
@@ -167,7 +145,7 @@ static void X(forward_block)(void *arg, ptrdiff_t block, int thread)
 static void X(inputs_block)(const X(pass) *p, ptrdiff_t at)
 {
     ptrdiff_t n = PF_MIN(WIDTH, p->n_in - at);
-    MLP_DISPATCH(product, (p->ga + at, p->n_in, p->gh, p->n_out, 1, p->w + at, p->n_in, p->rows, n, p->n_out));
+    SIMD_BEST(product)(p->ga + at, p->n_in, p->gh, p->n_out, 1, p->w + at, p->n_in, p->rows, n, p->n_out);
     for (ptrdiff_t r = 0; r < p->rows && p->slope; r++)
         for (ptrdiff_t i = r * p->n_in + at; i < r * p->n_in + at + n; i++) p->ga[i] *= p->slope[i];
 }
@@ -176,7 +154,7 @@ static void X(weights_block)(const X(pass) *p, ptrdiff_t at)
 {
     ptrdiff_t n = PF_MIN(WIDTH, p->n_out - at);
     real *bias = p->gw + p->n_in * p->n_out;
-    MLP_DISPATCH(product, (p->gw + at * p->n_in, p->n_in, p->gh + at, 1, p->n_out, p->a, p->n_in, n, p->n_in, p->rows));
+    SIMD_BEST(product)(p->gw + at * p->n_in, p->n_in, p->gh + at, 1, p->n_out, p->a, p->n_in, n, p->n_in, p->rows);
     for (ptrdiff_t j = at; j < at + n; j++) bias[j] = 0;
     for (ptrdiff_t r = 0; r < p->rows; r++)
         for (ptrdiff_t j = at; j < at + n; j++) bias[j] += p->gh[r * p->n_out + j];
@@ -243,5 +221,5 @@ pf_status X(mlp_vjp)(const X(mlp) *p, real *gw, real *gin, const real *gout, rea
     }
     return PF_OK;
 }
-#undef MLP_DISPATCH
+#undef SIMD_BEST
 #endif

@@ -19,31 +19,8 @@ enum { PSI_SUMS = 6 };
 #define EXPONENT_BIAS 1023
 #endif
 #define EXPONENT_ROOM ((ptrdiff_t)1 << 20) /* numbers whose exponents a 32-bit sum holds */
-/* The attribute of PF_DISPATCH comes too late for vector types, which are taken apart before functions are inlined:
- * here the whole file is compiled for an instruction set. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define PSI_DISPATCH(name, args)                                                                                       \
-    (pf_simd_level == 5   ? X(psi_##name##_512) args                                                                   \
-     : pf_simd_level == 2 ? X(psi_##name##_256) args                                                                   \
-                          : X(psi_##name##_any) args)
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prefer-vector-width=512")
-#define KERNEL(name) X(psi_##name##_512)
-#define BYTES 64
-#include "psi.inc"
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#define KERNEL(name) X(psi_##name##_256)
-#define BYTES 32
-#include "psi.inc"
-#pragma GCC pop_options
-#else
-#define PSI_DISPATCH(name, args) X(psi_##name##_any) args
-#endif
-#define KERNEL(name) X(psi_##name##_any)
-#define BYTES 16
-#include "psi.inc"
+#define SIMD "psi.inc"
+#include "simd.h"
 
 void X(psi_make)(X(psi) *psi, const double *theta, ptrdiff_t m)
 {
@@ -70,12 +47,12 @@ void X(psi_make)(X(psi) *psi, const double *theta, ptrdiff_t m)
 
 double X(psi_forward)(real *y, const real *x, const X(psi) *psi, ptrdiff_t n)
 {
-    return PSI_DISPATCH(forward, (y, x, psi, n));
+    return SIMD_BEST(forward)(y, x, psi, n);
 }
 
 double X(psi_inverse)(real *x, const real *y, const X(psi) *psi, ptrdiff_t n)
 {
-    return PSI_DISPATCH(inverse, (x, y, psi, n));
+    return SIMD_BEST(inverse)(x, y, psi, n);
 }
 
 /* Sums over the pixels of a bin, of dL/dy; dL/dh (s = h / w following); dL/dt; s dL/ds + t dL/dt = -w dL/dw; dL/dd0;
@@ -105,7 +82,7 @@ static void X(spread)(double g[3][PSI_MOST], double (*sums)[PSI_SUMS], const X(p
 void X(psi_vjp)(real *g, double *gtheta, double glogj, const real *x, const X(psi) *psi, ptrdiff_t n)
 {
     double sums[PSI_MOST + 1][PSI_SUMS] = {{0}}, gknots[3][PSI_MOST] = {{0}};
-    PSI_DISPATCH(vjp, (g, gtheta ? sums : NULL, (real)glogj, x, psi, n));
+    SIMD_BEST(vjp)(g, gtheta ? sums : NULL, (real)glogj, x, psi, n);
     if (!gtheta) return;
     X(spread)(gknots, sums, psi);
     int m = psi->m;
@@ -117,5 +94,5 @@ void X(psi_vjp)(real *g, double *gtheta, double glogj, const real *x, const X(ps
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
 #undef EXPONENT_ROOM
-#undef PSI_DISPATCH
+#undef SIMD_BEST
 #endif

@@ -238,31 +238,9 @@ PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const
 
 /* ---- what is stored of the bins, a column each: rqs.inc ---------------------------------------------------- */
 
-/* The attribute of PF_DISPATCH comes too late for vector types: see psi.c. */
-#if defined(__GNUC__) && !defined(__clang__)
-#define FETCH X(fetch_16)
-#define BYTES 16
-#include "rqs.inc"
-#if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#define FETCH X(fetch_32)
-#define BYTES 32
-#include "rqs.inc"
-#pragma GCC pop_options
-#define FETCH_BY_LEVEL (pf_simd_level >= 2 ? X(fetch_32) : X(fetch_16))
-#else
-#define FETCH_BY_LEVEL X(fetch_16)
-#endif
-#else
-static void X(fetch)(real (*restrict column)[CHUNK], const real *restrict table, const int32_t *restrict bin,
-                     ptrdiff_t n)
-{
-    for (ptrdiff_t i = 0; i < n; i++)
-        for (int c = 0; c < RQS_BIN; c++) column[c][i] = table[(ptrdiff_t)bin[i] * RQS_BIN + c];
-}
-#define FETCH_BY_LEVEL X(fetch)
-#endif
+#define SIMD_WIDEST 32 /* a row of a table */
+#define SIMD "rqs.inc"
+#include "simd.h"
 
 /* The bins of n <= CHUNK numbers, and what is stored of them; bin[CHUNK], column[][CHUNK] */
 PF_KERNEL void X(find)(int32_t *restrict bin, real (*restrict column)[CHUNK], const real *restrict v,
@@ -270,7 +248,7 @@ PF_KERNEL void X(find)(int32_t *restrict bin, real (*restrict column)[CHUNK], co
 {
     X(find_bins)(bin, v, search, spline->cells, spline->padded, n);
     for (ptrdiff_t i = n; i % 8; i++) bin[i] = 0;
-    FETCH_BY_LEVEL(column, spline->bin, bin, n);
+    SIMD_BEST(fetch)(column, spline->bin, bin, n);
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------- */
@@ -424,5 +402,5 @@ void X(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const 
     gy[0] += after_y;
 }
 #undef WHOLE
-#undef FETCH_BY_LEVEL
+#undef SIMD_BEST
 #endif

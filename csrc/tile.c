@@ -2,6 +2,8 @@
 #ifndef real
 #include "layer.h"
 
+enum { ROWS_AT_ONCE = 4 };
+
 #define TWICE "tile.c"
 #include "twice.h"
 #else
@@ -14,47 +16,51 @@ ptrdiff_t X(tile_rows)(ptrdiff_t d)
     return PF_MIN(PF_MAX(rows, 2 * TILE_STEP), TILE_MOST);
 }
 
-int X(tile_load)(X(tile) *t, const real *x)
+/* *sum[LANES] += x - x, which is 0 for all finite numbers: a sum that is not says that some are not */
+PF_KERNEL void X(differences_body)(double *sum, const real *x, ptrdiff_t n)
 {
-    int bad = 0;
-    ptrdiff_t d = t->d;
-    if (t->layout == ROWS)
-        for (ptrdiff_t i = 0; i < t->n; i++)
-            for (ptrdiff_t j = 0; j < d; j++) {
-                real v = x[i * d + j];
-                bad |= !(v - v == 0);
-                t->x[i * t->ld + j] = v;
-            }
-    else
-        for (ptrdiff_t j = 0; j < d; j++) {
-            for (ptrdiff_t i = 0; i < t->n; i++) {
-                real v = x[i * d + j];
-                bad |= !(v - v == 0);
-                t->x[j * t->ld + i] = v;
-            }
-            for (ptrdiff_t i = t->n; i < t->ld; i++) t->x[j * t->ld + i] = 0;
-        }
-    return !bad;
+    real part[16] = {0};
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) part[l] += x[i + l] - x[i + l];
+    for (; i < n; i++) part[0] += x[i] - x[i];
+    *sum = 0;
+    for (int l = 0; l < 16; l++) *sum += (double)part[l];
 }
-
-void X(tile_store)(real *x, const X(tile) *t)
-{
-    ptrdiff_t d = t->d;
-    for (ptrdiff_t i = 0; i < t->n; i++) {
-        if (t->layout == ROWS) memcpy(x + i * d, t->x + i * t->ld, (size_t)d * sizeof *x);
-        else
-            for (ptrdiff_t j = 0; j < d; j++) x[i * d + j] = t->x[j * t->ld + i];
-    }
-}
+PF_DISPATCH(X(differences), (double *sum, const real *x, ptrdiff_t n), (sum, x, n))
 
 /* to[b][ld_to] = from[a][ld_from] turned, in squares that stay in the first-level cache */
-static void X(turn)(real *to, const real *from, ptrdiff_t a, ptrdiff_t b, ptrdiff_t ld_to, ptrdiff_t ld_from)
+static void X(turn)(real *restrict to, const real *restrict from, ptrdiff_t a, ptrdiff_t b, ptrdiff_t ld_to,
+                    ptrdiff_t ld_from)
 {
     enum { SIDE = 32 };
     for (ptrdiff_t j0 = 0; j0 < b; j0 += SIDE)
         for (ptrdiff_t i0 = 0; i0 < a; i0 += SIDE)
             for (ptrdiff_t j = j0; j < PF_MIN(j0 + SIDE, b); j++)
                 for (ptrdiff_t i = i0; i < PF_MIN(i0 + SIDE, a); i++) to[j * ld_to + i] = from[i * ld_from + j];
+}
+
+int X(tile_load)(X(tile) *t, const real *x)
+{
+    ptrdiff_t d = t->d;
+    double sum;
+    X(differences)(&sum, x, t->n * d);
+    if (t->layout == ROWS)
+        for (ptrdiff_t i = 0; i < t->n; i++) memcpy(t->x + i * t->ld, x + i * d, (size_t)d * sizeof *x);
+    else {
+        X(turn)(t->x, x, t->n, d, t->ld, d);
+        for (ptrdiff_t j = 0; j < d; j++)
+            for (ptrdiff_t i = t->n; i < t->ld; i++) t->x[j * t->ld + i] = 0;
+    }
+    return sum == 0;
+}
+
+void X(tile_store)(real *x, const X(tile) *t)
+{
+    ptrdiff_t d = t->d;
+    if (t->layout == COLUMNS) X(turn)(x, t->x, d, t->n, d, t->ld);
+    else
+        for (ptrdiff_t i = 0; i < t->n; i++) memcpy(x + i * d, t->x + i * t->ld, (size_t)d * sizeof *x);
 }
 
 void X(tile_turn)(X(tile) *t, pf_layout layout, real **spare)
@@ -118,55 +124,19 @@ void X(tile_logp)(double *logp, const X(tile) *t)
 
 /* ---- products --------------------------------------------------------------------------------------------- */
 
-/* PRODUCT_ROWS rows by PRODUCT_LANES columns of y are summed in registers, over k in order. */
-enum { X(LANES) = 64 / sizeof(real) };
+#define SIMD "tile.inc"
+#include "simd.h"
 
-PF_KERNEL void X(product_block)(real *restrict y, const real *restrict a, const real *restrict x, int add, int rows,
-                                ptrdiff_t k, ptrdiff_t si, ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx)
+void X(tile_product)(real *y, const real *a, const real *x, int add, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+                     ptrdiff_t si, ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx)
 {
-    real sum[4][X(LANES)];
-    for (int r = 0; r < rows; r++)
-        for (int l = 0; l < X(LANES); l++) sum[r][l] = add ? y[r * ldy + l] : 0;
-    for (ptrdiff_t j = 0; j < k; j++)
-        for (int r = 0; r < rows; r++)
-            for (int l = 0; l < X(LANES); l++) sum[r][l] += a[r * si + j * sk] * x[j * ldx + l];
-    for (int r = 0; r < rows; r++)
-        for (int l = 0; l < X(LANES); l++) y[r * ldy + l] = sum[r][l];
+    SIMD_BEST(product)(y, a, x, add, m, n, k, si, sk, ldy, ldx);
 }
 
-PF_KERNEL void X(tile_product_body)(real *y, const real *a, const real *x, int add, ptrdiff_t m, ptrdiff_t n,
-                                    ptrdiff_t k, ptrdiff_t si, ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx)
+void X(tile_outer)(double *g, const real *a, const real *b, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, ptrdiff_t lda,
+                   ptrdiff_t ldb)
 {
-    for (ptrdiff_t c = 0; c < n; c += X(LANES)) {
-        ptrdiff_t i = 0;
-        for (; i + 4 <= m; i += 4) X(product_block)(y + i * ldy + c, a + i * si, x + c, add, 4, k, si, sk, ldy, ldx);
-        for (; i < m; i++) X(product_block)(y + i * ldy + c, a + i * si, x + c, add, 1, k, si, sk, ldy, ldx);
-    }
+    SIMD_BEST(outer)(g, a, b, m, k, n, lda, ldb);
 }
-PF_DISPATCH(X(tile_product),
-            (real *y, const real *a, const real *x, int add, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ptrdiff_t si,
-             ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx),
-            (y, a, x, add, m, n, k, si, sk, ldy, ldx))
-
-/* Tiles have at most TILE_MOST points: their sums fit a real, what is added up over tiles is double. */
-PF_KERNEL void X(tile_outer_body)(double *g, const real *a, const real *b, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n,
-                                  ptrdiff_t lda, ptrdiff_t ldb)
-{
-    for (ptrdiff_t i = 0; i < m; i++)
-        for (ptrdiff_t j = 0; j < k; j++) {
-            const real *restrict p = a + i * lda, *restrict q = b + j * ldb;
-            real part[X(LANES)] = {0};
-            ptrdiff_t c = 0;
-            for (; c + X(LANES) <= n; c += X(LANES))
-                for (int l = 0; l < X(LANES); l++) part[l] += p[c + l] * q[c + l];
-            for (int l = 0; c + l < n; l++) part[l] += p[c + l] * q[c + l];
-            double sum = 0;
-            for (int l = 0; l < X(LANES); l++) sum += (double)part[l];
-            g[i * k + j] += sum;
-        }
-}
-PF_DISPATCH(X(tile_outer),
-            (double *g, const real *a, const real *b, ptrdiff_t m, ptrdiff_t k, ptrdiff_t n, ptrdiff_t lda,
-             ptrdiff_t ldb),
-            (g, a, b, m, k, n, lda, ldb))
+#undef SIMD_BEST
 #endif
