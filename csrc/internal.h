@@ -101,6 +101,8 @@ void pf_unlock(pf_lock_of what);
 void pf_philox(uint32_t out[4], uint64_t key, uint64_t stream, uint64_t counter);
 /* n standard normal numbers, the numbers first .. first + n - 1 of (key, stream). */
 void pf_normals(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdiff_t n);
+/* z[rows][n]: the same of streams stream, stream + 1, ..., faster than row by row where n is small */
+void pf_normal_rows(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdiff_t rows, ptrdiff_t n);
 /* A uniform integer in 0 .. bound - 1: number i of (key, stream). */
 uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t bound);
 

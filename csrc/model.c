@@ -218,14 +218,17 @@ typedef struct X(piece) {
 static void X(draw)(X(piece) *p, const X(job) *job)
 {
     ptrdiff_t d = job->model->d;
-    double z[64];
+    double z[TILE_MOST];
     memset(p->t.x, 0, (size_t)(d * p->t.ld) * sizeof(real));
-    for (ptrdiff_t i = 0; i < p->t.n; i++)
-        for (ptrdiff_t j = 0; j < d; j += 64) {
-            ptrdiff_t m = PF_MIN(d - j, 64);
-            pf_normals(z, job->seed, (uint64_t)(job->first + p->start + i), (uint64_t)j, m);
-            for (ptrdiff_t c = 0; c < m; c++) p->t.x[(j + c) * p->t.ld + i] = (real)z[c];
+    for (ptrdiff_t j = 0; j < d; j += 64) {
+        ptrdiff_t m = PF_MIN(d - j, 64), rows = TILE_MOST / m;
+        for (ptrdiff_t i = 0; i < p->t.n; i += rows) {
+            ptrdiff_t n = PF_MIN(rows, p->t.n - i);
+            pf_normal_rows(z, job->seed, (uint64_t)(job->first + p->start + i), (uint64_t)j, n, m);
+            for (ptrdiff_t r = 0; r < n; r++)
+                for (ptrdiff_t c = 0; c < m; c++) p->t.x[(j + c) * p->t.ld + i + r] = (real)z[r * m + c];
         }
+    }
     X(tile_logp)(p->log_normal, &p->t, d);
 }
 
