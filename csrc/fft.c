@@ -74,7 +74,7 @@ enum {
     COLUMNS = 256,   /* so many bytes of every row are transposed, transformed and put back */
     TILE = 8,        /* rows transposed together */
     LARGE = 1 << 18, /* pixels of a mesh that several threads share */
-    SHARES = 64,
+    SHARES = 64,     /* as many as that */
 };
 
 #define TWICE "fft.c"
@@ -279,7 +279,7 @@ static void X(transform_axis)(const X(fft) *p, int axis, int back, real *x, ptrd
     void *plan = p->axes[axis].plans[back];
     real *in = work, *out = work + 2 * columns * ld;
     for (ptrdiff_t at = first * columns; at < PF_MIN(end * columns, stride); at += columns) {
-        ptrdiff_t count = PF_MIN(columns, stride - at); /* the plan does more: whatever is there */
+        ptrdiff_t count = PF_MIN(columns, stride - at); /* the plan does more of the buffer: whatever is there */
         if (!ld) FFTW(execute_dft)(plan, (FFTW(complex) *)(x + 2 * at), (FFTW(complex) *)(x + 2 * at));
         else {
             X(transpose)(in, x + 2 * at, n, stride, count, ld, 0);

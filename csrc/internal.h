@@ -78,8 +78,8 @@ double pf_seconds(void); /* monotonic clock */
  * nothing depends on the number of threads. Returns PF_INTERRUPTED, blocks left undone, when the caller's interrupt
  * check says so. thread < pf_max_threads(n_blocks).
  *
- * Within a body everything runs in its thread: there pf_max_threads() is 1, and the thread number of calls is 0. Only
- * where n_blocks is 1 may a body use the other threads. It is interrupted in no case before it ends. */
+ * A body's own calls run serially in its thread, with thread = 0: pf_max_threads() is 1 there, and scratch memory of
+ * one thread is enough. Only the body of a call of one block may use the other threads. No body is interrupted. */
 pf_status pf_parallel(ptrdiff_t n_blocks, void (*body)(void *arg, ptrdiff_t block, int thread), void *arg);
 /* The same for a loop in a kernel, which has nobody to tell of an interruption: there is none. */
 void pf_parallel_kernel(ptrdiff_t n_blocks, void (*body)(void *arg, ptrdiff_t block, int thread), void *arg);
@@ -107,6 +107,8 @@ void pf_unlock(pf_lock_of what);
 void pf_philox(uint32_t out[4], uint64_t key, uint64_t stream, uint64_t counter);
 /* n standard normal numbers, the numbers first .. first + n - 1 of (key, stream). */
 void pf_normals(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdiff_t n);
+/* z[rows][n]: the same of streams stream, stream + 1, ..., faster than row by row where n is small */
+void pf_normal_rows(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdiff_t rows, ptrdiff_t n);
 /* A uniform integer in 0 .. bound - 1: number i of (key, stream). */
 uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t bound);
 
@@ -115,7 +117,7 @@ uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t boun
 double pf_normal_cdf(double x);
 double pf_normal_quantile(double p); /* AS241 (Wichura 1988), full double precision; +-INFINITY at 0 and 1 */
 double pf_normal_pdf(double x);
-/* z[i] = the quantile of the middle of cell[i] of 2^52 equal cells of (0, 1), for n at most PF_CELLS, a multiple of 8 */
+/* z[i] = the quantile of the middle of cell[i] of 2^52 equal cells of (0, 1), n at most PF_CELLS and a multiple of 16 */
 enum { PF_CELLS = 256 };
 void pf_normal_quantiles(double *z, const uint64_t *cell, ptrdiff_t n);
 #define PF_LOG_2PI 1.8378770664093454836

@@ -17,6 +17,11 @@ void k_normals(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdiff
     pf_normals(z, key, stream, first, n);
 }
 
+void k_normal_rows(double *z, uint64_t key, uint64_t stream, uint64_t first, ptrdiff_t rows, ptrdiff_t n)
+{
+    pf_normal_rows(z, key, stream, first, rows, n);
+}
+
 uint64_t k_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t bound)
 {
     return pf_uniform_int(key, stream, i, bound);

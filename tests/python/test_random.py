@@ -58,6 +58,16 @@ def test_a_number_is_the_same_whatever_is_drawn_with_it(kernels, level, first):
             assert_array_equal(normals(kernels, start, n), whole[skip : skip + n])
 
 
+@pytest.mark.parametrize("first", [0, 1, 6, 255])
+def test_rows_are_streams(kernels, level, first):
+    for rows, n in ((0, 3), (1, 1), (300, 1), (41, 2), (40, 3), (7, 64), (3, 257), (2, 700)):
+        z = np.full((rows + 1, n), np.nan)
+        kernels.call("k_normal_rows", z, KEY, STREAM, first, rows, n, result=None)
+        assert np.isnan(z[rows]).all()
+        for i in range(rows):
+            assert_array_equal(z[i], normals(kernels, first, n, stream=STREAM + i))
+
+
 def cells_of_all_kinds():
     rng = np.random.default_rng(3)
     edge = round(0.075 * CELLS)  # where the middle begins
