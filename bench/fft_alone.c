@@ -1,4 +1,4 @@
-/* The Fourier transforms of a symmetric flow and nothing else: the floor that bench_symflow.py measures flows against.
+/* The Fourier transforms of a symmetric flow and nothing else: the floor that bench_symmetric.py measures flows against.
  * Built against build/libpyflow.a, so that the plans and the thread pool are the same; called through ctypes. */
 #include <time.h>
 

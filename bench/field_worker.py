@@ -5,7 +5,7 @@
 
 Times are [wall-clock seconds, processor seconds] around the flow's own call. pyflow's are taken in
 turn with those of its Fourier transforms alone (fft_alone.c), so that both see the same machine.
-`bench_symflow.py` is the other end.
+`bench_symmetric.py` is the other end.
 """
 
 import ctypes
@@ -94,7 +94,7 @@ class Pyflow:
         def progress(p):
             nonlocal last
             now = time.perf_counter(), time.process_time()
-            if p.epoch > 1:  # the first is a warm-up
+            if p.step > 1:  # the first is a warm-up
                 answer["flow"].append([now[0] - last[0], now[1] - last[1]])
                 answer["fft"].append(self.transforms.seconds(self.x, 2 * LAYERS))
             last = time.perf_counter(), time.process_time()

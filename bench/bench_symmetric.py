@@ -1,9 +1,9 @@
 """Symmetric flows side by side with their Fourier transforms alone and with a PyTorch flow.
 
-    python bench/bench_symflow.py --quick     # 2 minutes
-    python bench/bench_symflow.py             # 5 minutes
+    python bench/bench_symmetric.py --quick     # 2 minutes
+    python bench/bench_symmetric.py             # 5 minutes
 
-Writes results/symflow.json and results/symflow.md. See README.md for what is measured and how.
+Writes results/symmetric.json and results/symmetric.md. See README.md for what is measured and how.
 """
 
 import argparse
@@ -270,7 +270,7 @@ def main():
     if "memory" in options.sections:
         record["memory"] = memory(plan)
         report.append(memory_section(record["memory"]))
-    write("symflow", record, report)
+    write("symmetric", record, report)
 
 
 if __name__ == "__main__":
