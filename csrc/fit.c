@@ -59,7 +59,8 @@ static pf_status X(step)(X(trainer) *t, double rate)
     for (ptrdiff_t l = 0; l < f->n_layers; l++)
         if (f->layers[l]->ops->retract && !(t->o->frozen && t->o->frozen[l]))
             f->layers[l]->ops->retract(f->layers[l], f->theta + f->at[l]);
-    return X(flow_prepare)(f);
+    X(flow_prepare)(f, t->prepare);
+    return PF_OK;
 }
 
 /* Sums over the n points of the batch of weights and of weighted log p; gradient: of their mean, the sum over `total`. */
@@ -184,7 +185,8 @@ static pf_status X(state_read)(X(trainer) *t, X(stage) *s)
     PF_TRY(pf_file_close(&in));
     if (!(t->mean_length >= 0) || !X(sound)(f->theta, f->net ? f->net->net->w : NULL, t))
         return pf_fail(PF_BAD_FILE, "the file is damaged: its state of the training is not finite");
-    return X(flow_prepare)(f);
+    X(flow_prepare)(f, t->prepare);
+    return PF_OK;
 }
 
 /* The file holds the best flow as well as the state. That it cannot be written does not end a fit. */
@@ -301,8 +303,7 @@ static pf_status X(run_stages)(X(trainer) *t, int *trained, const X(data) *train
     while (!status) {
         status = X(run_stage)(t, &s, train, validate, order);
         X(restore)(f, s.theta, s.w);
-        pf_status prepared = X(flow_prepare)(f);
-        if (!status) status = prepared;
+        X(flow_prepare)(f, t->prepare);
         if (s.stage || !(t->o->posterior_weight > 0)) break;
         t->mean_length = 0;
         s.stage = 1;
