@@ -317,6 +317,21 @@ static pf_status X(run_stages)(X(trainer) *t, int *trained, const X(data) *train
 
 /* ---- from beginning to end -------------------------------------------------------------------------------- */
 
+static void X(swap)(X(flow) *a, X(flow) *b)
+{
+    X(flow) other = *a;
+    *a = *b;
+    *b = other;
+}
+
+/* There is nothing to go on from. */
+static void X(forget)(X(flow) *f)
+{
+    free(f->state);
+    f->state = NULL;
+    f->n_state = 0;
+}
+
 /* The flow becomes that of the checkpoint, which must be of the same layers. */
 static pf_status X(resume)(X(flow) *f, const char *path)
 {
@@ -326,11 +341,7 @@ static pf_status X(resume)(X(flow) *f, const char *path)
     if (same && f->net)
         same = f->net->net->n_w == found->net->net->n_w && f->net->n_y == found->net->n_y &&
                f->net->net->layers == found->net->net->layers;
-    if (same) {
-        X(flow) swap = *f;
-        *f = *found;
-        *found = swap;
-    }
+    if (same) X(swap)(f, found);
     X(flow_free)(found);
     return same ? PF_OK : pf_fail(PF_BAD_ARGUMENT, "checkpoint: %s is of another fit", path);
 }
@@ -347,11 +358,7 @@ static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(
         pf_status saved = X(flow_save)(f, o->watch.checkpoint);
         status = saved ? saved : pf_fail(status, status == PF_INTERRUPTED ? "interrupted" : "out of memory");
     }
-    if (!status || status == PF_DEGENERATE) { /* there is nothing to go on from */
-        free(f->state);
-        f->state = NULL;
-        f->n_state = 0;
-    }
+    if (!status || status == PF_DEGENERATE) X(forget)(f);
     return status;
 }
 
@@ -384,15 +391,25 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
             *trained = 1;
             return PF_OK;
         }
-    } else if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
+    } else {
+        X(forget)(f); /* of another fit: training begins where the flow is */
+        if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
+    }
     PF_TRY(X(flow_own_tables)(f));
     return X(run)(f, trained, train, validate, o, start_time);
 }
 
 pf_status X(flow_train)(X(flow) *flow, const X(data) *train, const X(data) *validate, const pf_train_options *options)
 {
-    int trained;
+    X(flow) *f;
+    int trained = 0;
+    double start_time = pf_seconds();
     pf_begin();
-    return pf_end(X(train)(flow, &trained, train, validate, options, pf_seconds()));
+    pf_status status = X(flow_duplicate)(&f, flow, flow->n_layers); /* what comes to nothing changes nothing */
+    if (status) return pf_end(status);
+    status = X(train)(f, &trained, train, validate, options, start_time);
+    if (trained) X(swap)(flow, f);
+    X(flow_free)(f);
+    return pf_end(status);
 }
 #endif

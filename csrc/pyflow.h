@@ -212,7 +212,7 @@ PF_API pf_status PF(gis_fit)(PF(flow) **flow, const PF(data) *train, const PF(da
 PF_API pf_status PF(symmetric_fit)(PF(flow) **flow, const PF(data) *train, const PF(data) *validate, int ndim,
                                    const ptrdiff_t *mesh, const double *box, const pf_symmetric_options *options);
 /* All layers of a flow together, by maximum likelihood from where they are. With data->y and a flow without conditions,
- * a network is added to the layers that can be conditioned. */
+ * a network is added to the layers that can be conditioned. A failure before the first step leaves the flow as it was. */
 PF_API pf_status PF(flow_train)(PF(flow) *flow, const PF(data) *train, const PF(data) *validate,
                                 const pf_train_options *options);
 
