@@ -5,6 +5,8 @@
 
 #include "train.h"
 
+enum { MOST_EPOCHS = 1 << 23 }; /* of a checkpoint: streams of random numbers have 24 bits for them */
+
 static void put_adam(pf_writer *out, ptrdiff_t steps, const void *m, const void *v, ptrdiff_t n, size_t size)
 {
     pf_put_int(out, steps);
@@ -14,7 +16,7 @@ static void put_adam(pf_writer *out, ptrdiff_t steps, const void *m, const void 
 
 static ptrdiff_t get_adam(pf_reader *in, void *m, void *v, ptrdiff_t n, size_t size)
 {
-    ptrdiff_t steps = pf_get_int(in, 0, INT64_MAX);
+    ptrdiff_t steps = pf_get_int(in, 0, (int64_t)1 << 53);
     pf_get_into(in, m, n, size);
     pf_get_into(in, v, n, size);
     return steps;
@@ -168,11 +170,12 @@ static pf_status X(state_read)(X(trainer) *t, X(stage) *s)
     double numbers[2] = {0};
     pf_reader in = {.bytes = f->state, .n = (size_t)f->n_state, .whole = (size_t)f->n_state};
     s->stage = (int)pf_get_int(&in, 0, 1);
-    s->epoch = pf_get_int(&in, 0, INT32_MAX);
-    s->best_epoch = pf_get_int(&in, 0, INT32_MAX);
-    t->epoch = pf_get_int(&in, s->epoch, INT32_MAX);
+    s->epoch = pf_get_int(&in, 0, MOST_EPOCHS);
+    s->best_epoch = pf_get_int(&in, 0, MOST_EPOCHS);
+    t->epoch = pf_get_int(&in, s->epoch, s->stage ? MOST_EPOCHS : s->epoch);
     pf_get_into(&in, numbers, 2, sizeof(double));
     PF_TRY(in.status);
+    if (s->best_epoch > t->epoch) return pf_fail(PF_BAD_FILE, "the file is damaged: its best epoch is to come");
     if (s->stage > (o->posterior_weight > 0) || s->epoch > (s->stage ? o->posterior_epochs : o->epochs))
         return pf_fail(PF_BAD_ARGUMENT, "checkpoint: the fit in it had other epochs, or another posterior_weight");
     s->best = numbers[0];
