@@ -355,7 +355,12 @@ pf_status X(flow_new)(X(flow) **flow, int ndim, const ptrdiff_t *n, const double
 static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *const *made,
                         void (*fill)(double *theta, const X(layer) *l, const void *from), const void *from)
 {
-    if (status) return pf_end(status);
+    if (!status && f->net)
+        status = pf_fail(PF_BAD_ARGUMENT, "a flow with conditions takes no more layers: its network is for those it has");
+    if (status) {
+        X(layer_release)(*made);
+        return pf_end(status);
+    }
     X(layer) *layer = *made;
     double *theta = PF_CALLOC(double, layer->n_theta);
     if (!theta) {
