@@ -132,7 +132,7 @@ static int X(small_rows)(void *user, real *x, ptrdiff_t first, ptrdiff_t n)
 
 /* ---- by GIS ---- */
 
-static pf_status X(small_gis)(X(flow) **flow, int labelled)
+static inline pf_status X(small_gis)(X(flow) **flow, int labelled)
 {
     pf_gis_options o;
     pf_gis_defaults(&o);
@@ -245,7 +245,7 @@ static void X(small_symmetric)(pf_symmetric_options *o)
     o->filter_knots = 4;
 }
 
-static pf_status X(small_sym)(X(flow) **flow, int ndim, const ptrdiff_t *mesh)
+static inline pf_status X(small_sym)(X(flow) **flow, int ndim, const ptrdiff_t *mesh)
 {
     pf_symmetric_options o;
     X(small_symmetric)(&o);
@@ -265,7 +265,7 @@ static pf_status X(small_sym_y)(X(flow) **flow, small_fit kind)
 }
 
 /* Conditions of a flow of small_train_fields(): two numbers and the noise, for every field */
-static const double *X(small_y3)(void)
+static inline const double *X(small_y3)(void)
 {
     static double y[3 * SMALL_FIELDS];
     for (int i = 0; i < 3 * SMALL_FIELDS; i++) y[i] = i % 3 < 2 ? X(small).y[i / 3 * 2 + i % 3] : 0.1;
