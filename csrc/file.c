@@ -175,6 +175,7 @@ pf_reader pf_get_section(pf_reader *r, char kind[PF_SECTION_KIND])
 {
     pf_get(r, kind, PF_SECTION_KIND);
     if (kind[PF_SECTION_KIND - 1]) corrupt(r);
+    kind[PF_SECTION_KIND - 1] = 0; /* whoever reads it comes to an end */
     int64_t n = pf_get_int(r, 0, INT64_MAX);
     const unsigned char *bytes = take(r, n, 1);
     return (pf_reader){.bytes = bytes, .n = bytes ? (size_t)n : 0, .status = r->status};

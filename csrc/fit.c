@@ -5,6 +5,8 @@
 
 #include "train.h"
 
+enum { MOST_EPOCHS = 1 << 23 }; /* of a checkpoint: streams of random numbers have 24 bits for them */
+
 static void put_adam(pf_writer *out, ptrdiff_t steps, const void *m, const void *v, ptrdiff_t n, size_t size)
 {
     pf_put_int(out, steps);
@@ -14,7 +16,7 @@ static void put_adam(pf_writer *out, ptrdiff_t steps, const void *m, const void 
 
 static ptrdiff_t get_adam(pf_reader *in, void *m, void *v, ptrdiff_t n, size_t size)
 {
-    ptrdiff_t steps = pf_get_int(in, 0, INT64_MAX);
+    ptrdiff_t steps = pf_get_int(in, 0, (int64_t)1 << 53);
     pf_get_into(in, m, n, size);
     pf_get_into(in, v, n, size);
     return steps;
@@ -59,7 +61,8 @@ static pf_status X(step)(X(trainer) *t, double rate)
     for (ptrdiff_t l = 0; l < f->n_layers; l++)
         if (f->layers[l]->ops->retract && !(t->o->frozen && t->o->frozen[l]))
             f->layers[l]->ops->retract(f->layers[l], f->theta + f->at[l]);
-    return X(flow_prepare)(f);
+    X(flow_prepare)(f, t->prepare);
+    return PF_OK;
 }
 
 /* Sums over the n points of the batch of weights and of weighted log p; gradient: of their mean, the sum over `total`. */
@@ -167,11 +170,12 @@ static pf_status X(state_read)(X(trainer) *t, X(stage) *s)
     double numbers[2] = {0};
     pf_reader in = {.bytes = f->state, .n = (size_t)f->n_state, .whole = (size_t)f->n_state};
     s->stage = (int)pf_get_int(&in, 0, 1);
-    s->epoch = pf_get_int(&in, 0, INT32_MAX);
-    s->best_epoch = pf_get_int(&in, 0, INT32_MAX);
-    t->epoch = pf_get_int(&in, s->epoch, INT32_MAX);
+    s->epoch = pf_get_int(&in, 0, MOST_EPOCHS);
+    s->best_epoch = pf_get_int(&in, 0, MOST_EPOCHS);
+    t->epoch = pf_get_int(&in, s->epoch, s->stage ? MOST_EPOCHS : s->epoch);
     pf_get_into(&in, numbers, 2, sizeof(double));
     PF_TRY(in.status);
+    if (s->best_epoch > t->epoch) return pf_fail(PF_BAD_FILE, "the file is damaged: its best epoch is to come");
     if (s->stage > (o->posterior_weight > 0) || s->epoch > (s->stage ? o->posterior_epochs : o->epochs))
         return pf_fail(PF_BAD_ARGUMENT, "checkpoint: the fit in it had other epochs, or another posterior_weight");
     s->best = numbers[0];
@@ -184,7 +188,8 @@ static pf_status X(state_read)(X(trainer) *t, X(stage) *s)
     PF_TRY(pf_file_close(&in));
     if (!(t->mean_length >= 0) || !X(sound)(f->theta, f->net ? f->net->net->w : NULL, t))
         return pf_fail(PF_BAD_FILE, "the file is damaged: its state of the training is not finite");
-    return X(flow_prepare)(f);
+    X(flow_prepare)(f, t->prepare);
+    return PF_OK;
 }
 
 /* The file holds the best flow as well as the state. That it cannot be written does not end a fit. */
@@ -301,8 +306,7 @@ static pf_status X(run_stages)(X(trainer) *t, int *trained, const X(data) *train
     while (!status) {
         status = X(run_stage)(t, &s, train, validate, order);
         X(restore)(f, s.theta, s.w);
-        pf_status prepared = X(flow_prepare)(f);
-        if (!status) status = prepared;
+        X(flow_prepare)(f, t->prepare);
         if (s.stage || !(t->o->posterior_weight > 0)) break;
         t->mean_length = 0;
         s.stage = 1;
@@ -316,6 +320,21 @@ static pf_status X(run_stages)(X(trainer) *t, int *trained, const X(data) *train
 
 /* ---- from beginning to end -------------------------------------------------------------------------------- */
 
+static void X(swap)(X(flow) *a, X(flow) *b)
+{
+    X(flow) other = *a;
+    *a = *b;
+    *b = other;
+}
+
+/* There is nothing to go on from. */
+static void X(forget)(X(flow) *f)
+{
+    free(f->state);
+    f->state = NULL;
+    f->n_state = 0;
+}
+
 /* The flow becomes that of the checkpoint, which must be of the same layers. */
 static pf_status X(resume)(X(flow) *f, const char *path)
 {
@@ -325,11 +344,7 @@ static pf_status X(resume)(X(flow) *f, const char *path)
     if (same && f->net)
         same = f->net->net->n_w == found->net->net->n_w && f->net->n_y == found->net->n_y &&
                f->net->net->layers == found->net->net->layers;
-    if (same) {
-        X(flow) swap = *f;
-        *f = *found;
-        *found = swap;
-    }
+    if (same) X(swap)(f, found);
     X(flow_free)(found);
     return same ? PF_OK : pf_fail(PF_BAD_ARGUMENT, "checkpoint: %s is of another fit", path);
 }
@@ -346,11 +361,7 @@ static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(
         pf_status saved = X(flow_save)(f, o->watch.checkpoint);
         status = saved ? saved : pf_fail(status, status == PF_INTERRUPTED ? "interrupted" : "out of memory");
     }
-    if (!status || status == PF_DEGENERATE) { /* there is nothing to go on from */
-        free(f->state);
-        f->state = NULL;
-        f->n_state = 0;
-    }
+    if (!status || status == PF_DEGENERATE) X(forget)(f);
     return status;
 }
 
@@ -383,15 +394,25 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
             *trained = 1;
             return PF_OK;
         }
-    } else if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
+    } else {
+        X(forget)(f); /* of another fit: training begins where the flow is */
+        if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
+    }
     PF_TRY(X(flow_own_tables)(f));
     return X(run)(f, trained, train, validate, o, start_time);
 }
 
 pf_status X(flow_train)(X(flow) *flow, const X(data) *train, const X(data) *validate, const pf_train_options *options)
 {
-    int trained;
+    X(flow) *f;
+    int trained = 0;
+    double start_time = pf_seconds();
     pf_begin();
-    return pf_end(X(train)(flow, &trained, train, validate, options, pf_seconds()));
+    pf_status status = X(flow_duplicate)(&f, flow, flow->n_layers); /* what comes to nothing changes nothing */
+    if (status) return pf_end(status);
+    status = X(train)(f, &trained, train, validate, options, start_time);
+    if (trained) X(swap)(flow, f);
+    X(flow_free)(f);
+    return pf_end(status);
 }
 #endif

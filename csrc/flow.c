@@ -23,10 +23,12 @@ void X(layer_release)(X(layer) *l)
     if (l && atomic_fetch_sub(&l->references, 1) == 1) l->ops->destroy(l);
 }
 
+static size_t X(tables_size)(const X(layer) *l) { return l->ops->sizes(l, 1, TILE_STEP, 1).ready; }
+
 /* Tables are counted as layers are: the count stands in the 64 bytes before them. */
 static void *X(tables_new)(const X(layer) *l)
 {
-    char *block = pf_alloc(64 + (ptrdiff_t)l->ops->sizes(l, 1, TILE_STEP, 1).ready, 1);
+    char *block = pf_alloc(64 + (ptrdiff_t)X(tables_size)(l), 1);
     if (!block) return NULL;
     atomic_init((atomic_int *)block, 1);
     return block + 64;
@@ -41,10 +43,13 @@ static void X(tables_release)(void *ready)
 
 static int X(served)(const X(flow) *f, ptrdiff_t l) { return f->net && f->net->at[l] >= 0; }
 
+/* Reals of a thread that makes a layer's tables */
+static ptrdiff_t X(layer_work)(const X(layer) *l) { return tile_whole(l->ops->sizes(l, 1, TILE_STEP, 1).work); }
+
 typedef struct {
     const X(flow) *flow;
-    ptrdiff_t work; /* reals of a thread */
-    real *memory;
+    ptrdiff_t each; /* reals of a thread */
+    real *work;
 } X(preparation);
 
 static void X(prepare_layer)(void *arg, ptrdiff_t l, int thread)
@@ -53,37 +58,40 @@ static void X(prepare_layer)(void *arg, ptrdiff_t l, int thread)
     const X(flow) *f = p->flow;
     const X(layer) *layer = f->layers[l];
     if (f->ready[l])
-        layer->ops->prepare(layer, f->ready[l], f->theta + f->at[l], layer->n_theta, 1, p->memory + thread * p->work);
+        layer->ops->prepare(layer, f->ready[l], f->theta + f->at[l], layer->n_theta, 1, p->work + thread * p->each);
 }
 
-/* Tables of layers first to last - 1 */
-static pf_status X(prepare_layers)(X(flow) *f, ptrdiff_t first, ptrdiff_t last)
+static ptrdiff_t X(thread_work)(const X(flow) *f)
 {
-    X(preparation) p = {.flow = f};
-    for (ptrdiff_t l = first; l < last; l++)
-        p.work = PF_MAX(p.work, f->layers[l]->ops->sizes(f->layers[l], 1, TILE_STEP, 1).work);
-    p.work = tile_whole(p.work);
-    p.memory = PF_ALLOC(real, p.work *pf_max_threads(last - first));
-    if (!p.memory) return PF_NO_MEMORY;
-    pf_status status = PF_OK;
-    if (last - first == 1) X(prepare_layer)(&p, first, 0);
-    else status = pf_parallel(last - first, X(prepare_layer), &p);
-    free(p.memory);
-    return status;
+    ptrdiff_t work = 0;
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) work = PF_MAX(work, X(layer_work)(f->layers[l]));
+    return work;
 }
 
-pf_status X(flow_prepare)(X(flow) *f) { return X(prepare_layers)(f, 0, f->n_layers); }
+ptrdiff_t X(flow_prepare_work)(const X(flow) *f) { return X(thread_work)(f) * pf_max_threads(f->n_layers); }
+
+void X(flow_prepare)(X(flow) *f, real *work)
+{
+    X(preparation) p = {.flow = f, .each = X(thread_work)(f), .work = work};
+    pf_parallel_kernel(f->n_layers, X(prepare_layer), &p);
+}
 
 pf_status X(flow_own_tables)(X(flow) *f)
 {
     for (ptrdiff_t l = 0; l < f->n_layers; l++) {
-        if (f->ready[l] && !X(served)(f, l) && atomic_load(X(tables_count)(f->ready[l])) == 1) continue;
-        void *own = X(served)(f, l) ? NULL : X(tables_new)(f->layers[l]);
-        if (!own && !X(served)(f, l)) return PF_NO_MEMORY;
+        if (X(served)(f, l) || atomic_load(X(tables_count)(f->ready[l])) == 1) continue;
+        void *own = X(tables_new)(f->layers[l]);
+        if (!own) return PF_NO_MEMORY;
+        memcpy(own, f->ready[l], X(tables_size)(f->layers[l]));
         X(tables_release)(f->ready[l]);
         f->ready[l] = own;
     }
-    return X(flow_prepare)(f);
+    for (ptrdiff_t l = 0; l < f->n_layers; l++)
+        if (X(served)(f, l)) {
+            X(tables_release)(f->ready[l]);
+            f->ready[l] = NULL;
+        }
+    return PF_OK;
 }
 
 /* ---- the stack -------------------------------------------------------------------------------------------- */
@@ -145,13 +153,16 @@ pf_status X(flow_append)(X(flow) *f, X(layer) *layer, const double *theta)
 {
     pf_status status = X(flow_room)(f, layer->n_theta);
     void *ready = status ? NULL : X(tables_new)(layer);
-    if (!ready) {
+    real *work = ready ? PF_ALLOC(real, X(layer_work)(layer)) : NULL;
+    if (work) {
+        layer->ops->prepare(layer, ready, theta, layer->n_theta, 1, work);
+        X(push)(f, layer, theta, ready);
+    } else {
+        X(tables_release)(ready);
         X(layer_release)(layer);
-        return PF_NO_MEMORY;
+        status = PF_NO_MEMORY;
     }
-    X(push)(f, layer, theta, ready);
-    status = X(prepare_layers)(f, f->n_layers - 1, f->n_layers);
-    if (status) X(flow_truncate)(f, f->n_layers - 1);
+    free(work);
     return status;
 }
 
@@ -217,7 +228,7 @@ static pf_status X(copy_record)(X(flow) *copy, const X(flow) *f)
     int whole = copy->n_layers == f->n_layers;
     copy->temperature = f->temperature;
     memcpy(copy->noise, f->noise, sizeof f->noise);
-    copy->noise_condition = f->noise_condition;
+    copy->noise_condition = copy->net && f->noise_condition;
     for (ptrdiff_t i = 0; i < f->n_history; i++)
         if (whole || (i < copy->n_layers && f->history[i].epoch == 0)) PF_TRY(X(flow_record)(copy, f->history[i]));
     if (f->note) PF_TRY(X(flow_set_note)(copy, f->note));
@@ -344,7 +355,12 @@ pf_status X(flow_new)(X(flow) **flow, int ndim, const ptrdiff_t *n, const double
 static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *const *made,
                         void (*fill)(double *theta, const X(layer) *l, const void *from), const void *from)
 {
-    if (status) return pf_end(status);
+    if (!status && f->net)
+        status = pf_fail(PF_BAD_ARGUMENT, "a flow with conditions takes no more layers: its network is for those it has");
+    if (status) {
+        X(layer_release)(*made);
+        return pf_end(status);
+    }
     X(layer) *layer = *made;
     double *theta = PF_CALLOC(double, layer->n_theta);
     if (!theta) {

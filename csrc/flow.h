@@ -49,10 +49,12 @@ pf_status X(flow_duplicate)(X(flow) **copy, const X(flow) *flow, ptrdiff_t n_lay
 /* A flow of the same layers: shapes alike */
 int X(flow_alike)(const X(flow) *a, const X(flow) *b);
 /* Gives the flow tables of its own where it shares them, so that they can be made again; a conditioned flow's served
- * layers lose theirs. */
+ * layers lose theirs. After a failure none have, and the flow is as good as before. */
 pf_status X(flow_own_tables)(X(flow) *flow);
-/* Makes all tables of theta again. */
-pf_status X(flow_prepare)(X(flow) *flow);
+/* Makes all tables of theta again, in work[flow_prepare_work()]. It cannot fail, so that however training ends, tables
+ * are those of theta. */
+void X(flow_prepare)(X(flow) *flow, real *work);
+ptrdiff_t X(flow_prepare_work)(const X(flow) *flow);
 
 /* ---- maps.c: tiles through the stack ------------------------------------------------------------------------ */
 

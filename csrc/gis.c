@@ -231,7 +231,22 @@ static pf_status X(check_bounds)(const X(working) *s, const double *bounds, cons
     return PF_OK;
 }
 
-/* A flow to go on from keeps the bounds that it has. */
+/* A flow to go on from is one of GIS's. */
+static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
+{
+    if (flow->net) return pf_fail(PF_BAD_ARGUMENT, "model: it has conditions, which GIS does not know");
+    if (flow->space.d != d || flow->classes != classes)
+        return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", flow->space.d,
+                       flow->classes, d, classes);
+    for (ptrdiff_t l = 0; l < flow->n_layers; l++) {
+        const X(layer_ops) *ops = flow->layers[l]->ops;
+        if (ops != &X(columns_ops) && ops != &X(affine_ops) && ops != &X(sliced_ops))
+            return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which GIS does not know", ops->kind);
+    }
+    return PF_OK;
+}
+
+/* It keeps the bounds that it has. */
 static pf_status X(check_same_bounds)(const X(flow) *flow, const double *bounds)
 {
     const double *own = X(layer_bounds)(flow->layers[0]);
@@ -299,9 +314,7 @@ static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *val
     X(fit) f = {.options = o, .best_logp = -INFINITY, .start = pf_seconds()};
     const X(flow) *before = *flow;
     pf_space space = {.ndim = 1, .n = {d}, .d = d};
-    if (before && (before->space.d != d || before->classes != o->n_classes || before->net))
-        return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d",
-                       before->space.d, before->classes, d, o->n_classes);
+    if (before) PF_TRY(X(check_flow)(before, d, o->n_classes));
     if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
     if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers));
     else PF_TRY(X(flow_create)(&f.flow, &space, o->n_classes));

@@ -84,8 +84,8 @@ typedef struct {
 /* What every fit is told beside its own options. */
 typedef struct {
     int (*progress)(void *user, const pf_progress *p); /* after every step; non-zero interrupts */
-    /* of what does not end a fit: PF_BAD_ARGUMENT for data that cannot be used as they are, PF_IO_ERROR for a checkpoint
-     * that was not written */
+    /* of what does not end a fit: PF_BAD_ARGUMENT for data that cannot be used as they are, PF_IO_ERROR or PF_NO_MEMORY
+     * for a checkpoint that was not written */
     void (*warn)(void *user, pf_status status, const char *message);
     void *user;
     const char *checkpoint; /* file that the unfinished fit is written to, at most every checkpoint_seconds and when it
@@ -212,7 +212,7 @@ PF_API pf_status PF(gis_fit)(PF(flow) **flow, const PF(data) *train, const PF(da
 PF_API pf_status PF(symmetric_fit)(PF(flow) **flow, const PF(data) *train, const PF(data) *validate, int ndim,
                                    const ptrdiff_t *mesh, const double *box, const pf_symmetric_options *options);
 /* All layers of a flow together, by maximum likelihood from where they are. With data->y and a flow without conditions,
- * a network is added to the layers that can be conditioned. */
+ * a network is added to the layers that can be conditioned. A failure before the first step leaves the flow as it was. */
 PF_API pf_status PF(flow_train)(PF(flow) *flow, const PF(data) *train, const PF(data) *validate,
                                 const pf_train_options *options);
 

@@ -56,6 +56,8 @@ pf_status X(sliced_new)(X(layer) **l, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptr
 {
     if (k < 0 || k > d) return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and %td", k, d);
     if (m < 2 || m > 65535) return pf_fail(PF_BAD_ARGUMENT, "n_knots: %td is not between 2 and 65535", m);
+    double numbers = (double)classes * (double)(k ? k : d) * 3 * (double)m + (double)k * (double)d;
+    if (numbers > (double)(PTRDIFF_MAX / 1024)) return pf_fail(PF_NO_MEMORY, "out of memory: %.3g parameters", numbers);
     X(sliced) *s = PF_CALLOC(X(sliced), 1);
     if (!s) return PF_NO_MEMORY;
     s->identity = !k;

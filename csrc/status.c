@@ -45,6 +45,7 @@ void pf_warn(const pf_watch *watch, pf_status status)
 {
     if (watch->warn) watch->warn(watch->user, status, message);
     message[0] = 0;
+    first = PF_OK;
 }
 
 void *pf_alloc(ptrdiff_t count, size_t size)

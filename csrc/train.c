@@ -72,9 +72,10 @@ pf_status X(trainer_init)(X(trainer) *t, X(flow) *f, const pf_train_options *o, 
     t->gw = PF_ALLOC(real, n_w);
     t->gw_part = PF_ALLOC(real, n_w);
     t->gbase = PF_ALLOC(double, f->n_theta);
+    t->prepare = PF_ALLOC(real, X(flow_prepare_work)(f));
     t->noise = PF_ALLOC(double, t->noise_size *threads);
     if (!t->row || !t->logp || !t->weight || !t->y || !t->theta || !t->gtheta || !t->group || !t->net_memory ||
-        !t->gw || !t->gw_part || !t->gbase || !t->noise)
+        !t->gw || !t->gw_part || !t->gbase || !t->prepare || !t->noise)
         return PF_NO_MEMORY;
     if (draws) PF_TRY(X(evidence_new)(&t->evidence, n_y, draws));
     PF_TRY(X(adam_init)(&t->net, n_w));
@@ -97,6 +98,7 @@ void X(trainer_clear)(X(trainer) *t)
     free(t->gw);
     free(t->gw_part);
     free(t->gbase);
+    free(t->prepare);
     free(t->noise);
     X(adam_clear)(&t->net);
     pf64_adam_clear(&t->base);

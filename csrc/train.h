@@ -42,6 +42,7 @@ typedef struct {
     real *net_memory, *gw, *gw_part;
     int gw_empty;
     double *gbase;        /* [n_theta] */
+    real *prepare;        /* scratch, for the flow's tables */
     double *noise;        /* [threads] scratch */
     ptrdiff_t noise_size; /* doubles of a thread */
     ptrdiff_t epoch;      /* of the noise, the order and the draws */

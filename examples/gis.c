@@ -40,8 +40,8 @@ static void check(pf_status status)
 static int report(void *user, const pf_progress *p)
 {
     (void)user;
-    if (p->layer % 20 == 0)
-        printf("layer %3td: log p %.4f training, %.4f validation\n", p->layer, p->logp_train, p->logp_validate);
+    if (p->step % 20 == 0)
+        printf("layer %3td: log p %.4f training, %.4f validation\n", p->step, p->logp_train, p->logp_validate);
     return 0; /* anything else stops the fit */
 }
 
@@ -56,31 +56,31 @@ int main(void)
     pf64_data training = {.x = train[0], .n = N}, validation = {.x = validate[0], .n = N_VALIDATE};
     pf_gis_options options;
     pf_gis_defaults(&options);
-    options.progress = report;
-    pf64_model *model = NULL;
-    check(pf64_gis_fit(&model, &training, &validation, D, &options));
+    options.watch.progress = report;
+    pf64_flow *flow = NULL;
+    check(pf64_gis_fit(&flow, &training, &validation, D, &options));
 
-    check(pf64_model_logp(model, logp, test[0], NULL, N_TEST));
+    check(pf64_flow_logp(flow, logp, test[0], NULL, NULL, N_TEST));
     double divergence = 0;
     for (int i = 0; i < N_TEST; i++) divergence += (true_logp(test[i]) - logp[i]) / N_TEST;
-    printf("%td layers; divergence from the truth %.4f nats\n", pf64_model_layers(model), divergence);
+    printf("%td layers; divergence from the truth %.4f nats\n", pf64_flow_layers(flow), divergence);
 
-    check(pf64_model_sample(model, sample[0], logp, NULL, 7, 0, 5));
+    check(pf64_flow_sample(flow, sample[0], logp, NULL, NULL, 7, 0, 5));
     for (int i = 0; i < 5; i++)
         printf("sample (%6.3f, %6.3f)  log p %7.4f, true %7.4f\n", sample[i][0], sample[i][1], logp[i],
                true_logp(sample[i]));
 
     const char *path = "ring.pyflow";
-    pf64_model *loaded;
-    check(pf64_model_save(model, path));
-    check(pf64_model_load(&loaded, path));
+    pf64_flow *loaded;
+    check(pf64_flow_save(flow, path));
+    check(pf64_flow_load(&loaded, path));
     remove(path);
-    check(pf64_model_logp(model, logp, test[0], NULL, N_TEST));
-    check(pf64_model_logp(loaded, again, test[0], NULL, N_TEST));
+    check(pf64_flow_logp(flow, logp, test[0], NULL, NULL, N_TEST));
+    check(pf64_flow_logp(loaded, again, test[0], NULL, NULL, N_TEST));
     int same = 1;
     for (int i = 0; i < N_TEST; i++) same &= logp[i] == again[i];
-    printf("loaded model: %s\n", same ? "the same densities" : "OTHER DENSITIES");
-    pf64_model_free(model);
-    pf64_model_free(loaded);
+    printf("loaded flow: %s\n", same ? "the same densities" : "OTHER DENSITIES");
+    pf64_flow_free(flow);
+    pf64_flow_free(loaded);
     return !(same && divergence < 0.1);
 }

@@ -12,6 +12,7 @@
 enum { SMALL_ROWS = 40, SMALL_D = 3, SMALL_FIELDS = 6, SMALL_PIXELS = 280, SMALL_Y = 2 };
 
 static const double small_bounds[2 * SMALL_D] = {-INFINITY, INFINITY, -9, INFINITY, -9, 9};
+static const double small_matrix[SMALL_D * SMALL_D] = {1, 0.5, 0, -0.5, 2, 0, 0, 0.25, 1}, small_mean[SMALL_D] = {0, 1, -1};
 static const double small_k[2] = {1, 3}, small_power[2] = {2, 1}, small_box[3] = {4, 5, 6};
 static const ptrdiff_t small_mesh[2][3] = {{4, 6}, {3, 4, 5}}; /* in 2-D and 3-D, of no more than SMALL_PIXELS */
 static char small_checkpoint[] = "/tmp/pyflow-test-XXXXXX";
@@ -23,7 +24,15 @@ static double small_normal(uint64_t stream, ptrdiff_t i)
     return z;
 }
 
-static int small_stop(void *user, const pf_symflow_progress *p) { return p->epoch == *(const int *)user; }
+static int small_stop(void *user, const pf_progress *p) { return p->step == *(const int *)user; }
+
+/* A checkpoint that cannot be written is told, and does not end a fit. */
+static int small_warned;
+static void small_warn(void *user, pf_status status, const char *message)
+{
+    (void)user, (void)message;
+    small_warned += status == PF_NO_MEMORY;
+}
 
 /* In place of libc's: checkpoints need not be on the disk, which would take most of the time. */
 int fsync(int fd) { return (void)fd, 0; }
@@ -35,17 +44,56 @@ typedef enum {
     SMALL_NO_POSTERIOR, /* without that stage */
 } small_fit;
 
-/* The pixels of the mesh that a file of a symmetric flow says it is for; body: what follows the JSON header. */
-static inline double small_pixels(const unsigned char *body)
+static void small_train_options(pf_train_options *o)
 {
-    int64_t ndim, n;
-    double pixels = 1;
-    memcpy(&ndim, body, sizeof ndim);
-    for (int i = 0; i < 3 && i < ndim; i++) {
-        memcpy(&n, body + 8 + 8 * i, sizeof n);
-        pixels *= n > 0 ? (double)n : 0;
+    pf_train_defaults(o);
+    o->hidden[0] = 3;
+    o->hidden[1] = 0;
+    o->epochs = 2;
+    o->batch = 4;
+}
+
+/* With coloured noise, which is a condition, a posterior stage and a checkpoint, which training goes on from if it is
+ * there. */
+static void small_train_fields(pf_train_options *o, small_fit kind)
+{
+    static int last;
+    small_train_options(o);
+    o->noise[1] = 0.5;
+    o->noise_condition = 1;
+    o->noise_k = small_k;
+    o->noise_power = small_power;
+    o->noise_knots = 2;
+    o->posterior_weight = kind == SMALL_NO_POSTERIOR ? 0 : 0.5;
+    o->posterior_epochs = 2;
+    o->posterior_draws = 40;
+    o->checkpoint_seconds = 0;
+    o->watch.note = "{\"names\": [\"a\", \"b\"]}";
+    o->watch.checkpoint = small_checkpoint;
+    o->watch.warn = small_warn;
+    last = kind == SMALL_STOPPED ? 1 : 3;
+    o->watch.user = &last;
+    if (kind == SMALL_STOPPED || kind == SMALL_STOPPED_LATE) o->watch.progress = small_stop;
+}
+
+/* What a file says of its flow; body: what follows the JSON header, of which n bytes are there. */
+typedef struct {
+    double numbers, layers; /* of a point; in the stack */
+} small_space;
+
+static inline small_space small_space_of(const unsigned char *body, size_t n)
+{
+    int64_t ndim = 0, i;
+    small_space s = {1, 0};
+    if (n >= sizeof ndim) memcpy(&ndim, body, sizeof ndim);
+    if (ndim < 1 || ndim > 3 || n < (size_t)(8 + 8 * ndim + 32 + 8 + 8)) return s;
+    for (int a = 0; a < ndim; a++) {
+        memcpy(&i, body + 8 + 8 * a, sizeof i);
+        s.numbers *= i > 0 ? (double)i : 0;
     }
-    return pixels;
+    memcpy(&i, body + 8 + 8 * ndim + 32 + 8, sizeof i); /* behind the box and the number of classes */
+    s.layers = i > 0 && (double)i < (double)n ? (double)i : 0;
+    return s;
 }
 
 #define TWICE "small.h"
@@ -82,9 +130,9 @@ static int X(small_rows)(void *user, real *x, ptrdiff_t first, ptrdiff_t n)
     return 0;
 }
 
-/* ---- a stack of layers, by GIS ---- */
+/* ---- by GIS ---- */
 
-static pf_status X(small_gis)(X(model) **model, int labelled)
+static inline pf_status X(small_gis)(X(flow) **flow, int labelled)
 {
     pf_gis_options o;
     pf_gis_defaults(&o);
@@ -92,21 +140,22 @@ static pf_status X(small_gis)(X(model) **model, int labelled)
     o.n_knots = 5;
     X(data) train = {.x = X(small).x, .n = SMALL_ROWS - 10};
     X(data) validate = {.read = X(small_rows), .n = 10};
-    if (!labelled) return X(gis_fit)(model, &train, NULL, SMALL_D, &o);
+    if (!labelled) return X(gis_fit)(flow, &train, NULL, SMALL_D, &o);
     train.weight = X(small).weight;
     train.label = validate.label = X(small).label;
     o.bounds = small_bounds;
     o.n_classes = 2;
     o.marginal_first = 1;
     o.patience = 5;
-    o.note = "{\"a\": 1}";
-    o.checkpoint = small_checkpoint;
+    o.watch.note = "{\"a\": 1}";
+    o.watch.checkpoint = small_checkpoint;
+    o.watch.warn = small_warn;
     o.checkpoint_seconds = 0;
-    return X(gis_fit)(model, &train, &validate, SMALL_D, &o);
+    return X(gis_fit)(flow, &train, &validate, SMALL_D, &o);
 }
 
-/* Two layers more for *model. The working copy is in a file. */
-static inline pf_status X(small_gis_more)(X(model) **model)
+/* Layers more for *flow. The working copy is in a file. */
+static inline pf_status X(small_gis_more)(X(flow) **flow)
 {
     pf_gis_options o;
     pf_gis_defaults(&o);
@@ -115,51 +164,111 @@ static inline pf_status X(small_gis_more)(X(model) **model)
     o.scratch = "/tmp";
     o.kde = 0;
     X(data) train = {.read = X(small_rows), .n = SMALL_ROWS};
-    return X(gis_fit)(model, &train, NULL, SMALL_D, &o);
+    return X(gis_fit)(flow, &train, NULL, SMALL_D, &o);
 }
 
-/* ---- a symmetric flow ---- */
+/* ---- by hand ---- */
 
-static void X(small_options)(pf_symflow_options *o)
+/* Hands over what was made, unless a step failed. */
+static pf_status X(small_made)(X(flow) **flow, X(flow) *f, pf_status status)
 {
-    pf_symflow_defaults(o);
+    if (status) X(flow_free)(f);
+    else *flow = f;
+    return status;
+}
+
+/* For rows with labels: every kind of layer of a table */
+static pf_status X(small_table)(X(flow) **flow)
+{
+    X(flow) *f = NULL;
+    ptrdiff_t d = SMALL_D;
+    pf_status status = X(flow_new)(&f, 1, &d, NULL, 2);
+    if (!status) status = X(flow_add_bounds)(f, small_bounds);
+    if (!status) status = X(flow_add_affine)(f, small_matrix, small_mean);
+    if (!status) status = X(flow_add_sliced)(f, 2, 4, 1);
+    if (!status) status = X(flow_add_scale)(f, 0.5, 2);
+    if (!status) status = X(flow_add_sliced)(f, 0, 3, 2);
+    return X(small_made)(flow, f, status);
+}
+
+/* For fields: layers of both layouts, some of which can be conditioned */
+static pf_status X(small_mixed)(X(flow) **flow)
+{
+    X(flow) *f = NULL;
+    pf_status status = X(flow_new)(&f, 2, small_mesh[0], small_box, 0);
+    if (!status) status = X(flow_add_scale)(f, 0.25, 1.5);
+    if (!status) status = X(flow_add_symmetric)(f, 3, 4);
+    if (!status) status = X(flow_add_sliced)(f, 2, 4, 3);
+    if (!status) status = X(flow_add_symmetric)(f, 2, 3);
+    if (!status) status = X(flow_add_affine)(f, NULL, NULL);
+    return X(small_made)(flow, f, status);
+}
+
+/* ---- by the trainer ---- */
+
+static inline pf_status X(small_train_table)(X(flow) *flow)
+{
+    static const int frozen[5] = {0, 0, 0, 0, 1};
+    pf_train_options o;
+    small_train_options(&o);
+    o.batch = 20;
+    o.patience = 1;
+    o.noise[0] = o.noise[1] = 1e-3;
+    o.frozen = frozen;
+    X(data) train = {.x = X(small).x, .n = SMALL_ROWS - 10, .weight = X(small).weight, .label = X(small).label};
+    X(data) validate = {.x = X(small).x + (SMALL_ROWS - 10) * SMALL_D, .n = 10, .label = X(small).label};
+    return X(flow_train)(flow, &train, &validate, &o);
+}
+
+static void X(small_split)(X(data) *train, X(data) *validate)
+{
+    *train = (X(data)){.x = X(small).field, .n = 4, .y = X(small).y, .n_y = SMALL_Y};
+    *validate = (X(data)){.x = train->x + 4 * 24, .n = 2, .y = train->y + 4 * SMALL_Y, .n_y = SMALL_Y};
+}
+
+static inline pf_status X(small_train_mixed)(X(flow) *flow, small_fit kind)
+{
+    pf_train_options o;
+    X(data) train, validate;
+    small_train_fields(&o, kind);
+    X(small_split)(&train, &validate);
+    return X(flow_train)(flow, &train, &validate, &o);
+}
+
+/* ---- symmetric flows ---- */
+
+static void X(small_symmetric)(pf_symmetric_options *o)
+{
+    pf_symmetric_defaults(o);
     o->n_layers = 2;
     o->psi_knots = 3;
     o->filter_knots = 4;
-    o->hidden[0] = 3;
-    o->hidden[1] = 0;
-    o->epochs = 2;
-    o->batch = 4;
 }
 
-static pf_status X(small_sym)(X(symflow) **flow, int ndim, const ptrdiff_t *mesh)
+static inline pf_status X(small_sym)(X(flow) **flow, int ndim, const ptrdiff_t *mesh)
 {
-    pf_symflow_options o;
-    X(small_options)(&o);
-    X(fields) train = {.x = X(small).field, .n = SMALL_FIELDS};
-    return X(symflow_fit)(flow, &train, NULL, ndim, mesh, small_box, 0, &o);
+    pf_symmetric_options o;
+    X(small_symmetric)(&o);
+    small_train_options(&o.train);
+    X(data) train = {.x = X(small).field, .n = SMALL_FIELDS};
+    return X(symmetric_fit)(flow, &train, NULL, ndim, mesh, small_box, &o);
 }
 
-/* With y, coloured noise, validation, a posterior stage and a checkpoint, which it goes on from if one is there. */
-static pf_status X(small_sym_y)(X(symflow) **flow, small_fit kind)
+static pf_status X(small_sym_y)(X(flow) **flow, small_fit kind)
 {
-    pf_symflow_options o;
-    X(small_options)(&o);
-    o.noise[1] = 0.5;
-    o.noise_condition = 1;
-    o.noise_k = small_k;
-    o.noise_power = small_power;
-    o.noise_knots = 2;
-    o.posterior_weight = kind == SMALL_NO_POSTERIOR ? 0 : 0.5;
-    o.posterior_epochs = 2;
-    o.posterior_draws = 40;
-    o.note = "{\"names\": [\"a\", \"b\"]}";
-    o.checkpoint = small_checkpoint;
-    o.checkpoint_seconds = 0;
-    int last = kind == SMALL_STOPPED ? 1 : 3;
-    o.progress_user = &last;
-    if (kind == SMALL_STOPPED || kind == SMALL_STOPPED_LATE) o.progress = small_stop;
-    X(fields) train = {.x = X(small).field, .y = X(small).y, .n = 4}, validate = {train.x + 4 * 24, train.y + 8, 2};
-    return X(symflow_fit)(flow, &train, &validate, 2, small_mesh[0], small_box, SMALL_Y, &o);
+    pf_symmetric_options o;
+    X(data) train, validate;
+    X(small_symmetric)(&o);
+    small_train_fields(&o.train, kind);
+    X(small_split)(&train, &validate);
+    return X(symmetric_fit)(flow, &train, &validate, 2, small_mesh[0], small_box, &o);
+}
+
+/* Conditions of a flow of small_train_fields(): two numbers and the noise, for every field */
+static inline const double *X(small_y3)(void)
+{
+    static double y[3 * SMALL_FIELDS];
+    for (int i = 0; i < 3 * SMALL_FIELDS; i++) y[i] = i % 3 < 2 ? X(small).y[i / 3 * 2 + i % 3] : 0.1;
+    return y;
 }
 #endif

@@ -1,10 +1,10 @@
-/* Made-up files: bytes of small models of all kinds, cut, lengthened and altered, with the check sum made good again or
+/* Made-up files: bytes of small flows of all kinds, cut, lengthened and altered, with the check sum made good again or
  * not. Each is refused with PF_BAD_FILE, or gives a flow that computes log p and samples; without a crash, a hang, or
  * more memory than the file accounts for. The number in a message makes the same file again:
  *
- *     build/tests/test_fuzz              # 6,000 files of each model
+ *     build/tests/test_fuzz              # 6,000 files of each flow
  *     build/tests/test_fuzz 100000       # more
- *     build/tests/test_fuzz 0 NUMBER     # this one of each model */
+ *     build/tests/test_fuzz 0 NUMBER     # this one of each flow */
 #ifndef real
 #define _GNU_SOURCE
 #include <signal.h>
@@ -18,16 +18,17 @@
 enum {
     PER_BYTE = 64,         /* bytes that a reader may hold for each of the file, */
     AT_LEAST = 64 * 1024,  /* and besides; */
-    PER_PIXEL = 200,       /* and for each pixel of the mesh, which a file says in a few bytes. Files that say more */
-    MOST_PIXELS = 1 << 16, /* than this are left out: a large mesh is nothing that a reader may refuse */
+    PER_NUMBER = 200,      /* and for each number of a point, which a file says in a few bytes, and so much again for */
+    PER_TABLE = 16,        /* every layer. Files that say more numbers than this are left out: a large mesh is nothing */
+    MOST_NUMBERS = 1 << 16, /* that a reader may refuse */
     EVALUATION = 64 << 20, /* what a few rows may take */
     SECONDS = 20,          /* for one file */
 };
 
 static struct {
-    const char *model;
+    const char *flow;
     uint64_t number;
-    ptrdiff_t tried, read;
+    ptrdiff_t tried, read, resumed;
 } now;
 
 static uint64_t uniform(uint64_t *i, uint64_t bound) { return pf_uniform_int(now.number, 17, (*i)++, bound); }
@@ -35,7 +36,7 @@ static uint64_t uniform(uint64_t *i, uint64_t bound) { return pf_uniform_int(now
 static void hangs(int signal)
 {
     (void)signal;
-    printf("%s, file %llu takes more than %d seconds\n", now.model, (unsigned long long)now.number, SECONDS);
+    printf("%s, file %llu takes more than %d seconds\n", now.flow, (unsigned long long)now.number, SECONDS);
     fflush(stdout);
     _exit(1);
 }
@@ -82,8 +83,8 @@ enum { ODD = sizeof odd / sizeof *odd };
 static size_t body_of(const unsigned char *bytes) /* where the numbers begin, behind the JSON header */
 {
     int64_t header;
-    memcpy(&header, bytes + 32, sizeof header);
-    return 40 + (size_t)header;
+    memcpy(&header, bytes + 24, sizeof header);
+    return 32 + (size_t)header;
 }
 
 static void overwrite(unsigned char *bytes, size_t n, uint64_t *i)
@@ -92,7 +93,7 @@ static void overwrite(unsigned char *bytes, size_t n, uint64_t *i)
     memcpy(bytes + at, odd + uniform(i, ODD), 8);
 }
 
-/* bytes[*n], with room for 64 more, becomes file number now.number of this model. Returns whether it may still be a
+/* bytes[*n], with room for 64 more, becomes file number now.number of this flow. Returns whether it may still be a
  * file: its check sum is right, and it is as long as it was. */
 static int alter(unsigned char *bytes, size_t *n)
 {
@@ -140,107 +141,129 @@ int main(int argc, char **argv)
     pf32_test(files, only);
     pf64_test(files, only);
     unlink(small_checkpoint);
-    printf("%td files, of which %td were read\n", now.tried, now.read);
+    printf("%td files, of which %td were read; training went on from %td\n", now.tried, now.read, now.resumed);
     CHECK(only || now.read > now.tried / 20, "hardly any file is still one: nothing was tried");
+    CHECK(only || now.resumed, "training went on from no file");
     return check_result();
 }
 
 #else
 
-/* ---- what files are read as ---- */
-
-typedef struct {
-    X(model) *model;
-    X(symflow) *flow;
-} X(read);
-
-static pf_status X(read_any)(X(read) *r, const void *bytes, size_t n, int kind)
-{
-    return kind == PF_KIND_LAYERS ? X(model_read)(&r->model, bytes, n) : X(symflow_read)(&r->flow, bytes, n);
-}
-
-/* A fit goes on from an altered checkpoint, or refuses it; with the stage that it is of, and without. */
-static void X(resume)(const unsigned char *bytes, size_t n)
+/* Training goes on from an altered checkpoint, or refuses it; with the stage that it is of, and without. */
+static void X(resume)(const unsigned char *bytes, size_t n, int mixed)
 {
     for (int without = 0; without <= 1; without++) {
-        X(symflow) *flow = NULL;
+        small_fit kind = without ? SMALL_NO_POSTERIOR : SMALL_WHOLE;
+        X(flow) *flow = NULL;
+        double logp = NAN;
         FILE *f = fopen(small_checkpoint, "wb");
         CHECK(f && fwrite(bytes, 1, n, f) == n && !fclose(f), "%s", small_checkpoint);
-        pf_status status = X(small_sym_y)(&flow, without ? SMALL_NO_POSTERIOR : SMALL_WHOLE);
+        if (mixed) CHECK(!X(small_mixed)(&flow), "%s", pf_message());
+        pf_status status = mixed ? X(small_train_mixed)(flow, kind) : X(small_sym_y)(&flow, kind);
         CHECK(status == PF_OK || status == PF_BAD_FILE || status == PF_BAD_ARGUMENT || status == PF_DEGENERATE,
-              "%s, file %llu: status %d, %s", now.model, (unsigned long long)now.number, status, pf_message());
-        X(symflow_free)(flow);
+              "%s, file %llu: status %d, %s", now.flow, (unsigned long long)now.number, status, pf_message());
+        now.resumed += !status;
+        const double *y = flow && X(flow_conditions)(flow) ? X(small_y3)() : NULL;
+        if (flow && !status) status = X(flow_logp)(flow, &logp, X(small).field, y, NULL, 1);
+        CHECK(!status || status != PF_NO_MEMORY, "%s, file %llu: %s", now.flow, (unsigned long long)now.number,
+              pf_message());
+        X(flow_free)(flow);
     }
 }
 
-/* log p and samples of two rows or fields; whatever they are, numbers of a made-up flow. */
-static pf_status X(evaluate)(const X(read) *r)
+/* All maps of two points; whatever the numbers are, those of a made-up flow. */
+static pf_status X(evaluate)(const X(flow) *f)
 {
-    double logp[2], *y = NULL;
-    int32_t label[2] = {0, 0};
-    ptrdiff_t size = r->model ? X(model_dim)(r->model) : 1;
-    for (int i = 0; r->flow && i < X(symflow_ndim)(r->flow); i++) size *= X(symflow_mesh)(r->flow)[i];
-    ptrdiff_t n_y = r->flow ? X(symflow_conditions)(r->flow) : 0;
-    real *x = PF_CALLOC(real, 2 * size);
-    if (n_y) y = PF_CALLOC(double, 2 * n_y);
-    if (r->model) {
-        int32_t *l = X(model_classes)(r->model) ? label : NULL;
-        pf_status status = X(model_logp)(r->model, logp, x, l, 2);
-        if (!status) status = X(model_sample)(r->model, x, logp, l, 1, 0, 2);
-        free(x);
-        return status;
+    double log[2], logs[4], *y = NULL, *gy = NULL;
+    int32_t label[2] = {0, 0}, *l = X(flow_classes)(f) ? label : NULL;
+    ptrdiff_t size = X(flow_dim)(f), n_y = X(flow_conditions)(f), steps;
+    real *x = PF_CALLOC(real, 2 * size), *out = PF_CALLOC(real, 2 * size);
+    if (n_y) y = PF_CALLOC(double, 2 * n_y), gy = PF_CALLOC(double, 2 * n_y);
+    if (l) label[1] = X(flow_classes)(f) - 1;
+    for (ptrdiff_t i = 0; i < X(flow_layers)(f); i++) {
+        const double *theta = X(flow_layer_theta)(f, i);
+        for (ptrdiff_t j = 0; j < X(flow_layer_parameters)(f, i); j++) CHECK(isfinite(theta[j]), "%g", theta[j]);
     }
-    pf_status status = X(symflow_logp)(r->flow, logp, x, y, 2);
-    if (!status) status = X(symflow_sample)(r->flow, x, logp, y, 1, 0, 2);
-    free(x), free(y);
+    X(flow_history)(f, &steps);
+    pf_status status = X(flow_logp)(f, log, x, y, l, 2);
+    if (!status) status = X(flow_sample)(f, out, log, y, l, 1, 0, 2);
+    if (!status) status = X(flow_inverse)(f, out, log, x, y, l, 2);
+    /* 0 may be outside the bounds, which these two refuse */
+    if (!status) status = X(flow_forward)(f, out, log, x, y, l, 2);
+    if (!status) status = X(flow_score)(f, out, log, x, y, l, 2);
+    if (status == PF_BAD_ARGUMENT && strstr(pf_message(), "outside the bounds")) status = PF_OK;
+    if (!status && n_y && !l) status = X(flow_logp_at)(f, logs, x, y, 2, 2);
+    if (!status && n_y && !l) status = X(flow_score_parameters)(f, gy, log, x, y, 2);
+    free(x), free(out), free(y), free(gy);
     return status;
 }
 
-static void X(try)(unsigned char *bytes, size_t n, size_t body, int kind, int may_be_read)
+/* What is read has copies of any number of layers, which are written and read, and written alike again. */
+static void X(copies)(const X(flow) *f)
 {
-    X(read) r = {0};
-    double pixels = kind == PF_KIND_SYMFLOW && n > body + 32 ? small_pixels(bytes + body) : 0;
-    if (pixels > MOST_PIXELS) return;
+    for (ptrdiff_t layers = 0; layers <= X(flow_layers)(f); layers++) {
+        X(flow) *copy = NULL, *again = NULL;
+        void *written = NULL, *second = NULL;
+        size_t m = 0, n = 0;
+        CHECK(!X(flow_copy)(&copy, f, layers) && !X(flow_write)(copy, &written, &m), "%s, file %llu: %s", now.flow,
+              (unsigned long long)now.number, pf_message());
+        CHECK(!X(flow_read)(&again, written, m), "%s, file %llu, a copy of %td layers: %s", now.flow,
+              (unsigned long long)now.number, layers, pf_message());
+        CHECK(again && !X(flow_write)(again, &second, &n) && n == m && !memcmp(written, second, n),
+              "%s, file %llu, a copy of %td layers is another", now.flow, (unsigned long long)now.number, layers);
+        X(flow_free)(copy), X(flow_free)(again);
+        pf_free(written), pf_free(second);
+    }
+}
+
+static void X(try)(unsigned char *bytes, size_t n, size_t body, int mixed, int may_be_read)
+{
+    X(flow) *f = NULL;
+    small_space space = small_space_of(bytes + body, n > body ? n - body : 0);
+    if (space.numbers > MOST_NUMBERS) return;
     size_t before = allocator.bytes;
     allocator.most = before;
     alarm(SECONDS);
-    pf_status status = X(read_any)(&r, bytes, n, kind);
-    double allowed = PER_BYTE * (double)n + AT_LEAST + PER_PIXEL * pixels;
+    pf_status status = X(flow_read)(&f, bytes, n);
+    double allowed = PER_BYTE * (double)n + AT_LEAST + (PER_NUMBER + PER_TABLE * space.layers) * space.numbers;
     double used = (double)(allocator.most - before);
     now.tried++;
     now.read += !status;
-    CHECK(status == PF_BAD_FILE || (!status && may_be_read), "%s, file %llu: status %d, %s", now.model,
+    CHECK(status == PF_BAD_FILE || (!status && may_be_read), "%s, file %llu: status %d, %s", now.flow,
           (unsigned long long)now.number, status, pf_message());
-    CHECK(status ? !r.model && !r.flow : r.model || r.flow, "%s, file %llu: what is handed out", now.model,
-          (unsigned long long)now.number);
-    CHECK(used <= allowed, "%s, file %llu: %zu bytes are read with %.0f of memory (%s)", now.model,
+    CHECK(!status == !!f, "%s, file %llu: what is handed out", now.flow, (unsigned long long)now.number);
+    CHECK(used <= allowed, "%s, file %llu: %zu bytes are read with %.0f of memory (%s)", now.flow,
           (unsigned long long)now.number, n, used, status ? "refused" : "accepted");
-    if (!status) {
+    if (f) {
         allocator.most = allocator.bytes;
-        status = X(evaluate)(&r);
-        CHECK(!status, "%s, file %llu: %s", now.model, (unsigned long long)now.number, pf_message());
-        CHECK(allocator.most - before <= EVALUATION, "%s, file %llu: %zu bytes are needed for two rows", now.model,
+        status = X(evaluate)(f);
+        CHECK(!status, "%s, file %llu: %s", now.flow, (unsigned long long)now.number, pf_message());
+        CHECK(allocator.most - before <= EVALUATION, "%s, file %llu: %zu bytes are needed for two rows", now.flow,
               (unsigned long long)now.number, allocator.most - before);
+        if (now.number % 16 == 0) X(copies)(f);
+        if (X(flow_unfinished)(f) && now.number % 8 == 0) X(resume)(bytes, n, mixed);
     }
-    if (r.flow && X(symflow_unfinished)(r.flow) && now.number % 16 == 0) X(resume)(bytes, n);
-    X(model_free)(r.model);
-    X(symflow_free)(r.flow);
+    X(flow_free)(f);
     alarm(0);
 }
 
-static void X(try_model)(const char *name, unsigned char *bytes, size_t n, int kind, uint64_t files, uint64_t only)
+static void X(try_flow)(const char *name, const X(flow) *f, int mixed, uint64_t files, uint64_t only)
 {
+    unsigned char *bytes = NULL;
+    size_t n = 0;
+    CHECK(f && !X(flow_write)(f, (void **)&bytes, &n), "%s: %s", name, pf_message());
+    if (!bytes) return;
     unsigned char *altered = malloc(n + 64);
     size_t body = body_of(bytes);
-    now.model = name;
+    now.flow = name;
     memcpy(altered, bytes, n);
     now.number = 0;
-    X(try)(altered, n, body, kind, 1);
+    X(try)(altered, n, body, mixed, 1);
     for (now.number = only ? only : 1; now.number <= (only ? only : files); now.number++) {
         size_t length = n;
         memcpy(altered, bytes, n);
         int may_be_read = alter(altered, &length);
-        if (length != n || memcmp(altered, bytes, n)) X(try)(altered, length, body, kind, may_be_read);
+        if (length != n || memcmp(altered, bytes, n)) X(try)(altered, length, body, mixed, may_be_read);
     }
     free(altered);
     pf_free(bytes);
@@ -248,35 +271,34 @@ static void X(try_model)(const char *name, unsigned char *bytes, size_t n, int k
 
 static void X(test)(uint64_t files, uint64_t only)
 {
-    X(model) *models[2] = {0};
-    X(symflow) *flows[5] = {0};
-    void *bytes;
-    size_t n;
+    static const char *const names[] = {
+        "by GIS",        "by GIS, with labels",    "by hand",
+        "fields by hand", "fields by hand, with y", "fields by hand, unfinished",
+        "symmetric",     "symmetric in 3-D",       "symmetric with y",
+        "symmetric, unfinished", "symmetric, unfinished posterior",
+    };
+    enum { N = sizeof names / sizeof *names };
+    X(flow) *f[N] = {0};
     X(small_fill)();
     unlink(small_checkpoint);
-    CHECK(!X(small_gis)(models, 0) && !X(small_gis)(models + 1, 1), "%s", pf_message());
+    CHECK(!X(small_gis)(f, 0) && !X(small_gis)(f + 1, 1) && !X(small_table)(f + 2), "%s", pf_message());
     unlink(small_checkpoint);
-    CHECK(!X(small_sym)(flows, 2, small_mesh[0]) && !X(small_sym)(flows + 1, 3, small_mesh[1]), "%s", pf_message());
-    CHECK(!X(small_sym_y)(flows + 2, SMALL_WHOLE), "%s", pf_message());
+    for (int i = 3; i < 6; i++) CHECK(!X(small_mixed)(f + i), "%s", pf_message());
+    CHECK(!X(small_train_mixed)(f[4], SMALL_WHOLE), "%s", pf_message());
     unlink(small_checkpoint);
-    CHECK(X(small_sym_y)(flows + 3, SMALL_STOPPED) == PF_INTERRUPTED, "%s", pf_message());
-    unlink(small_checkpoint);
-    CHECK(X(small_sym_y)(flows + 4, SMALL_STOPPED_LATE) == PF_INTERRUPTED, "%s", pf_message());
-    static const char *const names[] = {
-        REAL_BITS == 32 ? "float32 layers" : "float64 layers",
-        REAL_BITS == 32 ? "float32 layers with labels" : "float64 layers with labels",
-        REAL_BITS == 32 ? "float32 symmetric" : "float64 symmetric",
-        REAL_BITS == 32 ? "float32 symmetric in 3-D" : "float64 symmetric in 3-D",
-        REAL_BITS == 32 ? "float32 symmetric with y" : "float64 symmetric with y",
-        REAL_BITS == 32 ? "float32 symmetric, unfinished" : "float64 symmetric, unfinished",
-        REAL_BITS == 32 ? "float32 symmetric, unfinished posterior" : "float64 symmetric, unfinished posterior",
-    };
-    for (int i = 0; i < 7; i++) {
-        pf_status status = i < 2 ? X(model_write)(models[i], &bytes, &n) : X(symflow_write)(flows[i - 2], &bytes, &n);
-        CHECK(!status, "%s", pf_message());
-        X(try_model)(names[i], bytes, n, i < 2 ? PF_KIND_LAYERS : PF_KIND_SYMFLOW, files, only);
+    CHECK(X(small_train_mixed)(f[5], SMALL_STOPPED) == PF_INTERRUPTED, "%s", pf_message());
+    CHECK(!X(small_sym)(f + 6, 2, small_mesh[0]) && !X(small_sym)(f + 7, 3, small_mesh[1]), "%s", pf_message());
+    for (int i = 8; i < N; i++) {
+        static const small_fit kinds[] = {SMALL_WHOLE, SMALL_STOPPED, SMALL_STOPPED_LATE};
+        unlink(small_checkpoint);
+        pf_status status = X(small_sym_y)(f + i, kinds[i - 8]);
+        CHECK(status == (i == 8 ? PF_OK : PF_INTERRUPTED), "%s", pf_message());
     }
-    for (int i = 0; i < 2; i++) X(model_free)(models[i]);
-    for (int i = 0; i < 5; i++) X(symflow_free)(flows[i]);
+    for (int i = 0; i < N; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "float%d %s", REAL_BITS, names[i]);
+        X(try_flow)(name, f[i], i == 5, files, only);
+        X(flow_free)(f[i]);
+    }
 }
 #endif

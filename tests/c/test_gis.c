@@ -1,10 +1,9 @@
 /* GIS through the C interface, in both precisions: fits of many shapes, evaluation, files cut short or altered,
  * interruption. Run under the sanitizers, where what the Python tests cannot see shows. */
 #include "check.h"
-#include "cdf1d.h"
-#include "model.h"
+#include "file.h"
 
-static int stop_at_3(void *user, const pf_progress *p) { return ++*(int *)user, p->layer >= 3; }
+static int stop_at_3(void *user, const pf_progress *p) { return ++*(int *)user, p->step >= 3; }
 
 static void test_normal(void)
 {
@@ -39,7 +38,7 @@ static void test_bad_crc(void)
         return x;                                                                                                      \
     }                                                                                                                  \
                                                                                                                        \
-    static pf##bits##_model *fit##bits(const real *x, const double *weight, const int32_t *label, ptrdiff_t n,         \
+    static pf##bits##_flow *fit##bits(const real *x, const double *weight, const int32_t *label, ptrdiff_t n,         \
                                        ptrdiff_t d, int classes)                                                       \
     {                                                                                                                  \
         pf_gis_options o;                                                                                              \
@@ -47,9 +46,9 @@ static void test_bad_crc(void)
         o.max_layers = 3;                                                                                              \
         o.n_classes = classes;                                                                                         \
         pf##bits##_data train = {.x = x, .n = n, .weight = weight, .label = label};                                    \
-        pf##bits##_model *model = NULL;                                                                                \
-        CHECK(pf##bits##_gis_fit(&model, &train, NULL, d, &o) == PF_OK, "%td x %td: %s", n, d, pf_message());          \
-        return model;                                                                                                  \
+        pf##bits##_flow *flow = NULL;                                                                                \
+        CHECK(pf##bits##_gis_fit(&flow, &train, NULL, d, &o) == PF_OK, "%td x %td: %s", n, d, pf_message());          \
+        return flow;                                                                                                  \
     }                                                                                                                  \
                                                                                                                        \
     static void test_shapes##bits(void)                                                                                \
@@ -64,25 +63,25 @@ static void test_bad_crc(void)
                 int32_t *label = PF_ALLOC(int32_t, n);                                                                 \
                 for (ptrdiff_t i = 0; i < n; i++) weight[i] = (double)(1 + i % 3), label[i] = (int32_t)(i % 2);        \
                 int32_t *used = classes ? label : NULL;                                                                \
-                pf##bits##_model *model = fit##bits(x, s % 2 ? weight : NULL, used, n, d, classes);                    \
-                CHECK(pf##bits##_model_forward(model, z, logj, x, used, n) == PF_OK, "%s", pf_message());              \
-                CHECK(pf##bits##_model_inverse(model, back, minus, z, used, n) == PF_OK, "%s", pf_message());          \
+                pf##bits##_flow *flow = fit##bits(x, s % 2 ? weight : NULL, used, n, d, classes);                    \
+                CHECK(pf##bits##_flow_forward(flow, z, logj, x, NULL, used, n) == PF_OK, "%s", pf_message());              \
+                CHECK(pf##bits##_flow_inverse(flow, back, minus, z, NULL, used, n) == PF_OK, "%s", pf_message());          \
                 for (ptrdiff_t i = 0; i < n * d; i++) worst = fmax(worst, fabs((double)(back[i] - x[i])));             \
                 for (ptrdiff_t i = 0; i < n; i++) worst_j = fmax(worst_j, fabs(logj[i] + minus[i]));                   \
                 CHECK(worst < tolerance, "%td x %td: %g", n, d, worst);                                                \
                 CHECK(worst_j < 10 * tolerance * (double)d, "%td x %td: %g", n, d, worst_j);                           \
-                CHECK(pf##bits##_model_score(model, z, logp, x, used, n) == PF_OK, "%s", pf_message());                \
-                CHECK(pf##bits##_model_sample(model, x, sampled, used, 5, 0, n) == PF_OK, "%s", pf_message());         \
-                CHECK(pf##bits##_model_sample(model, z, NULL, used ? label + 1 : NULL, 5, 1, n - 1) == PF_OK, "%s",    \
+                CHECK(pf##bits##_flow_score(flow, z, logp, x, NULL, used, n) == PF_OK, "%s", pf_message());                \
+                CHECK(pf##bits##_flow_sample(flow, x, sampled, NULL, used, 5, 0, n) == PF_OK, "%s", pf_message());         \
+                CHECK(pf##bits##_flow_sample(flow, z, NULL, NULL, used ? label + 1 : NULL, 5, 1, n - 1) == PF_OK, "%s",    \
                       pf_message());                                                                                   \
                 CHECK(!memcmp(z, x + d, (size_t)((n - 1) * d) * sizeof *z), "a row depends on where a sample starts"); \
-                CHECK(pf##bits##_model_logp(model, logp, x, used, n) == PF_OK, "%s", pf_message());                    \
+                CHECK(pf##bits##_flow_logp(flow, logp, x, NULL, used, n) == PF_OK, "%s", pf_message());                    \
                 for (ptrdiff_t i = 0; i < n; i++) {                                                                    \
                     /* a few rows leave gaps, which a map crosses so steeply that rounding moves the density */        \
                     double off = fabs(logp[i] - sampled[i]);                                                           \
                     CHECK(n < 100 || off < 100 * tolerance * (double)d, "%td x %td: %g", n, d, off);                   \
                 }                                                                                                      \
-                pf##bits##_model_free(model);                                                                          \
+                pf##bits##_flow_free(flow);                                                                          \
                 free(x), free(z), free(back), free(weight), free(logj), free(label);                                   \
             }                                                                                                          \
     }                                                                                                                  \
@@ -90,59 +89,59 @@ static void test_bad_crc(void)
     static void test_file##bits(void)                                                                                  \
     {                                                                                                                  \
         real *x = points##bits(200, 3);                                                                                \
-        pf##bits##_model *model = fit##bits(x, NULL, NULL, 200, 3, 0), *again = NULL;                                  \
+        pf##bits##_flow *flow = fit##bits(x, NULL, NULL, 200, 3, 0), *again = NULL;                                  \
         unsigned char *bytes, *second;                                                                                 \
         size_t n, m;                                                                                                   \
-        CHECK(pf##bits##_model_write(model, (void **)&bytes, &n) == PF_OK, "%s", pf_message());                        \
-        CHECK(pf_model_bits(bytes, n) == bits && pf_model_kind(bytes, n) == 1, "precision and kind");                  \
-        CHECK(pf##bits##_model_read(&again, bytes, n) == PF_OK, "%s", pf_message());                                   \
-        CHECK(pf##bits##_model_write(again, (void **)&second, &m) == PF_OK, "%s", pf_message());                       \
-        CHECK(m == n && !memcmp(bytes, second, n), "a model read and written again is another");                       \
-        pf##bits##_model_free(again);                                                                                  \
+        CHECK(pf##bits##_flow_write(flow, (void **)&bytes, &n) == PF_OK, "%s", pf_message());                        \
+        CHECK(pf_flow_bits(bytes, n) == bits, "precision");                  \
+        CHECK(pf##bits##_flow_read(&again, bytes, n) == PF_OK, "%s", pf_message());                                   \
+        CHECK(pf##bits##_flow_write(again, (void **)&second, &m) == PF_OK, "%s", pf_message());                       \
+        CHECK(m == n && !memcmp(bytes, second, n), "a flow read and written again is another");                       \
+        pf##bits##_flow_free(again);                                                                                  \
         for (size_t cut = 0; cut < n; cut += cut < 64 ? 1 : n / 50 + 1)                                                \
-            CHECK(pf##bits##_model_read(&again, bytes, cut) == PF_BAD_FILE && !again, "cut to %zu bytes", cut);        \
+            CHECK(pf##bits##_flow_read(&again, bytes, cut) == PF_BAD_FILE && !again, "cut to %zu bytes", cut);        \
         /* every altered byte is seen; with the check sum made good again, nothing worse than a refusal happens */     \
         for (size_t i = 0; i < n; i += i < 300 ? 1 : n / 200 + 1) {                                                    \
             bytes[i] ^= 0x81;                                                                                          \
-            CHECK(pf##bits##_model_read(&again, bytes, n) == PF_BAD_FILE && !again, "byte %zu altered", i);            \
+            CHECK(pf##bits##_flow_read(&again, bytes, n) == PF_BAD_FILE && !again, "byte %zu altered", i);            \
             uint64_t crc = pf_crc64(bytes, n - 8);                                                                     \
             if (i < n - 8) memcpy(bytes + n - 8, &crc, 8);                                                             \
-            pf_status status = pf##bits##_model_read(&again, bytes, n);                                                \
+            pf_status status = pf##bits##_flow_read(&again, bytes, n);                                                \
             CHECK(status == PF_OK || status == PF_BAD_FILE || status == PF_NO_MEMORY, "%d", status);                   \
-            if (!status) pf##bits##_model_logp(again, (double[2]){0}, x, NULL, 2), pf##bits##_model_free(again);       \
+            if (!status) pf##bits##_flow_logp(again, (double[2]){0}, x, NULL, NULL, 2), pf##bits##_flow_free(again);       \
             again = NULL;                                                                                              \
             bytes[i] ^= 0x81;                                                                                          \
             memcpy(bytes + n - 8, second + n - 8, 8);                                                                  \
         }                                                                                                              \
-        pf_free(bytes), pf_free(second), pf##bits##_model_free(model), free(x);                                        \
+        pf_free(bytes), pf_free(second), pf##bits##_flow_free(flow), free(x);                                        \
     }                                                                                                                  \
                                                                                                                        \
     static void test_refusals##bits(void)                                                                              \
     {                                                                                                                  \
         real *x = points##bits(300, 2), keep;                                                                          \
-        pf##bits##_model *model = NULL;                                                                                \
+        pf##bits##_flow *flow = NULL;                                                                                \
         pf##bits##_data train = {.x = x, .n = 300};                                                                    \
         pf_gis_options o;                                                                                              \
         pf_gis_defaults(&o);                                                                                           \
-        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_BAD_ARGUMENT && !model, "no end to the layers");   \
+        CHECK(pf##bits##_gis_fit(&flow, &train, NULL, 2, &o) == PF_BAD_ARGUMENT && !flow, "no end to the layers");   \
         CHECK(strstr(pf_message(), "max_layers"), "%s", pf_message());                                                 \
         o.max_layers = 5;                                                                                              \
         keep = x[301], x[301] = (real)NAN;                                                                             \
-        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_BAD_ARGUMENT && !model, "NaN");                    \
+        CHECK(pf##bits##_gis_fit(&flow, &train, NULL, 2, &o) == PF_BAD_ARGUMENT && !flow, "NaN");                    \
         CHECK(strstr(pf_message(), "row 150, column 1 is NaN"), "%s", pf_message());                                   \
         x[301] = keep;                                                                                                 \
         for (int i = 0; i < 300; i++) x[2 * i + 1] = 4;                                                                \
-        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_DEGENERATE && !model, "constant");                 \
+        CHECK(pf##bits##_gis_fit(&flow, &train, NULL, 2, &o) == PF_DEGENERATE && !flow, "constant");                 \
         CHECK(strstr(pf_message(), "column 1"), "%s", pf_message());                                                   \
         for (int i = 0; i < 300; i++) x[2 * i + 1] = x[(2 * i + 7) % 600 / 2 * 2];                                     \
         int told = 0;                                                                                                  \
-        o.progress = stop_at_3, o.progress_user = &told;                                                               \
-        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_INTERRUPTED && model, "%s", pf_message());         \
-        CHECK(told >= 1 && model && pf##bits##_model_layers(model) == 3, "told %d times", told);                       \
-        o.progress = NULL;                                                                                             \
-        CHECK(pf##bits##_gis_fit(&model, &train, NULL, 2, &o) == PF_OK, "%s", pf_message());                           \
-        CHECK(pf##bits##_model_layers(model) > 3, "going on added nothing");                                           \
-        pf##bits##_model_free(model), free(x);                                                                         \
+        o.watch.progress = stop_at_3, o.watch.user = &told;                                                               \
+        CHECK(pf##bits##_gis_fit(&flow, &train, NULL, 2, &o) == PF_INTERRUPTED && flow, "%s", pf_message());         \
+        CHECK(told >= 1 && flow && pf##bits##_flow_layers(flow) == 3, "told %d times", told);                       \
+        o.watch.progress = NULL;                                                                                             \
+        CHECK(pf##bits##_gis_fit(&flow, &train, NULL, 2, &o) == PF_OK, "%s", pf_message());                           \
+        CHECK(pf##bits##_flow_layers(flow) > 3, "going on added nothing");                                           \
+        pf##bits##_flow_free(flow), free(x);                                                                         \
     }
 PRECISION(32, float, 2e-3)
 PRECISION(64, double, 1e-9)
@@ -162,18 +161,18 @@ static void test_changing_the_number_of_threads(void)
     enum { N = 20000, D = 5 };
     int changes = 0;
     double *x = points64(N, D);
-    pf64_model *model = NULL;
+    pf64_flow *flow = NULL;
     pf64_data train = {.x = x, .n = N};
     pf_gis_options o;
     pf_gis_defaults(&o);
     o.max_layers = 100000;
-    o.progress = changed_often, o.progress_user = &changes;
+    o.watch.progress = changed_often, o.watch.user = &changes;
     pf_set_num_threads(1);
     pf_set_interrupt(change_threads, &changes);
-    CHECK(pf64_gis_fit(&model, &train, NULL, D, &o) == PF_INTERRUPTED, "%s", pf_message());
+    CHECK(pf64_gis_fit(&flow, &train, NULL, D, &o) == PF_INTERRUPTED, "%s", pf_message());
     pf_set_interrupt(NULL, NULL);
     pf_set_num_threads(0);
-    pf64_model_free(model), free(x);
+    pf64_flow_free(flow), free(x);
 }
 
 int main(void)
