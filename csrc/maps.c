@@ -85,6 +85,7 @@ X(tile) X(worker_tile)(const X(workers) *w, X(worker) *worker, ptrdiff_t i, ptrd
 {
     ptrdiff_t d = w->flow->space.d;
     ptrdiff_t each = layout == ROWS ? w->rows * tile_whole(d) : d * tile_whole(w->rows);
+    if (i == 0) worker->spare = worker->x + w->x; /* an odd number of turns left the tiles' own memory there */
     return (X(tile)){.x = worker->x + i * each,
                      .n = n,
                      .d = d,
