@@ -171,12 +171,17 @@ ext: build/ext.ok ## the extension module, in place
 build/tests/%: tests/c/%.c build/libpyflow.a build/flags
 	@mkdir -p $(@D)
 	$(call say,cc,$@)
-	$(Q)$(CC) $(BASE_CFLAGS) $(WERROR) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/libpyflow.a $(PKG_LIBS)
+	$(Q)$(CC) $(BASE_CFLAGS) $(WERROR) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/libpyflow.a $(WRAP) $(PKG_LIBS)
 
 build/san/tests/%: tests/c/%.c build/san/libpyflow.a build/flags
 	@mkdir -p $(@D)
 	$(call say,cc,$@)
-	$(Q)$(CC) $(SAN_CFLAGS) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/san/libpyflow.a $(PKG_LIBS)
+	$(Q)$(CC) $(SAN_CFLAGS) -Itests/c -MMD -MP -MT $@ -MF $@.d $(PKG_CFLAGS) -o $@ $< build/san/libpyflow.a $(WRAP) $(PKG_LIBS)
+
+# These two count and refuse allocations: tests/c/allocator.h.
+WRAPPED := test_memory test_fuzz
+$(WRAPPED:%=build/tests/%) $(WRAPPED:%=build/san/tests/%): WRAP := \
+    $(foreach f,malloc calloc realloc posix_memalign aligned_alloc free,-Wl,--wrap=$(f))
 
 test-c: $(C_TESTS:%=build/tests/%) ## the C tests
 	@tools/run-c-tests.sh C $^

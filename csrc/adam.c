@@ -48,18 +48,24 @@ typedef struct {
     double factor, rate, decay;
 } X(adam_job);
 
+PF_KERNEL void X(adam_sum_body)(double *sum, const real *g, ptrdiff_t n)
+{
+    double part[16] = {0};
+    ptrdiff_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) part[l] += (double)g[i + l] * (double)g[i + l];
+    *sum = 0;
+    for (; i < n; i++) *sum += (double)g[i] * (double)g[i];
+    for (int l = 0; l < 16; l++) *sum += part[l];
+}
+PF_DISPATCH(X(adam_sum), (double *sum, const real *g, ptrdiff_t n), (sum, g, n))
+
 static void X(square_block)(void *arg, ptrdiff_t block, int thread)
 {
     (void)thread;
     X(adam_job) *job = arg;
-    const real *g = job->g + block * BLOCK;
-    ptrdiff_t n = PF_MIN(BLOCK, job->adam->n - block * BLOCK), i = 0;
-    double part[8] = {0}, sum = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int l = 0; l < 8; l++) part[l] += (double)g[i + l] * (double)g[i + l];
-    for (; i < n; i++) sum += (double)g[i] * (double)g[i];
-    for (int l = 0; l < 8; l++) sum += part[l];
-    job->adam->part[block] = sum;
+    ptrdiff_t at = block * BLOCK;
+    X(adam_sum)(job->adam->part + block, job->g + at, PF_MIN(BLOCK, job->adam->n - at));
 }
 
 pf_status X(adam_square)(double *square, X(adam) *a, const real *g)

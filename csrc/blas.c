@@ -1,6 +1,5 @@
 /* The only file that calls OpenBLAS and LAPACK. */
 #include <cblas.h>
-#include <pthread.h>
 
 #include "blas.h"
 #include "internal.h"
@@ -12,29 +11,23 @@ void dgesv_(const int *n, const int *nrhs, double *a, const int *lda, int *ipiv,
 void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *ipiv, int *info);
 void dgetri_(const int *n, double *a, const int *lda, const int *ipiv, double *work, const int *lwork, int *info);
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int users, threads_before;
-
-/* A child of fork() gets the lock free, whatever the parent's other threads were doing. */
-static void take(void) { pthread_mutex_lock(&lock); }
-static void leave(void) { pthread_mutex_unlock(&lock); }
-__attribute__((constructor)) static void watch_fork(void) { pthread_atfork(take, leave, leave); }
 
 void pf_blas_serial_begin(void)
 {
-    pthread_mutex_lock(&lock);
+    pf_lock(PF_LOCK_BLAS);
     if (users++ == 0) {
         threads_before = openblas_get_num_threads();
         if (threads_before != 1) openblas_set_num_threads(1);
     }
-    pthread_mutex_unlock(&lock);
+    pf_unlock(PF_LOCK_BLAS);
 }
 
 void pf_blas_serial_end(void)
 {
-    pthread_mutex_lock(&lock);
+    pf_lock(PF_LOCK_BLAS);
     if (--users == 0 && threads_before != 1) openblas_set_num_threads(threads_before);
-    pthread_mutex_unlock(&lock);
+    pf_unlock(PF_LOCK_BLAS);
 }
 
 void pf32_gemm(float *c, const float *a, const float *b, int trans_a, int trans_b, int accumulate, ptrdiff_t m,

@@ -214,6 +214,27 @@ void X(cdf1d_count)(int64_t *count, const real *v, const int64_t *weight, const 
     }
 }
 
+PF_KERNEL void X(cdf1d_sums_body)(double *restrict sums, const real *restrict v, const double *restrict w, ptrdiff_t n)
+{
+    enum { LANES = 4, CHAINS = 4 }; /* CHAINS hide the additions' latency */
+    typedef real numbers __attribute__((vector_size(LANES * sizeof(real))));
+    typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
+    lanes sum[CHAINS] = {{0}}, square[CHAINS] = {{0}};
+    for (ptrdiff_t i = 0; i < n; i += LANES * CHAINS)
+        for (int c = 0; c < CHAINS; c++) {
+            numbers x;
+            lanes weight;
+            memcpy(&x, v + i + LANES * c, sizeof x);
+            memcpy(&weight, w + i + LANES * c, sizeof weight);
+            lanes y = __builtin_convertvector(x, lanes), wy = weight * y;
+            sum[c] += wy;
+            square[c] += wy * y;
+        }
+    for (int c = 0; c < CHAINS; c++)
+        for (int l = 0; l < LANES; l++) sums[0] += sum[c][l], sums[1] += square[c][l];
+}
+PF_DISPATCH(X(cdf1d_sums), (double *sums, const real *v, const double *w, ptrdiff_t n), (sums, v, w, n))
+
 /* Two short loops, because one does not vectorise: compilers split it at the clamps. */
 PF_KERNEL void X(cdf1d_residual_body)(real *restrict r, const real *restrict v, const real *restrict score,
                                       const pf_grid *grid, ptrdiff_t n)

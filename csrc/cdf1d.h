@@ -22,6 +22,10 @@ void pf32_cdf1d_count(int64_t *count, const float *v, const int64_t *weight, con
 void pf64_cdf1d_count(int64_t *count, const double *v, const int64_t *weight, const int32_t *label, ptrdiff_t stride,
                       const pf_grid *grid, ptrdiff_t n);
 
+/* sums[2] += sum w v, sum w v^2; n is a multiple of 16 */
+void pf32_cdf1d_sums(double *sums, const float *v, const double *w, ptrdiff_t n);
+void pf64_cdf1d_sums(double *sums, const double *v, const double *w, ptrdiff_t n);
+
 /* Normal scores Phi^-1(F) at the bins' edges, score[bins + 1]; returns sum_bins count (centre - score)^2 / total, the
  * squared W_2 distance from N(0, 1). */
 double pf_cdf1d_scores(double *score, const int64_t *count, const pf_grid *grid);

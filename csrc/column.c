@@ -7,12 +7,6 @@
 
 enum { CHUNK = 256 };
 
-void pf_column_range(double range[2], pf_column c)
-{
-    range[0] = c.kind == PF_LOGIT || c.kind == PF_ABOVE ? c.a : -INFINITY;
-    range[1] = c.kind == PF_LOGIT ? c.b : c.kind == PF_BELOW ? c.a : INFINITY;
-}
-
 double pf_column_constant(pf_column c) { return -log(c.kind == PF_LOGIT ? c.b - c.a : c.b); }
 
 static double inverse_of(double scale) { return PF_MIN(1 / scale, DBL_MAX); }
@@ -56,9 +50,10 @@ static double inverse_far(double z, pf_column c, double *log_slope)
 #define EDGE 1e-12
 #endif
 #define ONE ((UINT)BIAS << MANTISSA_BITS)
-#define ROUND                                                                                                          \
-    ((real)1.5 * ((UINT)1 << MANTISSA_BITS)) /* adding it rounds to an integer, which stands in the last bits */
-#define FAR_Y ((real)1e15)                   /* asinh of more has a slope that is left to logj */
+/* Adding this rounds to an integer, which then stands in the last bits. */
+#define ROUND ((real)1.5 * ((UINT)1 << MANTISSA_BITS))
+/* Beyond these the logarithm of the slope of asinh(y), or of the maps from z, goes to logj. */
+#define FAR_Y ((real)1e15)
 #define FAR_Z ((real)80)
 
 /* ---- functions -------------------------------------------------------------------------------------------- */
@@ -150,8 +145,7 @@ PF_KERNEL real X(exp)(real a)
 PF_KERNEL real X(least)(real a, real b) { return a < b ? a : b; }
 PF_KERNEL real X(most)(real a, real b) { return a > b ? a : b; }
 
-/* ---- the maps, each a loop; in[n] is what x[n] was ------------------------------------------------------------------
- */
+/* ---- the maps, each a loop; in[n] is what x[n] was -------------------------------------------------------- */
 
 PF_KERNEL void X(forward_near_body)(real *restrict x, double *restrict slope, INT *any_far, const real *restrict in,
                                     pf_column c, ptrdiff_t n)
@@ -215,10 +209,17 @@ void X(column_forward)(real *x, double *slope, double *logj, pf_column c, ptrdif
     }
 }
 
+void X(column_range)(double range[2], pf_column c)
+{
+    real lower = (real)c.a, upper = (real)(c.kind == PF_BELOW ? c.a : c.b);
+    range[0] = c.kind == PF_LOGIT || c.kind == PF_ABOVE ? (double)lower : -INFINITY;
+    range[1] = c.kind == PF_LOGIT || c.kind == PF_BELOW ? (double)upper : INFINITY;
+}
+
 static real X(within)(double x, pf_column c)
 {
     double range[2];
-    pf_column_range(range, c);
+    X(column_range)(range, c);
     return X(most)(X(least)((real)x, (real)range[1]), (real)range[0]);
 }
 
@@ -227,7 +228,7 @@ PF_KERNEL void X(inverse_near_body)(real *restrict x, double *restrict slope, co
 {
     double a = c.a, b = c.b, width = b - a, sign = c.kind == PF_BELOW ? -1 : 1;
     double range[2];
-    pf_column_range(range, c);
+    X(column_range)(range, c);
     real lo = (real)range[0], hi = (real)range[1];
     switch (c.kind) {
     case PF_ASINH:

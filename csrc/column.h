@@ -18,14 +18,14 @@ typedef struct {
     double a, b; /* b > 0; for PF_LOGIT the two bounds, else offset or bound, and scale */
 } pf_column;
 
-void pf_column_range(double range[2], pf_column c); /* where it is defined, +-INFINITY where open */
-
 /* log(dz/dx) is this constant and what the maps below give: for a linear column the constant alone. */
 double pf_column_constant(pf_column c);
 
 /* The slopes of RQS_LOG_EVERY (rqs.h) maps may be multiplied in slope[n] before their logarithm is taken: each is
  * within 1e+-36. The logarithm of one that is not, far out, is added to logj[n] instead. */
 #define COLUMN_DECLARE(X, real)                                                                                        \
+    /* where it is defined, +-INFINITY where open; a bound is rounded as the numbers that lie on it are */             \
+    void X(column_range)(double range[2], pf_column c);                                                                \
     /* x[n] <- z(x), slope[n] *= dz/dx without the constant */                                                         \
     void X(column_forward)(real * x, double *slope, double *logj, pf_column c, ptrdiff_t n);                           \
     /* x[n] <- x(z), slope[n] *= dx/dz without the constant; never out of the range, rounded to this precision */      \

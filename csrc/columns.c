@@ -40,9 +40,7 @@ pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d)
     for (ptrdiff_t j = 0; j < d; j++) {
         c->column[j] = column[j];
         c->constant += pf_column_constant(column[j]);
-        pf_column_range(c->range[j], column[j]);
-        for (int side = 0; side < 2; side++)
-            c->range[j][side] = (real)c->range[j][side]; /* numbers on a bound are rounded */
+        X(column_range)(c->range[j], column[j]);
     }
     *l = &c->base;
     return PF_OK;

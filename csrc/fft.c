@@ -9,13 +9,11 @@
  */
 #ifndef real
 #include <fftw3.h>
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "fft.h"
 #include "file.h"
 
-static pthread_mutex_t planner = PTHREAD_MUTEX_INITIALIZER; /* FFTW plans are made by one thread at a time */
 static atomic_int measure;
 
 void pf_fft_measure(int on) { atomic_store(&measure, on != 0); }
@@ -25,9 +23,9 @@ void pf_fft_measure(int on) { atomic_store(&measure, on != 0); }
 pf_status pf_fft_wisdom_save(const char *path)
 {
     pf_begin();
-    pthread_mutex_lock(&planner);
+    pf_lock(PF_LOCK_PLANS);
     char *texts[2] = {fftwf_export_wisdom_to_string(), fftw_export_wisdom_to_string()};
-    pthread_mutex_unlock(&planner);
+    pf_unlock(PF_LOCK_PLANS);
     pf_writer w = {0};
     for (int i = 0; i < 2; i++) {
         if (texts[i]) pf_put(&w, texts[i], strlen(texts[i]));
@@ -53,7 +51,7 @@ pf_status pf_fft_wisdom_load(const char *path)
         if (second) *second++ = 0;
     }
     free(bytes);
-    pthread_mutex_lock(&planner);
+    pf_lock(PF_LOCK_PLANS);
     char *before = fftwf_export_wisdom_to_string();
     int ok = second && before && fftwf_import_wisdom_from_string(text);
     if (ok && !fftw_import_wisdom_from_string(second)) { /* both or none */
@@ -61,7 +59,7 @@ pf_status pf_fft_wisdom_load(const char *path)
         fftwf_forget_wisdom();
         fftwf_import_wisdom_from_string(before);
     }
-    pthread_mutex_unlock(&planner);
+    pf_unlock(PF_LOCK_PLANS);
     free(before);
     if (!text) status = PF_NO_MEMORY;
     else if (!ok) status = pf_fail(PF_BAD_FILE, "%s is damaged, or not wisdom of this version of FFTW", path);
@@ -72,9 +70,11 @@ pf_status pf_fft_wisdom_load(const char *path)
 enum {
     PAIRS = 4,   /* pairs of rows transformed together: what AVX wants, and little enough for the first-level cache */
     SHORT = 128, /* transforms along an axis that are no longer than this, or of arrays of no more bytes than */
-    NEAR = 1 << 19, /* this, are done where the numbers are; else */
-    COLUMNS = 256,  /* so many bytes of every row are transposed, transformed and put back */
-    TILE = 8,       /* rows transposed together */
+    NEAR = 1 << 19,  /* this, are done where the numbers are; else */
+    COLUMNS = 256,   /* so many bytes of every row are transposed, transformed and put back */
+    TILE = 8,        /* rows transposed together */
+    LARGE = 1 << 18, /* pixels of a mesh that several threads share */
+    SHARES = 64,
 };
 
 #define TWICE "fft.c"
@@ -116,14 +116,19 @@ static X(fft) *X(make_plan)(int ndim, const ptrdiff_t *n, int measured)
     p->row_ld = (last + 7) / 8 * 8;
     for (int a = 0; a < ndim - 1; a++) {
         ptrdiff_t length = n[ndim - 2 - a], stride = a ? n[1] * p->ld : p->ld, size = 2 * (ptrdiff_t)sizeof(real);
-        int in_place = length <= SHORT || length * stride * size <= NEAR;
+        int shared = p->pixels >= LARGE && a == ndim - 2; /* by threads, so that nobody does all columns */
+        int in_place = length <= SHORT ? !shared || ndim == 3 : !shared && length * stride * size <= NEAR;
         p->axes[a].n = length;
         p->axes[a].stride = stride;
-        p->axes[a].columns = in_place ? 0 : COLUMNS / size;
-        p->axes[a].ld = (length + 7) / 8 * 8 + 8; /* not a power of two: columns would keep to few sets of the cache */
+        p->axes[a].columns = !in_place ? COLUMNS / size : shared ? p->ld : stride;
+        /* not a power of two: columns would keep to few sets of the cache */
+        p->axes[a].ld = in_place ? 0 : (length + 7) / 8 * 8 + 8;
         if (!in_place) buffer = PF_MAX(buffer, 4 * p->axes[a].columns * p->axes[a].ld);
     }
-    p->work = PF_MAX(4 * PAIRS * p->row_ld + 2 * p->ld, buffer);
+    p->scratch = (PF_MAX(4 * PAIRS * p->row_ld + 2 * p->ld, buffer) + 15) / 16 * 16;
+    /* a function of the mesh alone, whatever the number of threads; scratch memory is at most half a spectrum's */
+    p->shares = p->pixels >= LARGE ? PF_MAX(PF_MIN(p->spectrum / 2 / p->scratch, SHARES), 1) : 1;
+    p->work = p->shares * p->scratch;
 
     FFTW(complex) *spectrum = pf_alloc(p->spectrum, sizeof(real)), *work = pf_alloc(p->work, sizeof(real));
     FFTW(complex) *work2 = work + PAIRS * p->row_ld;
@@ -139,10 +144,10 @@ static X(fft) *X(make_plan)(int ndim, const ptrdiff_t *n, int measured)
         for (int a = 0; a < ndim - 1; a++) {
             int length[1] = {(int)p->axes[a].n}, stride = (int)p->axes[a].stride, ld = (int)p->axes[a].ld;
             int columns = (int)p->axes[a].columns;
-            p->axes[a].plans[back] = columns ? FFTW(plan_many_dft)(1, length, columns, work, NULL, 1, ld,
-                                                                   work + columns * ld, NULL, 1, ld, sign, effort)
-                                             : FFTW(plan_many_dft)(1, length, stride, spectrum, NULL, stride, 1,
-                                                                   spectrum, NULL, stride, 1, sign, effort);
+            p->axes[a].plans[back] = ld ? FFTW(plan_many_dft)(1, length, columns, work, NULL, 1, ld,
+                                                              work + columns * ld, NULL, 1, ld, sign, effort)
+                                        : FFTW(plan_many_dft)(1, length, columns, spectrum, NULL, stride, 1, spectrum,
+                                                              NULL, stride, 1, sign, effort);
             made &= p->axes[a].plans[back] != NULL;
         }
     }
@@ -169,14 +174,14 @@ const X(fft) *X(fft_plan)(int ndim, const ptrdiff_t *n)
             return pf_fail(PF_BAD_ARGUMENT, "axis %d of the mesh cannot have %td pixels", i, n[i]), NULL;
     }
     int measured = atomic_load(&measure);
-    pthread_mutex_lock(&planner);
+    pf_lock(PF_LOCK_PLANS);
     X(fft) *p = X(cache);
     while (p && (p->measured != measured || p->ndim != ndim || memcmp(p->n, n, (size_t)ndim * sizeof *n))) p = p->next;
     if (!p && (p = X(make_plan)(ndim, n, measured))) {
         p->next = X(cache);
         X(cache) = p;
     }
-    pthread_mutex_unlock(&planner);
+    pf_unlock(PF_LOCK_PLANS);
     return p;
 }
 
@@ -266,23 +271,28 @@ static void X(transpose)(real *to, real *from, ptrdiff_t n, ptrdiff_t stride, pt
             }
 }
 
-/* x[n][stride] along its first axis, in place */
-static void X(transform_axis)(const X(fft) *p, int axis, int back, real *x, real *work)
+/* x[n][stride] along its first axis, in place: its columns, so many at a time, from number `first` to `end` */
+static void X(transform_axis)(const X(fft) *p, int axis, int back, real *x, ptrdiff_t first, ptrdiff_t end, real *work)
 {
     ptrdiff_t n = p->axes[axis].n, stride = p->axes[axis].stride, columns = p->axes[axis].columns,
               ld = p->axes[axis].ld;
     void *plan = p->axes[axis].plans[back];
-    if (!columns) {
-        FFTW(execute_dft)(plan, (FFTW(complex) *)x, (FFTW(complex) *)x);
-        return;
-    }
     real *in = work, *out = work + 2 * columns * ld;
-    for (ptrdiff_t first = 0; first < stride; first += columns) {
-        ptrdiff_t count = PF_MIN(columns, stride - first); /* the plan does more: whatever is there */
-        X(transpose)(in, x + 2 * first, n, stride, count, ld, 0);
-        FFTW(execute_dft)(plan, (FFTW(complex) *)in, (FFTW(complex) *)out);
-        X(transpose)(out, x + 2 * first, n, stride, count, ld, 1);
+    for (ptrdiff_t at = first * columns; at < PF_MIN(end * columns, stride); at += columns) {
+        ptrdiff_t count = PF_MIN(columns, stride - at); /* the plan does more: whatever is there */
+        if (!ld) FFTW(execute_dft)(plan, (FFTW(complex) *)(x + 2 * at), (FFTW(complex) *)(x + 2 * at));
+        else {
+            X(transpose)(in, x + 2 * at, n, stride, count, ld, 0);
+            FFTW(execute_dft)(plan, (FFTW(complex) *)in, (FFTW(complex) *)out);
+            X(transpose)(out, x + 2 * at, n, stride, count, ld, 1);
+        }
     }
+}
+
+/* How often transform_axis does so many columns */
+static ptrdiff_t X(column_groups)(const X(fft) *p, int axis)
+{
+    return (p->axes[axis].stride + p->axes[axis].columns - 1) / p->axes[axis].columns;
 }
 
 /* Rows in groups of PAIRS pairs; in the last group the last row stands in for those that are missing. */
@@ -324,27 +334,66 @@ static void X(transform_rows_back)(const X(fft) *p, real *x, const real *spectru
     }
 }
 
-/* The last two axes slab by slab, while a slab is in the cache. */
+/* Threads share first rows, in 3-D slab by slab with the axis before the last, while a slab is in the cache; and then
+ * the columns of the slowest axis. On the way back it is the other way round. */
+typedef struct {
+    const X(fft) *p;
+    const real *in; /* the field, on the way there */
+    real *out;      /* the field, on the way back; else NULL */
+    real *spectrum, *work;
+    ptrdiff_t items, blocks; /* slabs, or groups of rows or columns; and the parts that they are shared out in */
+} X(task);
+
+static void X(share)(X(task) *t, ptrdiff_t items, void (*body)(void *, ptrdiff_t, int))
+{
+    t->items = items;
+    t->blocks = PF_MIN(items, t->p->shares);
+    if (t->blocks == 1) body(t, 0, 0);
+    else pf_parallel_kernel(t->blocks, body, t);
+}
+
+static void X(some_rows)(void *arg, ptrdiff_t block, int thread)
+{
+    const X(task) *t = arg;
+    const X(fft) *p = t->p;
+    ptrdiff_t n = p->n[p->ndim - 1], unit = p->ndim == 3 ? p->n[1] : 2 * PAIRS;
+    ptrdiff_t first = block * t->items / t->blocks * unit;
+    ptrdiff_t end = PF_MIN((block + 1) * t->items / t->blocks * unit, p->rows),
+              step = p->ndim == 3 ? unit : end - first;
+    real *work = t->work + thread * p->scratch;
+    for (ptrdiff_t row = first; row < end; row += step) {
+        real *spectrum = t->spectrum + 2 * row * p->ld;
+        if (p->ndim == 3 && t->out) X(transform_axis)(p, 0, 1, spectrum, 0, X(column_groups)(p, 0), work);
+        if (t->out) X(transform_rows_back)(p, t->out + row * n, spectrum, step, work);
+        else X(transform_rows)(p, spectrum, t->in + row * n, step, work);
+        if (p->ndim == 3 && !t->out) X(transform_axis)(p, 0, 0, spectrum, 0, X(column_groups)(p, 0), work);
+    }
+}
+
+static void X(some_columns)(void *arg, ptrdiff_t block, int thread)
+{
+    const X(task) *t = arg;
+    X(transform_axis)(t->p, t->p->ndim - 2, t->out != NULL, t->spectrum, block * t->items / t->blocks,
+                      (block + 1) * t->items / t->blocks, t->work + thread * t->p->scratch);
+}
+
+static ptrdiff_t X(row_units)(const X(fft) *p)
+{
+    return p->ndim == 3 ? p->n[0] : (p->rows + 2 * PAIRS - 1) / (2 * PAIRS);
+}
+
 void X(fft_forward)(const X(fft) *p, real *spectrum, const real *x, real *work)
 {
-    ptrdiff_t slabs = p->ndim == 3 ? p->n[0] : 1, rows = p->rows / slabs;
-    for (ptrdiff_t i = 0; i < slabs; i++) {
-        real *slab = spectrum + 2 * i * rows * p->ld;
-        X(transform_rows)(p, slab, x + i * (p->pixels / slabs), rows, work);
-        X(transform_axis)(p, 0, 0, slab, work);
-    }
-    if (p->ndim == 3) X(transform_axis)(p, 1, 0, spectrum, work);
+    X(task) t = {.p = p, .in = x, .spectrum = spectrum, .work = work};
+    X(share)(&t, X(row_units)(p), X(some_rows));
+    X(share)(&t, X(column_groups)(p, p->ndim - 2), X(some_columns));
 }
 
 void X(fft_inverse)(const X(fft) *p, real *x, real *spectrum, real *work)
 {
-    ptrdiff_t slabs = p->ndim == 3 ? p->n[0] : 1, rows = p->rows / slabs;
-    if (p->ndim == 3) X(transform_axis)(p, 1, 1, spectrum, work);
-    for (ptrdiff_t i = 0; i < slabs; i++) {
-        real *slab = spectrum + 2 * i * rows * p->ld;
-        X(transform_axis)(p, 0, 1, slab, work);
-        X(transform_rows_back)(p, x + i * (p->pixels / slabs), slab, rows, work);
-    }
+    X(task) t = {.p = p, .out = x, .spectrum = spectrum, .work = work};
+    X(share)(&t, X(column_groups)(p, p->ndim - 2), X(some_columns));
+    X(share)(&t, X(row_units)(p), X(some_rows));
 }
 #undef FFTW
 #endif

@@ -13,12 +13,13 @@
         int ndim, measured;                                                                                            \
         ptrdiff_t n[3], pixels, rows; /* rows = pixels / n_last */                                                     \
         ptrdiff_t half, ld;                                                                                            \
-        ptrdiff_t spectrum, work; /* reals in a spectrum; in the scratch memory of a transform */                      \
+        ptrdiff_t spectrum, work;  /* reals in a spectrum; in the scratch memory of a transform: */                    \
+        ptrdiff_t shares, scratch; /* at most so many threads work at a mesh, each with so many reals */               \
         ptrdiff_t row_ld;                                                                                              \
         void *row_plans[2]; /* there and back */                                                                       \
         struct {                                                                                                       \
             ptrdiff_t n, stride;   /* transforms of length n, `stride` of them side by side */                         \
-            ptrdiff_t columns, ld; /* of them at a time, transposed to [columns][ld]; 0: all, in place */              \
+            ptrdiff_t columns, ld; /* of them at a time, transposed to [columns][ld]; ld 0: in place */                \
             void *plans[2];                                                                                            \
         } axes[2]; /* all but the last: the slowest one last */                                                        \
         struct X(fft) *next;                                                                                           \

@@ -12,6 +12,7 @@ typedef struct {
 void pf_put(pf_writer *w, const void *bytes, size_t n);
 void pf_put_int(pf_writer *w, int64_t i);
 void pf_put_array(pf_writer *w, const void *a, ptrdiff_t count, size_t size); /* its count, then its bytes */
+void pf_put_text(pf_writer *w, const char *text);
 
 typedef struct {
     const unsigned char *bytes;
@@ -20,15 +21,39 @@ typedef struct {
     pf_status status; /* once not PF_OK, reads give zeros */
 } pf_reader;
 
+/* What is read is believed only as far as it is there: a length is compared with pf_left() before anything is
+ * allocated. Whatever else is sized by numbers from the file must be compared with pf_left() too. */
+size_t pf_left(const pf_reader *r); /* bytes; 0 once the status is not PF_OK */
 void pf_get(pf_reader *r, void *bytes, size_t n);
 int64_t pf_get_int(pf_reader *r, int64_t least, int64_t most); /* a number outside is PF_BAD_FILE */
-/* A new copy of an array that must have this count; NULL and r->status otherwise. Free with free(). */
+double pf_get_real(pf_reader *r, double least, double most);   /* a finite number in the range, else the same */
+/* A new copy of an array that must have this count, with free(), or NULL; the same, copied to array. Reals are float
+ * (size 4) or double (8), and must be finite. */
 void *pf_get_array(pf_reader *r, ptrdiff_t count, size_t size);
-/* The same, copied to array. */
+void *pf_get_reals(pf_reader *r, ptrdiff_t count, size_t size);
 void pf_get_into(pf_reader *r, void *array, ptrdiff_t count, size_t size);
+void pf_get_reals_into(pf_reader *r, void *array, ptrdiff_t count, size_t size);
+char *pf_get_text(pf_reader *r); /* a new string, "" at least; or NULL. Free with free() */
 
-/* The whole of a file, with free(); and a file replaced as a whole: written aside, then renamed. */
+/* A section: its kind, its length in bytes, and what it holds.
+ *
+ *     size_t start = pf_put_section(&w, "affine");      char kind[PF_SECTION_KIND];
+ *     pf_put...(&w, ...);                               pf_reader section = pf_get_section(&r, kind);
+ *     pf_end_section(&w, start);                        pf_get...(&section, ...);
+ *                                                       pf_close_section(&r, &section);
+ *
+ * Its reader ends where the section ends, and r goes on behind it. */
+enum { PF_SECTION_KIND = 16 }; /* characters of a kind, with the zero at its end */
+size_t pf_put_section(pf_writer *w, const char *kind);
+void pf_end_section(pf_writer *w, size_t start);
+pf_reader pf_get_section(pf_reader *r, char kind[PF_SECTION_KIND]);
+pf_status pf_close_section(pf_reader *r, pf_reader *section); /* r's status; PF_BAD_FILE if anything is left unread */
+
+/* The whole of a file; free with free(). */
 pf_status pf_file_read(unsigned char **bytes, size_t *n, const char *path);
+/* Writes a file, or replaces one as a whole: written aside and renamed, so that whatever fails, an old file stays as it
+ * was, and no other is left. Symbolic links stay, and the file that they lead to is replaced; mode, group and owner (if
+ * the caller may) are the old file's. What is not a regular file (a device, a pipe) is written into. */
 pf_status pf_file_write(const char *path, const void *bytes, size_t n);
 
 /* A pyflow file: magic, format version, precision in bits, a JSON header for people and tools (no code, and not needed

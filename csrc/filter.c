@@ -59,7 +59,9 @@ pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const 
     double sides[3] = {box[0], ndim == 3 ? box[1] : 1, box[ndim - 1]};
     f->fft = fft;
     for (int i = 0; i < ndim; i++) f->box[i] = box[i];
-    f->work = fft->spectrum + (2 * fft->ld + 15) / 16 * 16 + fft->work; /* each part aligned */
+    f->row = (2 * fft->ld + 15) / 16 * 16; /* each part aligned */
+    ptrdiff_t products = fft->shares > 1 ? folded_modes : 0;
+    f->work = fft->spectrum + PF_MAX(fft->work, fft->shares * f->row + products);
     f->shell = PF_ALLOC(int32_t, folded_modes);
     f->k = PF_ALLOC(double, folded_modes);
     f->weight = PF_ALLOC(double, fft->half);
@@ -120,49 +122,96 @@ PF_KERNEL void X(product_row_body)(real *restrict sum, const real *restrict x, c
 PF_DISPATCH(X(product_row), (real * sum, const real *x, const real *y, ptrdiff_t n), (sum, x, y, n))
 
 /* out[k] = t in[k] (NULL: not), shells[s] += scale sum Re(x*_k in_k) over all modes of a shell (NULL: not) */
-static void X(modes)(const X(filter) *f, real *out, double *shells, const real *in, const real *x, const real *t,
-                     double scale, real *row)
+typedef struct {
+    const X(filter) *f;
+    real *out, *work; /* row[shares][row], products[folded modes] */
+    double *shells, scale;
+    const real *in, *x, *t;
+    ptrdiff_t folded_rows, blocks;
+} X(task);
+
+/* sum[k] = the products of the rows that folded row r stands for */
+static void X(products)(const X(task) *m, real *sum, const ptrdiff_t *rows, int count)
 {
-    const X(fft) *fft = f->fft;
+    ptrdiff_t half = m->f->fft->half, ld = 2 * m->f->fft->ld;
+    for (ptrdiff_t k = 0; k < half; k++) sum[k] = 0;
+    for (int r = 0; r < count; r++) X(product_row)(sum, m->x + rows[r] * ld, m->in + rows[r] * ld, half);
+}
+
+/* Sums over shells are made of one row after another, whoever made the products. */
+static void X(add_to_shells)(const X(task) *m, ptrdiff_t folded_row, const real *products)
+{
+    const int32_t *shell = m->f->shell + folded_row * m->f->fft->half;
+    for (ptrdiff_t k = 0; k < m->f->fft->half; k++)
+        m->shells[shell[k]] += m->scale * m->f->weight[k] * (double)products[k];
+}
+
+static void X(some_modes)(void *arg, ptrdiff_t block, int thread)
+{
+    const X(task) *m = arg;
+    const X(fft) *fft = m->f->fft;
     ptrdiff_t half = fft->half, ld = 2 * fft->ld, m1 = fft->ndim == 3 ? fft->n[1] / 2 + 1 : 1, rows[4];
-    const int32_t *shell = f->shell;
-    for (ptrdiff_t i = 0; i <= fft->n[0] / 2; i++)
-        for (ptrdiff_t j = 0; j < m1; j++, shell += half) {
-            int count = X(rows)(rows, fft, i, j);
-            if (shells) {
-                for (ptrdiff_t k = 0; k < half; k++) row[k] = 0;
-                for (int r = 0; r < count; r++) X(product_row)(row, x + rows[r] * ld, in + rows[r] * ld, half);
-                for (ptrdiff_t k = 0; k < half; k++) shells[shell[k]] += scale * f->weight[k] * (double)row[k];
-            }
-            if (out) {
-                for (ptrdiff_t k = 0; k < half; k++) row[2 * k] = row[2 * k + 1] = t[shell[k]];
-                for (ptrdiff_t k = 2 * half; k < ld; k++) row[k] = 0;
-                for (int r = 0; r < count; r++) X(scale_row)(out + rows[r] * ld, in + rows[r] * ld, row, ld);
-            }
+    ptrdiff_t first = block * m->folded_rows / m->blocks, end = (block + 1) * m->folded_rows / m->blocks;
+    real *row = m->work + thread * m->f->row, *products = m->work + fft->shares * m->f->row;
+    ptrdiff_t i = first / m1, j = first % m1;
+    for (ptrdiff_t r = first; r < end; r++) {
+        const int32_t *shell = m->f->shell + r * half;
+        int count = X(rows)(rows, fft, i, j);
+        if (++j == m1) i++, j = 0;
+        if (m->shells && m->blocks > 1) X(products)(m, products + r * half, rows, count);
+        else if (m->shells) {
+            X(products)(m, row, rows, count);
+            X(add_to_shells)(m, r, row);
         }
+        if (!m->out) continue;
+        for (ptrdiff_t k = 0; k < half; k++) row[2 * k] = row[2 * k + 1] = m->t[shell[k]];
+        for (ptrdiff_t k = 2 * half; k < ld; k++) row[k] = 0;
+        for (int c = 0; c < count; c++) X(scale_row)(m->out + rows[c] * ld, m->in + rows[c] * ld, row, ld);
+    }
+}
+
+static void X(modes)(X(task) m)
+{
+    const X(fft) *fft = m.f->fft;
+    m.folded_rows = (fft->n[0] / 2 + 1) * (fft->ndim == 3 ? fft->n[1] / 2 + 1 : 1);
+    m.blocks = PF_MIN(m.folded_rows, fft->shares);
+    if (m.blocks == 1) {
+        X(some_modes)(&m, 0, 0);
+        return;
+    }
+    pf_parallel_kernel(m.blocks, X(some_modes), &m);
+    for (ptrdiff_t i = 0; i < m.folded_rows && m.shells; i++)
+        X(add_to_shells)(&m, i, m.work + fft->shares * m.f->row + i * fft->half);
 }
 
 void X(filter_apply)(const X(filter) *f, real *y, real *spectrum, const real *x, const real *t, real *work)
 {
-    real *filtered = work, *row = filtered + f->fft->spectrum, *fft_work = work + f->work - f->fft->work;
-    X(fft_forward)(f->fft, spectrum, x, fft_work);
-    X(modes)(f, filtered, NULL, spectrum, NULL, t, 0, row);
-    X(fft_inverse)(f->fft, y, filtered, fft_work);
+    real *filtered = work, *scratch = work + f->fft->spectrum;
+    X(fft_forward)(f->fft, spectrum, x, scratch);
+    X(modes)((X(task)){.f = f, .out = filtered, .in = spectrum, .t = t, .work = scratch});
+    X(fft_inverse)(f->fft, y, filtered, scratch);
 }
 
 /* y_r = 1/N sum_k T_k X_k exp(i k r): dL/dT_k = 1/N Re(X*_k G_k), G the transform of dL/dy */
 void X(filter_vjp)(const X(filter) *f, real *g, double *gt, const real *spectrum, const real *t, int want_x, real *work)
 {
-    real *gspectrum = work, *row = gspectrum + f->fft->spectrum, *fft_work = work + f->work - f->fft->work;
-    X(fft_forward)(f->fft, gspectrum, g, fft_work);
-    X(modes)(f, want_x ? gspectrum : NULL, gt, gspectrum, spectrum, t, 1 / (double)f->fft->pixels, row);
-    if (want_x) X(fft_inverse)(f->fft, g, gspectrum, fft_work);
+    real *gspectrum = work, *scratch = work + f->fft->spectrum;
+    X(fft_forward)(f->fft, gspectrum, g, scratch);
+    X(modes)((X(task)){.f = f,
+                       .out = want_x ? gspectrum : NULL,
+                       .shells = gt,
+                       .scale = 1 / (double)f->fft->pixels,
+                       .in = gspectrum,
+                       .x = spectrum,
+                       .t = t,
+                       .work = scratch});
+    if (want_x) X(fft_inverse)(f->fft, g, gspectrum, scratch);
 }
 
 void X(filter_power)(const X(filter) *f, double *power, const real *x, real *work)
 {
-    real *spectrum = work, *row = spectrum + f->fft->spectrum, *fft_work = work + f->work - f->fft->work;
-    X(fft_forward)(f->fft, spectrum, x, fft_work);
-    X(modes)(f, NULL, power, spectrum, spectrum, NULL, 1, row);
+    real *spectrum = work, *scratch = work + f->fft->spectrum;
+    X(fft_forward)(f->fft, spectrum, x, scratch);
+    X(modes)((X(task)){.f = f, .shells = power, .scale = 1, .in = spectrum, .x = spectrum, .work = scratch});
 }
 #endif

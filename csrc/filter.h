@@ -11,11 +11,11 @@
         const X(fft) *fft;                                                                                             \
         double box[3];                                                                                                 \
         ptrdiff_t shells;                                                                                              \
-        double *k;      /* [shells] |k|, ascending, in the inverse unit of box; k[0] = 0 */                            \
-        double *modes;  /* [shells] how many of all modes; they add up to the number of pixels */                      \
-        double *weight; /* [half] 1 or 2: how many modes a mode of the half spectrum stands for */                     \
-        int32_t *shell; /* [n0 / 2 + 1][n1 / 2 + 1][half], in 2-D [n0 / 2 + 1][half]: the shell of a mode */           \
-        ptrdiff_t work; /* reals of scratch memory for the calls below */                                              \
+        double *k;           /* [shells] |k|, ascending, in the inverse unit of box; k[0] = 0 */                       \
+        double *modes;       /* [shells] how many of all modes; they add up to the number of pixels */                 \
+        double *weight;      /* [half] 1 or 2: how many modes a mode of the half spectrum stands for */                \
+        int32_t *shell;      /* [n0 / 2 + 1][n1 / 2 + 1][half], in 2-D [n0 / 2 + 1][half]: the shell of a mode */      \
+        ptrdiff_t row, work; /* reals of scratch memory: for a row; for the calls below */                             \
     } X(filter);                                                                                                       \
                                                                                                                        \
     pf_status X(filter_new)(X(filter) * * filter, int ndim, const ptrdiff_t *n, const double *box);                    \

@@ -197,7 +197,8 @@ static pf_status X(checkpoint)(X(trainer) *t, X(stage) *s)
     if (pf_seconds() - t->saved < t->o->checkpoint_seconds) return PF_OK;
     f->theta = s->theta;
     if (f->net) f->net->net->w = s->w;
-    if (X(flow_save)(f, t->o->watch.checkpoint)) pf_warn(&t->o->watch);
+    pf_status status = X(flow_save)(f, t->o->watch.checkpoint);
+    if (status) pf_warn(&t->o->watch, status);
     f->theta = theta;
     if (f->net) f->net->net->w = w;
     t->saved = pf_seconds();

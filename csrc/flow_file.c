@@ -7,8 +7,6 @@
 
 #include "flow.h"
 
-enum { KIND_MOST = 32 /* letters in the name of a layer's kind */ };
-
 static pf_status damaged(pf_reader *r, const char *what)
 {
     if (!r->status) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: %s", what);
@@ -23,33 +21,9 @@ static pf_status read_space(pf_space *space, pf_reader *r)
         if (space->d > INT32_MAX / space->n[i]) return damaged(r, "a mesh is too large");
         space->d *= space->n[i];
     }
-    pf_get_into(r, space->box, 3, sizeof(double));
+    pf_get_reals_into(r, space->box, 3, sizeof(double));
     for (int i = 0; i < space->ndim && space->ndim > 1; i++)
-        if (!(space->box[i] > 0) || !isfinite(space->box[i])) damaged(r, "a box is not positive");
-    return r->status;
-}
-
-/* A text of its own; NULL for none */
-static char *read_text(pf_reader *r, ptrdiff_t most)
-{
-    ptrdiff_t length = pf_get_int(r, 0, PF_MIN(most, (ptrdiff_t)(r->n - r->at)));
-    char *text = length && !r->status ? PF_CALLOC(char, length + 1) : NULL;
-    if (length && !r->status && !text) r->status = PF_NO_MEMORY;
-    if (text) pf_get(r, text, (size_t)length);
-    return text;
-}
-
-static void put_text(pf_writer *w, const char *text)
-{
-    pf_put_int(w, (int64_t)strlen(text));
-    pf_put(w, text, strlen(text));
-}
-
-static pf_status read_numbers(double *to, pf_reader *r, ptrdiff_t n, const char *what)
-{
-    pf_get_into(r, to, n, sizeof *to);
-    for (ptrdiff_t i = 0; i < n && !r->status; i++)
-        if (!isfinite(to[i])) damaged(r, what);
+        if (!(space->box[i] > 0)) damaged(r, "a box is not positive");
     return r->status;
 }
 
@@ -81,12 +55,9 @@ static void X(write_layers)(pf_writer *w, const X(flow) *f)
 {
     pf_put_int(w, f->n_layers);
     for (ptrdiff_t l = 0; l < f->n_layers; l++) {
-        pf_writer shape = {0};
-        f->layers[l]->ops->write(f->layers[l], &shape);
-        if (shape.status) w->status = shape.status;
-        put_text(w, f->layers[l]->ops->kind);
-        pf_put_array(w, shape.bytes, (ptrdiff_t)shape.n, 1);
-        free(shape.bytes);
+        size_t start = pf_put_section(w, f->layers[l]->ops->kind);
+        f->layers[l]->ops->write(f->layers[l], w);
+        pf_end_section(w, start);
     }
 }
 
@@ -99,7 +70,7 @@ static void X(write_record)(pf_writer *w, const X(flow) *f)
     if (f->noise_t) pf_put_array(w, f->noise_t, f->mesh->filter->shells, sizeof(real));
     pf_put_int(w, f->n_history);
     pf_put_array(w, f->history, f->n_history, sizeof *f->history);
-    put_text(w, X(flow_note)(f));
+    pf_put_text(w, X(flow_note)(f));
     pf_put_int(w, f->n_state);
     pf_put_array(w, f->state, f->n_state, 1);
 }
@@ -136,20 +107,18 @@ static pf_status X(write)(const X(flow) *f, void **bytes, size_t *n)
 /* One layer's shape, which must use up its section. */
 static pf_status X(read_layer)(X(layer) **layer, pf_reader *r, const X(flow) *f)
 {
-    char *kind = read_text(r, KIND_MOST);
-    ptrdiff_t length = pf_get_int(r, 0, (int64_t)(r->n - r->at)), k = 0;
-    while (kind && X(layer_kinds)[k] && strcmp(X(layer_kinds)[k]->kind, kind)) k++;
-    if (!r->status && (!kind || !X(layer_kinds)[k])) damaged(r, "a layer of no kind that is known");
-    free(kind);
+    char kind[PF_SECTION_KIND];
+    ptrdiff_t k = 0;
+    pf_reader section = pf_get_section(r, kind);
+    section.whole = r->whole;
+    while (X(layer_kinds)[k] && strcmp(X(layer_kinds)[k]->kind, kind)) k++;
+    if (!r->status && !X(layer_kinds)[k]) damaged(r, "a layer of no kind that is known");
     if (r->status) return r->status;
-    pf_reader section = {.bytes = r->bytes, .n = r->at + (size_t)length, .at = r->at, .whole = r->whole};
     pf_status status = X(layer_kinds)[k]->read(layer, &section, &f->space, f->mesh, PF_MAX(f->classes, 1));
-    if (!status && section.at != section.n) {
-        X(layer_release)(*layer);
-        status = damaged(&section, "a layer is longer than it should be");
-    }
-    r->at = section.n;
-    return r->status = status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
+    if (status) return r->status = status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
+    status = pf_close_section(r, &section);
+    if (status) X(layer_release)(*layer);
+    return status;
 }
 
 typedef struct {
@@ -162,34 +131,32 @@ typedef struct {
 /* Shapes of all layers, and all parameters: nothing that is not in the file is allocated. */
 static pf_status X(read_parts)(X(parts) *p, pf_reader *r, const X(flow) *f)
 {
-    ptrdiff_t n_layers = pf_get_int(r, 0, (int64_t)((r->n - r->at) / 16));
+    ptrdiff_t n_layers = pf_get_int(r, 0, (int64_t)(pf_left(r) / 16));
     p->layers = r->status ? NULL : PF_ALLOC(X(layer) *, n_layers);
     if (!p->layers) return r->status ? r->status : PF_NO_MEMORY;
     for (; p->n_layers < n_layers; p->n_layers++) {
         PF_TRY(X(read_layer)(p->layers + p->n_layers, r, f));
         const X(layer) *l = p->layers[p->n_layers];
-        if (X(layer_bounds)(l) && p->n_layers) {
-            p->n_layers++;
-            return damaged(r, "column maps are not the first layer");
-        }
+        for (ptrdiff_t j = 0; X(layer_bounds)(l) && p->n_layers && j < 2 * l->d && !r->status; j++)
+            if (isfinite(X(layer_bounds)(l)[j])) damaged(r, "a layer that is not the first has bounds");
         p->n_theta += l->n_theta;
-        if (p->n_theta > (ptrdiff_t)(r->n / sizeof(double))) {
-            p->n_layers++;
-            return damaged(r, "parameters are missing");
+        if (p->n_theta > (ptrdiff_t)(r->n / sizeof(double))) damaged(r, "parameters are missing");
+        if (r->status) {
+            p->n_layers++; /* to be released too */
+            return r->status;
         }
     }
     p->n_y = pf_get_int(r, 0, 4096);
     p->n_hidden = (int)pf_get_int(r, p->n_y ? 1 : 0, p->n_y ? MLP_LAYERS - 1 : 0);
     for (int l = 0; l < p->n_hidden; l++) p->hidden[l] = pf_get_int(r, 1, 1 << 16);
     PF_TRY(r->status);
-    if ((size_t)p->n_theta > (r->n - r->at) / sizeof(double)) return damaged(r, "parameters are missing");
-    if (!(p->theta = PF_ALLOC(double, p->n_theta))) return PF_NO_MEMORY;
-    return read_numbers(p->theta, r, p->n_theta, "a parameter is not finite");
+    p->theta = pf_get_reals(r, p->n_theta, sizeof(double));
+    return r->status;
 }
 
 static pf_status X(read_conditioner)(X(flow) *f, const X(parts) *p, pf_reader *r)
 {
-    double weights = 0, left = (double)(r->n - r->at);
+    double weights = 0, left = (double)pf_left(r);
     ptrdiff_t n_in = p->n_y, n_row = 0;
     for (ptrdiff_t l = 0; l < f->n_layers; l++)
         if (f->layers[l]->ops->conditional) n_row += f->layers[l]->n_theta;
@@ -197,12 +164,10 @@ static pf_status X(read_conditioner)(X(flow) *f, const X(parts) *p, pf_reader *r
     weights += (double)(n_in + 1) * (double)n_row;
     if (weights * (double)sizeof(real) > left) return damaged(r, "a network's weights are missing");
     PF_TRY(X(conditioner_new)(&f->net, f->layers, f->n_layers, p->n_y, p->hidden, p->n_hidden));
-    PF_TRY(read_numbers(f->net->stats, r, 4 * p->n_y, "a condition's range is not finite"));
+    pf_get_reals_into(r, f->net->stats, 4 * p->n_y, sizeof(double));
     for (ptrdiff_t j = 0; j < p->n_y; j++)
-        if (!(f->net->stats[p->n_y + j] > 0)) return damaged(r, "a condition's scale is not positive");
-    pf_get_into(r, f->net->net->w, f->net->net->n_w, sizeof(real));
-    for (ptrdiff_t i = 0; i < f->net->net->n_w && !r->status; i++)
-        if (!isfinite(f->net->net->w[i])) return damaged(r, "a weight is not finite");
+        if (!(f->net->stats[p->n_y + j] > 0)) damaged(r, "a condition's scale is not positive");
+    pf_get_reals_into(r, f->net->net->w, f->net->net->n_w, sizeof(real));
     PF_TRY(r->status);
     return X(flow_own_tables)(f); /* the served layers' are the workers' */
 }
@@ -210,24 +175,23 @@ static pf_status X(read_conditioner)(X(flow) *f, const X(parts) *p, pf_reader *r
 static pf_status X(read_record)(X(flow) *f, pf_reader *r)
 {
     double numbers[3] = {1};
-    PF_TRY(read_numbers(numbers, r, 3, "a temperature or a noise is not finite"));
+    pf_get_reals_into(r, numbers, 3, sizeof(double));
     f->temperature = numbers[0];
     memcpy(f->noise, numbers + 1, sizeof f->noise);
     if (!(f->temperature > 0 && f->noise[0] >= 0 && f->noise[1] >= f->noise[0]))
         damaged(r, "a temperature or a noise makes no sense");
     f->noise_condition = (int)pf_get_int(r, 0, f->net != NULL);
     if (pf_get_int(r, 0, f->mesh != NULL)) {
-        f->noise_t = r->status ? NULL : pf_get_array(r, f->mesh->filter->shells, sizeof(real));
+        f->noise_t = pf_get_reals(r, f->mesh->filter->shells, sizeof(real));
         for (ptrdiff_t s = 0; f->noise_t && s < f->mesh->filter->shells; s++)
-            if (!isfinite(f->noise_t[s]) || f->noise_t[s] < 0) damaged(r, "a noise's spectrum makes no sense");
+            if (f->noise_t[s] < 0) damaged(r, "a noise's spectrum makes no sense");
     }
-    ptrdiff_t n_history = pf_get_int(r, 0, (int64_t)((r->n - r->at) / sizeof(pf_step)));
-    f->history = r->status ? NULL : pf_get_array(r, n_history, sizeof(pf_step));
+    ptrdiff_t n_history = pf_get_int(r, 0, (int64_t)(pf_left(r) / sizeof(pf_step)));
+    f->history = pf_get_array(r, n_history, sizeof(pf_step));
     if (f->history) f->n_history = f->history_room = n_history;
-    f->note = read_text(r, PTRDIFF_MAX);
-    ptrdiff_t n_state = pf_get_int(r, 0, (int64_t)(r->n - r->at));
-    f->state = r->status || !n_state ? NULL : pf_get_array(r, n_state, 1);
-    if (!n_state) pf_get_int(r, 0, 0);
+    f->note = pf_get_text(r);
+    ptrdiff_t n_state = pf_get_int(r, 0, (int64_t)pf_left(r));
+    f->state = pf_get_array(r, n_state, 1);
     if (f->state) f->n_state = n_state;
     return pf_file_close(r);
 }

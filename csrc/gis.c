@@ -1,10 +1,14 @@
 /* GIS, Gaussianizing iterative slicing (Dai & Seljak 2021, section 3): layers that carry the data to N(0, I), each
  * along the slices where they are furthest from it, until the validation log-likelihood no longer rises. */
 #ifndef real
+#include <stdio.h>
+
 #include "working.h"
 
 enum {
-    MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
+    MOST_COLUMN_LAYERS = 3, /* bounds, then tails twice: what was 1e150 away is 7 away */
+    MOST_SLICES = 128,      /* of a layer by default, where rows are few: more do not pay for the time */
+    MANY_CLASSES = 16,      /* up to so many labels may have one row each */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
@@ -20,11 +24,28 @@ typedef struct {
     int has_validate;
     const pf_gis_options *options;
     X(settings) settings;
-    ptrdiff_t best;       /* layers of the best flow */
-    double best_logp;     /* its mean validation log p */
-    ptrdiff_t waited;     /* layers since */
-    double start, saved;  /* when the fit began, when a checkpoint was last written */
+    ptrdiff_t best, waited; /* layers of the best flow, and since */
+    double best_logp;       /* its mean validation log p */
+    double start, saved;    /* when the fit began, when a checkpoint was last written */
+    ptrdiff_t max_layers;
 } X(fit);
+
+/* Names the first row whose log p is not finite, if the mean is not. */
+static pf_status X(check_finite)(const X(working) *s, double mean, ptrdiff_t layer, const char *name)
+{
+    double logp[TILE_MOST];
+    for (ptrdiff_t t = 0; !isfinite(mean) && t < s->tiles; t++) {
+        X(tile) tile = X(working_tile)(s, t);
+        X(tile_logp)(logp, &tile);
+        for (ptrdiff_t i = 0, row = t * s->ld; i < tile.n; i++, row++)
+            if (!isfinite(logp[i] + s->logj[row]) && !(s->weight && !s->weight[row]))
+                return pf_fail(PF_DEGENERATE,
+                               "data_%s: row %td is so far out that its log p is not finite after layer %td: leave it "
+                               "out",
+                               name, row, layer);
+    }
+    return isfinite(mean) ? PF_OK : pf_fail(PF_DEGENERATE, "data_%s: log p is not finite after layer %td", name, layer);
+}
 
 /* Passes the data through the flow's layer l and keeps the record. */
 static pf_status X(fit_pass)(X(fit) *f, ptrdiff_t l, double distance)
@@ -32,8 +53,8 @@ static pf_status X(fit_pass)(X(fit) *f, ptrdiff_t l, double distance)
     pf_step step = {0, NAN, NAN, distance};
     PF_TRY(X(working_forward)(&f->train, f->flow, l, &step.logp_train));
     if (f->has_validate) PF_TRY(X(working_forward)(&f->validate, f->flow, l, &step.logp_validate));
-    if (!isfinite(step.logp_train) || (f->has_validate && isnan(step.logp_validate)))
-        return pf_fail(PF_DEGENERATE, "the fit diverged at layer %td: log p is not finite", l);
+    PF_TRY(X(check_finite)(&f->train, step.logp_train, l, "train"));
+    if (f->has_validate) PF_TRY(X(check_finite)(&f->validate, step.logp_validate, l, "validate"));
     return X(flow_record)(f->flow, step);
 }
 
@@ -79,7 +100,8 @@ static pf_status X(fit_report)(X(fit) *f)
                      .objective = f->has_validate ? h->logp_validate : h->logp_train,
                      .seconds = pf_seconds() - f->start};
     if (o->watch.checkpoint && pf_seconds() - f->saved > o->checkpoint_seconds) {
-        if (X(flow_save)(f->flow, o->watch.checkpoint)) pf_warn(&o->watch);
+        pf_status status = X(flow_save)(f->flow, o->watch.checkpoint);
+        if (status) pf_warn(&o->watch, status);
         f->saved = pf_seconds();
     }
     if (o->watch.progress && o->watch.progress(o->watch.user, &p)) return pf_fail(PF_INTERRUPTED, "interrupted");
@@ -97,22 +119,44 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
     return s;
 }
 
+/* What kinds of layers a flow has, in the order in which a fit makes them. */
+typedef struct {
+    ptrdiff_t columns, marginal, affine, sliced; /* sliced: with slices that were searched */
+} X(kinds);
+
+static X(kinds) X(count_kinds)(const X(flow) *flow)
+{
+    X(kinds) n = {0};
+    for (ptrdiff_t i = 0; i < flow->n_layers; i++) {
+        const X(layer) *l = flow->layers[i];
+        if (l->ops == &X(columns_ops)) n.columns++;
+        else if (l->ops == &X(affine_ops)) n.affine++;
+        else if (!X(sliced_identity)(l)) n.sliced++;
+        else n.marginal++;
+    }
+    return n;
+}
+
 static pf_status X(fit_first_layers)(X(fit) *f)
 {
-    int marginal = f->options->marginal_first || f->train.d == 1;
-    if (f->flow->n_layers == 0) {
+    const pf_gis_options *o = f->options;
+    X(kinds) n = X(count_kinds)(f->flow);
+    int only_columns = n.columns == f->flow->n_layers;
+    while (only_columns && n.columns < MOST_COLUMN_LAYERS) {
         X(fitted) fitted = {.distance = NAN};
-        PF_TRY(X(fit_add)(f, X(fit_columns)(&fitted, &f->train, f->options->bounds), &fitted));
-        PF_TRY(X(check_dependence)(&f->train));
+        pf_status status = n.columns++ ? X(fit_tails)(&fitted, &f->train)
+                                       : X(fit_columns)(&fitted, &f->train, &f->validate, o->bounds);
+        if (!status && !fitted.layer) break;
+        PF_TRY(X(fit_add)(f, status, &fitted));
         X(fit_judge)(f);
     }
-    if (marginal && f->flow->n_layers == 1) {
-        X(fitted) fitted = {.distance = NAN};
+    if (only_columns && (o->marginal_first || f->train.d == 1)) {
+        X(fitted) fitted = {0};
         PF_TRY(X(fit_add)(f, X(fit_marginals)(&fitted, &f->train, &f->settings), &fitted));
         X(fit_judge)(f);
         PF_TRY(X(fit_report)(f));
     }
-    if (f->options->whiten && f->train.d > 1 && f->flow->n_layers == 1 + marginal) {
+    if (o->whiten && f->train.d > 1 && !n.affine && !n.sliced) {
         X(fitted) fitted = {.distance = NAN};
         PF_TRY(X(fit_add)(f, X(fit_whitening)(&fitted, &f->train), &fitted));
         X(fit_judge)(f);
@@ -142,17 +186,10 @@ static pf_status X(fit_again)(X(fit) *f)
 
 static pf_status X(fit_run)(X(fit) *f)
 {
-    const pf_gis_options *o = f->options;
-    ptrdiff_t sliced = 0;
-    if (f->flow->n_layers) {
-        PF_TRY(X(fit_again)(f));
-        if (f->waited >= o->patience) return PF_OK;
-        /* the marginal layer, which has a slice for every column, does not count */
-        for (ptrdiff_t i = 0; i < f->flow->n_layers; i++)
-            sliced += f->flow->layers[i]->ops == &X(sliced_ops) && !X(sliced_identity)(f->flow->layers[i]);
-    }
+    if (f->flow->n_layers) PF_TRY(X(fit_again)(f));
+    if (f->waited >= f->options->patience) return PF_OK;
     PF_TRY(X(fit_first_layers)(f));
-    for (; sliced < (o->max_layers ? o->max_layers : MOST_LAYERS); sliced++) {
+    for (ptrdiff_t sliced = X(count_kinds)(f->flow).sliced; sliced < f->max_layers; sliced++) {
         X(fitted) fitted = {0};
         PF_TRY(X(fit_add)(f, X(fit_sliced)(&fitted, &f->train, &f->settings, f->flow->n_layers), &fitted));
         int enough = X(fit_judge)(f);
@@ -161,6 +198,8 @@ static pf_status X(fit_run)(X(fit) *f)
     }
     return PF_OK;
 }
+
+/* ---- checks ----------------------------------------------------------------------------------------------- */
 
 static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_validate)
 {
@@ -192,18 +231,63 @@ static pf_status X(check_bounds)(const X(working) *s, const double *bounds, cons
     return PF_OK;
 }
 
+/* A flow to go on from keeps the bounds that it has. */
+static pf_status X(check_same_bounds)(const X(flow) *flow, const double *bounds)
+{
+    const double *own = X(layer_bounds)(flow->layers[0]);
+    for (ptrdiff_t i = 0; bounds && i < 2 * flow->space.d; i++) {
+        double has = own ? own[i] : i % 2 ? INFINITY : -INFINITY;
+        if ((real)bounds[i] != (real)has)
+            return pf_fail(PF_BAD_ARGUMENT,
+                           "bounds: of column %td, the %s one is %g, but %g in the flow to go on from, and stays so: "
+                           "leave bounds out, or fit anew",
+                           i / 2, i % 2 ? "upper" : "lower", bounds[i], has);
+    }
+    return PF_OK;
+}
+
+/* Says what rows in both the training and the validation data mean. */
+static pf_status X(fit_overlap)(X(fit) *f)
+{
+    const pf_gis_options *o = f->options;
+    pf_overlap both;
+    char text[512];
+    PF_TRY(X(overlap_split)(&both, &f->train, &f->validate));
+    if (!both.both) return PF_OK;
+    if (!both.split && !o->max_layers) f->max_layers = o->patience;
+    snprintf(text, sizeof text,
+             both.split
+                 ? "data_validate: %td of its %td rows are in data_train too, and would gain from every layer without "
+                   "end. One in five of them is now left out of data_train, the others out of data_validate; better "
+                   "give rows that are not trained on (of a Markov chain, another part of it)"
+                 : "data_validate: %td of its %td rows are in data_train too, most of them many times, and would gain "
+                   "from every layer without end: the fit stops after %td layers. Columns of few values (integers, "
+                   "flags) have no density, unless uniform noise of the values' spacing is added",
+             both.both, both.rows, f->max_layers);
+    if (o->watch.warn) o->watch.warn(o->watch.user, PF_BAD_ARGUMENT, text);
+    return pf_check_interrupt();
+}
+
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *validate, ptrdiff_t d)
 {
     const pf_gis_options *o = f->options;
     const double *bounds = f->flow->n_layers ? X(layer_bounds)(f->flow->layers[0]) : o->bounds;
     PF_TRY(X(check_options)(o, d, validate != NULL));
+    if (f->flow->n_layers) PF_TRY(X(check_same_bounds)(f->flow, o->bounds));
+    else if (o->n_classes > MANY_CLASSES && o->n_classes > train->n / 2)
+        return pf_fail(PF_BAD_ARGUMENT,
+                       "labels: %d different ones in %td rows leave none to learn a class from; labels are classes of "
+                       "many rows each: cut a continuous number into a few ranges, or make it a column of the data",
+                       o->n_classes, train->n);
+    f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
     PF_TRY(X(working_new)(&f->train, train, d, o->n_classes, o->scratch, "train"));
     PF_TRY(X(check_bounds)(&f->train, bounds, "train"));
     if (validate) {
         PF_TRY(X(working_new)(&f->validate, validate, d, o->n_classes, o->scratch, "validate"));
         PF_TRY(X(check_bounds)(&f->validate, bounds, "validate"));
+        PF_TRY(X(fit_overlap)(f));
     }
-    if (f->train.n < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
+    if (f->train.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     f->has_validate = validate != NULL;
     f->settings = X(fit_settings)(o, d, &f->train);
     return X(fit_run)(f);

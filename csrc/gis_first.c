@@ -3,130 +3,226 @@
 #include "blas.h"
 #include "working.h"
 
+/* The furthest point of a column, in units of its spread, from which on its tails are heavy; and from which on it is
+ * refused, since its square would overflow. */
+#define HEAVY 20
+#define FAR 1e150
+/* Columns are linearly dependent when a combination of them varies by less than this part of what they vary by, or by
+ * less than ROUNDINGS times what the rounding of the given numbers explains. */
+#define DEPENDENT (REAL_BITS == 32 ? 3e-6 : 1e-9)
+#define ROUNDINGS 4
+#define ROUNDING (REAL_BITS == 32 ? 0x1p-24 : 0x1p-53)
+/* A row that is longer than this many standard deviations in every column has no more influence than one of that
+ * length on covariances. */
+#define REACH 3
 /* Covariances are shrunk this many times more than is best for the covariance: what whitening gets wrong later layers
  * do not mend, what it leaves they find. */
 #define WHITEN_CAUTION 20
+
+enum { SORTED = 8192 }; /* rows, at most, that a column's centre and spread are found from: to a percent */
+
+typedef struct {
+    double x;
+    int64_t weight;
+} weighted;
+
+static int ascending(const void *a, const void *b)
+{
+    double x = ((const weighted *)a)->x, y = ((const weighted *)b)->x;
+    return (x > y) - (x < y);
+}
+
+/* The number of row[n], ascending, that this part of the weight lies below. */
+static double quantile(const weighted *row, ptrdiff_t n, double level)
+{
+    int64_t total = 0, below = 0;
+    ptrdiff_t at = 0;
+    for (ptrdiff_t i = 0; i < n; i++) total += row[i].weight;
+    while (at < n - 1 && (double)(below + row[at].weight) < level * (double)total) below += row[at++].weight;
+    return row[at].x;
+}
+
+typedef struct {
+    double lo, hi, centre, spread; /* the last two do not depend on what a few rows are */
+} column_size;
+
+static double furthest(column_size c) { return PF_MAX(c.hi - c.centre, c.centre - c.lo) / c.spread; }
 
 #define TWICE "gis_first.c"
 #include "twice.h"
 #else
 
-typedef struct {
-    real x;
-    int64_t weight;
-} X(weighted);
+/* ---- columns ---------------------------------------------------------------------------------------------- */
 
-static int X(ascending)(const void *a, const void *b)
+/* Median, and the distance between the quantiles at 1/6 and 5/6, which N(0, 1) has at +-0.9674; where most of the
+ * column is one number, the median distance of the others from it. */
+static void X(centre_and_spread)(column_size *c, const X(working) *s, ptrdiff_t j, weighted *row)
 {
-    real x = ((const X(weighted) *)a)->x, y = ((const X(weighted) *)b)->x;
-    return (x > y) - (x < y);
+    ptrdiff_t step = (s->n + SORTED - 1) / SORTED, n = 0, others = 0;
+    for (ptrdiff_t i = 0; i < s->n; i += step)
+        if (!s->weight || s->weight[i])
+            row[n++] = (weighted){s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld], s->weight ? s->weight[i] : 1};
+    qsort(row, (size_t)n, sizeof *row, ascending);
+    c->centre = n ? quantile(row, n, 0.5) : 0.5 * (c->lo + c->hi);
+    c->spread = n ? (quantile(row, n, 5. / 6) - quantile(row, n, 1. / 6)) / 1.9348 : 0;
+    double same = 4 * ROUNDING * fabs(c->centre);
+    if (c->spread > same) return;
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (fabs(row[i].x - c->centre) > same) row[others++] = (weighted){fabs(row[i].x - c->centre), row[i].weight};
+    qsort(row, (size_t)others, sizeof *row, ascending);
+    c->spread = PF_MAX(others ? quantile(row, others, 0.5) / 0.6745 : (c->hi - c->lo) / 8, 1e-300);
 }
 
-/* Quantiles at 1/6, 1/2, 5/6 of a column, from at most 2^16 of its numbers. */
-static void X(robust)(double q[3], const X(working) *s, ptrdiff_t j, X(weighted) *row)
+static pf_status X(column_sizes)(column_size *size, const X(working) *s)
 {
-    ptrdiff_t step = (s->n + 65535) / 65536, n = 0, at = 0;
-    int64_t total = 0, below = 0;
-    for (ptrdiff_t i = 0; i < s->n; i += step) {
-        if (s->weight && !s->weight[i]) continue;
-        row[n] = (X(weighted)){s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld], s->weight ? s->weight[i] : 1};
-        total += row[n++].weight;
+    double *range = PF_ALLOC(double, 2 * s->d);
+    weighted *row = PF_ALLOC(weighted, SORTED);
+    pf_status status = range && row ? X(working_range)(range, s) : PF_NO_MEMORY;
+    for (ptrdiff_t j = 0; j < s->d && !status; j++) {
+        size[j] = (column_size){.lo = range[2 * j], .hi = range[2 * j + 1]};
+        X(centre_and_spread)(size + j, s, j, row);
+        status = pf_check_interrupt();
     }
-    qsort(row, (size_t)n, sizeof *row, X(ascending));
-    for (int i = 0; i < 3; i++) {
-        while (at < n - 1 && 6 * (below + row[at].weight) < (2 * i + 1) * total) below += row[at++].weight;
-        q[i] = n ? row[at].x : 0;
-    }
-}
-
-pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const double *bounds)
-{
-    const double heavy = 20; /* furthest point, in robust standard deviations, from which on tails are heavy */
-    ptrdiff_t d = s->d;
-    pf_column *column = PF_ALLOC(pf_column, d);
-    double *range = PF_ALLOC(double, 2 * d);
-    X(weighted) *scratch = PF_ALLOC(X(weighted), 65536);
-    pf_status status = column && range && scratch ? X(working_range)(range, s) : PF_NO_MEMORY;
-    for (ptrdiff_t j = 0; j < d && !status; j++) {
-        double lo = range[2 * j], hi = range[2 * j + 1], q[3];
-        double bound_lo = bounds ? bounds[2 * j] : -INFINITY, bound_hi = bounds ? bounds[2 * j + 1] : INFINITY;
-        if (!(hi > lo)) {
-            status = pf_fail(PF_DEGENERATE, "data_train: column %td is constant (%g): it has no density; leave it out",
-                             j, lo);
-            break;
-        }
-        if ((status = pf_check_interrupt())) break;
-        X(robust)(q, s, j, scratch);
-        double centre = q[1], spread = (q[2] - q[0]) / 1.9348;    /* N(0, 1) has its sixths at +-0.9674 */
-        if (!(spread > 1e-9 * (hi - lo))) spread = (hi - lo) / 8; /* most of the column is one number */
-        double furthest = PF_MAX(hi - centre, centre - lo) / spread;
-        if (isfinite(bound_lo) && isfinite(bound_hi)) column[j] = (pf_column){PF_LOGIT, bound_lo, bound_hi};
-        else if (isfinite(bound_lo)) column[j] = (pf_column){PF_ABOVE, bound_lo, spread};
-        else if (isfinite(bound_hi)) column[j] = (pf_column){PF_BELOW, bound_hi, spread};
-        else column[j] = (pf_column){furthest > heavy ? PF_ASINH : PF_LINEAR, centre, spread};
-    }
-    if (!status) status = X(columns_new)(&fitted->layer, column, d);
-    free(column);
     free(range);
-    free(scratch);
+    free(row);
     return status;
 }
 
-/* Columns that depend on each other linearly have no density. The combination that varies least comes from the
- * covariance, how much it varies from the rows themselves: their rounding, not the covariance's, is what decides. */
+static pf_status X(check_constant)(const column_size *size, ptrdiff_t d)
+{
+    for (ptrdiff_t j = 0; j < d; j++)
+        if (!(size[j].hi > size[j].lo))
+            return pf_fail(PF_DEGENERATE, "data_train: column %td is constant (%g): it has no density; leave it out", j,
+                           size[j].lo);
+    return PF_OK;
+}
+
+static pf_status X(check_far)(const X(working) *s, const column_size *size, const char *name)
+{
+    for (ptrdiff_t i = 0; i < s->n; i++)
+        for (ptrdiff_t j = 0; j < s->d && !(s->weight && !s->weight[i]); j++) {
+            double x = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
+            double away = fabs(x - size[j].centre) / size[j].spread;
+            if (away > FAR)
+                return pf_fail(PF_BAD_ARGUMENT,
+                               "data_%s: row %td, column %td is %g, %g times the column's spread away from its middle: "
+                               "too far for a density; leave the row out",
+                               name, i, j, x, away);
+        }
+    return PF_OK;
+}
+
 typedef struct {
     const X(working) *s;
-    const double *v; /* [d] */
-    double *sums;    /* [tiles][3]: of 1, v.x and its square over the rows that have a weight */
+    const pf_look *look;
+    const double *v, *mean; /* [d] */
+    double *sums;           /* [tiles][3]: of w, w u^2 with u = v.(z - mean), w times the square of u's rounding */
+    double *work;           /* [threads][d ld] */
 } X(combination);
 
 static void X(combination_tile)(void *arg, ptrdiff_t t, int thread)
 {
     X(combination) *c = arg;
-    X(tile) tile = X(working_tile)(c->s, t);
-    (void)thread;
+    const X(working) *s = c->s;
+    X(tile) tile = X(working_tile)(s, t);
+    double *z = c->work + thread * s->d * s->ld, w[TILE_MOST];
+    X(working_look)(z, w, s, c->look, t);
     for (ptrdiff_t i = 0; i < tile.n; i++) {
-        double sum = 0;
-        if (c->s->weight && !c->s->weight[t * tile.ld + i]) continue;
-        c->sums[3 * t]++;
-        for (ptrdiff_t j = 0; j < c->s->d; j++) sum += c->v[j] * (double)tile.x[j * tile.ld + i];
-        c->sums[3 * t + 1] += sum;
-        c->sums[3 * t + 2] += sum * sum;
+        double u = 0, rounding = 0;
+        if (!(w[i] > 0)) continue;
+        for (ptrdiff_t j = 0; j < s->d; j++) {
+            double e = c->v[j] * ROUNDING * tile.x[j * s->ld + i] / c->look->spread[j];
+            u += c->v[j] * (z[j * s->ld + i] - c->mean[j]);
+            rounding += e * e;
+        }
+        c->sums[3 * t] += w[i];
+        c->sums[3 * t + 1] += w[i] * u * u;
+        c->sums[3 * t + 2] += w[i] * rounding;
     }
 }
 
-pf_status X(check_dependence)(const X(working) *s)
+/* Columns that depend on each other linearly have no density. The combination v that varies least comes from the
+ * covariance; how much it varies, from the rows themselves, which are looked at as they were given: a map of the
+ * columns would bend the plane that they lie in. */
+static pf_status X(check_dependence)(const X(working) *s, const column_size *size)
 {
-    ptrdiff_t d = s->d;
+    ptrdiff_t d = s->d, first = 0, second = -1;
     if (d == 1 || s->n_eff <= (double)d) return PF_OK;
-    double *cov = PF_ALLOC(double, d *d), *mean = PF_ALLOC(double, 2 * d);
-    X(combination) c = {.s = s, .v = cov, .sums = PF_CALLOC(double, 3 * s->tiles)};
-    pf_status status = cov && mean && c.sums ? X(working_moments)(mean, cov, s, NULL, s->tiles) : PF_NO_MEMORY;
-    if (!status && pf_eigh(mean + d, cov, d))
+    double *cov = PF_ALLOC(double, d *d), *vectors = PF_ALLOC(double, 4 * d), *sums = PF_CALLOC(double, 3 * s->tiles);
+    double *work = PF_ALLOC(double, pf_max_threads(s->tiles) * d * s->ld);
+    pf_status status = cov && vectors && sums && work ? PF_OK : PF_NO_MEMORY;
+    if (status) goto done;
+    double *mean = vectors, *lambda = mean + d, *centre = lambda + d, *spread = centre + d;
+    for (ptrdiff_t j = 0; j < d; j++) centre[j] = size[j].centre, spread[j] = size[j].spread;
+    pf_look look = {.centre = centre, .spread = spread, .reach = REACH};
+    status = X(working_moments)(mean, cov, s, &look);
+    if (!status && pf_eigh(lambda, cov, d))
         status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues");
+    const double *v = cov; /* of the smallest eigenvalue */
+    X(combination) c = {.s = s, .look = &look, .v = v, .mean = mean, .sums = sums, .work = work};
     if (!status) status = pf_parallel(s->tiles, X(combination_tile), &c);
-    if (!status) {
-        double n = 0, sum = 0, square = 0, scale = REAL_BITS == 32 ? 3e-6 : 1e-9;
-        for (ptrdiff_t t = 0; t < s->tiles; t++)
-            n += c.sums[3 * t], sum += c.sums[3 * t + 1], square += c.sums[3 * t + 2];
-        double variance = square / n - sum / n * (sum / n);
-        ptrdiff_t first = 0, second = -1; /* the two columns with the largest part in it */
-        for (ptrdiff_t j = 1; j < d; j++)
-            if (fabs(cov[j]) > fabs(cov[first])) first = j;
-        for (ptrdiff_t j = 0; j < d; j++)
-            if (j != first && (second < 0 || fabs(cov[j]) > fabs(cov[second]))) second = j;
-        if (variance < scale * scale * mean[2 * d - 1])
-            status = pf_fail(
-                PF_DEGENERATE,
-                "data_train: columns %td, %td (and perhaps more) are linearly dependent: they have no density; "
-                "leave one out",
-                PF_MIN(first, second), PF_MAX(first, second));
-    }
+    if (status) goto done;
+    double n = 0, variance = 0, rounding = 0;
+    for (ptrdiff_t t = 0; t < s->tiles; t++) n += sums[3 * t], variance += sums[3 * t + 1], rounding += sums[3 * t + 2];
+    /* the two columns with the largest part in it */
+    for (ptrdiff_t j = 1; j < d; j++)
+        if (fabs(v[j]) > fabs(v[first])) first = j;
+    for (ptrdiff_t j = 0; j < d; j++)
+        if (j != first && (second < 0 || fabs(v[j]) > fabs(v[second]))) second = j;
+    if (variance < DEPENDENT * DEPENDENT * lambda[d - 1] * n + ROUNDINGS * ROUNDINGS * rounding)
+        status = pf_fail(
+            PF_DEGENERATE,
+            "data_train: columns %td, %td (and perhaps more) are linearly dependent: they have no density; "
+            "leave one out",
+            PF_MIN(first, second), PF_MAX(first, second));
+done:
     free(cov);
-    free(mean);
-    free(c.sums);
+    free(vectors);
+    free(sums);
+    free(work);
     return status;
 }
+
+pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const X(working) *validate, const double *bounds)
+{
+    ptrdiff_t d = s->d;
+    pf_column *column = PF_ALLOC(pf_column, d);
+    column_size *size = PF_ALLOC(column_size, d);
+    pf_status status = column && size ? X(column_sizes)(size, s) : PF_NO_MEMORY;
+    if (!status) status = X(check_constant)(size, d);
+    if (!status) status = X(check_far)(s, size, "train");
+    if (!status && validate->n) status = X(check_far)(validate, size, "validate");
+    if (!status) status = X(check_dependence)(s, size);
+    for (ptrdiff_t j = 0; j < d && !status; j++) {
+        column_size c = size[j];
+        double lo = bounds ? bounds[2 * j] : -INFINITY, hi = bounds ? bounds[2 * j + 1] : INFINITY;
+        if (isfinite(lo) && isfinite(hi)) column[j] = (pf_column){PF_LOGIT, lo, hi};
+        else if (isfinite(lo)) column[j] = (pf_column){PF_ABOVE, lo, c.spread};
+        else if (isfinite(hi)) column[j] = (pf_column){PF_BELOW, hi, c.spread};
+        else column[j] = (pf_column){furthest(c) > HEAVY ? PF_ASINH : PF_LINEAR, c.centre, c.spread};
+    }
+    if (!status) status = X(columns_new)(&fitted->layer, column, d);
+    free(column);
+    free(size);
+    return status;
+}
+
+pf_status X(fit_tails)(X(fitted) *fitted, const X(working) *s)
+{
+    ptrdiff_t d = s->d, heavy = 0;
+    pf_column *column = PF_ALLOC(pf_column, d);
+    column_size *size = PF_ALLOC(column_size, d);
+    pf_status status = column && size ? X(column_sizes)(size, s) : PF_NO_MEMORY;
+    for (ptrdiff_t j = 0; j < d && !status; j++)
+        if (furthest(size[j]) > HEAVY) column[j] = (pf_column){PF_ASINH, size[j].centre, size[j].spread}, heavy++;
+        else column[j] = (pf_column){PF_LINEAR, 0, 1};
+    if (!status && heavy) status = X(columns_new)(&fitted->layer, column, d);
+    free(column);
+    free(size);
+    return status;
+}
+
+/* ---- marginals and whitening ------------------------------------------------------------------------------ */
 
 pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(settings) *settings)
 {
@@ -163,7 +259,8 @@ pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s)
     ptrdiff_t d = s->d;
     double *cov = PF_ALLOC(double, d *d + d), *v = PF_ALLOC(double, d *d + d);
     double *w = fitted->theta = PF_ALLOC(double, d *d + d);
-    pf_status status = cov && v && w ? X(working_moments)(cov + d * d, cov, s, NULL, s->tiles) : PF_NO_MEMORY;
+    pf_look look = {.reach = REACH};
+    pf_status status = cov && v && w ? X(working_moments)(cov + d * d, cov, s, &look) : PF_NO_MEMORY;
     if (!status) {
         double *lambda = v + d * d, variance = 0, square = 0;
         for (ptrdiff_t i = 0; i < d; i++)
@@ -178,14 +275,11 @@ pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s)
             for (ptrdiff_t j = 0; j < d; j++) v[i * d + j] = cov[i * d + j] * (i == j ? 1 : 1 - shrink);
         int info = shrink < 1 ? pf_eigh(lambda, v, d) : 0;
         for (ptrdiff_t i = 0; shrink == 1 && i < d; i++) lambda[i] = v[i * d + i], v[i * d + i] = 1; /* diagonal */
-        double least = INFINITY, most = 0;
-        for (ptrdiff_t i = 0; i < d; i++) least = PF_MIN(least, lambda[i]), most = PF_MAX(most, lambda[i]);
         if (info) status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues (LAPACK %d)", info);
-        else if (!(least > (REAL_BITS == 32 ? 1e-6 : 1e-11) * most))
-            status = pf_fail(PF_DEGENERATE,
-                             "data_train: columns are linearly dependent (eigenvalues of their covariance from "
-                             "%.2g to %.2g): there is no density; leave some out",
-                             least, most);
+        /* whatever W is, the flow is exact: where the precision would not bear the inverse, W does less */
+        double most = 0;
+        for (ptrdiff_t i = 0; i < d; i++) most = PF_MAX(most, lambda[i]);
+        for (ptrdiff_t i = 0; i < d; i++) lambda[i] = PF_MAX(lambda[i], (REAL_BITS == 32 ? 1e-6 : 1e-11) * most);
         if (!status) { /* W = V diag(lambda^-1/2) V^T, then the mean */
             double *scaled = cov; /* which is done with */
             memcpy(w + d * d, cov + d * d, (size_t)d * sizeof *w);

@@ -52,7 +52,7 @@ pf_status pf_end(pf_status status);
 pf_status pf_fail(pf_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The message of what did not end a call goes to whoever watches a fit, and is forgotten. */
-void pf_warn(const pf_watch *watch);
+void pf_warn(const pf_watch *watch, pf_status status);
 
 /* ---- options.c: PF_BAD_ARGUMENT, with its name, for an option outside its limits ---------------------------- */
 pf_status pf_check_options(const void *options, const pf_option *list);
@@ -76,14 +76,30 @@ double pf_seconds(void); /* monotonic clock */
 /* body(arg, block, thread) for block = 0 .. n_blocks - 1, on at most pf_get_num_threads() threads, in no fixed order.
  * A body may not fail; results that are summed go to arrays indexed by block, and are summed in block order, so that
  * nothing depends on the number of threads. Returns PF_INTERRUPTED, blocks left undone, when the caller's interrupt
- * check says so. thread < pf_max_threads(n_blocks). */
+ * check says so. thread < pf_max_threads(n_blocks).
+ *
+ * Within a body everything runs in its thread: there pf_max_threads() is 1, and the thread number of calls is 0. Only
+ * where n_blocks is 1 may a body use the other threads. It is interrupted in no case before it ends. */
 pf_status pf_parallel(ptrdiff_t n_blocks, void (*body)(void *arg, ptrdiff_t block, int thread), void *arg);
+/* The same for a loop in a kernel, which has nobody to tell of an interruption: there is none. */
+void pf_parallel_kernel(ptrdiff_t n_blocks, void (*body)(void *arg, ptrdiff_t block, int thread), void *arg);
 int pf_max_threads(ptrdiff_t n_blocks);
 /* Between these two (pf_begin and pf_end call them) pf_set_num_threads() has no effect on the calling thread. */
 void pf_hold_threads(void);
 void pf_release_threads(void);
 /* The caller's interrupt check, now. */
 pf_status pf_check_interrupt(void);
+
+/* The library's locks: all there are, so that a fork finds none of them taken, and nothing half done behind it. Nobody
+ * takes one while they hold another. */
+typedef enum {
+    PF_LOCK_PLANS, /* FFTW's planner, and the plans */
+    PF_LOCK_BLAS,  /* OpenBLAS's number of threads */
+    PF_LOCK_POOL,
+    PF_LOCKS
+} pf_lock_of;
+void pf_lock(pf_lock_of what);
+void pf_unlock(pf_lock_of what);
 
 /* ---- rng.c: counter-based random numbers (Salmon et al. 2011, Philox4x32-10) ------------------------------ */
 
@@ -99,6 +115,9 @@ uint64_t pf_uniform_int(uint64_t key, uint64_t stream, uint64_t i, uint64_t boun
 double pf_normal_cdf(double x);
 double pf_normal_quantile(double p); /* AS241 (Wichura 1988), full double precision; +-INFINITY at 0 and 1 */
 double pf_normal_pdf(double x);
+/* z[i] = the quantile of the middle of cell[i] of 2^52 equal cells of (0, 1), for n at most PF_CELLS, a multiple of 8 */
+enum { PF_CELLS = 256 };
+void pf_normal_quantiles(double *z, const uint64_t *cell, ptrdiff_t n);
 #define PF_LOG_2PI 1.8378770664093454836
 
 #endif

@@ -1,16 +1,46 @@
-/* The conditioning network: see mlp.h. Products are cut into blocks of columns of a fixed width, which threads share. */
+/* The conditioning network: see mlp.h. A layer's products are cut into blocks of outputs, or of inputs, which threads
+ * share; they are our own, in mlp.inc, since what a library computes of one row depends on the other rows in its last
+ * bits. */
 #ifndef real
-#include "blas.h"
-#include "cspline.h"
 #include "mlp.h"
 
-enum { WIDTH = 128 /* columns of a block */, SILU = 8 * 512 /* numbers of a block: worth a thread's while */ };
+enum {
+    WIDTH = 96, /* outputs, or inputs, of a block */
+    ROWS = 4,   /* rows, columns and vectors of columns of the inner loops in mlp.inc */
+    COLUMNS = 4,
+    VECTORS = 3
+};
 
-static ptrdiff_t blocks_of(ptrdiff_t n, ptrdiff_t width) { return (n + width - 1) / width; }
+static ptrdiff_t blocks_of(ptrdiff_t n) { return (n + WIDTH - 1) / WIDTH; }
 
 #define TWICE "mlp.c"
 #include "twice.h"
 #else
+
+/* As in psi.c: vector types want a whole file compiled for an instruction set. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define MLP_DISPATCH(name, args)                                                                                       \
+    (pf_simd_level == 5   ? X(mlp_##name##_512) args                                                                   \
+     : pf_simd_level == 2 ? X(mlp_##name##_256) args                                                                   \
+                          : X(mlp_##name##_any) args)
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,prefer-vector-width=512")
+#define KERNEL(name) X(mlp_##name##_512)
+#define BYTES 64
+#include "mlp.inc"
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define KERNEL(name) X(mlp_##name##_256)
+#define BYTES 32
+#include "mlp.inc"
+#pragma GCC pop_options
+#else
+#define MLP_DISPATCH(name, args) X(mlp_##name##_any) args
+#endif
+#define KERNEL(name) X(mlp_##name##_any)
+#define BYTES 16
+#include "mlp.inc"
 
 pf_status X(mlp_new)(X(mlp) **mlp, ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out)
 {
@@ -59,7 +89,7 @@ void X(mlp_free)(X(mlp) *p)
 
 ptrdiff_t X(mlp_memory)(const X(mlp) *p, ptrdiff_t rows)
 {
-    ptrdiff_t units = 0, widest = p->size[p->layers];
+    ptrdiff_t units = 0, widest = 0;
     for (int l = 1; l < p->layers; l++) {
         units += p->size[l];
         widest = PF_MAX(widest, p->size[l]);
@@ -67,95 +97,118 @@ ptrdiff_t X(mlp_memory)(const X(mlp) *p, ptrdiff_t rows)
     return rows * (2 * units + 2 * widest);
 }
 
-static void X(gemm_)(real *c, const real *a, const real *b, int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
-                     ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldb)
-{
-#if REAL_BITS == 32
-    pf32_gemm(c, a, b, ta, tb, 0, m, n, k, ldc, lda, ldb);
-#else
-    pf64_gemm(c, a, b, ta, tb, 0, m, n, k, ldc, lda, ldb);
-#endif
-}
-
-/* One layer's products, WIDTH columns a block:
- *   forward  h[rows][out] = a W^T + b
- *   weights  gW[out][in] = gh^T a, gb = sum over rows of gh: WIDTH rows of gW a block
- *   inputs   ga[rows][in] = gh W */
+/* One layer's way forward, or back: a[rows][n_in] its input, w its weights and biases,
+ *   h = a W^T + b, where hidden to = silu(h), slope = silu'(h), else to = h
+ *   gw = (gh^T a, sum over rows of gh), ga = gh W, times the slope of the layer that a comes from; NULL: not wanted */
 typedef struct {
-    real *to, *bias;
+    real *to, *slope, *gw, *ga;
     const real *a, *w, *gh;
     ptrdiff_t rows, n_in, n_out;
-} X(product);
+} X(pass);
+
+/* silu(h) = h s, s = 1 / (1 + exp(-h)); silu'(h) = s (1 + h (1 - s)). a[n] is h on entry. The exponential is pf_exp's,
+ * in the precision that is wanted: beyond +-MOST as at +-MOST. */
+#if REAL_BITS == 32
+#define BITS uint32_t
+#define MANTISSA 23
+#define MOST 80
+#else
+#define BITS uint64_t
+#define MANTISSA 52
+#define MOST 700
+#endif
+PF_KERNEL void X(silu_body)(real *restrict a, real *restrict slope, ptrdiff_t n)
+{
+    const real shift = (real)1.5 * ((BITS)1 << MANTISSA);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        real h = a[i], x = h > MOST ? -MOST : h < -MOST ? MOST : -h, k = x * (real)M_LOG2E + shift, power, e = 0;
+        BITS bits;
+        memcpy(&bits, &k, sizeof k);
+        bits = (bits + ((BITS)1 << (REAL_BITS - MANTISSA - 2)) - 1) << MANTISSA;
+        memcpy(&power, &bits, sizeof power);
+        k -= shift;
+        real r = x - k * (real)0x1.62e4p-1 - k * (real)0x1.7f7d1cf79abcap-20;
+#if REAL_BITS == 64
+        e = e * r + 1. / 6227020800;
+        e = e * r + 1. / 479001600;
+        e = e * r + 1. / 39916800;
+        e = e * r + 1. / 3628800;
+        e = e * r + 1. / 362880;
+        e = e * r + 1. / 40320;
+#endif
+        e = e * r + (real)(1. / 5040);
+        e = e * r + (real)(1. / 720);
+        e = e * r + (real)(1. / 120);
+        e = e * r + (real)(1. / 24);
+        e = e * r + (real)(1. / 6);
+        e = e * r + (real)0.5;
+        e = (1 + r + r * r * e) * power;
+        real s = 1 / (1 + e);
+        a[i] = h * s;
+        slope[i] = s * (1 + h * (1 - s));
+    }
+}
+PF_DISPATCH(X(silu), (real * a, real *slope, ptrdiff_t n), (a, slope, n))
+#undef BITS
+#undef MANTISSA
+#undef MOST
 
 static void X(forward_block)(void *arg, ptrdiff_t block, int thread)
 {
     (void)thread;
-    X(product) *p = arg;
-    ptrdiff_t first = block * WIDTH, n = PF_MIN(WIDTH, p->n_out - first);
-    const real *bias = p->w + p->n_in * p->n_out + first;
-    X(gemm_)(p->to + first, p->a, p->w + first * p->n_in, 0, 1, p->rows, n, p->n_in, p->n_out, p->n_in, p->n_in);
+    X(pass) *p = arg;
+    ptrdiff_t at = block * WIDTH, n = PF_MIN(WIDTH, p->n_out - at);
+    const real *bias = p->w + p->n_in * p->n_out;
+    MLP_DISPATCH(forward, (p->to + at, p->n_out, p->a, p->w + at * p->n_in, bias + at, p->rows, n, p->n_in));
+    for (ptrdiff_t r = 0; r < p->rows && p->slope; r++)
+        X(silu)(p->to + r * p->n_out + at, p->slope + r * p->n_out + at, n);
+}
+
+static void X(inputs_block)(const X(pass) *p, ptrdiff_t at)
+{
+    ptrdiff_t n = PF_MIN(WIDTH, p->n_in - at);
+    MLP_DISPATCH(product, (p->ga + at, p->n_in, p->gh, p->n_out, 1, p->w + at, p->n_in, p->rows, n, p->n_out));
+    for (ptrdiff_t r = 0; r < p->rows && p->slope; r++)
+        for (ptrdiff_t i = r * p->n_in + at; i < r * p->n_in + at + n; i++) p->ga[i] *= p->slope[i];
+}
+
+static void X(weights_block)(const X(pass) *p, ptrdiff_t at)
+{
+    ptrdiff_t n = PF_MIN(WIDTH, p->n_out - at);
+    real *bias = p->gw + p->n_in * p->n_out;
+    MLP_DISPATCH(product, (p->gw + at * p->n_in, p->n_in, p->gh + at, 1, p->n_out, p->a, p->n_in, n, p->n_in, p->rows));
+    for (ptrdiff_t j = at; j < at + n; j++) bias[j] = 0;
     for (ptrdiff_t r = 0; r < p->rows; r++)
-        for (ptrdiff_t j = 0; j < n; j++) p->to[r * p->n_out + first + j] += bias[j];
+        for (ptrdiff_t j = at; j < at + n; j++) bias[j] += p->gh[r * p->n_out + j];
 }
 
-static void X(weights_block)(void *arg, ptrdiff_t block, int thread)
+/* The blocks of ga, then those of gw */
+static void X(vjp_block)(void *arg, ptrdiff_t block, int thread)
 {
     (void)thread;
-    X(product) *p = arg;
-    ptrdiff_t first = block * WIDTH, n = PF_MIN(WIDTH, p->n_out - first);
-    X(gemm_)(p->to + first * p->n_in, p->gh + first, p->a, 1, 0, n, p->n_in, p->rows, p->n_in, p->n_out, p->n_in);
-    for (ptrdiff_t j = 0; j < n; j++) p->bias[first + j] = 0;
-    for (ptrdiff_t r = 0; r < p->rows; r++)
-        for (ptrdiff_t j = 0; j < n; j++) p->bias[first + j] += p->gh[r * p->n_out + first + j];
-}
-
-static void X(inputs_block)(void *arg, ptrdiff_t block, int thread)
-{
-    (void)thread;
-    X(product) *p = arg;
-    ptrdiff_t first = block * WIDTH, n = PF_MIN(WIDTH, p->n_in - first);
-    X(gemm_)(p->to + first, p->gh, p->w + first, 0, 0, p->rows, n, p->n_out, p->n_in, p->n_out, p->n_in);
-}
-
-/* silu(h) = h s, s = 1 / (1 + exp(-h)); with g: g *= silu'(h) = s (1 + h (1 - s)), SILU numbers a block */
-typedef struct {
-    real *to, *g;
-    const real *h;
-    ptrdiff_t n;
-} X(silu);
-
-static void X(silu_block)(void *arg, ptrdiff_t block, int thread)
-{
-    (void)thread;
-    X(silu) *p = arg;
-    double e[512] = {0};
-    for (ptrdiff_t first = block * SILU; first < PF_MIN((block + 1) * SILU, p->n); first += 512) {
-        ptrdiff_t n = PF_MIN(512, p->n - first);
-        for (ptrdiff_t i = 0; i < n; i++) e[i] = -(double)p->h[first + i];
-        pf_exp(e, e, n);
-        for (ptrdiff_t i = 0; i < n; i++) {
-            real h = p->h[first + i], s = (real)(1 / (1 + e[i]));
-            if (p->g) p->g[first + i] *= s * (1 + h * (1 - s));
-            else p->to[first + i] = h * s;
-        }
-    }
+    X(pass) *p = arg;
+    ptrdiff_t before = p->ga ? blocks_of(p->n_in) : 0;
+    if (block < before) X(inputs_block)(p, block * WIDTH);
+    else X(weights_block)(p, (block - before) * WIDTH);
 }
 
 pf_status X(mlp_forward)(const X(mlp) *p, real *out, real *memory, const real *in, ptrdiff_t rows)
 {
     const real *a = in, *w = p->w;
     for (int l = 0; l < p->layers; l++) {
-        ptrdiff_t units = rows * p->size[l + 1];
+        ptrdiff_t n_in = p->size[l], n_out = p->size[l + 1];
         int last = l == p->layers - 1;
-        real *h = last ? out : memory;
-        X(product) product = {.to = h, .a = a, .w = w, .rows = rows, .n_in = p->size[l], .n_out = p->size[l + 1]};
-        PF_TRY(pf_parallel(blocks_of(product.n_out, WIDTH), X(forward_block), &product));
-        w += (p->size[l] + 1) * p->size[l + 1];
-        if (last) break;
-        X(silu) silu = {.to = memory + units, .h = h, .n = units};
-        PF_TRY(pf_parallel(blocks_of(units, SILU), X(silu_block), &silu));
-        a = memory + units;
-        memory += 2 * units;
+        X(pass) pass = {.to = last ? out : memory + rows * n_out,
+                        .slope = last ? NULL : memory,
+                        .a = a,
+                        .w = w,
+                        .rows = rows,
+                        .n_in = n_in,
+                        .n_out = n_out};
+        PF_TRY(pf_parallel(blocks_of(n_out), X(forward_block), &pass));
+        a = pass.to;
+        w += (n_in + 1) * n_out;
+        memory += 2 * rows * n_out;
     }
     return PF_OK;
 }
@@ -163,33 +216,32 @@ pf_status X(mlp_forward)(const X(mlp) *p, real *out, real *memory, const real *i
 pf_status X(mlp_vjp)(const X(mlp) *p, real *gw, real *gin, const real *gout, real *memory, const real *in,
                      ptrdiff_t rows)
 {
-    ptrdiff_t widest = p->size[p->layers], units = 0;
+    ptrdiff_t widest = 0, units = 0;
     for (int l = 1; l < p->layers; l++) {
         units += p->size[l];
         widest = PF_MAX(widest, p->size[l]);
     }
-    real *end = memory + 2 * rows * units, *spare[2] = {end, end + rows * widest};
+    real *kept = memory + 2 * rows * units, *spare[2] = {kept, kept + rows * widest};
     const real *w = p->w + p->n_w, *gh = gout;
     if (gw) gw += p->n_w;
     for (int l = p->layers - 1; l >= 0; l--) {
-        ptrdiff_t n_in = p->size[l], n_out = p->size[l + 1], hidden = rows * n_in;
-        end -= l ? 2 * hidden : 0;
+        ptrdiff_t n_in = p->size[l], n_out = p->size[l + 1];
+        kept -= l ? 2 * rows * n_in : 0;
         w -= (n_in + 1) * n_out;
-        X(product) product = {.a = l ? end + hidden : in, .w = w, .gh = gh, .rows = rows, .n_in = n_in, .n_out = n_out};
-        if (gw) {
-            gw -= (n_in + 1) * n_out;
-            product.to = gw;
-            product.bias = gw + n_in * n_out;
-            PF_TRY(pf_parallel(blocks_of(n_out, WIDTH), X(weights_block), &product));
-        }
-        if (!l && !gin) break;
-        product.to = l ? spare[l % 2] : gin;
-        PF_TRY(pf_parallel(blocks_of(n_in, WIDTH), X(inputs_block), &product));
-        if (!l) break;
-        X(silu) silu = {.g = product.to, .h = end, .n = hidden};
-        PF_TRY(pf_parallel(blocks_of(hidden, SILU), X(silu_block), &silu));
-        gh = product.to;
+        if (gw) gw -= (n_in + 1) * n_out;
+        X(pass) pass = {.slope = l ? kept : NULL,
+                        .gw = gw,
+                        .ga = l ? spare[l % 2] : gin,
+                        .a = l ? kept + rows * n_in : in,
+                        .w = w,
+                        .gh = gh,
+                        .rows = rows,
+                        .n_in = n_in,
+                        .n_out = n_out};
+        PF_TRY(pf_parallel((pass.ga ? blocks_of(n_in) : 0) + (gw ? blocks_of(n_out) : 0), X(vjp_block), &pass));
+        gh = pass.ga;
     }
     return PF_OK;
 }
+#undef MLP_DISPATCH
 #endif

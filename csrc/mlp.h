@@ -18,11 +18,12 @@ enum { MLP_LAYERS = 8 /* most, the output layer among them */ };
     /* Hidden layer l gets normal weights of variance 2 / inputs, from stream + l; the last stays, so out = 0. */      \
     void X(mlp_draw)(X(mlp) *mlp, uint64_t seed, uint64_t stream);                                                     \
     void X(mlp_free)(X(mlp) *mlp);                                                                                     \
-    /* reals that a pass of `rows` rows keeps: h_1, a_1, h_2, ... */                                                   \
+    /* reals that a pass of `rows` >= 1 rows keeps: slope_1, a_1, slope_2, ... and two layers' gradients */            \
     ptrdiff_t X(mlp_memory)(const X(mlp) *mlp, ptrdiff_t rows);                                                        \
+    /* out[rows][n_out]: a row has the same bits alone and among others; so in gin */                                  \
     pf_status X(mlp_forward)(const X(mlp) *mlp, real *out, real *memory, const real *in, ptrdiff_t rows);              \
-    /* gw[n_w] = dL/dw and gin[rows][n_in] = dL/din, either may be NULL; gout = dL/dout; memory as forward left it,    \
-     * and destroyed. */                                                                                               \
+    /* gw[n_w] = dL/dw, summed over rows in their order, and gin[rows][n_in] = dL/din, either may be NULL; gout =      \
+     * dL/dout; memory as forward left it, and destroyed. */                                                           \
     pf_status X(mlp_vjp)(const X(mlp) *mlp, real *gw, real *gin, const real *gout, real *memory, const real *in,       \
                          ptrdiff_t rows);
 #define PF_32(name) pf32_##name

@@ -84,7 +84,9 @@ typedef struct {
 /* What every fit is told beside its own options. */
 typedef struct {
     int (*progress)(void *user, const pf_progress *p); /* after every step; non-zero interrupts */
-    void (*warn)(void *user, const char *message);     /* of what does not end a fit: a checkpoint that was not written */
+    /* of what does not end a fit: PF_BAD_ARGUMENT for data that cannot be used as they are, PF_IO_ERROR for a checkpoint
+     * that was not written */
+    void (*warn)(void *user, pf_status status, const char *message);
     void *user;
     const char *checkpoint; /* file that the unfinished fit is written to, at most every checkpoint_seconds and when it
                              * ends early, or NULL. Going on from it is the caller's to see to: GIS from the flow in it,

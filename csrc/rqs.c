@@ -55,7 +55,7 @@ void pf_rqs_theta(double *theta, const double *knots, ptrdiff_t m)
 }
 
 enum {
-    CHUNK = 128,  /* numbers whose bins are found together */
+    CHUNK = 128,  /* numbers whose bins are found together, a multiple of any vector's length */
     WINDOW = 512, /* bins whose gradients are summed together */
 };
 
@@ -74,6 +74,12 @@ static size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 #define TWICE "rqs.c"
 #include "twice.h"
 #else
+
+#if REAL_BITS == 32
+#define WHOLE uint32_t
+#else
+#define WHOLE uint64_t
+#endif
 
 /* ---- making ----------------------------------------------------------------------------------------------- */
 
@@ -119,19 +125,40 @@ static void X(make_bins)(real *bin, const real *x, const real *y, const double *
     }
 }
 
-static void X(make_search)(X(rqs_search) *search, int32_t *cell, const real *knot, ptrdiff_t m, ptrdiff_t cells)
+/* The bits of v as a whole number of the same order: all turned in a negative number, else the sign's */
+PF_KERNEL WHOLE X(order)(real v)
 {
-    real lo = knot[0], width = knot[m - 1] - knot[0];
-    real scale = (real)cells / width;
-    ptrdiff_t j = 0, most = 0;
+    WHOLE bits, sign = (WHOLE)1 << (REAL_BITS - 1);
+    memcpy(&bits, &v, sizeof v);
+    return bits ^ ((0 - (bits >> (REAL_BITS - 1))) | sign);
+}
+
+/* Monotone: a knot in an earlier cell is never above a number. */
+PF_KERNEL int32_t X(cell_of)(real v, real lo, real scale, real top)
+{
+    real c = (v - lo) * scale;
+    c = c > 0 ? c : 0; /* NaN too */
+    c = c < top ? c : top;
+    return (int32_t)c;
+}
+
+/* knot[m] becomes the search's whole numbers, in its place; it has room for `padded` of them. */
+static void X(make_search)(X(rqs_search) *search, real *knot, uint16_t *cell, ptrdiff_t m, ptrdiff_t padded,
+                           ptrdiff_t cells)
+{
+    real lo = knot[0], scale = (real)cells / (knot[m - 1] - knot[0]);
+    ptrdiff_t j = 0, most = 1;
     for (ptrdiff_t c = 0; c < cells; c++) {
         ptrdiff_t before = j;
-        cell[c] = (int32_t)j;
-        /* the same arithmetic as in find_bins: monotone, so a knot in an earlier cell is never above the number sought */
-        while (j < m && PF_MIN((ptrdiff_t)((knot[j] - lo) * scale), cells - 1) == c) j++;
+        cell[c] = (uint16_t)j;
+        while (j < m && X(cell_of)(knot[j], lo, scale, (real)(cells - 1)) == c) j++;
         most = PF_MAX(most, j - before);
     }
-    search->knot = knot;
+    for (j = 0; j < padded; j++) {
+        WHOLE order = j < m ? X(order)(knot[j]) : ~(WHOLE)0;
+        memcpy(knot + j, &order, sizeof order);
+    }
+    search->knot = (const WHOLE *)knot;
     search->cell = cell;
     search->lo = lo;
     search->scale = scale;
@@ -141,29 +168,28 @@ static void X(make_search)(X(rqs_search) *search, int32_t *cell, const real *kno
 /* A spline's tables: bins, knots by x and by y, cells by x and by y */
 static size_t X(table_bytes)(ptrdiff_t m, ptrdiff_t padded, ptrdiff_t cells)
 {
-    size_t reals = (size_t)((m + 1) * RQS_BIN + 2 * padded), ints = (size_t)(2 * cells);
-    return whole_lines(reals * sizeof(real) + ints * sizeof(int32_t));
+    size_t reals = (size_t)((m + 1) * RQS_BIN + 2 * padded);
+    return whole_lines(reals * sizeof(real) + (size_t)(2 * cells) * sizeof(uint16_t));
 }
 
 size_t X(rqs_bytes)(ptrdiff_t n, ptrdiff_t m)
 {
     return whole_lines((size_t)n * sizeof(X(rqs))) +
-           (size_t)n * X(table_bytes)(m, power_of_two(m + 1), power_of_two(2 * m));
+           (size_t)n * X(table_bytes)(m, power_of_two(m + 1), power_of_two(4 * m));
 }
 
 void X(rqs_make)(X(rqs) *splines, const double *theta, ptrdiff_t n, ptrdiff_t m)
 {
-    ptrdiff_t padded = power_of_two(m + 1), cells = power_of_two(2 * m);
+    ptrdiff_t padded = power_of_two(m + 1), cells = power_of_two(4 * m);
     size_t bytes = X(table_bytes)(m, padded, cells);
     char *tables = (char *)splines + whole_lines((size_t)n * sizeof *splines);
     for (ptrdiff_t i = 0; i < n; i++, tables += bytes, theta += 3 * m) {
         real *bin = (real *)tables, *x = bin + (m + 1) * RQS_BIN, *y = x + padded;
-        int32_t *cell = (int32_t *)(y + padded);
+        uint16_t *cell = (uint16_t *)(y + padded);
         X(make_knots)(x, y, theta, m);
-        for (ptrdiff_t j = m; j < padded; j++) x[j] = y[j] = (real)INFINITY;
         X(make_bins)(bin, x, y, theta + 2 * m, m);
-        X(make_search)(&splines[i].by_x, cell, x, m, cells);
-        X(make_search)(&splines[i].by_y, cell + cells, y, m, cells);
+        X(make_search)(&splines[i].by_x, x, cell, m, padded, cells);
+        X(make_search)(&splines[i].by_y, y, cell + cells, m, padded, cells);
         splines[i].bin = bin;
         splines[i].bins = (int)(m + 1);
         splines[i].cells = (int)cells;
@@ -173,32 +199,78 @@ void X(rqs_make)(X(rqs) *splines, const double *theta, ptrdiff_t n, ptrdiff_t m)
 
 /* ---- finding bins: bin[i] = number of knots <= v[i] ------------------------------------------------------- */
 
+/* One number after the other: no instruction set looks up tables faster than that. */
+PF_KERNEL void X(look_up)(int32_t *restrict bin, const WHOLE *restrict order, const X(rqs_search) *search, int steps,
+                          ptrdiff_t n)
+{
+    const uint16_t *restrict cell = search->cell;
+    const WHOLE *restrict knot = search->knot;
+#pragma GCC unroll 8
+    for (ptrdiff_t i = 0; i < n; i++) {
+        size_t b = cell[bin[i]];
+        __asm__("" : "+r"(b)); /* or gcc imitates vectors of look-ups */
+        for (int r = 0; r < steps; r++) b += order[i] >= knot[b];
+        bin[i] = (int32_t)b;
+    }
+}
+
 PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const X(rqs_search) *search, int cells,
                             int padded, ptrdiff_t n)
 {
-    const real *restrict knot = search->knot;
-    const int32_t *restrict cell = search->cell;
+    WHOLE order[CHUNK];
     real lo = search->lo, scale = search->scale, top = (real)(cells - 1);
-    if (search->refine) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        order[i] = X(order)(v[i] == v[i] ? v[i] : (real)-INFINITY); /* NaN has a bin too */
+    if (!search->refine) {
         for (ptrdiff_t i = 0; i < n; i++) {
-            real c = (v[i] - lo) * scale;
-            c = c > 0 ? c : 0; /* NaN too */
-            c = c < top ? c : top;
-            bin[i] = cell[(int32_t)c];
+            size_t b = 0;
+            for (size_t step = (size_t)padded / 2; step; step /= 2)
+                b += order[i] >= search->knot[b + step - 1] ? step : 0;
+            bin[i] = (int32_t)b;
         }
-        for (int r = 0; r < search->refine; r++)
-            for (ptrdiff_t i = 0; i < n; i++) {
-                int32_t b = bin[i];
-                bin[i] = b + (v[i] >= knot[b] ? 1 : 0);
-            }
-    } else {
-        for (ptrdiff_t i = 0; i < n; i++) bin[i] = 0;
-        for (int step = padded / 2; step; step /= 2)
-            for (ptrdiff_t i = 0; i < n; i++) {
-                int32_t b = bin[i];
-                bin[i] = b + (v[i] >= knot[b + step - 1] ? step : 0);
-            }
+        return;
     }
+    for (ptrdiff_t i = 0; i < n; i++) bin[i] = X(cell_of)(v[i], lo, scale, top);
+    if (search->refine == 1) X(look_up)(bin, order, search, 1, n);
+    else if (search->refine == 2) X(look_up)(bin, order, search, 2, n);
+    else X(look_up)(bin, order, search, search->refine, n);
+}
+
+/* ---- what is stored of the bins, a column each: rqs.inc ---------------------------------------------------- */
+
+/* The attribute of PF_DISPATCH comes too late for vector types: see psi.c. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define FETCH X(fetch_16)
+#define BYTES 16
+#include "rqs.inc"
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define FETCH X(fetch_32)
+#define BYTES 32
+#include "rqs.inc"
+#pragma GCC pop_options
+#define FETCH_BY_LEVEL (pf_simd_level >= 2 ? X(fetch_32) : X(fetch_16))
+#else
+#define FETCH_BY_LEVEL X(fetch_16)
+#endif
+#else
+static void X(fetch)(real (*restrict column)[CHUNK], const real *restrict table, const int32_t *restrict bin,
+                     ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (int c = 0; c < RQS_BIN; c++) column[c][i] = table[(ptrdiff_t)bin[i] * RQS_BIN + c];
+}
+#define FETCH_BY_LEVEL X(fetch)
+#endif
+
+/* The bins of n <= CHUNK numbers, and what is stored of them; bin[CHUNK], column[][CHUNK] */
+PF_KERNEL void X(find)(int32_t *restrict bin, real (*restrict column)[CHUNK], const real *restrict v,
+                       const X(rqs_search) *search, const X(rqs) *spline, ptrdiff_t n)
+{
+    X(find_bins)(bin, v, search, spline->cells, spline->padded, n);
+    for (ptrdiff_t i = n; i % 8; i++) bin[i] = 0;
+    FETCH_BY_LEVEL(column, spline->bin, bin, n);
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------- */
@@ -206,18 +278,17 @@ PF_KERNEL void X(find_bins)(int32_t *restrict bin, const real *restrict v, const
 PF_KERNEL void X(rqs_forward_body)(real *restrict y, double *restrict slope, const real *restrict x,
                                    const X(rqs) *spline, ptrdiff_t n)
 {
-    const real *restrict table = spline->bin;
     int32_t bin[CHUNK];
+    real column[RQS_BIN][CHUNK];
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
         ptrdiff_t m = PF_MIN(n - start, CHUNK);
-        X(find_bins)(bin, x + start, &spline->by_x, spline->cells, spline->padded, m);
+        X(find)(bin, column, x + start, &spline->by_x, spline, m);
         for (ptrdiff_t i = 0; i < m; i++) {
-            const real *b = table + (ptrdiff_t)bin[i] * RQS_BIN;
-            real s = b[RQS_S], p = b[RQS_P], r = b[RQS_R];
-            real move = x[start + i] - b[RQS_X0], t = move * b[RQS_INV_W];
-            t = t < 1 ? t : 1;
+            real s = column[RQS_S][i], p = column[RQS_P][i], r = column[RQS_R][i];
+            real move = x[start + i] - column[RQS_X0][i], t = move * column[RQS_INV_W][i];
+            t = t > 1 ? 1 : t;
             real o = 1 - t, P = p * o + t, inv = 1 / (1 + (p + r - 2) * (t * o));
-            y[start + i] = b[RQS_Y0] + move * s * (P * inv);
+            y[start + i] = column[RQS_Y0][i] + move * s * (P * inv);
             slope[start + i] *= (double)(s * inv * ((o * (P + t) + r * t * t) * inv));
         }
     }
@@ -232,23 +303,22 @@ PF_DISPATCH(X(rqs_forward), (real * y, double *slope, const real *x, const X(rqs
 PF_KERNEL void X(rqs_inverse_body)(real *restrict x, double *restrict slope, const real *restrict y,
                                    const X(rqs) *spline, ptrdiff_t n)
 {
-    const real *restrict table = spline->bin;
     int32_t bin[CHUNK];
+    real column[RQS_BIN][CHUNK];
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
         ptrdiff_t m = PF_MIN(n - start, CHUNK);
-        X(find_bins)(bin, y + start, &spline->by_y, spline->cells, spline->padded, m);
+        X(find)(bin, column, y + start, &spline->by_y, spline, m);
         for (ptrdiff_t i = 0; i < m; i++) {
-            const real *table_row = table + (ptrdiff_t)bin[i] * RQS_BIN;
-            real p = table_row[RQS_P], r = table_row[RQS_R], inv_s = table_row[RQS_INV_S];
-            real move = y[start + i] - table_row[RQS_Y0], q = move * table_row[RQS_INV_H];
-            q = q < 1 ? q : 1;
+            real p = column[RQS_P][i], r = column[RQS_R][i], inv_s = column[RQS_INV_S][i];
+            real move = y[start + i] - column[RQS_Y0][i], q = move * column[RQS_INV_H][i];
+            q = q > 1 ? 1 : q;
             real b = p * (1 - q) + q * (2 - r), a = 1 - b, square = b * b + 4 * a * q;
             real root = R(sqrt)(square > 0 ? square : 0);
             real above = b > 0 ? 2 : root - b, below = b > 0 ? b + root : 2 * a * q;
             below = below > above * q ? below : above * q; /* t <= 1 whatever was rounded */
             real ratio = above / below, t = ratio * q;
             real o = 1 - t, Q = 1 + (p + r - 2) * (t * o);
-            x[start + i] = table_row[RQS_X0] + move * inv_s * ratio;
+            x[start + i] = column[RQS_X0][i] + move * inv_s * ratio;
             slope[start + i] *= (double)((o * (p * o + 2 * t) + r * t * t) / (Q * Q * inv_s));
         }
     }
@@ -265,15 +335,13 @@ PF_DISPATCH(X(rqs_inverse), (real * x, double *slope, const real *y, const X(rqs
  *
  * and of a tail dL/dlog d = g (y - y_0) + l. */
 
-PF_KERNEL void X(vjp_terms)(real *restrict gx, real (*restrict term)[CHUNK], const int32_t *restrict bin,
-                            const real *restrict g, const double *restrict gl, const real *restrict x,
-                            const real *restrict table, ptrdiff_t n)
+PF_KERNEL void X(vjp_terms)(real *restrict gx, real (*restrict term)[CHUNK], real (*restrict column)[CHUNK],
+                            const real *restrict g, const double *restrict gl, const real *restrict x, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
-        const real *b = table + (ptrdiff_t)bin[i] * RQS_BIN;
-        real s = b[RQS_S], p = b[RQS_P], r = b[RQS_R], inv_w = b[RQS_INV_W];
-        real move = x[i] - b[RQS_X0], t = move * inv_w, l = (real)gl[i], gs = g[i] * s;
-        t = t < 1 ? t : 1;
+        real s = column[RQS_S][i], p = column[RQS_P][i], r = column[RQS_R][i], inv_w = column[RQS_INV_W][i];
+        real move = x[i] - column[RQS_X0][i], t = move * inv_w, l = (real)gl[i], gs = g[i] * s;
+        t = t > 1 ? 1 : t;
         real o = 1 - t, u = t * o, c = p + r - 2, P = p * o + t, N = o * (P + t) + r * (t * t);
         real inv_N = 1 / N, inv_Q = 1 / (1 + c * u), N_t = r * t - p * o + (o - t);
         gx[i] = gs * inv_Q * (N * inv_Q) + 2 * l * inv_w * (N_t * inv_N - c * (o - t) * inv_Q);
@@ -295,18 +363,18 @@ PF_KERNEL void X(rqs_vjp_sums_body)(real *g, double (*sums)[SUMS], ptrdiff_t fir
                                     const real *x, const X(rqs) *spline, ptrdiff_t n)
 {
     int32_t bin[CHUNK];
-    real gx[CHUNK], term[SUMS][CHUNK];
+    real gx[CHUNK], term[SUMS][CHUNK], column[RQS_BIN][CHUNK];
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
         ptrdiff_t m = PF_MIN(n - start, CHUNK);
-        X(find_bins)(bin, x + start, &spline->by_x, spline->cells, spline->padded, m);
+        X(find)(bin, column, x + start, &spline->by_x, spline, m);
         if (sums) {
-            X(vjp_terms)(gx, term, bin, g + start, gl + start, x + start, spline->bin, m);
+            X(vjp_terms)(gx, term, column, g + start, gl + start, x + start, m);
             for (ptrdiff_t i = 0; i < m; i++) {
                 ptrdiff_t j = bin[i] - first;
                 if (j < 0 || j >= WINDOW) continue;
                 for (int c = 0; c < SUMS; c++) sums[j][c] += (double)term[c][i];
             }
-        } else X(vjp_terms)(gx, NULL, bin, g + start, gl + start, x + start, spline->bin, m);
+        } else X(vjp_terms)(gx, NULL, column, g + start, gl + start, x + start, m);
         if (last) memcpy(g + start, gx, (size_t)m * sizeof(real));
     }
 }
@@ -325,8 +393,8 @@ void X(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const 
     }
     ptrdiff_t m = spline->bins - 1;
     double sums[WINDOW][SUMS], *gx = gtheta, *gy = gtheta + m, *gd = gtheta + 2 * m;
-    double after_x = 0, after_y = 0; /* dL/d(a shift of all knots from here on) */
-    const real *x_knot = spline->by_x.knot, *y_knot = spline->by_y.knot;
+    double after_x = 0, after_y = 0;          /* dL/d(a shift of all knots from here on) */
+    const real *knot = spline->bin + RQS_BIN; /* bin j + 1 begins at knot j */
     for (ptrdiff_t end = m + 1, first; end > 0; end = first) {
         first = PF_MAX(end - WINDOW, 0);
         memset(sums, 0, (size_t)(end - first) * sizeof *sums);
@@ -337,8 +405,9 @@ void X(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const 
             after_x -= s[SUM_GX];
             after_y += s[SUM_G];
             if (left > 0) {
-                gx[left] += after_x * ((double)x_knot[left] - x_knot[left - 1]);
-                gy[left] += after_y * ((double)y_knot[left] - y_knot[left - 1]);
+                const real *here = knot + left * RQS_BIN, *before = here - RQS_BIN;
+                gx[left] += after_x * ((double)here[RQS_X0] - before[RQS_X0]);
+                gy[left] += after_y * ((double)here[RQS_Y0] - before[RQS_Y0]);
             }
             if (j == 0 || j == m) {
                 gd[left] += s[SUM_GY_MOVE] + s[SUM_L];
@@ -354,4 +423,6 @@ void X(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const 
     gx[0] += after_x;
     gy[0] += after_y;
 }
+#undef WHOLE
+#undef FETCH_BY_LEVEL
 #endif

@@ -12,7 +12,7 @@
  * theta[3 m], any finite numbers: x and y each as pf_increasing() has them (cspline.h), then log-slopes. A logarithm
  * beyond +-RQS_LOG_MOST counts as that, a first number beyond +-RQS_FIRST_MOST too; knots that come too near to each
  * other for the precision are moved apart; no end of a bin is steeper or flatter than its chord by more than
- * RQS_RATIO. Gradients take what is so bounded for free. */
+ * RQS_RATIO. A gradient is taken as if a bound were not there: training can come back from it. */
 #ifndef PF_RQS_H
 #define PF_RQS_H
 #include "internal.h"
@@ -21,15 +21,16 @@
 #define RQS_FIRST_MOST 1e15
 #define RQS_RATIO 1e8
 
-/* What is stored of a bin, side by side */
+/* What is stored of a bin, side by side: one is fetched as a whole */
 enum { RQS_X0, RQS_Y0, RQS_P, RQS_R, RQS_INV_W, RQS_S, RQS_INV_H, RQS_INV_S, RQS_BIN };
 
-/* Finds the bin of a number: cells of equal width say how many knots lie before a cell, and refine steps look at those
- * inside it. Where knots crowd into one cell, it is a binary search instead. */
-#define RQS_DECLARE(X, real)                                                                                           \
+/* Finds the bin of a number: cells of equal width say how many knots lie before a cell, and `refine` steps look at
+ * those inside it. Where knots crowd into one cell, it is a binary search instead. Knots are stored as whole numbers in
+ * the same order. */
+#define RQS_DECLARE(X, real, whole)                                                                                    \
     typedef struct {                                                                                                   \
-        const real *knot; /* [m] ascending, then +INFINITY up to `padded` */                                           \
-        const int32_t *cell;                                                                                           \
+        const whole *knot; /* [m] ascending, then the largest up to `padded` */                                        \
+        const uint16_t *cell;                                                                                          \
         real lo, scale;                                                                                                \
         int refine; /* steps, or 0: binary search */                                                                   \
     } X(rqs_search);                                                                                                   \
@@ -53,8 +54,8 @@ enum { RQS_X0, RQS_Y0, RQS_P, RQS_R, RQS_INV_W, RQS_S, RQS_INV_H, RQS_INV_S, RQS
     void X(rqs_vjp)(real * g, double *gtheta, const double *gl, const real *x, const X(rqs) *spline, ptrdiff_t n);
 #define PF_32(name) pf32_##name
 #define PF_64(name) pf64_##name
-RQS_DECLARE(PF_32, float)
-RQS_DECLARE(PF_64, double)
+RQS_DECLARE(PF_32, float, uint32_t)
+RQS_DECLARE(PF_64, double, uint64_t)
 #undef PF_32
 #undef PF_64
 

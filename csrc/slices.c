@@ -18,56 +18,27 @@ enum { GRID_SIGMAS = 8 }; /* a slice's histogram covers its mean +- 8 standard d
 
 /* ---- histograms of slices --------------------------------------------------------------------------------- */
 
-static const real *X(project)(const X(slices) *c, const X(tile) *tile, real *p)
+/* p[K][ld] = A x */
+static void X(project)(real *p, const X(slices) *c, const X(tile) *tile)
 {
-    if (!c->a) return tile->x;
     X(gemm)(p, c->a, tile->x, 0, 0, 0, c->k, tile_whole(tile->n), c->s->d, tile->ld, c->s->d, tile->ld);
-    return p;
 }
 
 static void X(count_group)(void *arg, ptrdiff_t group, int thread)
 {
     X(slices) *c = arg;
     const X(working) *s = c->s;
-    ptrdiff_t bins = c->grid->bins, per_slice = c->classes * bins;
-    real *work = c->work + thread * (2 * c->k * s->ld + c->k * s->d);
+    ptrdiff_t bins = c->grid->bins, per_slice = c->classes * bins, size = c->k * s->ld;
     for (ptrdiff_t i = group * c->picked / c->groups; i < (group + 1) * c->picked / c->groups; i++) {
         ptrdiff_t t = c->pick ? c->pick[i] : i;
         X(tile) tile = X(working_tile)(s, t);
-        const real *p = X(project)(c, &tile, work);
+        real *own = c->work + thread * size;
+        if (c->a && !c->kept) X(project)(own, c, &tile);
+        const real *p = c->kept ? c->kept + i * size : c->a ? own : tile.x;
         for (ptrdiff_t k = 0; k < c->k; k++)
             X(cdf1d_count)(c->count + (thread * c->k + k) * per_slice, p + k * s->ld,
                            s->weight ? s->weight + t * s->ld : NULL, c->classes > 1 ? tile.label : NULL, bins,
                            c->grid + k, tile.n);
-    }
-}
-
-/* dW/da_k = 2 sum_i w_i r_i x_i / sum w, r = a_k.x - Phi^-1(F) */
-static void X(gradient_group)(void *arg, ptrdiff_t group, int thread)
-{
-    X(slices) *c = arg;
-    const X(working) *s = c->s;
-    ptrdiff_t k = c->k, d = s->d, ld = s->ld, edges = c->grid->bins + 1;
-    real *p = c->work + thread * (2 * k * ld + k * d), *r = p + k * ld, *product = r + k * ld;
-    double *g = c->gradient + group * k * d;
-    for (ptrdiff_t q = group * c->picked / c->groups; q < (group + 1) * c->picked / c->groups; q++) {
-        ptrdiff_t t = c->pick ? c->pick[q] : q;
-        X(tile) tile = X(working_tile)(s, t);
-        ptrdiff_t whole = tile_whole(tile.n);
-        const int64_t *weight = s->weight ? s->weight + t * ld : NULL;
-        X(project)(c, &tile, p);
-        for (ptrdiff_t j = 0; j < k; j++) {
-            real *rj = r + j * ld;
-            const real *score = c->score + j * c->classes * edges;
-            if (c->classes == 1) X(cdf1d_residual)(rj, p + j * ld, score, c->grid + j, tile.n);
-            else
-                for (ptrdiff_t i = 0; i < tile.n; i++)
-                    X(cdf1d_residual)(rj + i, p + j * ld + i, score + tile.label[i] * edges, c->grid + j, 1);
-            for (ptrdiff_t i = 0; weight && i < tile.n; i++) rj[i] *= (real)((double)weight[i] * 0x1p-40);
-            for (ptrdiff_t i = tile.n; i < whole; i++) rj[i] = 0;
-        }
-        X(gemm)(product, r, tile.x, 0, 1, 0, k, d, whole, d, ld, ld);
-        for (ptrdiff_t i = 0; i < k * d; i++) g[i] += (double)product[i];
     }
 }
 
@@ -85,29 +56,41 @@ static pf_status X(slices_count)(X(slices) *c)
 
 /* ---- the search for slices -------------------------------------------------------------------------------- */
 
-typedef struct {
-    X(slices) slices;
-    const double *mean, *cov; /* of the rows looked at */
-    pf_grid *grid;
-    real *a, *score;
-    double *scratch;  /* [K][d] */
-    double total;     /* weight of the rows looked at */
-    double *distance; /* [K] mean over classes */
-} X(search);
-
-/* A grid over each slice's mean +- 8 standard deviations. */
-static void X(slice_grids)(pf_grid *grid, const double *a, const double *mean, const double *cov, ptrdiff_t k,
-                           ptrdiff_t d, ptrdiff_t bins, double *scratch)
+/* Projections of the tiles looked at, and their first two moments. */
+static void X(project_group)(void *arg, ptrdiff_t group, int thread)
 {
-    pf64_gemm(scratch, a, cov, 0, 0, 0, k, d, d, d, d, d);
-    for (ptrdiff_t j = 0; j < k; j++) {
-        double centre = 0, variance = 0;
-        for (ptrdiff_t c = 0; c < d; c++)
-            centre += a[j * d + c] * mean[c], variance += a[j * d + c] * scratch[j * d + c];
-        double sd = sqrt(PF_MAX(variance, 1e-12));
-        grid[j] = (pf_grid){
+    X(search) *q = arg;
+    const X(slices) *c = &q->slices;
+    const X(working) *s = c->s;
+    double *sums = q->sums + group * 2 * c->k, w[TILE_MOST];
+    (void)thread;
+    memset(sums, 0, (size_t)(2 * c->k) * sizeof *sums);
+    for (ptrdiff_t i = group * c->picked / c->groups; i < (group + 1) * c->picked / c->groups; i++) {
+        ptrdiff_t t = c->pick ? c->pick[i] : i;
+        X(tile) tile = X(working_tile)(s, t);
+        real *p = c->kept + i * c->k * s->ld;
+        ptrdiff_t whole = tile_whole(tile.n);
+        X(project)(p, c, &tile);
+        for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : s->weight ? (double)s->weight[t * s->ld + r] : 1;
+        for (ptrdiff_t k = 0; k < c->k; k++) X(cdf1d_sums)(sums + 2 * k, p + k * s->ld, w, whole);
+    }
+}
+
+/* Projects along slices a[K][d], and lays a grid of so many bins over each slice's mean +- 8 standard deviations. */
+static pf_status X(search_project)(X(search) *q, const double *a, ptrdiff_t bins)
+{
+    const X(slices) *c = &q->slices;
+    for (ptrdiff_t i = 0; i < c->k * c->s->d; i++) q->a[i] = (real)a[i];
+    PF_TRY(pf_parallel(c->groups, X(project_group), q));
+    for (ptrdiff_t k = 0; k < c->k; k++) {
+        double sum = 0, square = 0;
+        for (ptrdiff_t g = 0; g < c->groups; g++)
+            sum += q->sums[2 * (g * c->k + k)], square += q->sums[2 * (g * c->k + k) + 1];
+        double centre = sum / q->total, sd = sqrt(PF_MAX(square / q->total - centre * centre, 1e-12));
+        q->grid[k] = (pf_grid){
             .lo = centre - GRID_SIGMAS * sd, .width = 2 * GRID_SIGMAS * sd / (double)bins, .bins = bins};
     }
+    return PF_OK;
 }
 
 /* Normal scores and distance of one slice. */
@@ -129,35 +112,125 @@ static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
     }
 }
 
-static pf_status X(search_value)(void *user, double *value, const double *a)
+pf_status X(search_value)(void *user, double *value, const double *a)
 {
     X(search) *q = user;
-    X(slices) *c = &q->slices;
-    ptrdiff_t k = c->k, d = c->s->d;
-    for (ptrdiff_t i = 0; i < k * d; i++) q->a[i] = (real)a[i];
-    X(slice_grids)(q->grid, a, q->mean, q->cov, k, d, q->grid->bins, q->scratch);
-    PF_TRY(X(slices_count)(c));
+    ptrdiff_t k = q->slices.k;
+    PF_TRY(X(search_project)(q, a, q->bins));
+    PF_TRY(X(slices_count)(&q->slices));
     PF_TRY(pf_parallel(k, X(score_slice), q));
     *value = 0;
     for (ptrdiff_t j = 0; j < k; j++) *value += q->distance[j] / (double)k;
     return PF_OK;
 }
 
-static pf_status X(search_gradient)(void *user, double *g, const double *a)
+/* dW/da_k = 2 sum_i w_i r_i x_i / sum w, r = a_k.x - Phi^-1(F) */
+static void X(gradient_group)(void *arg, ptrdiff_t group, int thread)
+{
+    X(search) *q = arg;
+    const X(slices) *c = &q->slices;
+    const X(working) *s = c->s;
+    ptrdiff_t k = c->k, d = s->d, ld = s->ld, edges = c->grid->bins + 1;
+    real *r = c->work + thread * k * ld, *product = q->product + thread * k * d;
+    double *g = q->gradient + group * k * d;
+    memset(g, 0, (size_t)(k * d) * sizeof *g);
+    for (ptrdiff_t i = group * c->picked / c->groups; i < (group + 1) * c->picked / c->groups; i++) {
+        ptrdiff_t t = c->pick ? c->pick[i] : i;
+        X(tile) tile = X(working_tile)(s, t);
+        ptrdiff_t whole = tile_whole(tile.n);
+        const int64_t *weight = s->weight ? s->weight + t * ld : NULL;
+        for (ptrdiff_t j = 0; j < k; j++) {
+            real *rj = r + j * ld;
+            const real *score = q->score + j * c->classes * edges, *p = c->kept + (i * k + j) * ld;
+            if (c->classes == 1) X(cdf1d_residual)(rj, p, score, c->grid + j, tile.n);
+            else
+                for (ptrdiff_t n = 0; n < tile.n; n++)
+                    X(cdf1d_residual)(rj + n, p + n, score + tile.label[n] * edges, c->grid + j, 1);
+            for (ptrdiff_t n = 0; weight && n < tile.n; n++) rj[n] *= (real)((double)weight[n] * 0x1p-40);
+            for (ptrdiff_t n = tile.n; n < whole; n++) rj[n] = 0;
+        }
+        X(gemm)(product, r, tile.x, 0, 1, 0, k, d, whole, d, ld, ld);
+        for (ptrdiff_t n = 0; n < k * d; n++) g[n] += (double)product[n];
+    }
+}
+
+pf_status X(search_gradient)(void *user, double *g, const double *a)
 {
     X(search) *q = user;
     X(slices) *c = &q->slices;
     ptrdiff_t size = c->k * c->s->d;
     (void)a;
-    memset(c->gradient, 0, (size_t)(c->groups * size) * sizeof *c->gradient);
-    PF_TRY(pf_parallel(c->groups, X(gradient_group), c));
+    PF_TRY(pf_parallel(c->groups, X(gradient_group), q));
     double scale = 2 / q->total / (double)c->k * (c->s->weight ? 0x1p40 : 1);
     for (ptrdiff_t i = 0; i < size; i++) {
         g[i] = 0;
-        for (ptrdiff_t group = 0; group < c->groups; group++) g[i] += c->gradient[group * size + i];
+        for (ptrdiff_t group = 0; group < c->groups; group++) g[i] += q->gradient[group * size + i];
         g[i] *= scale;
     }
     return PF_OK;
+}
+
+/* Some of the tiles, a function of (seed, stream): all of them if that is not more than `points` rows. */
+static pf_status X(pick_tiles)(X(slices) *c, ptrdiff_t points, uint64_t seed, uint64_t stream)
+{
+    const X(working) *s = c->s;
+    c->picked = s->tiles;
+    if (points >= s->rows) return PF_OK;
+    double part = (double)points / (double)s->rows;
+    c->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), s->tiles), 1);
+    ptrdiff_t *all = PF_ALLOC(ptrdiff_t, s->tiles);
+    if (!all) return PF_NO_MEMORY;
+    for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
+    for (ptrdiff_t t = 0; t < c->picked; t++) {
+        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
+                  swap = all[t];
+        all[t] = all[other], all[other] = swap;
+    }
+    c->pick = all;
+    return PF_OK;
+}
+
+pf_status X(search_new)(X(search) *q, const X(working) *s, const X(settings) *o, ptrdiff_t number)
+{
+    ptrdiff_t d = s->d, k = o->k, ld = s->ld, classes = o->classes, groups = X(working_groups)(s->tiles, k * d);
+    int threads = pf_max_threads(groups);
+    *q = (X(search)){.bins = 256, .stream = (uint64_t)number + 1};
+    X(slices) *c = &q->slices;
+    *c = (X(slices)){.s = s, .k = k, .classes = classes};
+    PF_TRY(X(pick_tiles)(c, o->slice_points, o->seed, q->stream << 32));
+    c->groups = PF_MIN(c->picked, groups);
+    while (q->bins < 1024 && q->bins * 16 < PF_MIN(s->rows, o->slice_points)) q->bins *= 2;
+    c->a = q->a = PF_ALLOC(real, k * d);
+    c->grid = q->grid = PF_ALLOC(pf_grid, k);
+    c->count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);
+    c->kept = PF_ALLOC(real, c->picked * k * ld);
+    c->work = PF_ALLOC(real, threads * k * ld);
+    q->product = PF_ALLOC(real, threads * k * d);
+    q->score = PF_ALLOC(real, k * classes * (q->bins + 1));
+    q->sums = PF_ALLOC(double, groups * 2 * k);
+    q->gradient = PF_ALLOC(double, groups *k *d);
+    q->distance = PF_ALLOC(double, k);
+    if (!q->a || !q->grid || !c->count || !c->kept || !c->work || !q->product || !q->score || !q->sums ||
+        !q->gradient || !q->distance)
+        return PF_NO_MEMORY;
+    q->total = X(working_weight)(s, c->pick, c->picked);
+    if (!(q->total > 0)) q->total = 1;
+    return PF_OK;
+}
+
+void X(search_free)(X(search) *q)
+{
+    free((void *)q->slices.pick);
+    free(q->a);
+    free(q->grid);
+    free(q->slices.count);
+    free(q->slices.kept);
+    free(q->slices.work);
+    free(q->product);
+    free(q->score);
+    free(q->sums);
+    free(q->gradient);
+    free(q->distance);
 }
 
 /* ---- fitting a layer -------------------------------------------------------------------------------------- */
@@ -225,102 +298,34 @@ pf_status X(fit_splines)(double *theta, double *distance, X(slices) *c, const X(
     return status;
 }
 
-/* Some of the tiles, a function of (seed, stream): all of them if that is not more than `points` rows. */
-static pf_status X(pick_tiles)(ptrdiff_t **pick, ptrdiff_t *picked, const X(working) *s, ptrdiff_t points,
-                               uint64_t seed, uint64_t stream)
+/* Slices a[K][d] and the splines along them, theta */
+static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *distance, const X(settings) *o)
 {
-    *pick = NULL;
-    *picked = s->tiles;
-    if (points >= s->n) return PF_OK;
-    *picked = PF_MAX(PF_MIN((points + s->ld - 1) / s->ld, s->tiles), 1);
-    ptrdiff_t *all = PF_ALLOC(ptrdiff_t, s->tiles);
-    if (!all) return PF_NO_MEMORY;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
-    for (ptrdiff_t t = 0; t < *picked; t++) {
-        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
-                  swap = all[t];
-        all[t] = all[other], all[other] = swap;
+    X(slices) *c = &q->slices;
+    double value;
+    pf_slice_objective objective = {.value = X(search_value), .gradient = X(search_gradient), .user = q};
+    PF_TRY(pf_stiefel_random(a, c->k, c->s->d, o->seed, q->stream));
+    if (o->slice_steps > 0 && c->s->d > 1)
+        PF_TRY(pf_stiefel_ascend(a, &value, c->k, c->s->d, o->slice_steps, SEARCH_TOLERANCE, &objective));
+    PF_TRY(X(search_project)(q, a, FIT_BINS));
+    X(slices) all = *c; /* splines are fitted to all rows */
+    if (c->pick) {
+        all.pick = NULL, all.kept = NULL, all.picked = c->s->tiles;
+        all.groups = X(working_groups)(all.picked, c->k * c->s->d);
     }
-    *pick = all;
-    return PF_OK;
+    return X(fit_splines)(theta, distance, &all, o);
 }
 
-static ptrdiff_t X(search_bins)(ptrdiff_t n)
-{
-    ptrdiff_t bins = 256;
-    while (bins < 1024 && bins * 16 < n) bins *= 2;
-    return bins;
-}
-
-/* A sliced layer for the state as it is: slices searched, splines fitted. number: of the layer, for its random start. */
 pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number)
 {
-    ptrdiff_t d = s->d, k = o->k, ld = s->ld, classes = o->classes, picked, *pick;
-    uint64_t stream = (uint64_t)number + 1;
-    PF_TRY(X(pick_tiles)(&pick, &picked, s, o->slice_points, o->seed, stream << 32));
-    ptrdiff_t groups = X(working_groups)(s->tiles, k * d), bins = X(search_bins)(picked * ld);
-    int threads = pf_max_threads(groups);
-    double *a = PF_ALLOC(double, k *d), *cov = PF_ALLOC(double, d *d + d);
-    pf_grid *grid = PF_ALLOC(pf_grid, k);
-    int64_t *count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);
-    real *work = PF_ALLOC(real, threads * (2 * k * ld + k * d) + k * d);
-    real *score = PF_ALLOC(real, k * classes * (bins + 1));
-    ptrdiff_t splines = classes * k * 3 * o->m;
-    fitted->theta = PF_ALLOC(double, splines + k * d);
-    double *gradient = PF_ALLOC(double, groups *k *d + k), *scratch = PF_ALLOC(double, k *d);
-    pf_status status = PF_NO_MEMORY;
-    if (!a || !cov || !grid || !count || !work || !score || !fitted->theta || !gradient || !scratch) goto done;
-
-    real *a_real = work + threads * (2 * k * ld + k * d);
-    X(search) q = {
-        .slices = {.s = s,
-                   .pick = pick,
-                   .picked = picked,
-                   .k = k,
-                   .classes = classes,
-                   .groups = PF_MIN(picked, groups),
-                   .a = a_real,
-                   .grid = grid,
-                   .count = count,
-                   .score = score,
-                   .gradient = gradient,
-                   .work = work},
-        .mean = cov + d * d,
-        .cov = cov,
-        .grid = grid,
-        .a = a_real,
-        .score = score,
-        .scratch = scratch,
-        .total = X(working_weight)(s, pick, picked),
-        .distance = gradient + groups * k * d,
-    };
-    if (!(q.total > 0)) q.total = 1;
-    for (ptrdiff_t j = 0; j < k; j++) grid[j].bins = bins;
-    status = X(working_moments)(cov + d * d, cov, s, pick, picked);
-    if (!status) status = pf_stiefel_random(a, k, d, o->seed, stream);
-    double value;
-    pf_slice_objective objective = {.value = X(search_value), .gradient = X(search_gradient), .user = &q};
-    if (!status && o->slice_steps > 0 && d > 1)
-        status = pf_stiefel_ascend(a, &value, k, d, o->slice_steps, SEARCH_TOLERANCE, &objective);
-    if (status) goto done;
-
-    for (ptrdiff_t i = 0; i < k * d; i++) a_real[i] = (real)a[i];
-    X(slice_grids)(grid, a, q.mean, q.cov, k, d, FIT_BINS, scratch);
-    X(slices) all = q.slices;
-    all.pick = NULL, all.picked = s->tiles, all.groups = groups;
-    status = X(fit_splines)(fitted->theta, &fitted->distance, &all, o);
-    memcpy(fitted->theta + splines, a, (size_t)(k * d) * sizeof *a);
-    if (!status) status = X(sliced_new)(&fitted->layer, d, k, o->m, classes);
-done:
-    free(pick);
-    free(a);
-    free(cov);
-    free(grid);
-    free(count);
-    free(work);
-    free(score);
-    free(gradient);
-    free(scratch);
+    X(search) q;
+    ptrdiff_t splines = o->classes * o->k * 3 * o->m;
+    fitted->theta = PF_ALLOC(double, splines + o->k * o->d);
+    pf_status status = X(search_new)(&q, s, o, number);
+    if (!fitted->theta) status = PF_NO_MEMORY;
+    if (!status) status = X(search_run)(&q, fitted->theta + splines, fitted->theta, &fitted->distance, o);
+    if (!status) status = X(sliced_new)(&fitted->layer, s->d, o->k, o->m, o->classes);
+    X(search_free)(&q);
     return status;
 }
 #endif

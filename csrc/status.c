@@ -9,12 +9,14 @@
 #include "internal.h"
 
 static _Thread_local char message[512];
+static _Thread_local pf_status first; /* the failure that the message is of */
 
 const char *pf_message(void) { return message; }
 
 void pf_begin(void)
 {
     message[0] = 0;
+    first = PF_OK;
     pf_blas_serial_begin();
     pf_hold_threads();
 }
@@ -23,12 +25,14 @@ pf_status pf_end(pf_status status)
 {
     pf_release_threads();
     pf_blas_serial_end();
-    return status;
+    /* A function that got nothing from another may take its data or its file for the reason. */
+    return status && first == PF_NO_MEMORY ? first : status;
 }
 
 pf_status pf_fail(pf_status status, const char *format, ...)
 {
     if (!message[0]) {
+        first = status;
         va_list args;
         va_start(args, format);
         vsnprintf(message, sizeof message, format, args);
@@ -37,9 +41,9 @@ pf_status pf_fail(pf_status status, const char *format, ...)
     return status;
 }
 
-void pf_warn(const pf_watch *watch)
+void pf_warn(const pf_watch *watch, pf_status status)
 {
-    if (watch->warn) watch->warn(watch->user, message);
+    if (watch->warn) watch->warn(watch->user, status, message);
     message[0] = 0;
 }
 

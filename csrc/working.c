@@ -14,6 +14,8 @@
 #include "twice.h"
 #else
 
+#define LARGEST (REAL_BITS == 32 ? 1e36 : 1e150)
+
 void X(working_free)(X(working) *s)
 {
     if (s->mapped) munmap(s->x, s->mapped);
@@ -68,13 +70,29 @@ static pf_status X(check_labels)(const X(data) *data, int classes, const char *n
     return PF_OK;
 }
 
+/* The first number that no fit can use: not finite, or beyond LARGEST, where differences and squares overflow. */
 static pf_status X(bad_value)(const real *x, ptrdiff_t n, ptrdiff_t d, ptrdiff_t first, const char *name)
 {
-    for (ptrdiff_t i = 0; i < n * d; i++)
+    for (ptrdiff_t i = 0; i < n * d; i++) {
+        ptrdiff_t row = first + i / d, column = i % d;
         if (!isfinite(x[i]))
-            return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %s", name, first + i / d, i % d,
+            return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %s", name, row, column,
                            isnan(x[i]) ? "NaN" : "infinite");
+        if (fabs((double)x[i]) > LARGEST)
+            return pf_fail(PF_BAD_ARGUMENT,
+                           "data_%s: row %td, column %td is %g: numbers beyond %g are too large for float%d; leave the "
+                           "row out, or divide the column",
+                           name, row, column, (double)x[i], LARGEST, REAL_BITS);
+    }
     return PF_OK;
+}
+
+/* Whether a tile holds a number beyond LARGEST. */
+static int X(too_large)(const X(tile) *t, ptrdiff_t d)
+{
+    int any = 0;
+    for (ptrdiff_t i = 0; i < d * t->ld; i++) any |= t->x[i] > (real)LARGEST || t->x[i] < -(real)LARGEST;
+    return any;
 }
 
 static pf_status X(working_fill)(X(working) *s, const X(data) *data, const char *name)
@@ -87,11 +105,24 @@ static pf_status X(working_fill)(X(working) *s, const X(data) *data, const char 
         if (rows && data->read(data->user, rows, first, tile.n))
             status = pf_fail(PF_IO_ERROR, "data_%s: reading rows %td to %td failed", name, first, first + tile.n - 1);
         const real *from = rows ? rows : data->x + first * s->d;
-        if (!status && !X(tile_load)(&tile, from)) status = X(bad_value)(from, tile.n, s->d, first, name);
+        if (!status && (!X(tile_load)(&tile, from) || X(too_large)(&tile, s->d)))
+            status = X(bad_value)(from, tile.n, s->d, first, name);
         if (!status) status = pf_check_interrupt();
     }
     free(rows);
     return status;
+}
+
+void X(working_count)(X(working) *s)
+{
+    double sum = 0, square = 0;
+    s->rows = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        s->rows += s->weight[i] != 0;
+        sum += (double)s->weight[i];
+        square += (double)s->weight[i] * (double)s->weight[i];
+    }
+    s->n_eff = sum * sum / square;
 }
 
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int classes, const char *scratch,
@@ -101,7 +132,7 @@ pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int cl
     PF_TRY(X(check_weights)(data, name));
     PF_TRY(X(check_labels)(data, classes, name));
     ptrdiff_t ld = X(tile_rows)(d), tiles = (data->n + ld - 1) / ld;
-    *s = (X(working)){.n = data->n, .d = d, .ld = ld, .tiles = tiles, .n_eff = (double)data->n};
+    *s = (X(working)){.n = data->n, .d = d, .ld = ld, .tiles = tiles, .rows = data->n, .n_eff = (double)data->n};
     s->label = (int32_t *)data->label;
     if (scratch) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
     else if (!(s->x = PF_ALLOC(real, tiles * d * ld))) return PF_NO_MEMORY;
@@ -111,12 +142,7 @@ pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int cl
     if (data->weight) {
         if (!(s->weight = PF_ALLOC(int64_t, s->n))) return PF_NO_MEMORY;
         pf_fixed_weights(s->weight, data->weight, s->n);
-        double sum = 0, square = 0;
-        for (ptrdiff_t i = 0; i < s->n; i++) {
-            sum += (double)s->weight[i];
-            square += (double)s->weight[i] * (double)s->weight[i];
-        }
-        s->n_eff = sum * sum / square;
+        X(working_count)(s);
     }
     return X(working_fill)(s, data, name);
 }
@@ -172,60 +198,65 @@ pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, do
 
 /* ---- moments: mean and covariance ------------------------------------------------------------------------- */
 
-typedef struct {
-    const X(working) *s;
-    const ptrdiff_t *pick; /* tiles to look at, NULL: all */
-    ptrdiff_t picked, groups;
-    double *sums; /* [groups][1 + d + d d]: weight, first and second moments */
-    real *work;   /* [threads][d ld + d d] */
-} X(moments);
-
-/* Groups whose sums of this many numbers each do not take much memory. */
 ptrdiff_t X(working_groups)(ptrdiff_t tiles, ptrdiff_t numbers)
 {
     return PF_MIN(tiles, PF_MIN(MOST_GROUPS, PF_MAX((128 << 20) / 8 / numbers, 2)));
 }
+
+void X(working_look)(double *z, double *w, const X(working) *s, const pf_look *look, ptrdiff_t t)
+{
+    X(tile) tile = X(working_tile)(s, t);
+    double square[TILE_MOST] = {0};
+    for (ptrdiff_t j = 0; j < s->d; j++) {
+        double centre = look->centre ? look->centre[j] : 0, inverse = look->spread ? 1 / look->spread[j] : 1;
+        for (ptrdiff_t i = 0; i < s->ld; i++) {
+            z[j * s->ld + i] = ((double)tile.x[j * s->ld + i] - centre) * inverse;
+            square[i] += z[j * s->ld + i] * z[j * s->ld + i];
+        }
+    }
+    for (ptrdiff_t i = 0; i < s->ld; i++) {
+        double own = i >= tile.n ? 0 : s->weight ? (double)s->weight[t * s->ld + i] : 1;
+        w[i] = own / PF_MAX(square[i] / (look->reach * look->reach * (double)s->d), 1);
+    }
+}
+
+typedef struct {
+    const X(working) *s;
+    const pf_look *look;
+    ptrdiff_t groups;
+    double *sums; /* [groups][1 + d + d d]: weight, first and second moments */
+    double *work; /* [threads][d ld] */
+} X(moments);
 
 static void X(moments_group)(void *arg, ptrdiff_t group, int thread)
 {
     X(moments) *m = arg;
     const X(working) *s = m->s;
     ptrdiff_t d = s->d, ld = s->ld;
-    double *sums = m->sums + group * (1 + d + d * d);
-    real *scaled = m->work + thread * (d * ld + d * d), *product = scaled + d * ld;
-    for (ptrdiff_t p = group * m->picked / m->groups; p < (group + 1) * m->picked / m->groups; p++) {
-        ptrdiff_t t = m->pick ? m->pick[p] : p;
-        X(tile) tile = X(working_tile)(s, t);
-        double w[TILE_MOST], most = 0;
-        for (ptrdiff_t i = 0; i < ld; i++) {
-            w[i] = i >= tile.n ? 0 : s->weight ? (double)s->weight[t * ld + i] : 1;
-            most = PF_MAX(most, w[i]);
-            sums[0] += w[i];
-        }
-        if (!(most > 0)) continue;
+    double *sums = m->sums + group * (1 + d + d * d), *z = m->work + thread * d * ld, w[TILE_MOST];
+    for (ptrdiff_t t = group * s->tiles / m->groups; t < (group + 1) * s->tiles / m->groups; t++) {
+        X(working_look)(z, w, s, m->look, t);
+        for (ptrdiff_t i = 0; i < ld; i++) sums[0] += w[i], w[i] = sqrt(w[i]);
         for (ptrdiff_t j = 0; j < d; j++)
             for (ptrdiff_t i = 0; i < ld; i++) {
-                double v = w[i] * (double)tile.x[j * ld + i];
-                sums[1 + j] += v;
-                scaled[j * ld + i] = (real)(v / most); /* weights reach 2^52: keep a float's squares in range */
+                z[j * ld + i] = w[i] > 0 ? z[j * ld + i] * w[i] : 0;
+                sums[1 + j] += w[i] * z[j * ld + i];
             }
-        X(gemm)(product, scaled, tile.x, 0, 1, 0, d, d, ld, d, ld, ld);
-        for (ptrdiff_t i = 0; i < d * d; i++) sums[1 + d + i] += most * (double)product[i];
+        pf64_gemm(sums + 1 + d, z, z, 0, 1, 1, d, d, ld, d, ld, ld);
     }
 }
 
-/* mean[d], cov[d][d] over some tiles */
-pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked)
+pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, const pf_look *look)
 {
     ptrdiff_t d = s->d, size = 1 + d + d * d;
-    X(moments) m = {.s = s, .pick = pick, .picked = picked, .groups = X(working_groups)(picked, d * d)};
+    X(moments) m = {.s = s, .look = look, .groups = X(working_groups)(s->tiles, d * d)};
     m.sums = PF_CALLOC(double, m.groups *size);
-    m.work = PF_ALLOC(real, pf_max_threads(m.groups) * (d * s->ld + d * d));
+    m.work = PF_ALLOC(double, pf_max_threads(m.groups) * d * s->ld);
     pf_status status = m.sums && m.work ? pf_parallel(m.groups, X(moments_group), &m) : PF_NO_MEMORY;
     if (!status) {
         for (ptrdiff_t g = 1; g < m.groups; g++)
             for (ptrdiff_t i = 0; i < size; i++) m.sums[i] += m.sums[g * size + i];
-        double inv = 1 / PF_MAX(m.sums[0], 1e-300);
+        double inv = 1 / m.sums[0];
         for (ptrdiff_t j = 0; j < d; j++) mean[j] = m.sums[1 + j] * inv;
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t j = 0; j < d; j++) cov[i * d + j] = m.sums[1 + d + i * d + j] * inv - mean[i] * mean[j];
@@ -281,4 +312,5 @@ pf_status X(working_range)(double *range, const X(working) *s)
     free(r.range);
     return status;
 }
+#undef LARGEST
 #endif

@@ -1,5 +1,5 @@
-/* What the files of GIS share: the working copy of the data (working.c), how layers are fitted (slices.c, gis_first.c)
- * and the options' settings (gis.c). */
+/* What the files of GIS share: the working copy of the data (working.c, overlap.c), how layers are fitted (gis_first.c,
+ * slices.c), and the options' settings (gis.c). */
 #ifndef PF_WORKING_H
 #define PF_WORKING_H
 #include "cdf1d.h"
@@ -9,6 +9,19 @@ enum {
     MOST_GROUPS = 64, /* sums over rows are made in this many groups of tiles, then over groups in order */
     FIT_BINS = 2048,  /* bins of the histograms that splines are fitted to */
 };
+
+/* Rows in both the training and the validation data: overlap.c. */
+typedef struct {
+    ptrdiff_t rows, both; /* validation rows with a weight; those that are training rows too, 0: only a few */
+    int split;            /* each is now on one side only; 0: that would leave too little */
+} pf_overlap;
+
+/* How rows are looked at where sums over them must not be decided by a few: z = (x - centre) / spread, both [d], or x
+ * itself where they are NULL; and a row longer than reach sqrt(d) has no more influence than one of that length. */
+typedef struct {
+    const double *centre, *spread;
+    double reach;
+} pf_look;
 
 #define TWICE "working.h"
 #include "twice.h"
@@ -22,6 +35,7 @@ typedef struct {
     double *logj;    /* [n] */
     int64_t *weight; /* [n] fixed point, or NULL */
     int32_t *label;  /* [n] or NULL, the caller's */
+    ptrdiff_t rows;  /* that have a weight */
     double n_eff;    /* (sum w)^2 / sum w^2 */
     double *sums;    /* [tiles][2]: weight and weighted log p */
     size_t mapped;   /* bytes of x in a scratch file, 0: in memory */
@@ -31,17 +45,27 @@ typedef struct {
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int classes, const char *scratch,
                          const char *name);
 void X(working_free)(X(working) *s);
+/* rows and n_eff from the weights */
+void X(working_count)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
 /* Applies layer l of the flow to all rows; *logp is then their mean log p. */
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp);
 
-/* Of some tiles, pick[picked], or of all where pick is NULL: the weight of their rows; mean[d] and cov[d][d]. */
+/* Weight of the rows of some tiles, pick[picked], or of all where pick is NULL. */
 double X(working_weight)(const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked);
-pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked);
 /* Smallest and largest number of each column: range[d][2]. */
 pf_status X(working_range)(double *range, const X(working) *s);
+/* z[d][ld] and the weights w[ld] of the rows of tile t. */
+void X(working_look)(double *z, double *w, const X(working) *s, const pf_look *look, ptrdiff_t t);
+/* mean[d] and cov[d][d] of z */
+pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, const pf_look *look);
 /* Groups whose sums of this many numbers each do not take much memory. */
 ptrdiff_t X(working_groups)(ptrdiff_t tiles, ptrdiff_t numbers);
+
+/* ---- overlap.c -------------------------------------------------------------------------------------------- */
+
+/* Takes the weight of one side's copy of rows that are in both, where they are more than a few. */
+pf_status X(overlap_split)(pf_overlap *o, X(working) *train, X(working) *validate);
 
 /* ---- gis.c: what the options come to for these data ------------------------------------------------------- */
 
@@ -65,28 +89,49 @@ typedef struct {
 /* Slices, and histograms of the data along them. */
 typedef struct {
     const X(working) *s;
-    const ptrdiff_t *pick;
+    const ptrdiff_t *pick; /* [picked] tiles to look at, NULL: all */
     ptrdiff_t picked, k, classes, groups;
     const real *a;       /* [K][d], or NULL: the columns themselves */
     const pf_grid *grid; /* [K], the same number of bins each */
     int64_t *count;      /* [threads][K][classes][bins]; the first is their sum at the end */
-    const real *score;   /* [K][classes][bins + 1] */
-    double *gradient;    /* [groups][K][d] */
-    real *work;          /* [threads][2 K ld + K d] */
+    real *kept;          /* [picked][K][ld] projections, or NULL: made when they are needed */
+    real *work;          /* [threads][K][ld] */
 } X(slices);
+
+/* The search for the slices along which some of the rows are furthest from N(0, 1): see stiefel.h. */
+typedef struct {
+    X(slices) slices;
+    pf_grid *grid;
+    ptrdiff_t bins; /* of its histograms */
+    uint64_t stream;
+    real *a, *score;  /* [K][d]; [K][classes][bins + 1] */
+    real *product;    /* [threads][K][d] */
+    double *sums;     /* [groups][K][2] of a projection and its square */
+    double *gradient; /* [groups][K][d] */
+    double *distance; /* [K] mean over classes */
+    double total;     /* weight of the rows looked at */
+} X(search);
+
+/* number: of the layer, for its random choices. After a failure too, search_free is the caller's. */
+pf_status X(search_new)(X(search) *q, const X(working) *s, const X(settings) *o, ptrdiff_t number);
+void X(search_free)(X(search) *q);
+/* The mean squared sliced distance along a[K][d]; and its gradient, at the a of the last call of search_value. */
+pf_status X(search_value)(void *search, double *value, const double *a);
+pf_status X(search_gradient)(void *search, double *g, const double *a);
 
 /* Splines of every slice and class from histograms of all rows: theta[classes][K][3 M]; *distance is the slices' mean
  * squared one. */
 pf_status X(fit_splines)(double *theta, double *distance, X(slices) *c, const X(settings) *o);
-/* A sliced layer for the data as they are: slices searched, splines fitted. number: the layer's, for its random start. */
+/* A sliced layer for the data as they are: slices searched, splines fitted. */
 pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 
 /* ---- gis_first.c: the layers that GIS begins with --------------------------------------------------------- */
 
-/* Which map each column needs: its bounds, and whether its tails are heavy. */
-pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const double *bounds);
-/* Refuses columns that depend on each other linearly: they have no density. */
-pf_status X(check_dependence)(const X(working) *s);
+/* The first column layer: every column to the whole line, and to a size near 1. Refuses columns without a density:
+ * constant ones, linearly dependent ones, and numbers that are too far out; those of the validation rows too. */
+pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const X(working) *validate, const double *bounds);
+/* One more column layer, if a column still has a point so far out that it would decide what comes after; else NULL. */
+pf_status X(fit_tails)(X(fitted) *fitted, const X(working) *s);
 /* Each column to N(0, 1) on its own. */
 pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(settings) *settings);
 /* Correlations removed: W = cov^(-1/2). */

@@ -1,16 +1,20 @@
 """Cosmological parameters from N-body maps: a symmetric flow against the power spectrum.
 
-    python examples/nbody_posterior.py                       # trains, then measures: ten minutes
+    python examples/nbody_posterior.py                       # a small set of maps, made now
+    python examples/nbody_posterior.py --data DIR            # the full set: ten minutes
     python examples/nbody_posterior.py --flow FILE --figures # a flow trained before; with pictures
     python examples/nbody_posterior.py --noise 0.5           # all maps with white noise
     python examples/nbody_posterior.py --quick               # small lognormal maps, half a minute
 
 The experiment of Dai & Seljak 2022 (arXiv 2202.05282) on 128 x 128 maps of the matter in a box of
-512 Mpc/h, four for each of 300 pairs of omega_m and sigma_8; they are no part of the repository. A
-flow p(map|parameters) is trained on simulations 0 to 219; 220 to 249 stop the training and give the
-temperature of its posteriors; 250 to 299 are what the results are of, or those of test.npz if the
-folder of maps has one. (Settings were compared on 220 to 299: test.npz is the blind test.) Beside
-it stands the posterior given the power spectrum, learned from the same maps.
+512 Mpc/h, four for each of 300 pairs of omega_m and sigma_8, which nbody_maps.py --full makes in
+hours. They are read from --data, or from the folder that $PYFLOW_NBODY_MAPS names; without either,
+nbody_maps.py makes a small set of 60 simulations in about a minute, which shows how it is done: too
+few for good posteriors. A flow p(map|parameters) is trained on simulations 0 to 219 (the first 11
+of 15); those up to 249 (the next tenth) stop the training and give the temperature of its
+posteriors; the others are what the results are of, or those of test.npz if the folder of maps has
+one. (Settings were compared on 220 to 299: test.npz is the blind test.) Beside it stands the
+posterior given the power spectrum, learned from the same maps.
 
 Prints log p per pixel of validation and test maps; and for both posteriors, as they are and
 calibrated: how many truths the 68 % and 95 % regions hold, how far ranks of the truth are from
@@ -25,8 +29,10 @@ maps.
 import argparse
 import io
 import json
+import os
 import sys
 import time
+import warnings
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +43,8 @@ import pyflow
 from pyflow import fields
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parent.parent / "shared" / "data" / "nbody"
 OUTPUT = HERE / "output"
+SMALL_MAPS = OUTPUT / "nbody_maps"
 
 # Everything to be tuned. `training` goes to pyflow.SymmetricFlow as it is. With a network smaller
 # than the default log p is higher here and posteriors are better: 220 simulations fill the plane of
@@ -48,6 +54,7 @@ SETTINGS = {
     "bins": (5, 15),  # of k: as wide as the lowest frequency, then evenly in log k
     "samples": 10_000,  # of the flow, for their statistics
 }
+SMALL = {"training": {"hidden": (16, 16)}, "bins": (4, 8), "samples": 1000}  # for the small set
 QUICK = {
     "training": {
         "n_layers": 2,
@@ -92,8 +99,22 @@ def split(maps, ends, fiducial, **about):
     return Data(*(Maps(*(a[part == i] for a in maps)) for i in range(3)), fiducial, **about)
 
 
+def find_maps(folder=None):
+    """Return the folder of the N-body maps: this, $PYFLOW_NBODY_MAPS, or one of a small set."""
+    folder = Path(folder or os.environ.get("PYFLOW_NBODY_MAPS") or SMALL_MAPS)
+    if (folder / "train.npz").exists():
+        return folder
+    if folder != SMALL_MAPS:
+        raise FileNotFoundError(f"the N-body maps, train.npz and fiducial.npz, are not in {folder}")
+    import nbody_maps
+
+    print(f"making a small set of maps in {folder}: about a minute", flush=True)
+    nbody_maps.make(folder)
+    return folder
+
+
 def load(folder):
-    """Return the N-body maps. Simulations of test.npz, if it is there, replace 250 to 299."""
+    """Return the N-body maps. Simulations of test.npz, if it is there, replace the last sixth."""
 
     def read(name):
         with np.load(folder / name) as file:
@@ -101,9 +122,12 @@ def load(folder):
             y = file["params"] if "params" in file.files else np.tile([0.3, 0.8], (len(x), 1))
             return Maps(x, y.astype(float), file["sim"])
 
+    maps = read("train.npz")
+    sims = np.unique(maps.sim)
+    ends = [sims[round(len(sims) * part)] for part in (11 / 15, 5 / 6)]  # of 300: 220 and 250
     data = split(
-        read("train.npz"),
-        (220, 250),
+        maps,
+        ends,
         read("fiducial.npz"),
         names=("omega_m", "sigma_8"),
         prior=np.array([[0.2, 0.5], [0.5, 1.1]]),  # what the simulations were drawn from
@@ -111,6 +135,14 @@ def load(folder):
         unit="Mpc/h",
     )
     return data._replace(test=read("test.npz")) if (folder / "test.npz").exists() else data
+
+
+def settings_for(data):
+    """Return SETTINGS, or SMALL for few simulations, which do not reach the edges of the prior."""
+    if len(np.unique(data.train.sim)) >= 100:
+        return SETTINGS
+    warnings.filterwarnings("ignore", ".* lies outside of the training range", UserWarning)
+    return SMALL
 
 
 def simulate():
@@ -510,7 +542,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small maps made here, few epochs")
     parser.add_argument(
-        "--data", type=Path, default=DATA, metavar="DIR", help="train.npz, fiducial.npz[, test.npz]"
+        "--data", type=Path, metavar="DIR", help="train.npz, fiducial.npz[, test.npz]"
     )
     parser.add_argument("--flow", type=Path, metavar="FILE", help="a flow trained before")
     parser.add_argument("--noise", type=float, default=0.0, metavar="SIGMA", help="white noise")
@@ -518,13 +550,17 @@ def main():
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results are written")
     arguments = parser.parse_args()
     quick, noise = arguments.quick, arguments.noise
-    if not quick and not (arguments.data / "train.npz").exists():
-        print(f"skipped: the N-body maps, train.npz and fiducial.npz, are not in {arguments.data}")
-        return
-    settings = QUICK if quick else SETTINGS
-    clean = simulate() if quick else load(arguments.data)
+    if quick:
+        clean, settings = simulate(), QUICK
+    else:
+        try:
+            clean = load(find_maps(arguments.data))
+        except FileNotFoundError as error:
+            parser.error(str(error))
+        settings = settings_for(clean)
     data = with_noise(clean, noise) if noise else clean
-    name = "nbody" + "_quick" * quick + (f"_noise{noise:g}" if noise else "")
+    small = "_quick" * quick or "_small" * (settings is SMALL)
+    name = "nbody" + small + (f"_noise{noise:g}" if noise else "")
     out = arguments.out or OUTPUT / name
     out.mkdir(parents=True, exist_ok=True)
 

@@ -1,6 +1,5 @@
 """Arguments on their way to the core: numbers, arrays, labels."""
 
-import difflib
 import math
 import operator
 import os
@@ -97,6 +96,8 @@ def unknown_option(function, name, known):
     known : iterable of str
         The options that there are.
     """
+    import difflib  # here, because few fits need it
+
     like = {option.lower(): option for option in known}
     near = difflib.get_close_matches(name.lower(), like, 1)
     hint = f"; did you mean {like[near[0]]!r}?" if near else ""

@@ -69,6 +69,7 @@ def fit(
     seed: int = ...,
     scratch: str | bytes | PathLike[Any] | None = None,
     progress: Callable[[int, int, float, float, float], object] | None = None,
+    warn: Callable[[str], object] | None = None,
     checkpoint: str | bytes | PathLike[Any] | None = None,
     checkpoint_seconds: float = ...,
     note: str | None = None,

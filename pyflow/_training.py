@@ -85,7 +85,7 @@ def run(
                 checkpoint=checkpoint,
                 note=json.dumps({**note, "unfinished": True}, allow_nan=False),
                 progress=report and (lambda *values: report(Progress(*values))),
-                warn=lambda message: warn(message, RuntimeWarning),
+                warn=warn,
             )
         except BaseException as error:
             if isinstance(getattr(error, "flow", None), _core.Flow):

@@ -10,6 +10,12 @@ from pyflow._arguments import boolean
 if TYPE_CHECKING:
     import os
 
+__all__ = ["load_wisdom", "measure_ffts", "save_wisdom"]
+
+
+def __dir__():
+    return __all__
+
 
 def measure_ffts(on: bool) -> None:
     """Say whether Fourier transforms are planned by measuring, or by estimate.

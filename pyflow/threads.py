@@ -7,6 +7,12 @@ from pyflow._arguments import integer
 
 MOST = 1024
 
+__all__ = ["get_num_threads", "set_num_threads"]
+
+
+def __dir__():
+    return __all__
+
 
 def set_num_threads(n: int | None) -> None:
     """Set the number of threads that fits and evaluations may use.

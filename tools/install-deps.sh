@@ -4,7 +4,8 @@
 #   install-deps.sh c              compiler, pkg-config, FFTW, OpenBLAS
 #   install-deps.sh c python       also Python's headers and venv, for the interpreter $PYTHON
 #
-# With apt-get it installs (through sudo when not root); elsewhere it prints what to install and fails.
+# With apt-get it installs (through sudo when not root), and waits while another process holds apt's locks, as machines
+# do that update themselves in their first minutes; elsewhere it prints what to install and fails.
 set -u
 
 python=${PYTHON:-python3}
@@ -57,11 +58,30 @@ if [ "$(id -u)" != 0 ]; then
     fi
     sudo=sudo
 fi
+errors=$(mktemp) || exit 1
+trap 'rm -f "$errors"' EXIT
+
+# apt-get, tried again every five seconds for ten minutes while it finds a lock taken (that of its lists, of its archives
+# or of dpkg: an option of its own makes it wait for the last alone).
+apt() {
+    tries=0
+    until $sudo env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q "$@" 2>"$errors"; do
+        locked=$(grep -E -m 1 'Could not get lock|Unable to (lock|acquire)|is another process using it' "$errors")
+        if [ -z "$locked" ] || [ $tries = 120 ]; then
+            cat "$errors" >&2
+            return 1
+        fi
+        [ $tries = 0 ] && echo "Waiting up to ten minutes for another process that installs software: $locked" >&2
+        tries=$((tries + 1))
+        sleep 5
+    done
+}
+
 echo "Installing $packages"
 # A broken entry in the lists of sources need not matter: go on and let the installation decide.
-$sudo apt-get update -q >/dev/null || true
+apt update >/dev/null || true
 # shellcheck disable=SC2086
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages || exit 1
+apt install -y --no-install-recommends $packages || exit 1
 
 packages=$(missing "$@" | tr ' \n' '\n\n' | sort -u | tr '\n' ' ')
 if [ -n "${packages% }" ]; then

@@ -37,12 +37,12 @@ static int report(void *user, const pf_progress *p)
     return stop;
 }
 
-static void tell(void *user, const char *message)
+static void tell(void *user, pf_status status, const char *message)
 {
     job *j = user;
     PyGILState_STATE gil = PyGILState_Ensure();
     if (!call_failed(&j->call)) {
-        PyObject *result = PyObject_CallFunction(j->warn, "s", message);
+        PyObject *result = PyObject_CallFunction(j->warn, "sO", message, status == PF_BAD_ARGUMENT ? PyExc_UserWarning : PyExc_RuntimeWarning);
         if (!result) call_keep(&j->call);
         Py_XDECREF(result);
     }
@@ -240,8 +240,8 @@ const char gis_fit_doc[] =
     "        labels_validate=None, n_classes=0, flow=None, bounds=None, scratch=None, stream=False, progress=None,\n"
     "        warn=None, checkpoint=None, note=None, **options)\n\n"
     "Fit GIS, on from flow if that is given. Options are those of pf_gis_list in pyflow.h; progress(stage, step, best,\n"
-    "logp_train, logp_validate, distance, objective, seconds) is called after every layer, warn(message) when a\n"
-    "checkpoint cannot be written; with stream the data are read a block at a time even when they could be used where\n"
+    "logp_train, logp_validate, distance, objective, seconds) is called after every layer, warn(message, category) of data that\n"
+    "cannot be used as they are and of a checkpoint that cannot be written; with stream the data are read a block at a time even when they could be used where\n"
     "they are. What a fit that ends early had reached is the attribute `flow` of the exception.";
 PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -340,8 +340,8 @@ static PyObject *X(run)(job *j, fit fit)
     if (status == PF_DEGENERATE && fit != GIS && reached && j->warn && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyErr_Clear();
         PyObject *told =
-            PyObject_CallFunction(j->warn, "N", PyUnicode_FromFormat("%s: training stopped, with the last good flow",
-                                                                     pf_message()));
+            PyObject_CallFunction(j->warn, "NO", PyUnicode_FromFormat("%s: training stopped, with the last good flow",
+                                                                      pf_message()), PyExc_RuntimeWarning);
         if (told) {
             Py_DECREF(told);
             return reached;

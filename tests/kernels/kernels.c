@@ -27,6 +27,8 @@ void k_normal_quantile(double *z, const double *p, ptrdiff_t n)
     for (ptrdiff_t i = 0; i < n; i++) z[i] = pf_normal_quantile(p[i]);
 }
 
+void k_normal_quantiles(double *z, const uint64_t *cell, ptrdiff_t n) { pf_normal_quantiles(z, cell, n); }
+
 void k_normal_cdf(double *p, const double *x, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++) p[i] = pf_normal_cdf(x[i]);
@@ -144,10 +146,10 @@ static X(rqs) *K(spline)(const double *theta, ptrdiff_t m)
 void K(rqs_knots)(real *knots, const double *theta, ptrdiff_t m)
 {
     X(rqs) *s = K(spline)(theta, m);
-    memcpy(knots, s->by_x.knot, (size_t)m * sizeof(real));
-    memcpy(knots + m, s->by_y.knot, (size_t)m * sizeof(real));
-    for (ptrdiff_t j = 0; j < m; j++)
-        knots[2 * m + j] = s->bin[(j + 1) * RQS_BIN + RQS_P] * s->bin[(j + 1) * RQS_BIN + RQS_S];
+    for (ptrdiff_t j = 0; j < m; j++) {
+        const real *bin = s->bin + (j + 1) * RQS_BIN;
+        knots[j] = bin[RQS_X0], knots[m + j] = bin[RQS_Y0], knots[2 * m + j] = bin[RQS_P] * bin[RQS_S];
+    }
     free(s);
 }
 

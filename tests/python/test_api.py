@@ -381,6 +381,38 @@ def test_a_plain_line_without_tqdm(train, capfd, monkeypatch):
     assert re.fullmatch(r"GIS: layer 5/5, \d+ s, log p -?\d+\.\d+\n", err)
 
 
+# ---- tensors -------------------------------------------------------------------------------------
+
+
+class Tensor:
+    """What pyflow can see of a PyTorch tensor that is on a graph and on a device."""
+
+    def __init__(self, x, attached=True):
+        self.x, self.attached, self.shape, self.dtype = x, attached, x.shape, "torch.float32"
+
+    def detach(self):
+        return Tensor(self.x, attached=False)
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        if self.attached:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        return self.x
+
+    def __array__(self, dtype=None, copy=None):
+        return self.numpy()
+
+
+def test_tensors_are_taken_off_their_graph(train, validate):
+    as_tensor, x = Tensor(train.astype(np.float32)), train.astype(np.float32)
+    weight = np.linspace(1, 2, len(train)).astype(np.float32)
+    flow = fit(as_tensor, Tensor(validate), weight_train=Tensor(weight), max_layers=1)
+    assert same(flow, fit(x, validate, weight_train=weight, max_layers=1))
+    assert_array_equal(flow.evaluate_density(as_tensor), flow.evaluate_density(x))
+
+
 # ---- errors --------------------------------------------------------------------------------------
 
 X = np.random.default_rng(0).normal(size=(100, 2))

@@ -1,5 +1,7 @@
 """Arguments on their way to the core: seeds, and options that do not exist."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,15 @@ def test_an_option_that_is_misspelt():
         assert type(error) is TypeError
         assert str(error) == f"GIS() has no option {name!r}; did you mean {meant!r}?"
     assert str(_arguments.unknown_option("GIS", "tempo", known)) == "GIS() has no option 'tempo'"
+
+
+PUBLIC = "compat fft fields plots plots.fields plots.tables plots.triangle posterior threads"
+
+
+@pytest.mark.parametrize("name", PUBLIC.split())
+def test_only_what_is_public_is_shown(name):
+    """Completion offers no np, no TYPE_CHECKING."""
+    module = importlib.import_module(f"pyflow.{name}")
+    assert dir(module) == sorted(module.__all__)
+    for each in module.__all__:
+        assert getattr(module, each).__module__.startswith("pyflow.")

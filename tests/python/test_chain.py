@@ -243,11 +243,20 @@ def test_bad_densities(value):
 def test_plot_and_pickle():
     post = Posterior(unit, [(0, 9)] + [(-9, 9)] * 3, names=list("abcd"))
     figure = post.plot(truth=np.ones(4))
-    assert len(figure.axes) == 16
-    assert post.plot(axes=np.array(figure.axes)) is figure
-    import matplotlib.pyplot as plt
-
-    plt.close(figure)
+    grid = np.array(figure.axes).reshape(4, 4)
+    for i in range(4):
+        x, y = grid[i, i].lines[0].get_data()
+        exact = np.exp(-0.5 * x**2)
+        assert_allclose(y[x > 0.4], exact[x > 0.4], atol=0.15)  # it is smooth, and a is not at 0
+        assert grid[3, i].get_xlabel() == "abcd"[i]
+        for j in range(i):
+            assert_array_equal(grid[i, j].lines[0].get_xdata(), 1)
+            x, y = np.concatenate([p.vertices for p in grid[i, j].collections[-1].get_paths()]).T
+            assert (x.min() > 0) == (j == 0)  # that lies across; its wall is at 0
+            assert 1.9 < np.abs(y).max() < 3.2
+            assert y.min() < -1.9
+    assert post.plot(axes=grid) is figure
+    assert len(grid[1, 1].lines) == 3  # two curves, one truth
     (axis,), density = post.marginal(0)
     assert_allclose(density, 2 * stats.norm.pdf(axis), atol=0.1)
     assert_allclose(density.sum() * (axis[1] - axis[0]), 1, atol=0.01)

@@ -143,6 +143,18 @@ def test_bounds_count_as_a_little_inside(kernels, level, kind, a, b, dtype):
             assert np.isfinite(log_slope).all()
 
 
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_place_in_the_array_changes_nothing(kernels, level, kind, dtype):
+    x = np.random.default_rng(1).uniform(0.01, 0.99, 301).astype(dtype)
+    column = kind, float(kind == "below"), 1
+    for direction in ("forward", "inverse"):
+        whole = kernels.column(direction, x, *column)
+        for first in (1, 5, 46):
+            for a, b in zip(whole, kernels.column(direction, x[first:], *column), strict=True):
+                assert_array_equal(a[first:], b)
+
+
 FAR = {
     F32: np.array([1e12, 1e15, 1.1e15, 1e20, 1e30, 3e38]),
     F64: np.array([1e12, 1e15, 1.1e15, 1e20, 1e100, 1e160, 1e300]),

@@ -133,7 +133,22 @@ def test_power_spectra(mesh):
 def test_power_spectra_of_fields_most_of_which_are_constant():
     data = np.zeros((10, 8, 8))
     data[0] = gaussian_fields((8, 8), 1, seed=0)[0]
-    check_drawn(plots.power_spectra(data, data, 1.0))
+    figure = plots.power_spectra(data, data, 1.0)
+    check_drawn(figure)
+    line = figure.axes[0].lines[0]
+    assert_allclose(line.get_ydata(), fields.power_spectrum(data[0])[1] / 10)
+
+
+def test_power_spectra_of_a_box_of_unequal_sides():
+    data, box = gaussian_fields((8, 12), 5, seed=0), (4.0, 30.0)
+    k, spectra, _ = fields.power_spectrum(data, box)
+    line = plots.power_spectra(data, data, box).axes[0].lines[0]
+    assert_allclose(line.get_data(), [k, spectra.mean(axis=0)])
+    z = np.random.default_rng(0).normal(size=(3, 8, 12))
+    picture, _, right, _ = plots.latent_map(z, box).axes
+    assert picture.images[0].get_extent() == [0, 30, 0, 4]
+    k, spectra, _ = fields.power_spectrum(z, box)
+    assert_allclose(right.lines[0].get_data(), [k, spectra.mean(axis=0) * 96 / 120])
 
 
 def test_the_band_of_white_noise():
@@ -158,7 +173,10 @@ def test_latent_pixels():
     _, middle, _, _ = plots.latent_map(z).axes
     density, edges, _ = middle.patches[0].get_data()
     assert_allclose(np.sum(density * np.diff(edges)), 1)
+    (reference,) = middle.lines
+    assert_allclose(reference.get_ydata(), stats.norm.pdf(reference.get_xdata()))
     x, lo, hi = band_of(middle.collections[0])
+    assert_allclose((hi + lo)[30] / 2, stats.norm.pdf(x[30]))
     core = np.abs(x) < 3
     assert np.mean((density >= lo) & (density <= hi), where=core) > 0.85
     z[0, 0, :41] = 100  # half a thousandth of the pixels
@@ -196,8 +214,15 @@ def test_odd_fields_are_drawn(which):
 
 def test_constant_data_are_drawn():
     constant = np.ones((2, 7, 5))
-    check_drawn(plots.maps(constant))
-    check_drawn(plots.field_pdf(constant, constant))
+    figure = plots.maps(constant)
+    check_drawn(figure)
+    assert (figure.axes[0].images[0].get_array() == 1).all()
+    figure = plots.field_pdf(constant, constant)
+    check_drawn(figure)
+    for patch in figure.axes[0].patches:
+        density, edges, _ = patch.get_data()
+        assert_allclose(np.sum(density * np.diff(edges)), 1)
+        assert edges[0] < 1 < edges[-1]
 
 
 X = np.random.default_rng(0).normal(size=(3, 6, 6))

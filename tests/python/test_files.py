@@ -1,8 +1,12 @@
 """Saved models: read back as they were, refused when they are not what was saved."""
 
 import os
+import shutil
 import stat
 import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -83,6 +87,12 @@ def crc64(data):
 
 
 @pytest.fixture(scope="module")
+def field_flow():
+    x = np.random.default_rng(0).normal(size=(20, 8, 8))
+    return pyflow.SymmetricFlow(x, n_layers=1, epochs=0, verbose=False)
+
+
+@pytest.fixture(scope="module")
 def small():
     x = np.random.default_rng(0).normal(size=(50, 2))
     return pyflow.GIS(x, max_layers=1, n_knots=5, verbose=False)
@@ -160,10 +170,115 @@ def test_saving_where_it_cannot_be(model, tmp_path):
 def test_saving_replaces_the_whole_file(model, model32, tmp_path):
     path = tmp_path / "model"
     model.save(path)
-    os.chmod(path, 0o600)
-    model32.save(path)
-    assert pyflow.load(path) == model32
-    assert os.listdir(tmp_path) == ["model"]
     mask = os.umask(0)
     os.umask(mask)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o666 & ~mask
+    model32.save(path)
+    assert pyflow.load(path) == model32
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755])
+def test_saving_keeps_a_files_mode(model32, tmp_path, mode):
+    path = tmp_path / "model"
+    path.touch()
+    path.chmod(mode)
+    model32.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert pyflow.load(path) == model32
+
+
+def test_saving_follows_links(model32, field_flow, tmp_path):
+    """Through two links, one of them to another folder; and through one that leads nowhere yet."""
+    (tmp_path / "disk").mkdir()
+    links = [tmp_path / "latest", tmp_path / "disk" / "current", tmp_path / "first"]
+    for link, to in zip(links, ["disk/current", "model", "disk/new"], strict=True):
+        link.symlink_to(to)
+    (tmp_path / "disk" / "model").touch(0o600)
+    model32.save(links[0])
+    field_flow.save(links[2])
+    assert all(link.is_symlink() for link in links)
+    assert stat.S_IMODE((tmp_path / "disk" / "model").stat().st_mode) == 0o600
+    assert pyflow.load(tmp_path / "disk" / "model") == model32
+    assert pyflow.load(tmp_path / "disk" / "new") == field_flow
+    assert sorted(os.listdir(tmp_path / "disk")) == ["current", "model", "new"]
+
+
+def test_saving_into_what_is_no_file(model32, tmp_path):
+    model32.save("/dev/null")
+    assert not os.path.isfile("/dev/null")
+    with pytest.raises(OSError, match="/dev/full: No space left"):
+        model32.save("/dev/full")
+    assert not os.path.isfile("/dev/full")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_bytes)
+        model32.save(pipe)
+    assert pyflow.Model.from_bytes(read.result()) == model32
+    assert pipe.is_fifo()
+
+
+def test_saving_to_standard_output(model32, tmp_path):
+    """Into a pipe, and with the output sent to a file."""
+    model32.save(tmp_path / "model")
+    save = [
+        sys.executable,
+        "-c",
+        "import pyflow, sys; pyflow.load(sys.argv[1]).save('/dev/stdout')",
+        tmp_path / "model",
+    ]
+    piped = subprocess.run(save, stdout=subprocess.PIPE, timeout=60, check=True).stdout
+    assert pyflow.Model.from_bytes(piped) == model32
+    with open(tmp_path / "out", "wb") as file:
+        subprocess.run(save, stdout=file, timeout=60, check=True)
+    assert pyflow.load(tmp_path / "out") == model32
+
+
+# On a disk of 64 kB, or with files limited to 20 kB: one model fits, the other does not.
+FULL = """
+import os, resource, signal, sys
+import numpy as np, pyflow
+from pathlib import Path
+here = Path(sys.argv[1])
+rng = np.random.default_rng(0)
+model = pyflow.GIS(rng.normal(size=(50, 2)), max_layers=1, n_knots=5, verbose=False)
+large = pyflow.GIS(rng.normal(size=(2000, 30)), max_layers=3, verbose=False)
+assert len(large.to_bytes()) > 65536 > 20000 > len(model.to_bytes())
+if sys.argv[2] == "limit":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+(here / "disk").mkdir(exist_ok=True)
+(here / "link").symlink_to("disk/model")
+for path in here / "disk" / "model", here / "link":
+    for before in False, True:
+        if before:
+            model.save(path)
+        try:
+            large.save(path)
+            sys.exit("saved all the same")
+        except OSError as error:
+            print(error)
+        assert os.listdir(here / "disk") == ["model"] * before, os.listdir(here / "disk")
+        assert sorted(os.listdir(here)) == ["disk", "link"]
+        if before:
+            assert pyflow.load(here / "disk" / "model") == model
+            (here / "disk" / "model").unlink()
+"""
+
+
+@pytest.mark.parametrize(("how", "says"), [("limit", "File too large"), ("tmpfs", "No space left")])
+def test_a_full_disk(tmp_path, how, says):
+    """An old file stays as it was; nothing is left beside it, nor beside what a link leads to."""
+    run = [sys.executable, "-c", FULL, tmp_path, how]
+    if how == "tmpfs":
+        # a mount that nobody else sees
+        (tmp_path / "disk").mkdir()
+        mount = 'mount -t tmpfs -o size=64k none "$0" && exec "$@"'
+        run = ["unshare", "-rm", "sh", "-c", mount, tmp_path / "disk", *run]
+        probe = [*run[:6], "true"]
+        if not shutil.which("unshare") or subprocess.run(probe, capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(says) == 4, done.stdout

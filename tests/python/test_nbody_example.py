@@ -1,6 +1,7 @@
 """The example of N-body maps: what a run with --quick does not show."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,12 +25,70 @@ def nbody():
     return module
 
 
-def test_says_where_the_maps_would_be(tmp_path):
-    command = [sys.executable, SCRIPT, "--data", tmp_path / "nowhere"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "skipped" in done.stdout
-    assert str(tmp_path / "nowhere") in done.stdout
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_says_where_the_maps_would_be(tmp_path, how):
+    folder = str(tmp_path / "nowhere")
+    command = [sys.executable, SCRIPT, *(["--data", folder] if how == "option" else [])]
+    environment = os.environ | ({"PYFLOW_NBODY_MAPS": folder} if how == "environment" else {})
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert f"are not in {folder}" in done.stderr
+
+
+def test_small_set_is_made_once(nbody, simulator, tmp_path, monkeypatch, capsys):
+    """Without a folder, maps are made, which load() reads, and found again."""
+    tiny = simulator.Size(side=8, finer=1, steps=2, simulations=15, fiducial=2)
+    monkeypatch.setattr(simulator.make, "__defaults__", (tiny, 1, 0, 2))
+    monkeypatch.setattr(nbody, "SMALL_MAPS", tmp_path / "made")
+    monkeypatch.delenv("PYFLOW_NBODY_MAPS", raising=False)
+    folder = nbody.find_maps()
+    assert nbody.find_maps() == folder
+    assert capsys.readouterr().out.count("making") == 1
+    data = nbody.load(folder)
+    parts = [len(np.unique(getattr(data, part).sim)) for part in ("train", "validate", "test")]
+    assert parts == [11, 1, 3]
+    assert data.fiducial.x.shape == (8, 8, 8)
+    assert_array_equal(data.fiducial.y, np.tile([0.3, 0.8], (8, 1)))
+    assert np.all((data.train.y > data.prior[:, 0]) & (data.train.y < data.prior[:, 1]))
+    assert sorted(path.name for path in folder.iterdir()) == ["fiducial.npz", "train.npz"]
+    monkeypatch.setenv("PYFLOW_NBODY_MAPS", str(tmp_path / "elsewhere"))
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        nbody.find_maps()
+
+
+@pytest.fixture
+def simulator(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    return importlib.import_module("nbody_maps")
+
+
+def test_growth_without_dark_energy(simulator):
+    """With omega_m = 1: D = a, D2 = -3/7 a^2, a^3 E dD/da = a^(3/2)."""
+    cosmology = simulator.Cosmology(1.0, 0.8)
+    for a in (0.05, 0.3, 1):
+        assert_allclose(cosmology.growth(a), a, rtol=1e-4)
+        assert_allclose(cosmology.growth(a, 2), -3 / 7 * a**2, rtol=1e-4)
+        assert_allclose(cosmology.momentum(a), a**1.5, rtol=1e-4)
+        assert_allclose(cosmology.momentum(a, 2), -6 / 7 * a**2.5, rtol=1e-4)
+
+
+def test_simulated_fields_have_linear_power_on_large_scales(simulator):
+    """Within a few per cent: the lowest frequencies grow by D, ten times from the start."""
+    cosmology, n = simulator.Cosmology(0.3, 0.8), 32
+    size = simulator.Size(side=n, finer=1, steps=5, simulations=1, fiducial=0)
+    delta = simulator.overdensity(simulator.simulate(cosmology, size, seed=3), n)
+    assert abs(delta.mean()) < 1e-4
+    x, _ = simulator.initial(cosmology, n, seed=3)
+    first = np.fft.rfftn(simulator.overdensity(x, n)) / cosmology.growth(simulator.START)
+    last = np.fft.rfftn(delta)
+    k = np.sqrt(sum(axis**2 for axis in simulator.frequencies(n)))
+    low = (k > 0) & (k < 0.03)
+    ratio = np.sum(last[low] * first[low].conj()).real / np.sum(np.abs(first[low]) ** 2)
+    assert abs(ratio - 1) < 0.05
+    modes = np.abs(first) ** 2 * simulator.BOX**3 / n**6  # P(k), one number each
+    expected = np.exp(np.interp(np.log(k[low]), np.log(simulator.K), np.log(cosmology.power)))
+    count = low.sum()
+    assert abs(np.mean(modes[low] / expected) - 1) < 5 * np.sqrt(2 / count)
 
 
 def test_simulations_are_in_one_part_only(nbody, tmp_path):

@@ -1,12 +1,11 @@
-"""Posteriors on a grid, against Gaussians; random fields, against dense matrices."""
+"""Posteriors on a grid, against Gaussians."""
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from pyflow import fields
-from pyflow.posterior import Posterior
+from pyflow.posterior import Posterior, log_prior_of
 
 
 def gaussian(mean, cov):
@@ -102,13 +101,96 @@ def test_marginal_of_a_density_that_ends_at_the_bounds():
 
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_plot(p):
-    post = Posterior(gaussian(np.zeros(p), np.eye(p)), [(-9, 9)] * p)
-    figure = post.plot(truth=np.zeros(p))
-    assert len(figure.axes) == p * p
+    """On the diagonal are the marginals, and the truth is in all; more is drawn over it."""
+    mean, cov = np.linspace(0.3, 0.7, p), covariance(p, 0.5, 0.1)
+    post = Posterior(gaussian(mean, cov), [(-9, 9)] * p)
+    figure = post.plot(truth=mean)
+    grid = np.array(figure.axes).reshape(p, p)
+    for i in range(p):
+        x, y = grid[i, i].lines[0].get_data()
+        assert_allclose(y, np.exp(-0.5 * (x - mean[i]) ** 2 / cov[i, i]), atol=5e-3)
+        for j in range(i + 1):
+            assert grid[i, j].axison
+            marks = grid[i, j].lines[-1 if i == j else -2 :]
+            assert_array_equal(marks[0].get_xdata(), mean[j])
+            if i > j:
+                assert_array_equal(marks[1].get_ydata(), mean[i])
+        for j in range(i + 1, p):
+            assert not grid[i, j].axison
+    before = [len(axes.lines) for axes in grid.flat]
     assert post.plot(axes=np.array(figure.axes)) is figure
-    import matplotlib.pyplot as plt
+    for k, axes in enumerate(grid.flat):
+        assert len(axes.lines) == before[k] + (k % (p + 1) == 0)
 
-    plt.close(figure)
+
+@pytest.mark.parametrize("method", ["grid", "emcee"])
+def test_a_longer_sample_begins_with_the_shorter(method):
+    if method == "emcee":
+        pytest.importorskip("emcee")
+    post = Posterior(gaussian(np.zeros(2), covariance(2, 0.5, 1)), [(-9, 9)] * 2, method=method)
+    long = post.sample(1000, seed=1)
+    for n in (0, 1, 5, 7, 999):
+        assert_array_equal(post.sample(n, seed=1), long[:n])
+    assert (post.sample(1000, seed=2) != long).any(axis=1).mean() > 0.9
+    assert (post.sample(5) != post.sample(5)).any()
+    rng = np.random.default_rng(1)
+    assert (post.sample(5, seed=rng) != post.sample(5, seed=rng)).any()
+
+
+def test_samples_follow_the_density():
+    """Every parameter's distribution, and both of their walls: of a density that is cut."""
+    post = Posterior(lambda y: -y[:, 0] - 2 * y[:, 1], [(0, 30), (0, 30)])
+    sample = post.sample(20_000, seed=0)
+    assert stats.kstest(sample[:, 0], "expon").pvalue > 1e-3
+    assert stats.kstest(2 * sample[:, 1], "expon").pvalue > 1e-3
+    assert abs(stats.spearmanr(*sample.T).statistic) < 0.03
+
+
+def test_a_number_is_the_density_of_all_points():
+    post = Posterior(lambda y: 0.0, [(0, 2), (1, 4)])
+    assert_allclose(post.log_evidence, np.log(6))
+    y = np.zeros((3, 2))
+    assert_array_equal(log_prior_of(lambda y: 1, y), [1, 1, 1])
+    assert_array_equal(log_prior_of(lambda y: y[:, 0] - np.inf, y), [-np.inf] * 3)
+    for prior, message in (
+        (lambda y: y, r"gave shape \(3, 2\) for 3 points"),
+        (lambda y: y[:1, 0], r"gave shape \(1,\) for 3 points"),
+        (lambda y: np.nan, "gave NaN or infinity"),
+        (lambda y: np.inf, "gave NaN or infinity"),
+    ):
+        with pytest.raises(ValueError, match=f"^prior: {message}"):
+            log_prior_of(prior, y)
+
+
+@pytest.mark.parametrize("method", ["grid", "emcee"])
+def test_numpy_may_raise_whatever_it_likes(method):
+    """Far from the peak a density is less than the least number: no error, and no other result."""
+    if method == "emcee":
+        pytest.importorskip("emcee")
+
+    def narrow(y):
+        return -0.5 * ((y / 1e-3) ** 2).sum(axis=1)
+
+    def everything():
+        post = Posterior(narrow, [(-9, 9)] * 2, method=method, steps=None)
+        return [
+            post.mean,
+            post.cov,
+            post.sample(9, seed=1),
+            post.volume(),
+            post.credibility(np.zeros(2)),
+            post.logp(np.ones((1, 2))),
+            *post.marginal(0)[0],
+            post.marginal(0, 1)[1],
+        ]
+
+    expected = everything()
+    with np.errstate(all="raise"):
+        state = np.geterr()
+        found = everything()
+        assert np.geterr() == state
+    for a, b in zip(found, expected, strict=True):
+        assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -131,108 +213,3 @@ def test_bad_densities(value):
         Posterior(lambda y: np.full(len(y), value), [(0, 1)])
     with pytest.raises(ValueError, match="log_density: gave shape"):
         Posterior(lambda y: y, [(0, 1)])
-
-
-# ---- fields --------------------------------------------------------------------------------------
-
-MESHES = [((3, 4), (2.0, 3.0)), ((4, 5), (1.0, 1.0)), ((2, 3, 4), (2.0, 3.0, 4.0))]
-
-
-def power(k):
-    return 0.05 / (1 + (k / 3.0) ** 2)
-
-
-def dense(mesh, box):
-    """Covariance matrix of the pixels, from the definition: sum over modes of P / V cos(k r)."""
-    axes = [2 * np.pi * np.fft.fftfreq(n, L / n) for n, L in zip(mesh, box, strict=True)]
-    k = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
-    size = np.sqrt((k**2).sum(axis=1))
-    size[0] = size[1:].min()
-    pixels = [np.arange(n) * L / n for n, L in zip(mesh, box, strict=True)]
-    r = np.stack([a.ravel() for a in np.meshgrid(*pixels, indexing="ij")], axis=1)
-    phase = (r[:, None, :] - r[None, :, :]) @ k.T
-    return (power(size) * np.cos(phase)).sum(axis=-1) / np.prod(box)
-
-
-@pytest.mark.parametrize(("mesh", "box"), MESHES)
-def test_gaussian_fields(mesh, box):
-    cov = dense(mesh, box)
-    x = fields.gaussian_field(power, mesh, 20000, box_size=box, seed=0)
-    flat = x.reshape(len(x), -1)
-    assert_allclose(np.cov(flat.T), cov, atol=0.05 * cov.max())
-    exact = gaussian(np.zeros(len(cov)), cov)
-    assert_allclose(fields.gaussian_logp(x[:9], power, box), exact(flat[:9]), rtol=1e-9)
-
-
-@pytest.mark.parametrize(("mesh", "box"), MESHES)
-def test_lognormal_fields(mesh, box):
-    cov = dense(mesh, box)
-    under = np.log1p(cov)
-    x = fields.lognormal_field(power, mesh, 40000, box_size=box, seed=0)
-    flat = x.reshape(len(x), -1)
-    assert x.min() > -1
-    assert_allclose(flat.mean(axis=0), 0, atol=0.02)
-    assert_allclose(np.cov(flat.T), cov, atol=0.1 * cov.max())
-    g = np.log1p(flat[:9])
-    exact = gaussian(-under[0, 0] / 2 * np.ones(len(cov)), under)(g) - g.sum(axis=1)
-    assert_allclose(fields.lognormal_logp(x[:9], power, box), exact, rtol=1e-9)
-    assert fields.lognormal_logp(x[:1] * 0 - 1, power, box)[0] == -np.inf
-
-
-@pytest.mark.parametrize(("mesh", "box"), [((32, 24), (64.0, 60.0)), ((12, 11, 12), (9.0,) * 3)])
-def test_power_spectrum(mesh, box):
-    x = fields.gaussian_field(lambda k: 3 * k**-2.0, mesh, 300, box_size=box, seed=1)
-    k, measured, modes = fields.power_spectrum(x, box, bins=12)
-    assert measured.shape == (300, len(k))
-    assert np.all(modes > 0)
-    wave, weight = fields.wavenumbers(mesh, box)
-    assert weight.sum() == np.prod(mesh)
-    edges = np.linspace(2 * np.pi / max(box) / 2, wave.max() * 2, 2)
-    assert fields.power_spectrum(x, box, bins=edges)[2].sum() == np.prod(mesh) - 1
-    error = np.sqrt(2 / modes / 300)
-    # P is steep within a bin: compare with its mean over the modes
-    exact = [
-        np.average(3 * wave[inside] ** -2.0, weights=weight[inside])
-        for lo, hi in zip(*_edges(mesh, box, 12), strict=True)
-        if (inside := (wave >= lo) & (wave < hi) & (wave > 0)).any()
-    ]
-    assert np.all(np.abs(measured.mean(axis=0) / exact - 1) < 5 * error + 1e-3)
-    one = fields.power_spectrum(x[:1], box, bins=12)[1]
-    assert_array_equal(one, measured[:1])
-
-
-def _edges(mesh, box, n):
-    high = min(np.pi * m / L for m, L in zip(mesh, box, strict=True))
-    edges = np.linspace(np.pi / max(box), high, n + 1)
-    return edges[:-1], edges[1:]
-
-
-def test_parseval():
-    x = np.random.default_rng(0).normal(size=(3, 8, 7))
-    _, measured, modes = fields.power_spectrum(x, (2.0, 3.0), bins=[1e-9, 1e9])
-    assert_allclose(measured[:, 0] * modes / 6.0, x.var(axis=(1, 2)))
-
-
-def test_pdf():
-    x = np.random.default_rng(0).normal(size=(1000, 16, 16))
-    centre, density = fields.pdf(x, bins=40, limits=(-3, 3))
-    assert_allclose(density * 0.9973, stats.norm.pdf(centre), atol=0.01)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: fields.power_spectrum(np.ones(4)), "x: must have shape"),
-        (lambda: fields.power_spectrum(np.full((2, 2), np.nan)), "x: field 0 has pixels"),
-        (lambda: fields.power_spectrum(np.ones((4, 4)), 0), "box_size: must be positive"),
-        (lambda: fields.power_spectrum(np.ones((4, 4)), 1, bins=[2, 1]), "bins: edges"),
-        (lambda: fields.gaussian_field(lambda k: -k, (4, 4)), "power: must be positive"),
-        (lambda: fields.gaussian_field(lambda k: k[:2], (4, 5)), "power: gives shape"),
-        (lambda: fields.gaussian_field(power, (4,)), "mesh: must have two or three"),
-        (lambda: fields.gaussian_field(power, (4, 4), -1), "n: must be at least"),
-        (lambda: fields.lognormal_field(lambda k: 9 * k**3, (8, 8)), "power: no lognormal"),
-    ],
-)
-def test_bad_fields(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()

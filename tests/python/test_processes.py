@@ -203,6 +203,99 @@ def test_multiprocessing(method, model, train, monkeypatch):
         pyflow.set_num_threads(None)
 
 
+def in_a_fork(work):
+    """Run work() in a child of os.fork(); return its exit status, -1 if it hangs."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    for _ in range(6000):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -1
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_while_another_thread_plans():
+    """A child must not find the planner of Fourier transforms in the middle of a plan."""
+    stop, failures = threading.Event(), []
+
+    def transform(n):
+        fields = np.random.default_rng(n).normal(size=(3, n, 6))
+        flow = pyflow.SymmetricFlow(fields, epochs=0, verbose=False)
+        return fields, flow.inverse(flow.forward(fields)[0])[0]
+
+    def plan():
+        try:
+            n = 500
+            while not stop.is_set():
+                transform(n := n + 1)
+        except BaseException as error:
+            failures.append(error)
+
+    def work():
+        fields, back = transform(400)
+        assert abs(back - fields).max() < 1e-6
+
+    planner = threading.Thread(target=plan)
+    planner.start()
+    try:
+        assert [in_a_fork(work) for _ in range(20)] == [0] * 20
+    finally:
+        stop.set()
+        planner.join()
+    assert not failures
+
+
+@pytest.mark.parametrize("threads", ["1", "3", "", "none"])
+def test_omp_num_threads_is_obeyed(threads):
+    """It is read again at every call, unless set_num_threads() has said otherwise."""
+    script = f"""
+        import sys, os
+        sys.path[:0] = {sys.path!r}
+        import pyflow
+        print(pyflow.get_num_threads())
+        pyflow.set_num_threads(2)
+        print(pyflow.get_num_threads())
+        pyflow.set_num_threads(None)
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        print(pyflow.get_num_threads())
+    """
+    env = {**os.environ, "OMP_NUM_THREADS": threads}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=env, capture_output=True, check=True
+    )
+    all_cpus = len(os.sched_getaffinity(0))
+    first, last = (threads, threads) if threads.isdigit() else (all_cpus, 1)
+    assert done.stdout.split() == [str(n).encode() for n in (first, 2, last)]
+
+
+def test_a_call_that_fails_leaves_the_number_of_threads(model, test, train):
+    def interrupted(progress):
+        raise KeyboardInterrupt
+
+    before = pyflow.get_num_threads()
+    try:
+        for n in (1, 3):
+            pyflow.set_num_threads(n)
+            with pytest.raises(ValueError, match="x: "):
+                model.evaluate_density(test * np.nan)
+            with pytest.raises(KeyboardInterrupt):
+                fit(train, max_layers=3, progress=interrupted)
+            assert pyflow.get_num_threads() == n
+    finally:
+        pyflow.set_num_threads(None)
+    assert pyflow.get_num_threads() == before
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_joblib(model, test):
     joblib = pytest.importorskip("joblib")

@@ -83,6 +83,26 @@ def test_spline_passes_through_its_knots_with_their_slopes(kernels, knots):
         assert_allclose(np.exp(log_slope), knots[2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_neighbours_change_nothing(kernels, level, knots, dtype):
+    theta = kernels.spline_theta(knots)
+    x = points(np.random.default_rng(7), knots)[:299].astype(dtype)
+    other = x.copy()
+    other[::7] = np.nan
+    other.view(f"u{other.itemsize}")[::14] = 2 ** (8 * other.itemsize - 1) - 1  # the largest NaN
+    for direction in ("forward", "inverse"):
+        whole = kernels.spline(direction, x, theta)
+        with np.errstate(invalid="ignore"):
+            beside_nan = kernels.spline(direction, other, theta)
+        for a, b, rest in zip(
+            whole, beside_nan, kernels.spline(direction, x[5:].copy(), theta), strict=True
+        ):
+            assert_array_equal(a[5:], rest)
+            assert np.isnan(b[::7]).all()
+            keep = np.arange(len(x)) % 7 > 0
+            assert_array_equal(a[keep], b[keep])
+
+
 # ---- gradients -----------------------------------------------------------------------------------
 
 
