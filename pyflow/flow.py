@@ -319,7 +319,7 @@ class Flow:
     def _points(self, x, name="x"):
         """Return points as the core reads them, and how many they are."""
         x = _arguments.rows(_tables.matched(x, name, self.columns), name)
-        return x, 1 if len(x.shape) == len(self.shape) else x.shape[0]
+        return x, x.shape[0] if len(x.shape) > len(self.shape) else 1
 
     def _conditions(self, y, n):
         """Return what the core is to be told of n points beside them: a dict."""
@@ -334,6 +334,8 @@ class Flow:
         if self._labels is not None:
             label = _arguments.labels(y, "y")
             index = _arguments.classes(self._labels, label, "y", "the flow's labels")
+            if index.shape not in ((), (n,)):
+                raise ValueError(f"y: must have shape ({n},), or be one; its shape is {index.shape}")
             return {"labels": np.full(n, index) if index.ndim == 0 else index}
         p = self._core.n_conditions
         if not p:
@@ -481,7 +483,7 @@ class Flow:
         True
         """
         z = _arguments.rows(z, "z")
-        n = 1 if len(z.shape) == len(self.shape) else z.shape[0]
+        n = z.shape[0] if len(z.shape) > len(self.shape) else 1
         return self._core.inverse(z, **self._conditions(y, n))
 
     def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
