@@ -64,8 +64,9 @@ def run(
         raise TypeError(f"progress: must be callable, not {progress!r}")
     boolean("verbose", verbose)
     given = {k: v for k, v in given.items() if v is not None} | {"seed": _arguments.seed(seed)}
-    options = _core.options(kind, **given)
     data = {k: v for k, v in data.items() if v is not None}
+    data |= {k: given.pop(k) for k in ("noise_k", "noise_power") if k in given}
+    options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k != "checkpoint_seconds"} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
     if checkpoint is not None:
