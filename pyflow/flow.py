@@ -319,7 +319,19 @@ class Flow:
     def _points(self, x, name="x"):
         """Return points as the core reads them, and how many they are."""
         x = _arguments.rows(_tables.matched(x, name, self.columns), name)
-        return x, x.shape[0] if len(x.shape) > len(self.shape) else 1
+        return x, self._count(x, name)
+
+    def _count(self, x, name):
+        """Return how many points x holds, which has an axis for that, or not for a single one."""
+        axes = len(x.shape) - len(self.shape)
+        if axes not in (0, 1):
+            one = ", ".join(map(str, self.shape))
+            comma = "," if len(self.shape) == 1 else ""
+            raise ValueError(
+                f"{name}: must have shape (n, {one}), or ({one}{comma}) for a single point; "
+                f"its shape is {x.shape}"
+            )
+        return x.shape[0] if axes else 1
 
     def _conditions(self, y, n):
         """Return what the core is to be told of n points beside them: a dict."""
@@ -483,8 +495,7 @@ class Flow:
         True
         """
         z = _arguments.rows(z, "z")
-        n = z.shape[0] if len(z.shape) > len(self.shape) else 1
-        return self._core.inverse(z, **self._conditions(y, n))
+        return self._core.inverse(z, **self._conditions(y, self._count(z, "z")))
 
     def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
         """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
