@@ -284,7 +284,12 @@ class Flow:
         start, stop, step = key.indices(len(self))
         if start != 0 or step != 1:
             raise ValueError("only the first layers make a flow: flow[:k]")
-        return Flow._of(self._core.truncate(stop))
+        core = self._core.truncate(stop)
+        if stop < len(self):  # what is said of the whole is not said of a part
+            drop = {"calibration", "fit"} if core.n_conditions else {"calibration", "fit", "names"}
+            note = {k: v for k, v in self._note.items() if k not in drop}
+            core = core.with_note(json.dumps(note))
+        return Flow._of(core)
 
     __iter__ = None
 
