@@ -294,6 +294,8 @@ int main(void)
             test_scores(meshes + i, mixed);
             for (ptrdiff_t n_y = 0; n_y <= 2; n_y += 2)
                 if (i < MESHES - 1) test_training_gradient(meshes + i, mixed, n_y);
+            pf32_test_first_layers(meshes + i, mixed);
+            pf64_test_first_layers(meshes + i, mixed);
             pf32_test_many(meshes + i, mixed);
             pf64_test_many(meshes + i, mixed);
         }
@@ -346,6 +348,32 @@ static X(flow) *X(random_flow)(const mesh *g, int mixed, ptrdiff_t n_y)
     CHECK(!X(flow_own_tables)(f), "%s", pf_message());
     pf_end(PF_OK);
     return f;
+}
+
+/* What the network says of the first layers, their copy's network says too. */
+static void X(test_first_layers)(const mesh *g, int mixed)
+{
+    X(flow) *f = X(random_flow)(g, mixed, 2), *part;
+    real *memory = PF_ALLOC(real, X(conditioner_memory)(f->net));
+    double *all = PF_ALLOC(double, 3 * f->net->n_row), *some = PF_ALLOC(double, 3 * f->net->n_row), y[6];
+    for (int i = 0; i < 6; i++) y[i] = normal((uint64_t)i);
+    CHECK(!X(conditioner_rows)(f->net, all, memory, f->theta, f->at, f->layers, y, 3), "%s", pf_message());
+    for (ptrdiff_t k = 0; k <= f->n_layers; k++) {
+        CHECK(!X(flow_copy)(&part, f, k), "%s", pf_message());
+        ptrdiff_t n_row = part->net ? part->net->n_row : 0, served = 0;
+        for (ptrdiff_t l = 0; l < k; l++) served += f->layers[l]->ops == &X(symmetric_ops) ? f->layers[l]->n_theta : 0;
+        CHECK(n_row == served && X(flow_conditions)(part) == (served ? 2 : 0), "%td of %td", n_row, served);
+        if (n_row)
+            CHECK(!X(conditioner_rows)(part->net, some, memory, part->theta, part->at, part->layers, y, 3), "%s",
+                  pf_message());
+        double worst = 0;
+        for (ptrdiff_t i = 0; i < 3 * n_row; i++)
+            worst = fmax(worst, fabs(some[i] - all[i / n_row * f->net->n_row + i % n_row]));
+        CHECK(worst < (REAL_BITS == 32 ? 1e-6 : 1e-14), "%td layers: %g", k, worst);
+        X(flow_free)(part);
+    }
+    free(memory), free(all), free(some);
+    X(flow_free)(f);
 }
 
 /* Results do not depend on threads nor on what else is computed; a sample on its row alone; a copy and a file give the
