@@ -262,8 +262,8 @@ static pf_status X(set_stats)(X(flow) *f, const X(data) *train)
             scale[j] += d * d / (double)train->n;
         }
         scale[j] = sqrt(scale[j]);
-        if (!(most[j] > least[j] && scale[j] > 0)) return pf_fail(PF_DEGENERATE, "y_train: column %td is constant", j);
-        if (!isfinite(scale[j])) return pf_fail(PF_DEGENERATE, "y_train: column %td is too large", j);
+        if (!isfinite(scale[j])) return pf_fail(PF_BAD_ARGUMENT, "y_train: column %td is too large", j);
+        if (!(most[j] > least[j] && scale[j] > 0)) return pf_fail(PF_BAD_ARGUMENT, "y_train: column %td is constant", j);
     }
     if (all > n_y) {
         mean[n_y] = 0.5 * (f->noise[0] + f->noise[1]);
