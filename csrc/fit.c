@@ -383,7 +383,10 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
             *trained = 1;
             return PF_OK;
         }
-    } else if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
+    } else {
+        f->temperature = 1; /* that of a flow as it was */
+        if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
+    }
     PF_TRY(X(flow_own_tables)(f));
     return X(run)(f, trained, train, validate, o, start_time);
 }
