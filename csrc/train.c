@@ -172,6 +172,9 @@ static void X(add_gradients)(X(trainer) *t)
     for (ptrdiff_t i = 0; i < t->count && f->net; i++) {
         double *row = t->gtheta + i * f->net->n_row;
         for (ptrdiff_t j = 0; j < f->net->n_row; j++) row[j] *= t->factor;
+        for (ptrdiff_t l = 0; l < f->n_layers; l++) /* nor does a network change layers that stay as they are */
+            if (t->o->frozen && t->o->frozen[l] && f->net->at[l] >= 0)
+                memset(row + f->net->at[l], 0, (size_t)f->layers[l]->n_theta * sizeof(double));
         for (ptrdiff_t l = 0; l < f->n_layers; l++)
             for (ptrdiff_t j = 0; j < f->layers[l]->n_theta && f->net->at[l] >= 0; j++)
                 t->gbase[f->at[l] + j] += row[f->net->at[l] + j];

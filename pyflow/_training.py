@@ -279,6 +279,8 @@ def trained(
         warn_outside(note["names"], *reach(y_train).T, reach(y_validate), "y_validate")
     whose = "this flow"
     _, label_arrays = classes(labels, labels_validate, n_validate is not None, flow._labels, whose)
+    if label_arrays and (n_y or given["noise_condition"]):
+        raise ValueError("y_train: a flow of classes is not conditioned on parameters as well")
     data = {"data_train": data_train, "data_validate": data_validate} | label_arrays
     data |= {"y_train": y_train, "y_validate": y_validate}
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}

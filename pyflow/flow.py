@@ -795,7 +795,8 @@ class Flow:
         labels, labels_validate : (n,), (m,) array-like, optional
             For a flow of classes.
         frozen : sequence of bool, optional
-            For each layer, whether its parameters stay as they are.
+            For each layer, whether its parameters stay as they are. Layers that a network conditions
+            already stay all together, or none of them.
         names : sequence of str, optional
             What the parameters are called. Default: those of the table y_train.
         hidden : sequence of int, optional
