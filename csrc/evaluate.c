@@ -49,11 +49,11 @@ static int X(clamp)(X(tile) *t, const double *bounds, char *outside)
     int any = 0;
     ptrdiff_t along = t->layout == ROWS ? 1 : t->ld, across = t->layout == ROWS ? t->ld : 1;
     for (ptrdiff_t j = 0; j < t->d; j++) {
-        double lo = bounds[2 * j], hi = bounds[2 * j + 1];
+        real lo = (real)bounds[2 * j], hi = (real)bounds[2 * j + 1]; /* those that the data can tell apart */
         for (ptrdiff_t i = 0; i < t->n; i++) {
             real *x = t->x + j * along + i * across;
             if (*x >= lo && *x <= hi) continue;
-            *x = (real)(*x < lo ? lo : hi);
+            *x = *x < lo ? lo : hi;
             outside[i] = 1;
             any = 1;
         }
@@ -182,7 +182,7 @@ static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
             if (!isfinite(v) && table)
                 return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %s", name, i, j, what);
             if (!isfinite(v)) return pf_fail(PF_BAD_ARGUMENT, "%s: field %td, pixel %td is %s", name, i, j, what);
-            if (refused && (v < job->bounds[2 * j] || v > job->bounds[2 * j + 1]))
+            if (refused && (v < (real)job->bounds[2 * j] || v > (real)job->bounds[2 * j + 1]))
                 return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %g, outside the bounds [%g, %g]", name, i,
                                j, v, job->bounds[2 * j], job->bounds[2 * j + 1]);
         }

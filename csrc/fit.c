@@ -46,10 +46,23 @@ static void X(constrain)(X(trainer) *t)
     }
 }
 
+/* Served layers that stay as they are; *most: all there are */
+static ptrdiff_t X(served_frozen)(ptrdiff_t *most, const X(flow) *f, const int *frozen)
+{
+    ptrdiff_t count = *most = 0;
+    for (ptrdiff_t l = 0; l < f->n_layers && f->net; l++) {
+        *most += f->net->at[l] >= 0;
+        count += f->net->at[l] >= 0 && frozen && frozen[l];
+    }
+    return count;
+}
+
 static pf_status X(step)(X(trainer) *t, double rate)
 {
     X(flow) *f = t->flow;
     double square, net_square = 0;
+    ptrdiff_t served;
+    int net_stays = X(served_frozen)(&served, f, t->o->frozen) == served;
     if (t->gw_empty && f->net) memset(t->gw, 0, (size_t)f->net->net->n_w * sizeof(real));
     X(constrain)(t);
     PF_TRY(pf64_adam_square(&square, &t->base, t->gbase));
@@ -57,7 +70,7 @@ static pf_status X(step)(X(trainer) *t, double rate)
     double factor = pf_clip(&t->mean_length, sqrt(square + net_square), t->o->clip);
     if (!isfinite(square + net_square)) return pf_fail(PF_DEGENERATE, "training met a gradient that is not finite");
     PF_TRY(pf64_adam_step(&t->base, f->theta, t->gbase, factor, rate, 0));
-    if (f->net) PF_TRY(X(adam_step)(&t->net, f->net->net->w, t->gw, factor, rate, t->o->weight_decay));
+    if (f->net && !net_stays) PF_TRY(X(adam_step)(&t->net, f->net->net->w, t->gw, factor, rate, t->o->weight_decay));
     for (ptrdiff_t l = 0; l < f->n_layers; l++)
         if (f->layers[l]->ops->retract && !(t->o->frozen && t->o->frozen[l]))
             f->layers[l]->ops->retract(f->layers[l], f->theta + f->at[l]);
@@ -379,6 +392,9 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     if (f->net && o->noise_condition != f->noise_condition)
         return pf_fail(PF_BAD_ARGUMENT, "noise_condition: the flow's network was made %s it",
                        f->noise_condition ? "with" : "without");
+    ptrdiff_t served, frozen = X(served_frozen)(&served, f, o->frozen);
+    if (frozen && frozen < served)
+        return pf_fail(PF_BAD_ARGUMENT, "frozen: the layers that a network conditions stay all together, or none");
     if (train->n_y != n_y) return pf_fail(PF_BAD_ARGUMENT, "y_train: has %td columns, not %td", train->n_y, n_y);
     PF_TRY(X(check_points)(train, f, n_y, "train"));
     if (validate) PF_TRY(X(check_points)(validate, f, n_y, "validate"));
@@ -396,6 +412,7 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
         }
     } else {
         X(forget)(f); /* of another fit: training begins where the flow is */
+        f->temperature = 1;
         if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
     }
     PF_TRY(X(flow_own_tables)(f));

@@ -226,7 +226,7 @@ static pf_status X(copy_conditioner)(X(flow) *copy, const X(flow) *f)
 static pf_status X(copy_record)(X(flow) *copy, const X(flow) *f)
 {
     int whole = copy->n_layers == f->n_layers;
-    copy->temperature = f->temperature;
+    copy->temperature = whole ? f->temperature : 1;
     memcpy(copy->noise, f->noise, sizeof f->noise);
     copy->noise_condition = copy->net && f->noise_condition;
     for (ptrdiff_t i = 0; i < f->n_history; i++)

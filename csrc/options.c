@@ -101,6 +101,8 @@ static pf_status check_number(const pf_option *o, double v, int i)
 {
     if (v >= o->least && v <= o->most) return PF_OK;
     if (o->depends && v == o->fallback[i]) return PF_OK;
+    if (v > o->most && o->most >= MOST_SIZE)
+        return pf_fail(PF_BAD_ARGUMENT, "%s: must be at most %g, not %g", o->name, o->most, v);
     if (o->most >= MOST_SIZE) return pf_fail(PF_BAD_ARGUMENT, "%s: must be at least %g, not %g", o->name, o->least, v);
     return pf_fail(PF_BAD_ARGUMENT, "%s: must be between %g and %g%s, not %g", o->name, o->least, o->most,
                    o->most == OPEN(1.0) ? " (less than 1)" : "", v);

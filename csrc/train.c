@@ -174,6 +174,9 @@ static void X(add_gradients)(X(trainer) *t)
     for (ptrdiff_t i = 0; i < t->count && f->net; i++) {
         double *row = t->gtheta + i * f->net->n_row;
         for (ptrdiff_t j = 0; j < f->net->n_row; j++) row[j] *= t->factor;
+        for (ptrdiff_t l = 0; l < f->n_layers; l++) /* nor does a network change layers that stay as they are */
+            if (t->o->frozen && t->o->frozen[l] && f->net->at[l] >= 0)
+                memset(row + f->net->at[l], 0, (size_t)f->layers[l]->n_theta * sizeof(double));
         for (ptrdiff_t l = 0; l < f->n_layers; l++)
             for (ptrdiff_t j = 0; j < f->layers[l]->n_theta && f->net->at[l] >= 0; j++)
                 t->gbase[f->at[l] + j] += row[f->net->at[l] + j];
@@ -264,8 +267,8 @@ static pf_status X(set_stats)(X(flow) *f, const X(data) *train)
             scale[j] += d * d / (double)train->n;
         }
         scale[j] = sqrt(scale[j]);
-        if (!(most[j] > least[j] && scale[j] > 0)) return pf_fail(PF_DEGENERATE, "y_train: column %td is constant", j);
-        if (!isfinite(scale[j])) return pf_fail(PF_DEGENERATE, "y_train: column %td is too large", j);
+        if (!isfinite(scale[j])) return pf_fail(PF_BAD_ARGUMENT, "y_train: column %td is too large", j);
+        if (!(most[j] > least[j] && scale[j] > 0)) return pf_fail(PF_BAD_ARGUMENT, "y_train: column %td is constant", j);
     }
     if (all > n_y) {
         mean[n_y] = 0.5 * (f->noise[0] + f->noise[1]);

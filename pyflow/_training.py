@@ -65,8 +65,9 @@ def run(
         raise TypeError(f"progress: must be callable, not {progress!r}")
     boolean("verbose", verbose)
     given = {k: v for k, v in given.items() if v is not None} | {"seed": _arguments.seed(seed)}
-    options = _core.options(kind, **given)
     data = {k: v for k, v in data.items() if v is not None}
+    data |= {k: given.pop(k) for k in ("noise_k", "noise_power") if k in given}
+    options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k != "checkpoint_seconds"} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
     if checkpoint is not None:
@@ -286,6 +287,8 @@ def trained(
         warn_outside(note["names"], *reach(y_train).T, reach(y_validate), "y_validate")
     whose = "this flow"
     _, label_arrays = classes(labels, labels_validate, n_validate is not None, flow._labels, whose)
+    if label_arrays and (n_y or given["noise_condition"]):
+        raise ValueError("y_train: a flow of classes is not conditioned on parameters as well")
     data = {"data_train": data_train, "data_validate": data_validate} | label_arrays
     data |= {"y_train": y_train, "y_validate": y_validate}
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}

@@ -284,7 +284,12 @@ class Flow:
         start, stop, step = key.indices(len(self))
         if start != 0 or step != 1:
             raise ValueError("only the first layers make a flow: flow[:k]")
-        return Flow._of(self._core.truncate(stop))
+        core = self._core.truncate(stop)
+        if stop < len(self):  # what is said of the whole is not said of a part
+            drop = {"calibration", "fit"} if core.n_conditions else {"calibration", "fit", "names"}
+            note = {k: v for k, v in self._note.items() if k not in drop}
+            core = core.with_note(json.dumps(note))
+        return Flow._of(core)
 
     __iter__ = None
 
@@ -319,7 +324,19 @@ class Flow:
     def _points(self, x, name="x"):
         """Return points as the core reads them, and how many they are."""
         x = _arguments.rows(_tables.matched(x, name, self.columns), name)
-        return x, 1 if len(x.shape) == len(self.shape) else x.shape[0]
+        return x, self._count(x, name)
+
+    def _count(self, x, name):
+        """Return how many points x holds, which has an axis for that, or not for a single one."""
+        axes = len(x.shape) - len(self.shape)
+        if axes not in (0, 1):
+            one = ", ".join(map(str, self.shape))
+            comma = "," if len(self.shape) == 1 else ""
+            raise ValueError(
+                f"{name}: must have shape (n, {one}), or ({one}{comma}) for a single point; "
+                f"its shape is {x.shape}"
+            )
+        return x.shape[0] if axes else 1
 
     def _conditions(self, y, n):
         """Return what the core is to be told of n points beside them: a dict."""
@@ -334,6 +351,8 @@ class Flow:
         if self._labels is not None:
             label = _arguments.labels(y, "y")
             index = _arguments.classes(self._labels, label, "y", "the flow's labels")
+            if index.shape not in ((), (n,)):
+                raise ValueError(f"y: must have shape ({n},), or be one; its shape is {index.shape}")
             return {"labels": np.full(n, index) if index.ndim == 0 else index}
         p = self._core.n_conditions
         if not p:
@@ -481,8 +500,7 @@ class Flow:
         True
         """
         z = _arguments.rows(z, "z")
-        n = 1 if len(z.shape) == len(self.shape) else z.shape[0]
-        return self._core.inverse(z, **self._conditions(y, n))
+        return self._core.inverse(z, **self._conditions(y, self._count(z, "z")))
 
     def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
         """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
@@ -778,7 +796,8 @@ class Flow:
         labels, labels_validate : (n,), (m,) array-like, optional
             For a flow of classes.
         frozen : sequence of bool, optional
-            For each layer, whether its parameters stay as they are.
+            For each layer, whether its parameters stay as they are. Layers that a network conditions
+            already stay all together, or none of them.
         names : sequence of str, optional
             What the parameters are called. Default: those of the table y_train.
         hidden : sequence of int, optional

@@ -104,6 +104,10 @@ static int open_data(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         if (!value[0]) continue;
         points *p = j->x + i;
         if (points_open(p, value[0], names[i][0], ndim, most, wanted)) return -1;
+        if (p->one) {
+            PyErr_Format(PyExc_ValueError, "%s: is a single point; it must have an axis that counts points", p->name);
+            return -1;
+        }
         if (i == 0 && !wanted) { /* validation points are like training ones */
             memcpy(shape, p->shape, sizeof shape);
             ndim = most = p->ndim;

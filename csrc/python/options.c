@@ -16,7 +16,8 @@ static int check_limits(const pf_option *o, double v, PyObject *value)
     if (v >= o->least && v <= o->most) return 0;
     if (!isfinite(v)) PyErr_Format(PyExc_ValueError, "%s: must be finite, not %R", o->name, value);
     else {
-        if (o->most > 1e15) snprintf(limits, sizeof limits, "at least %g", o->least);
+        if (o->most > 1e15 && v > o->most) snprintf(limits, sizeof limits, "at most %g", o->most);
+        else if (o->most > 1e15) snprintf(limits, sizeof limits, "at least %g", o->least);
         else if (o->most < 1 && o->most > 0.999) snprintf(limits, sizeof limits, "at least %g and less than 1", o->least);
         else snprintf(limits, sizeof limits, "between %g and %g", o->least, o->most);
         PyErr_Format(PyExc_ValueError, "%s: must be %s, not %R", o->name, limits, value);

@@ -47,7 +47,7 @@ def interrupt(path, layers, **options):
     """A fit that is stopped after this many layers."""
 
     def stop(p):
-        if p.layer >= layers:
+        if p.step >= layers:
             raise Stop
 
     with pytest.raises(Stop):
@@ -60,9 +60,9 @@ def test_an_interrupted_fit_goes_on(tmp_path, options):
     whole = fit(progress=seen.append, **options)
     assert len(seen) >= 3
     for p in [*seen[:3], *seen[3 :: len(seen) // 3], seen[-1]]:
-        interrupt(path, p.layer, **options)
+        interrupt(path, p.step, **options)
         unfinished = pyflow.load(path)
-        assert len(unfinished) == p.layer
+        assert len(unfinished) == p.step
         assert "unfinished" in repr(unfinished)
         assert fit(checkpoint=path, **options) == whole
         assert pyflow.load(path) == whole
@@ -78,12 +78,12 @@ def test_check_sums_are_of_the_data_however_they_are_read():
             self.reads += 1
             return self.x[rows]
 
-    for shape in ((1000, 3), (_checkpoint.LARGE, 2)):
+    for shape in ((1000, 3), (_checkpoint.CHUNK, 2)):
         x = np.zeros(shape, np.float32)
         rows = Rows(x)
         before = _checkpoint.check_sum(x)
         assert _checkpoint.check_sum(rows) == before
-        assert rows.reads <= 64
+        assert 1 <= rows.reads <= 3
         x[-1, -1] = 1
         assert _checkpoint.check_sum(x) != before
     x = np.zeros((1000, 3))
@@ -135,7 +135,7 @@ def test_checkpoints_are_written_as_the_fit_goes(tmp_path):
     path, layers = tmp_path / "checkpoint", []
 
     def look(p):
-        layers.append((len(pyflow.load(path)), p.layer))
+        layers.append((len(pyflow.load(path)), p.step))
 
     fit(max_layers=4, checkpoint=path, checkpoint_seconds=0, progress=look)
     assert len(layers) > 4
@@ -153,7 +153,7 @@ def test_a_killed_fit_goes_on(tmp_path):
         from test_checkpoint import fit
 
         def kill(p):
-            if p.layer >= 5:
+            if p.step >= 5:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         fit(max_layers=6, checkpoint=sys.argv[1], checkpoint_seconds=0, progress=kill)
@@ -237,7 +237,7 @@ def fit_fields(**options):
     rng = np.random.default_rng(0)
     y = rng.uniform(0.5, 2, size=(60, 1))
     x = np.sqrt(y[:, :, None]) * rng.normal(size=(60, 8, 8))
-    data = {"x_train": x[:40], "x_validate": x[40:], "y_train": y[:40], "y_validate": y[40:]}
+    data = {"data_train": x[:40], "data_validate": x[40:], "y_train": y[:40], "y_validate": y[40:]}
     defaults = {"n_layers": 1, "filter_knots": 6, "psi_knots": 4, "hidden": 8, "epochs": 4}
     return pyflow.SymmetricFlow(**data | defaults | {"verbose": False} | options)
 
@@ -258,7 +258,7 @@ FIELD_FITS = {
     "patience": {"patience": 1, "epochs": 50, "learning_rate": 0.1},
     "noise": {"noise": (0.1, 0.3), "noise_condition": True},
     "noise of a spectrum": {"noise": lambda k: 0.01 / (1 + k)},
-    "no conditions": {"y_train": None, "y_validate": None, "x_validate": None},
+    "no conditions": {"y_train": None, "y_validate": None, "data_validate": None},
     "calibrated": {"calibrate": True},
 }
 
@@ -272,7 +272,7 @@ def test_an_interrupted_fit_of_fields_goes_on(tmp_path, options):
             fit_fields(checkpoint=path, progress=stop_at_report(reports), **options)
         unfinished = pyflow.load(path)
         assert "unfinished" in repr(unfinished)
-        assert len(unfinished.history["logp_train"]) == seen[reports - 1].epoch
+        assert len(unfinished.history["logp_train"]) == seen[reports - 1].step
         again = []
         assert fit_fields(checkpoint=path, progress=again.append, **options) == whole
         assert str([p[:5] for p in again]) == str([p[:5] for p in seen[reports:]])  # NaNs as well

@@ -41,7 +41,7 @@ CASES = {
 
 
 class Fitted(NamedTuple):
-    flow: pyflow.FieldModel
+    flow: pyflow.Flow
     train: np.ndarray
     held_out: np.ndarray
     samples: np.ndarray

@@ -93,7 +93,7 @@ def test_signals_still_count_after_a_call_inside_a_callback(model, test):
         raise TimeoutError
 
     def progress(p):
-        if p.layer == 3:  # many more are to come, on the fastest machine
+        if p.step == 3:  # many more are to come, on the fastest machine
             model.evaluate_density(test)
             with pytest.raises(ValueError, match="x: "):
                 model.evaluate_density(test * np.nan)
@@ -107,7 +107,7 @@ def test_signals_still_count_after_a_call_inside_a_callback(model, test):
     before = signal.signal(signal.SIGALRM, handler)
     try:
         # It must come out of the core; now and then the alarm finds us in progress.
-        assert ["GIS", "handler"] in (interrupted() for _ in range(5))
+        assert ["run", "handler"] in (interrupted() for _ in range(5))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -345,14 +345,14 @@ def test_the_module_can_be_made_again():
         import numpy as np, pyflow
         from pyflow import _core as first
         x = np.random.default_rng(0).normal(size=(50, 2))
-        model = first.fit(x, max_layers=1)
+        model = first.gis_fit(data_train=x, max_layers=1)
         del sys.modules["pyflow._core"], pyflow._core
         from pyflow import _core as second
-        assert second is not first and second.Model is not first.Model
-        other = second.fit(x, max_layers=1)
+        assert second is not first and second.Flow is not first.Flow
+        other = second.gis_fit(data_train=x, max_layers=1)
         assert other.to_bytes() == model.to_bytes()
         try:
-            second.fit(x, max_layers=2, model=model)
+            second.gis_fit(data_train=x, max_layers=2, flow=model)
         except TypeError:
             pass
         else:

@@ -1,6 +1,7 @@
 """Symmetric flows of fields whose density is known, their posteriors, and what is refused."""
 
 import copy
+import inspect
 import pickle
 import re
 import signal
@@ -18,7 +19,6 @@ from scipy import stats
 import pyflow
 from pyflow import _core, fields
 from pyflow.posterior import Posterior
-from pyflow.symmetric import OPTIONS
 
 BOX = 32.0
 MESH = (32, 32)
@@ -218,9 +218,9 @@ def test_calibration_says_what_it_gained():
         log_z = [post.log_evidence - np.log(np.ptp(flow.y_range)) for post in posts]
         logp = (b or good.temperature) * flow.evaluate_density(held, at) - log_z
         assert_allclose(good.calibration[gain], logp.mean(), atol=0.02)
-    assert good.calibration["fields"] == 100
+    assert good.calibration["points"] == 100
     assert pickle.loads(pickle.dumps(good)).calibration == good.calibration
-    assert f"{good.calibration['after']:.3f} nats, 100 fields" in repr(good)
+    assert f"{good.calibration['after']:.3f} nats, 100 points" in repr(good)
 
 
 def test_a_temperature_that_is_not_determined_is_warned_of():
@@ -229,12 +229,12 @@ def test_a_temperature_that_is_not_determined_is_warned_of():
     some = np.linspace(-0.99, 0.99, 5001)
     order = np.argsort(flow.posterior(x[0]).logp(some[:, None]))
     for at in some[order[[0, -1]]]:  # the truth is where the posterior is lowest, or highest
-        with pytest.warns(UserWarning, match="x: 1 fields .* at an end of its range") as caught:
-            flow.calibrate(x[0], at)
+        with pytest.warns(UserWarning, match="x: 1 points .* at an end of its range") as caught:
+            flow.calibrate(x[:1], [at])
         assert caught[0].filename == __file__
-    with pytest.warns(UserWarning, match="x: 100 fields of 5 different y hardly determine"):
+    with pytest.warns(UserWarning, match="x: 100 points of 5 different y hardly determine"):
         flow.calibrate(x[:100], np.round(2 * y[:100]) / 2.1)
-    with pytest.warns(UserWarning, match="x_validate: 3 fields .* temperature") as caught:
+    with pytest.warns(UserWarning, match="data_validate: 3 points .* temperature") as caught:
         fit(x[3:], x[:3], y[3:], y[:3], n_layers=1, filter_knots=6, calibrate=True)
     assert caught[0].filename == fit.__code__.co_filename
 
@@ -496,14 +496,14 @@ def test_many_python_threads_at_once(flow, data):
     assert len(found) == 4
 
 
-def test_files_pickles_and_copies(flow, flow64, oblong, model, tmp_path):
+def test_files_pickles_and_copies(flow, flow64, oblong, tmp_path):
     for one in (flow, flow64, oblong[0]):
         one.save(tmp_path / "flow.pf")
         for again in (
             pyflow.load(tmp_path / "flow.pf"),
             pickle.loads(pickle.dumps(one)),
             copy.deepcopy(one),
-            pyflow.FieldModel.from_bytes(one.to_bytes()),
+            pyflow.Flow.from_bytes(one.to_bytes()),
         ):
             assert again == one
             assert hash(again) == hash(one)
@@ -513,20 +513,12 @@ def test_files_pickles_and_copies(flow, flow64, oblong, model, tmp_path):
     assert pickle.loads(pickle.dumps(flow._core)).to_bytes() == flow.to_bytes()
     assert flow != flow64
     assert flow != "flow"
-    model.save(tmp_path / "model.pf")
-    assert isinstance(pyflow.load(tmp_path / "model.pf"), pyflow.Model)
-    with pytest.raises(pyflow.FileError, match="symmetric flow"):
-        pyflow.Model.from_bytes(flow.to_bytes())
-    with pytest.raises(pyflow.FileError, match="rows"):
-        pyflow.FieldModel.from_bytes(model.to_bytes())
     damaged = bytearray(flow.to_bytes())
     damaged[len(damaged) // 2] ^= 1
     with pytest.raises(pyflow.FileError):
-        pyflow.FieldModel.from_bytes(damaged)
+        pyflow.Flow.from_bytes(damaged)
     with pytest.raises(pyflow.FileError):
-        pyflow.FieldModel.from_bytes(flow.to_bytes()[:-9])
-    with pytest.raises(TypeError, match="SymmetricFlow"):
-        pyflow.FieldModel(model._core)
+        pyflow.Flow.from_bytes(flow.to_bytes()[:-9])
 
 
 def standard_normal(y):
@@ -555,18 +547,18 @@ def test_posteriors_are_pickled(flow, data):
 
 def test_what_a_flow_says_of_itself(flow, oblong):
     text = repr(flow)
-    for part in ("mesh=(32, 32)", "amplitude", "slope", "float32", str(flow.n_parameters)):
+    for part in ("shape=(32, 32)", "amplitude", "slope", "float32", str(flow.n_parameters)):
         assert part in text
     assert flow.box_size == (BOX, BOX)
-    assert flow.n_layers == 2
+    assert flow.layers == ("scale", "symmetric", "symmetric")
     assert_allclose(flow.y_range, PRIOR, atol=0.02)
     assert oblong[0].n_parameters == 2 * (3 * 4 + 2 * 8)
-    assert oblong[0].mesh == (6, 5, 6)
+    assert oblong[0].shape == (6, 5, 6)
     logp = flow.history["logp_validate"]
     assert len(logp) == 40
     assert logp.max() > logp[0]
     with pytest.raises(AttributeError):
-        flow.mesh = (1, 2)
+        flow.shape = (1, 2)
 
 
 def test_default_flow_has_the_published_size():
@@ -574,14 +566,16 @@ def test_default_flow_has_the_published_size():
     assert pyflow.SymmetricFlow(x, epochs=0, verbose=False).n_parameters == 1400
 
 
+OPTIONS = sorted(
+    set(_core.options("symmetric"))
+    - {"seed", "hidden", "noise", "noise_condition", "posterior_weight"}
+)
+
+
 def test_options_are_the_core_s():
-    defaults = _core.symflow_defaults()
-    assert set(OPTIONS) == set(defaults) - {
-        "hidden",
-        "noise",
-        "noise_condition",
-        "posterior_weight",
-    }
+    own = inspect.signature(pyflow.SymmetricFlow).parameters
+    assert set(OPTIONS) <= set(own)
+    assert all(own[name].default is None for name in OPTIONS)
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -601,7 +595,7 @@ def test_progress(data, capsys):
         progress=seen.append,
         box_size=BOX,
     )
-    assert [p.epoch for p in seen] == [0, 1, 2, 3, 3, 4, 5]  # each stage begins by looking
+    assert [p.step for p in seen] == [0, 1, 2, 3, 3, 4, 5]  # each stage begins by looking
     assert len(flow.history["logp_train"]) == 5
     per_pixel = flow.evaluate_density(x[64:96], y[64:96]).mean() / x[0].size
     best = max(seen[4:], key=lambda p: p.objective)
@@ -617,10 +611,10 @@ def test_progress(data, capsys):
     fit(x[:64], epochs=2, verbose=True)
     said = capsys.readouterr().err
     assert "SymmetricFlow" in said
-    assert " per pixel, best at 2" in said
-    assert "per field" not in said
+    assert re.search(r"log p -?\d+\.\d+, best at 2", said)
+    assert "log p(y|x)" not in said
     fit(x[:20], y_train=y[:20], objective=1.0, posterior_epochs=1, verbose=True)
-    assert re.search(r" per pixel, log p\(y\|x\) \S+ per field, best at", capsys.readouterr().err)
+    assert re.search(r", log p\(y\|x\) \S+, best at", capsys.readouterr().err)
 
 
 def test_draws_that_stand_for_the_prior_grow_with_the_parameters():
@@ -638,7 +632,7 @@ def test_draws_that_stand_for_the_prior_grow_with_the_parameters():
 
 
 def test_a_batch_is_no_larger_than_the_data():
-    flows = [fit(X, batch=batch) for batch in (len(X), 1 << 60)]
+    flows = [fit(X, batch=batch) for batch in (len(X), 1 << 50)]
     assert_array_equal(*[flow.evaluate_density(X) for flow in flows])
 
 
@@ -652,13 +646,13 @@ def test_patience_stops_early(data):
 
 def test_exceptions_from_progress_stop_the_fit_and_nothing_is_lost(data):
     def stop(p):
-        if p.epoch == 2:
+        if p.step == 2:
             raise RuntimeError("enough")
 
     x = data["train"][0]
     with pytest.raises(RuntimeError, match="enough") as caught:
         fit(x[:50], epochs=50, progress=stop)
-    assert isinstance(caught.value.flow, pyflow.FieldModel)
+    assert isinstance(caught.value.flow, pyflow.Flow)
     assert len(caught.value.flow.history["logp_train"]) == 2
     assert np.isfinite(caught.value.flow.evaluate_density(x[:3])).all()
 
@@ -667,11 +661,11 @@ INTERRUPTED = """
 import signal, sys, time
 import numpy as np, pyflow
 x = np.random.default_rng(0).normal(size=(400, 64, 64))
-ready = lambda p: print("ready", flush=True) if p.epoch == 1 else None
+ready = lambda p: print("ready", flush=True) if p.step == 1 else None
 try:
     pyflow.SymmetricFlow(x, epochs=100000, verbose=False, progress=ready)
 except KeyboardInterrupt as error:
-    print("stopped", error.flow.mesh, flush=True)
+    print("stopped", error.flow.shape, flush=True)
 """
 
 
@@ -688,10 +682,11 @@ def test_ctrl_c_stops_the_fit_at_once():
 
 
 def test_nan_in_training_keeps_the_last_good_flow(data):
-    x = data["train"][0][:40]
-    with pytest.warns(RuntimeWarning, match="last good flow"):
-        flow = fit(x, epochs=20, learning_rate=1e6, clip=0.0, box_size=BOX)
-    assert np.isfinite(flow.evaluate_density(x)).all()
+    x, y = data["train"][0][:40].astype(np.float32), data["train"][1][:40]
+    with pytest.warns(RuntimeWarning, match="last good flow") as caught:
+        flow = fit(x, y_train=y, epochs=20, learning_rate=1e3, clip=0.0, box_size=BOX)
+    assert caught[0].filename == fit.__code__.co_filename
+    assert np.isfinite(flow.evaluate_density(x, y)).all()
 
 
 def test_noise_is_learned(data):
@@ -785,26 +780,26 @@ HOLE = X.copy()
 HOLE[3, 2, 1] = np.nan
 
 REFUSED = {
-    "a field": ((X[0],), {}, r"x_train: .*a single field is x\[None\]"),
-    "one axis": ((X[0, 0],), {}, "x_train: must have shape"),
-    "empty": ((X[:0],), {}, "x_train: is empty"),
-    "complex": ((X + 1j,), {}, "x_train: must hold real numbers"),
-    "words": ((np.full((2, 2, 2), "a"),), {}, "x_train: must hold real numbers"),
-    "nan": ((HOLE,), {}, "x_train: field 3 has pixels that are NaN or infinite"),
-    "nan to validate": ((X, HOLE), {}, "x_validate: field 3"),
-    "other mesh": ((X, X[:, :4]), {}, "x_validate: its fields have shape"),
-    "constant": ((np.ones((5, 8, 8)),), {}, "x_train: the fields are constant"),
+    "a field": ((X[0],), {}, r"data_train: .*a single field is x\[None\]"),
+    "one axis": ((X[0, 0],), {}, "data_train: must have shape"),
+    "empty": ((X[:0],), {}, "data_train: is empty"),
+    "complex": ((X + 1j,), {}, "data_train: must hold real numbers"),
+    "words": ((np.full((2, 2, 2), "a"),), {}, "data_train: must hold real numbers"),
+    "nan": ((HOLE,), {}, "data_train: field 3 has pixels that are NaN or infinite"),
+    "nan to validate": ((X, HOLE), {}, "data_validate: field 3"),
+    "other mesh": ((X, X[:, :4]), {}, "data_validate: its fields have shape"),
+    "constant": ((np.ones((5, 8, 8)),), {}, "data_train: the fields are constant"),
     "y rows": ((X,), {"y_train": Y[:5]}, "y_train: must have shape"),
     "y nan": ((X,), {"y_train": np.where(Y > 0.5, np.nan, Y)}, "y_train: is NaN"),
     "y constant": ((X,), {"y_train": np.ones(20)}, "y_train: column 0 is constant"),
     "y complex": ((X,), {"y_train": Y + 1j}, "y_train: must hold real"),
     "y to validate": ((X, X), {"y_train": Y}, "y_validate: is missing"),
     "y only to validate": ((X, X), {"y_validate": Y}, "y_train: is missing"),
-    "no x to validate": ((X,), {"y_train": Y, "y_validate": Y}, "x_validate: is missing"),
+    "no data to validate": ((X,), {"y_train": Y, "y_validate": Y}, "data_validate: is missing"),
     "y widths": (
         (X, X),
         {"y_train": Y, "y_validate": np.column_stack([Y, Y])},
-        "y_validate: has 2 columns where y_train has 1",
+        r"y_validate: must have shape \(20, 1\); its shape is \(20, 2\)",
     ),
     "no box": ((X,), {"box_size": 0}, "box_size: must be positive"),
     "negative box": ((X,), {"box_size": (1, -1)}, "box_size: must be positive"),
@@ -825,8 +820,8 @@ REFUSED = {
     "hidden": ((X,), {"hidden": []}, "hidden: must be 1 to 6 layers"),
     "posterior": ((X,), {"objective": 0.5}, "objective: there is no y_train"),
     "weight": ((X,), {"y_train": Y, "objective": 2}, "objective: the posterior's weight"),
-    "calibrate": ((X,), {"y_train": Y, "calibrate": True}, "calibrate: needs x_validate"),
-    "warmup": ((X,), {"warmup": 1.0}, "warmup: must be less than 1"),
+    "calibrate": ((X,), {"y_train": Y, "calibrate": True}, "calibrate: needs data_validate"),
+    "warmup": ((X,), {"warmup": 1.0}, "warmup: must be at least 0 and less than 1"),
     "seed": ((X,), {"seed": -1}, "seed: must be between"),
 }
 
@@ -866,7 +861,7 @@ def test_bad_options_are_refused_by_name(name):
 
 
 def test_a_single_training_field_is_warned_of():
-    with pytest.warns(UserWarning, match="x_train: holds a single field"):
+    with pytest.warns(UserWarning, match="data_train: holds a single field"):
         flow = fit(X[:1])
     assert np.isfinite(flow.evaluate_density(X)).all()
 
@@ -876,7 +871,7 @@ def test_discrete_fields_are_warned_of():
     counts, smooth = rng.poisson(20, (40, 16, 16)), rng.normal(size=(40, 16, 16))
     many = rng.normal(size=(5, 128, 128)).astype(np.float32)
     for x in (counts, np.maximum(smooth, -1), np.round(many, 1)):
-        with pytest.warns(UserWarning, match="x_train: has .* different values") as caught:
+        with pytest.warns(UserWarning, match="data_train: has .* different values") as caught:
             fit(x, epochs=0)
         assert caught[0].filename == fit.__code__.co_filename
         fit(x, epochs=0, noise=0.5)

@@ -1,7 +1,8 @@
 /* log p(y|x) of a flow and its gradient, as fine-tuning estimates them, against integrals over dense grids of the
  * prior's box: with one to four conditions, and with posteriors of two peaks. The functions are file-local: their
  * source is included. */
-#include "../../csrc/symfit.c"
+#include "../../csrc/evidence.c"
+#include "../../csrc/start.c"
 #include "check.h"
 
 enum { SIDE = 16, PIXELS = SIDE * SIDE, TRAIN = 1200, SOME = 4, MOST_Y = 4, DRAWS = 127 /* that fits use */ };
@@ -25,8 +26,8 @@ typedef struct {
     int n_y, even;
     double scale;
     double x[(TRAIN + SOME) * PIXELS], y[(TRAIN + SOME) * MOST_Y];
-    pf64_symflow *flow;
-    pf64_fields some; /* held out; of their y none is near the prior's ends */
+    pf64_flow *flow;
+    pf64_data some; /* held out; of their y none is near the prior's ends */
 } problem;
 
 static void make_fields(problem *p)
@@ -58,17 +59,17 @@ static void fit_problem(problem *p, int n_y, int even, double scale)
     p->even = even;
     p->scale = scale;
     make_fields(p);
-    pf_symflow_options o;
-    pf_symflow_defaults(&o);
+    pf_symmetric_options o;
+    pf_symmetric_defaults(&o);
     o.n_layers = 1;
     o.psi_knots = 3;
     o.filter_knots = 8;
-    o.hidden[0] = o.hidden[1] = 24;
-    o.epochs = 40;
-    o.learning_rate = 4e-3;
-    pf64_fields train = {.x = p->x, .y = p->y, .n = TRAIN};
-    p->some = (pf64_fields){.x = p->x + TRAIN * PIXELS, .y = p->y + TRAIN * n_y, .n = SOME};
-    CHECK(pf64_symflow_fit(&p->flow, &train, NULL, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, n_y, &o) == PF_OK,
+    o.train.hidden[0] = o.train.hidden[1] = 24;
+    o.train.epochs = 40;
+    o.train.learning_rate = 4e-3;
+    pf64_data train = {.x = p->x, .y = p->y, .n = TRAIN, .n_y = n_y};
+    p->some = (pf64_data){.x = p->x + TRAIN * PIXELS, .y = p->y + TRAIN * n_y, .n = SOME, .n_y = n_y};
+    CHECK(pf64_symmetric_fit(&p->flow, &train, NULL, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, &o) == PF_OK,
           "%s", pf_message());
 }
 
@@ -83,24 +84,24 @@ typedef struct {
 static void grid_free(grid *g) { free(g->y), free(g->logp); }
 
 /* The middles of equal cells of the box, `side` along each axis */
-static grid box_grid(const pf64_symflow *f, int side)
+static grid box_grid(const pf64_flow *f, int side)
 {
     grid g = {.n = 1};
-    for (int j = 0; j < f->n_y; j++) g.n *= side;
-    g.y = PF_ALLOC(double, g.n * f->n_y);
+    for (int j = 0; j < f->net->n_y; j++) g.n *= side;
+    g.y = PF_ALLOC(double, g.n * f->net->n_y);
     g.logp = PF_ALLOC(double, g.n);
     g.log_cell = -log((double)g.n);
-    const double *least = f->y_stats + 2 * f->n_y, *most = f->y_stats + 3 * f->n_y;
+    const double *least = f->net->stats + 2 * f->net->n_y, *most = f->net->stats + 3 * f->net->n_y;
     for (ptrdiff_t i = 0; i < g.n; i++)
-        for (ptrdiff_t j = f->n_y - 1, at = i; j >= 0; j--, at /= side)
-            g.y[i * f->n_y + j] = least[j] + ((double)(at % side) + 0.5) / side * (most[j] - least[j]);
+        for (ptrdiff_t j = f->net->n_y - 1, at = i; j >= 0; j--, at /= side)
+            g.y[i * f->net->n_y + j] = least[j] + ((double)(at % side) + 0.5) / side * (most[j] - least[j]);
     return g;
 }
 
-static double grid_log_z(grid *g, const pf64_symflow *f, const double *x)
+static double grid_log_z(grid *g, const pf64_flow *f, const double *x)
 {
     double most = -INFINITY, sum = 0;
-    CHECK(pf64_symflow_logp_at(f, g->logp, x, g->y, 1, g->n) == PF_OK, "%s", pf_message());
+    CHECK(pf64_flow_logp_at(f, g->logp, x, g->y, 1, g->n) == PF_OK, "%s", pf_message());
     for (ptrdiff_t i = 0; i < g->n; i++) most = fmax(most, g->logp[i]);
     for (ptrdiff_t i = 0; i < g->n; i++) sum += exp(g->logp[i] - most);
     return most + log(sum) + g->log_cell;
@@ -108,12 +109,12 @@ static double grid_log_z(grid *g, const pf64_symflow *f, const double *x)
 
 /* A grid along the principal axes of a posterior of one peak, to 4 standard deviations: the trapezoidal rule is then
  * exact to some 3e-4. Earlier grids find the axes; what they do not resolve counts as a quarter of their step. */
-static grid peak_grid(const pf64_symflow *f, const double *x)
+static grid peak_grid(const pf64_flow *f, const double *x)
 {
     enum { COARSE = 10, FINE = 12, ROUNDS_ = 5 };
     const double reach = 4;
-    ptrdiff_t d = f->n_y, outside = 0;
-    const double *least = f->y_stats + 2 * d, *most = f->y_stats + 3 * d;
+    ptrdiff_t d = f->net->n_y, outside = 0;
+    const double *least = f->net->stats + 2 * d, *most = f->net->stats + 3 * d;
     double mean[MOST_Y], root[MOST_Y][MOST_Y] = {{0}}, step = 1;
     grid g = box_grid(f, COARSE);
     for (ptrdiff_t j = 0; j < d; j++) root[j][j] = (most[j] - least[j]) / COARSE;
@@ -166,18 +167,24 @@ static double along(uint64_t direction, ptrdiff_t i)
     return z;
 }
 
-static void move(pf64_symflow *f, uint64_t direction, double step)
+static void move(pf64_flow *f, uint64_t direction, double step)
 {
     for (ptrdiff_t i = 0; i < f->n_theta; i++) f->theta[i] += step * along(direction, i);
-    for (ptrdiff_t i = 0; i < f->net->n_w; i++) f->net->w[i] += step * along(direction, f->n_theta + i);
+    for (ptrdiff_t i = 0; i < f->net->net->n_w; i++) f->net->net->w[i] += step * along(direction, f->n_theta + i);
 }
 
-static double project(const pf64_fit *fit, uint64_t direction)
+static void clear_gradient(pf64_trainer *fit)
 {
-    const pf64_symflow *f = fit->flow;
+    memset(fit->gbase, 0, (size_t)fit->flow->n_theta * sizeof(double));
+    fit->gw_empty = 1;
+}
+
+static double project(const pf64_trainer *fit, uint64_t direction)
+{
+    const pf64_flow *f = fit->flow;
     double sum = 0;
     for (ptrdiff_t i = 0; i < f->n_theta; i++) sum += fit->gbase[i] * along(direction, i);
-    for (ptrdiff_t i = 0; i < f->net->n_w; i++) sum += fit->gw[i] * along(direction, f->n_theta + i);
+    for (ptrdiff_t i = 0; i < f->net->net->n_w; i++) sum += fit->gw[i] * along(direction, f->n_theta + i);
     return sum;
 }
 
@@ -185,7 +192,7 @@ static double project(const pf64_fit *fit, uint64_t direction)
 static double objective(problem *p, grid *g, int i, double weight)
 {
     double at_y, log_z = weight > 0 ? grid_log_z(g, p->flow, p->some.x + i * PIXELS) : 0;
-    CHECK(pf64_symflow_logp(p->flow, &at_y, p->some.x + i * PIXELS, p->some.y + i * p->n_y, 1) == PF_OK, "%s",
+    CHECK(pf64_flow_logp(p->flow, &at_y, p->some.x + i * PIXELS, p->some.y + i * p->n_y, NULL, 1) == PF_OK, "%s",
           pf_message());
     return at_y - weight * log_z;
 }
@@ -212,11 +219,11 @@ static void measure(problem *p, grid (*make)(problem *p, int i), int fields, int
                     accuracy most)
 {
     accuracy a = {0};
-    pf_symflow_options o;
-    pf_symflow_defaults(&o);
+    pf_train_options o;
+    pf_train_defaults(&o);
     o.posterior_weight = weight;
-    pf64_fit fit = {.data = &p->some};
-    CHECK(pf64_fit_init(&fit, p->flow, &o, p->n_y, draws) == PF_OK, "%s", pf_message());
+    pf64_trainer fit = {.data = &p->some};
+    CHECK(pf64_trainer_init(&fit, p->flow, &o, NET_ROWS, p->n_y, draws) == PF_OK, "%s", pf_message());
     double n = (double)fields * seeds;
     for (int i = 0; i < fields; i++) {
         grid g = make(p, i);
@@ -229,7 +236,7 @@ static void measure(problem *p, grid (*make)(problem *p, int i), int fields, int
             double estimate = NAN, at_y = NAN;
             fit.row[0] = i;
             fit.epoch = s + 1;
-            pf64_clear_gradient(&fit);
+            clear_gradient(&fit);
             CHECK(pf64_posterior(&fit, &estimate, &at_y, draws, 1) == PF_OK, "%s", pf_message());
             double e = estimate - (at_y - log_z);
             a.bias += e / n;
@@ -243,7 +250,7 @@ static void measure(problem *p, grid (*make)(problem *p, int i), int fields, int
         for (int d = 0; d < DIRECTIONS; d++) a.slope_bias += square(mean[d]) / (fields * DIRECTIONS);
         grid_free(&g);
     }
-    pf64_fit_clear(&fit);
+    pf64_trainer_clear(&fit);
     a.error = sqrt(a.error);
     a.slope = sqrt(a.slope);
     a.slope_error = sqrt(a.slope_error) / a.slope;
@@ -263,17 +270,17 @@ static void measure(problem *p, grid (*make)(problem *p, int i), int fields, int
  * next to no weight are left out, as posterior() does. */
 static void test_frozen(problem *p, double weight)
 {
-    pf_symflow_options o;
-    pf_symflow_defaults(&o);
+    pf_train_options o;
+    pf_train_defaults(&o);
     o.posterior_weight = weight;
-    pf64_fit fit = {.data = &p->some};
-    CHECK(pf64_fit_init(&fit, p->flow, &o, p->n_y, DRAWS) == PF_OK, "%s", pf_message());
+    pf64_trainer fit = {.data = &p->some};
+    CHECK(pf64_trainer_init(&fit, p->flow, &o, NET_ROWS, p->n_y, DRAWS) == PF_OK, "%s", pf_message());
     ptrdiff_t n = 0;
     double at_y, estimate, frozen[(DRAWS + 1) * (MOST_Y + 1)], *log_weight = frozen + (DRAWS + 1) * p->n_y,
                                                                logp[DRAWS + 1], slope[DIRECTIONS], error = 0, size = 0;
     fit.row[0] = 0;
     CHECK(pf64_try_conditions(&fit, &n, DRAWS) == PF_OK && n == DRAWS + 1, "%td draws", n);
-    memcpy(frozen, fit.draws, (size_t)((DRAWS + 1) * (p->n_y + 1)) * sizeof(double));
+    memcpy(frozen, fit.evidence->draws, (size_t)((DRAWS + 1) * (p->n_y + 1)) * sizeof(double));
     double log_z = log_evidence(log_weight, fit.logp, 1, n);
     for (ptrdiff_t i = 1; i < n; i++)
         if (exp(log_weight[i] + fit.logp[i] - log_z) < PF_MIN(1e-3, 0.1 / (double)n)) log_weight[i] = -INFINITY;
@@ -281,13 +288,13 @@ static void test_frozen(problem *p, double weight)
         double side[2], h = 1e-8; /* log T has a kink in theta where an end knot passes a shell */
         for (int s = 0; s < 2; s++) {
             move(p->flow, (uint64_t)d, s ? -2 * h : h);
-            CHECK(pf64_symflow_logp_at(p->flow, logp, p->some.x, frozen, 1, n) == PF_OK, "%s", pf_message());
+            CHECK(pf64_flow_logp_at(p->flow, logp, p->some.x, frozen, 1, n) == PF_OK, "%s", pf_message());
             side[s] = logp[0] - weight * log_evidence(log_weight, logp, 1, n);
         }
         move(p->flow, (uint64_t)d, h);
         slope[d] = (side[0] - side[1]) / (2 * h);
     }
-    pf64_clear_gradient(&fit);
+    clear_gradient(&fit);
     CHECK(pf64_posterior(&fit, &estimate, &at_y, DRAWS, 1) == PF_OK, "%s", pf_message());
     for (int d = 0; d < DIRECTIONS; d++) {
         error += square(project(&fit, (uint64_t)d) - slope[d]);
@@ -295,7 +302,7 @@ static void test_frozen(problem *p, double weight)
     }
     error = sqrt(error / size);
     CHECK(error < 1e-5, "%d conditions, weight %g: the gradient is off by %g of itself", p->n_y, weight, error);
-    pf64_fit_clear(&fit);
+    pf64_trainer_clear(&fit);
 }
 
 static grid fine_line(problem *p, int i) { return (void)i, box_grid(p->flow, 400); }
@@ -307,34 +314,39 @@ static int always(void *user) { return (void)user, 1; }
 /* Loops over fields that no thread pool interrupts: a check of the caller's is heard at every field. */
 static void test_interrupts(void)
 {
-    enum { FIELDS = 3 };
+    enum { FIELDS = 3, PSI = 3, FILTER = 8 };
     static double x[FIELDS * PIXELS];
-    double y[FIELDS] = {0, 1, 2}, theta[2 * 8], *power, mean = NAN;
+    double y[FIELDS] = {0, 1, 2}, theta[2 * FILTER], mean = NAN, centre, scale;
     ptrdiff_t counts[FIELDS] = {2, 2, 2};
-    pf64_fields data = {x, y, FIELDS};
-    pf64_symflow *f;
-    pf64_symwork *w;
+    pf64_data data = {.x = x, .y = y, .n = FIELDS, .n_y = 1};
+    pf64_flow *f;
+    pf_symmetric_options o;
+    pf_symmetric_defaults(&o);
+    o.filter_knots = FILTER;
     pf_normals(x, 51, 0, 0, FIELDS * PIXELS);
-    CHECK(!pf64_symflow_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, 1, 3, 8, 1), "%s", pf_message());
-    CHECK(!pf64_symwork_new(&w, f, 0, 1), "%s", pf_message());
-    power = PF_ALLOC(double, f->filter->shells);
+    CHECK(!pf64_flow_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, 0), "%s", pf_message());
+    CHECK(!pf64_flow_add_symmetric(f, PSI, FILTER), "%s", pf_message());
+    const pf64_filter *filter = f->mesh->filter;
+    pf64_start s = {.flow = f, .o = &o, .n = FIELDS, .x = x};
+    s.power = PF_ALLOC(double, filter->shells);
+    s.position = PF_ALLOC(double, FILTER);
+    s.work = PF_ALLOC(double, filter->work);
     for (int on = 0; on < 2; on++) {
         pf_status heard[4], expected = on ? PF_INTERRUPTED : PF_OK;
         for (int i = 0; i < 4; i++) {
             pf_set_interrupt(on ? always : NULL, NULL);
             usleep(60000); /* it is asked every 50 ms, at most */
-            if (i == 0) heard[i] = pf64_check_data(&data, PIXELS, 1, "train");
-            if (i == 1) heard[i] = pf64_standardise(f, &data, 1);
-            if (i == 2) heard[i] = pf64_start_filter(theta, f, x, FIELDS, 0, power, w);
+            if (i == 0) heard[i] = pf64_check_points(&data, f, 1, "train");
+            if (i == 1) heard[i] = pf64_standard(&centre, &scale, f, &data);
+            if (i == 2) heard[i] = pf64_start_filter(theta, &s, 0);
             if (i == 3) heard[i] = tempered(&mean, x, x + PIXELS, counts, 1, FIELDS, 2);
             CHECK(heard[i] == expected, "loop %d: %d", i, (int)heard[i]);
         }
     }
     pf_set_interrupt(NULL, NULL);
     CHECK(isfinite(mean), "%g", mean);
-    free(power);
-    pf64_symwork_free(w, 1);
-    pf64_symflow_free(f);
+    free(s.power), free(s.position), free(s.work);
+    pf64_flow_free(f);
 }
 
 int main(void)
@@ -346,30 +358,30 @@ int main(void)
     test_frozen(p, 1);
     measure(p, fine_line, 4, 8, 127, 1, (accuracy){.bias = 0.01, .error = 0.04, .slope_error = 0.1});
     measure(p, fine_line, 4, 8, 127, 0.4, (accuracy){.bias = 0.01, .error = 0.04, .slope_error = 0.03});
-    pf64_symflow_free(p->flow);
+    pf64_flow_free(p->flow);
     fit_problem(p, 2, 0, 1);
     test_frozen(p, 0.4);
     measure(p, fine_square, 3, 8, 127, 1, (accuracy){.bias = 0.03, .error = 0.1, .slope_error = 0.15});
-    pf64_symflow_free(p->flow);
+    pf64_flow_free(p->flow);
     fit_problem(p, 1, 1, 1); /* y and -y are alike: what is there of two peaks takes more draws to find */
     test_frozen(p, 1);
     measure(p, fine_line, 4, 16, 127, 1, (accuracy){.bias = 0.15, .error = 0.5, .slope_error = 0.4});
     measure(p, fine_line, 4, 16, 383, 1, (accuracy){.bias = 0.04, .error = 0.14, .slope_error = 0.15});
-    pf64_symflow_free(p->flow);
+    pf64_flow_free(p->flow);
     fit_problem(p, 2, 1, 1); /* and more beside another condition */
     measure(p, fine_square, 3, 8, 1023, 1, (accuracy){.bias = 0.2, .error = 0.35, .slope_error = 0.2});
-    pf64_symflow_free(p->flow);
+    pf64_flow_free(p->flow);
     fit_problem(p, 3, 0, 3.5);
-    measure(p, around_peak, 2, 8, (int)default_draws(3), 1,
+    measure(p, around_peak, 2, 8, (int)pf_default_draws(3), 1,
             (accuracy){.bias = 0.03, .error = 0.08, .slope_error = 0.2});
-    pf64_symflow_free(p->flow);
+    pf64_flow_free(p->flow);
     fit_problem(p, 4, 0, 2.5); /* posteriors fill some 1e-5 of the box */
     test_frozen(p, 1);
-    measure(p, around_peak, 2, 8, (int)default_draws(4), 1,
+    measure(p, around_peak, 2, 8, (int)pf_default_draws(4), 1,
             (accuracy){.bias = 0.04, .error = 0.08, .slope_error = 0.15});
-    pf64_symflow_free(p->flow);
-    CHECK(default_draws(1) == DRAWS && default_draws(2) == DRAWS && default_draws(5000) < 65535, "%td",
-          default_draws(5000));
+    pf64_flow_free(p->flow);
+    CHECK(pf_default_draws(1) == DRAWS && pf_default_draws(2) == DRAWS && pf_default_draws(5000) < 65535, "%td",
+          pf_default_draws(5000));
     test_interrupts();
     free(p);
     if (!check_failures) puts("log p(y|x): all tests passed");
