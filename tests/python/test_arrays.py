@@ -246,7 +246,7 @@ def test_memory_does_not_grow():
         model.score(x)
         model.sample(len(x), seed=i)
         for _ in range(10):
-            pyflow.Model.from_bytes(long.to_bytes())
+            pyflow.Flow.from_bytes(long.to_bytes())
         for bad in (x[:, :3], x * np.nan):
             with pytest.raises(ValueError, match="x: "):
                 model.evaluate_density(bad)

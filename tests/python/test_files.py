@@ -47,11 +47,11 @@ def test_the_header_is_json_and_without_code(model):
 
     data = model.to_bytes()
     assert data[:8] == b"\x93PYFLOW\n"
-    (length,) = struct.unpack("<q", data[32:40])
-    header = json.loads(data[40 : 40 + length])
+    (length,) = struct.unpack("<q", data[24:32])
+    header = json.loads(data[32 : 32 + length])
     assert header["format"] == "pyflow"
     assert header["dtype"] == "float64"
-    assert header["dim"] == 3
+    assert header["shape"] == [3]
     assert header["layers"] == len(model)
     assert b"pickle" not in data
 
@@ -60,8 +60,8 @@ def test_the_header_is_json_and_without_code(model):
 def test_cut_short(model, data):
     whole = model.to_bytes()
     n = data.draw(st.integers(0, len(whole) - 1))
-    with pytest.raises(pyflow.FileError, match=r"cut short|altered|not a pyflow model"):
-        pyflow.Model.from_bytes(whole[:n])
+    with pytest.raises(pyflow.FileError, match=r"cut short|altered|not a pyflow flow"):
+        pyflow.Flow.from_bytes(whole[:n])
 
 
 @given(data=st.data())
@@ -72,7 +72,7 @@ def test_altered(model32, data):
         whole[i] ^= data.draw(st.integers(1, 255))
     assume(bytes(whole) != model32.to_bytes())
     with pytest.raises(pyflow.FileError):
-        pyflow.Model.from_bytes(bytes(whole))
+        pyflow.Flow.from_bytes(bytes(whole))
 
 
 def crc64(data):
@@ -103,18 +103,18 @@ def resealed(data):
 
 
 def test_a_right_check_sum_is_accepted(small):
-    assert pyflow.Model.from_bytes(resealed(small.to_bytes())) == small
+    assert pyflow.Flow.from_bytes(resealed(small.to_bytes())) == small
 
 
 @given(data=st.data())
 def test_altered_with_a_right_check_sum(small, test, data):
     """A made-up file may hold other numbers, but never crashes whoever reads it."""
     whole = bytearray(small.to_bytes())
-    header = 40 + struct.unpack("<q", whole[32:40])[0]
+    header = 32 + struct.unpack("<q", whole[24:32])[0]
     i = data.draw(st.integers(header, len(whole) - 9))
     whole[i] = data.draw(st.integers(0, 255))
     try:
-        model = pyflow.Model.from_bytes(resealed(whole))
+        model = pyflow.Flow.from_bytes(resealed(whole))
     except ValueError:
         return
     model.evaluate_density(np.zeros((3, model.dim)))
@@ -124,11 +124,12 @@ def test_altered_with_a_right_check_sum(small, test, data):
 def test_sizes_whose_product_overflows(small):
     """2**30 classes of 2**30 slices of 16 knots: 3 * 2**64 numbers, or none at all in 64 bits."""
     whole = small.to_bytes()
-    header = whole[: 40 + struct.unpack("<q", whole[32:40])[0]]
-    sliced = struct.pack("<q3d5q", 2, 0, 0, 0, 0, 2**30, 16, 2**30, 0)
-    sizes = struct.pack("<3q", 2**30, 2**30, 1)
-    with pytest.raises(pyflow.FileError, match="damaged"):
-        pyflow.Model.from_bytes(resealed(header + sizes + sliced + struct.pack("<2q8x", 0, 0)))
+    header = whole[: 32 + struct.unpack("<q", whole[24:32])[0]]
+    space = struct.pack("<2q", 1, 2**30) + struct.pack("<q3d", 3, 0, 0, 0)
+    sliced = struct.pack("<16s3q", b"sliced", 16, 2**30, 16)
+    body = space + struct.pack("<2q", 2**30, 1) + sliced
+    with pytest.raises(pyflow.FileError, match="splines are missing"):
+        pyflow.Flow.from_bytes(resealed(header + body + struct.pack("<8q8x", *8 * [0])))
 
 
 def test_a_newer_format(small):
@@ -136,22 +137,22 @@ def test_a_newer_format(small):
     whole[8:16] = struct.pack("<q", 2**31)
     for data in (whole, resealed(whole)):
         with pytest.raises(pyflow.FileError, match="newer pyflow"):
-            pyflow.Model.from_bytes(bytes(data))
+            pyflow.Flow.from_bytes(bytes(data))
 
 
 def test_something_else(tmp_path):
     path = tmp_path / "table.npy"
     np.save(path, np.zeros(100))
-    with pytest.raises(pyflow.FileError, match=r"table\.npy: this is not a pyflow model"):
+    with pytest.raises(pyflow.FileError, match=r"table\.npy: this is not a pyflow flow"):
         pyflow.load(path)
     with pytest.raises(FileNotFoundError):
         pyflow.load(tmp_path / "nothing")
     with pytest.raises(IsADirectoryError):
         pyflow.load(tmp_path)
     with pytest.raises(pyflow.FileError):
-        pyflow.Model.from_bytes(b"")
+        pyflow.Flow.from_bytes(b"")
     with pytest.raises(TypeError):
-        pyflow.Model.from_bytes("text")
+        pyflow.Flow.from_bytes("text")
     assert issubclass(pyflow.FileError, ValueError)
 
 
@@ -215,7 +216,7 @@ def test_saving_into_what_is_no_file(model32, tmp_path):
     with ThreadPoolExecutor() as pool:
         read = pool.submit(pipe.read_bytes)
         model32.save(pipe)
-    assert pyflow.Model.from_bytes(read.result()) == model32
+    assert pyflow.Flow.from_bytes(read.result()) == model32
     assert pipe.is_fifo()
 
 
@@ -229,7 +230,7 @@ def test_saving_to_standard_output(model32, tmp_path):
         tmp_path / "model",
     ]
     piped = subprocess.run(save, stdout=subprocess.PIPE, timeout=60, check=True).stdout
-    assert pyflow.Model.from_bytes(piped) == model32
+    assert pyflow.Flow.from_bytes(piped) == model32
     with open(tmp_path / "out", "wb") as file:
         subprocess.run(save, stdout=file, timeout=60, check=True)
     assert pyflow.load(tmp_path / "out") == model32

@@ -173,7 +173,9 @@ def test_the_best_layer_is_not_the_last():
     """The mark is where the validation data say, wherever that is."""
 
     class Fitted:
+        shape = (2,)
         history = {  # noqa: RUF012
+            "epoch": np.zeros(5),
             "logp_train": np.array([1.0, 2, 3, 4, 5]),
             "logp_validate": np.array([1.0, 4, 2, np.nan, 3]),
             "distance": np.full(5, 0.1),
@@ -207,7 +209,7 @@ def test_history_of_a_flow_of_fields(validation):
 
 def test_history_of_no_epochs_is_refused():
     x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 30, seed=1)
-    with pytest.raises(ValueError, match="model"):
+    with pytest.raises(ValueError, match="flow"):
         plots.history(pyflow.SymmetricFlow(x, epochs=0, verbose=False))
 
 
@@ -279,8 +281,9 @@ def draw_all():
     table = x.reshape(-1, 3)
     post = pyflow.Posterior(lambda y: -0.5 * (y**2).sum(axis=1), [(-9, 9)] * 2)
     history = {name: np.arange(3.0) for name in ("logp_train", "logp_validate", "distance")}
+    history["epoch"] = np.zeros(3)
     return {
-        "history": plots.history(type("Fitted", (), {"history": history})),
+        "history": plots.history(type("Fitted", (), {"history": history, "shape": (2,)})),
         "latent": plots.latent(table),
         "marginals": plots.marginals(table, table),
         "pairs": plots.pairs(table, table),

@@ -3,7 +3,6 @@
 import io
 import re
 import sys
-from typing import NamedTuple
 
 import pytest
 
@@ -11,11 +10,7 @@ import pyflow
 from pyflow import _progress
 
 
-class Step(NamedTuple):
-    layer: int
-    best: int = 1
-    logp_train: float = -1.5
-    logp_validate: float = float("nan")
+NAN = float("nan")
 
 
 class Stream(io.StringIO):
@@ -35,11 +30,11 @@ def clock(monkeypatch):
 def said(monkeypatch, stream, steps, clock=None, seconds=0.0):
     """What a fit of so many steps writes, each taking so many seconds."""
     monkeypatch.setattr(sys, "stderr", stream)
-    with _progress.reporter(steps, True, None) as report:
+    with _progress.reporter(steps, True, None, "GIS") as report:
         for step in range(1, steps + 1):
             if clock:
                 clock[0] += seconds
-            report(Step(step))
+            report(pyflow.Progress("layer", step, 1, -1.5, NAN, NAN, -1.5, 0.0))
     return stream.getvalue()
 
 
@@ -51,7 +46,7 @@ def test_a_log_has_few_lines(monkeypatch, clock):
         assert "\r" not in text
         assert "%|" not in text  # a bar
         for line in lines:
-            assert re.fullmatch(r"GIS: layer \d+/1000, \d+ s, log p -1\.5000", line)
+            assert re.fullmatch(r"GIS: layer \d+/1000, \d+ s, log p -1\.5000, best at 1", line)
         at = [int(re.search(r", (\d+) s", line)[1]) for line in lines]
         assert min(b - a for a, b in zip([0, *at], at[:-1], strict=False)) >= 10
         assert lines[-1].startswith("GIS: layer 1000/1000")
