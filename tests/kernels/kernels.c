@@ -2,6 +2,7 @@
  * Nothing here computes. tests/python/test_kernels.py builds and loads it. */
 #ifndef real
 #include "cdf1d.h"
+#include "kernels.h"
 #include "model.h"
 #include "stiefel.h"
 
@@ -102,9 +103,6 @@ int k_stiefel_ascend(double *a, double *best, ptrdiff_t k, ptrdiff_t d, ptrdiff_
     return pf_stiefel_ascend(a, best, k, d, steps, tolerance, &objective);
 }
 
-#define KERNEL_(bits, name) k##bits##_##name
-#define KERNEL(bits, name) KERNEL_(bits, name)
-#define K(name) KERNEL(REAL_BITS, name)
 #define TWICE "kernels.c"
 #include "twice.h"
 #pragma GCC visibility pop

@@ -1,4 +1,4 @@
-"""The core's kernels, built with tests/kernels/kernels.c and called through ctypes."""
+"""The core's kernels, built with tests/kernels/*.c into one library and called through ctypes."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "tests/kernels/kernels.c"
+SOURCES = sorted((ROOT / "tests/kernels").glob("*.c"))
 LIBRARY = ROOT / "build/tests/kernels.so"
 KINDS = "linear", "asinh", "logit", "above", "below"
 REALS = {np.dtype(np.float32): "k32_", np.dtype(np.float64): "k64_"}
@@ -23,14 +23,14 @@ def build():
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
     archive = ROOT / "build/libpyflow.a"
     subprocess.run(["make", "-s", str(archive.relative_to(ROOT))], cwd=ROOT, env=env, check=True)
-    made_of = [SOURCE, archive, *ROOT.glob("csrc/*.h")]
+    made_of = [*SOURCES, archive, *ROOT.glob("csrc/*.h"), *ROOT.glob("tests/kernels/*.h")]
     if not LIBRARY.exists() or any(p.stat().st_mtime > LIBRARY.stat().st_mtime for p in made_of):
         LIBRARY.parent.mkdir(parents=True, exist_ok=True)
         cc = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
         libraries = ["pkg-config", "--cflags", "--libs", "fftw3", "fftw3f", "openblas"]
         flags = subprocess.run(libraries, capture_output=True, text=True, check=True).stdout.split()
         aside = LIBRARY.with_suffix(f".{os.getpid()}")
-        sources = ["-Icsrc", "-Itests/kernels", "@csrc/cflags", str(SOURCE), str(archive)]
+        sources = ["-Icsrc", "-Itests/kernels", "@csrc/cflags", *map(str, SOURCES), str(archive)]
         command = [*cc, "-shared", "-fPIC", *sources, *flags, "-lm", "-o", str(aside)]
         subprocess.run(command, cwd=ROOT, check=True)
         aside.replace(LIBRARY)  # so that two test runs at once do not load half a file

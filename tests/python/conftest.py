@@ -5,6 +5,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+from ckernels import Kernels
 from hypothesis import settings
 
 import pyflow
@@ -16,6 +17,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeat", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """The core's kernels, through ctypes."""
+    return Kernels()
 
 
 def banana(n, seed):

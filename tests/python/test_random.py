@@ -1,0 +1,87 @@
+"""Random numbers and the normal distribution."""
+
+from ctypes import c_uint64
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import philox
+from scipy import special, stats
+
+# Random123's known answers for philox4x32-10 (kat_vectors): counter, key, words.
+PHILOX = {
+    "zeros": (0, 0, 0, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    "ones": (2**64 - 1, 2**64 - 1, 2**64 - 1, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    "pi": (
+        0x85A308D3_243F6A88,
+        0x03707344_13198A2E,
+        0x299F31D0_A4093822,
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("counter", "stream", "key", "words"), PHILOX.values(), ids=PHILOX)
+def test_philox_gives_the_known_answers(kernels, counter, stream, key, words):
+    out = np.zeros(4, np.uint32)
+    kernels.call("k_philox", out, key, stream, counter, result=None)
+    assert " ".join(f"{w:08x}" for w in out.tolist()) == words
+    assert philox.philox(key, stream, counter) == out.tolist()
+
+
+def test_normals_are_their_twin_wherever_one_starts(kernels):
+    key, stream = 2**63 + 5, 7 << 32
+    whole = np.empty(101)
+    kernels.call("k_normals", whole, key, stream, 0, 101, result=None)
+    assert_allclose(whole, [philox.normal(key, stream, i) for i in range(101)], rtol=1e-13)
+    for first in (1, 2, 37):
+        part = np.empty(101 - first)
+        kernels.call("k_normals", part, key, stream, first, len(part), result=None)
+        assert_array_equal(part, whole[first:])
+
+
+def test_normals_are_normal(kernels):
+    z = np.empty(100_000)
+    kernels.call("k_normals", z, 1, 2, 0, len(z), result=None)
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    # neighbours, and the same number of neighbouring streams and keys, have nothing to do with it
+    other, key = np.empty_like(z), np.empty_like(z)
+    kernels.call("k_normals", other, 1, 3, 0, len(z), result=None)
+    kernels.call("k_normals", key, 2, 2, 0, len(z), result=None)
+    for a, b in ((z[1:], z[:-1]), (z, other), (z, key)):
+        assert stats.pearsonr(a, b).pvalue > 1e-3
+
+
+def test_uniform_integers_are_uniform(kernels):
+    draw = [kernels.call("k_uniform_int", 3, 4, i, 7, result=c_uint64) for i in range(7000)]
+    assert stats.chisquare(np.bincount(draw, minlength=7)).pvalue > 1e-3
+    assert len(np.bincount(draw)) == 7
+
+
+def test_normal_quantile_is_scipys(kernels):
+    p = np.concatenate(
+        [
+            [5e-324, 1e-300, 1e-200, 1e-30, 1e-16, 0.5 - 1e-9, 0.5, 0.5 + 1e-9, 1 - 1e-16],
+            [0.075, 0.925, np.nextafter(0.075, 0), np.nextafter(0.925, 1), np.exp(-25)],
+            np.linspace(1e-5, 1 - 1e-5, 1001),
+            np.logspace(-307, -1, 500),
+        ]
+    )
+    z = np.empty_like(p)
+    kernels.call("k_normal_quantile", z, p, len(p), result=None)
+    # near 1/2 and near 1 the quantile is as good as p is: p - 1/2 or 1 - p is exact
+    assert_allclose(z, special.ndtri(p), rtol=2e-15 * 10, atol=1e-16)
+
+
+def test_normal_quantile_at_the_ends(kernels):
+    p = np.array([0, 1, -0.1, 1.1, np.nan])
+    z = np.empty_like(p)
+    kernels.call("k_normal_quantile", z, p, len(p), result=None)
+    assert_array_equal(z, [-np.inf, np.inf, np.nan, np.nan, np.nan])
+
+
+def test_normal_cdf_is_scipys(kernels):
+    x = np.linspace(-37, 9, 1001)
+    p = np.empty_like(x)
+    kernels.call("k_normal_cdf", p, x, len(x), result=None)
+    assert_allclose(p, special.ndtr(x), rtol=1e-12)
