@@ -47,6 +47,7 @@ int k_simd(int level)
 
 void k_set_num_threads(int n) { pf_set_num_threads(n); }
 const char *k_message(void) { return pf_message(); }
+void k_forget_message(void) { pf_begin(), pf_end(PF_OK); } /* the first one would stay */
 
 /* ---- distributions and slices, in double ---- */
 

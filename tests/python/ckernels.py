@@ -65,7 +65,10 @@ class Kernels:
         return self.call(REALS[np.dtype(dtype)] + name, *args, result=result)
 
     def message(self):
-        return self.library.k_message().decode()
+        """Return what the last call that failed said, once."""
+        text = self.library.k_message().decode()
+        self.library.k_forget_message()
+        return text
 
     def simd_levels(self):
         """The instruction sets that this machine has, the plainest first."""

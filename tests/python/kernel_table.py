@@ -109,6 +109,7 @@ class Psi(Kernel):
 
     pointwise = parameters = log_determinant = True
     in_place = "allowed"
+    tolerance = 1e-13, 2e-6
 
     def run(self, name, x, theta):
         x = self.array(x)
@@ -185,7 +186,8 @@ class FFT(Kernel):
         super().__init__(kernels, dtype)
         self.n, shape = n, np.array(n, np.int64)
         self.plan = c_void_p(self.real("fft_plan", len(n), shape, result=c_void_p))
-        assert self.plan, kernels.message()
+        if not self.plan:
+            raise ValueError(kernels.message())
         self.ld = self.real("fft_ld", self.plan, result=c_ssize_t)
 
     def forward(self, x, theta):
@@ -212,7 +214,8 @@ class Filter(Kernel):
         super().__init__(kernels, dtype)
         self.n, self.box, shape = n, np.array(box, float), np.array(n, np.int64)
         self.handle = c_void_p(self.real("filter_new", len(n), shape, self.box, result=c_void_p))
-        assert self.handle, kernels.message()
+        if not self.handle:
+            raise ValueError(kernels.message())
         shells = self.real("filter_shells", self.handle, result=c_ssize_t)
         self.k, self.modes = np.empty(shells), np.empty(shells)
         self.real("filter_modes", self.handle, self.k, self.modes)
@@ -299,6 +302,7 @@ MESHES = {
     (17, 12): (1, 1),  # more rows than are transformed together
     (6, 8, 7): (3, 2, 1),
 }
+LARGE = (20, 33), (140, 1000)  # the last with columns by way of a buffer
 
 
 def filter_inputs(rng, n):
@@ -341,7 +345,7 @@ TABLE = {
     "rqs, crowded": (RQS, (), lambda r: (r.normal(scale=2, size=301), crowded(r).ravel())),
     **{
         f"fft, {' x '.join(map(str, n))}": (FFT, n, lambda r, n=n: (r.normal(size=n), None))
-        for n in (*MESHES, (20, 33), (140, 1000))  # the last with columns by way of a buffer
+        for n in (*MESHES, *LARGE)
     },
     **{
         f"filter, {' x '.join(map(str, n))}": (

@@ -40,6 +40,44 @@ def test_normals_are_their_twin_wherever_one_starts(kernels):
         assert_array_equal(part, whole[first:])
 
 
+def normals(kernels, key, stream, first, n):
+    z = np.full(n, np.nan)
+    kernels.call("k_normals", z, key, stream, first, n, result=None)
+    return z
+
+
+@pytest.mark.parametrize("first", [0, 1, 2**33 - 5, 2**63 + 2])
+def test_normals_do_not_depend_on_how_many_are_drawn_at_once(kernels, first):
+    whole = normals(kernels, 5, 6, first, 400)
+    assert len(set(whole.tolist())) == 400
+    for sizes in ([1] * 400, [3, 397], [128, 1, 271], [2, 0, 5, 393]):
+        at = first + np.cumsum([0, *sizes[:-1]], dtype=object)
+        parts = [normals(kernels, 5, 6, int(a), n) for a, n in zip(at, sizes, strict=True)]
+        assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_every_bit_of_key_stream_and_counter_makes_other_numbers(kernels):
+    words, start = set(), [0x0123456789ABCDEF, 0xFEDCBA9876543210, 0x5555AAAA33339999]
+    changed = [(0, 0), *((which, 1 << bit) for which in range(3) for bit in range(64))]
+    for which, bit in changed:
+        at = start.copy()
+        at[which] ^= bit
+        out = np.zeros(4, np.uint32)
+        kernels.call("k_philox", out, *at, result=None)
+        words.update(out.tolist())
+    assert len(words) == 4 * len(changed)
+
+
+def test_every_key_and_stream_has_numbers_of_its_own(kernels):
+    """Normals and whole numbers alike; also with key and stream exchanged."""
+    values = [0, 1, 2, 3, 2**32, 2**32 + 1, 2**63, 2**64 - 1]
+    pairs = [(key, stream) for key in values for stream in values]
+    z = np.concatenate([normals(kernels, *pair, 0, 4) for pair in pairs])
+    assert len(set(z.tolist())) == 4 * len(pairs)
+    whole = [i for pair in pairs for i in draw(kernels, *pair, 4, 2**64 - 1)]
+    assert len(set(whole)) == 4 * len(pairs)
+
+
 def test_normals_are_normal(kernels):
     z = np.empty(100_000)
     kernels.call("k_normals", z, 1, 2, 0, len(z), result=None)
@@ -52,10 +90,22 @@ def test_normals_are_normal(kernels):
         assert stats.pearsonr(a, b).pvalue > 1e-3
 
 
-def test_uniform_integers_are_uniform(kernels):
-    draw = [kernels.call("k_uniform_int", 3, 4, i, 7, result=c_uint64) for i in range(7000)]
-    assert stats.chisquare(np.bincount(draw, minlength=7)).pvalue > 1e-3
-    assert len(np.bincount(draw)) == 7
+def draw(kernels, key, stream, n, bound):
+    return [kernels.call("k_uniform_int", key, stream, i, bound, result=c_uint64) for i in range(n)]
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3, 7, 1000, 10**6 + 3, 2**32 + 1, 3 * 2**60, 2**64 - 1])
+def test_uniform_integers_are_their_twin_and_uniform(kernels, bound):
+    """Remainders of a division by 3 x 2^60 would be: one third of them too often."""
+    drawn = draw(kernels, 3, 4, 4000, bound)
+    assert drawn[:50] == [philox.uniform_int(3, 4, i, bound) for i in range(50)]
+    assert max(drawn) < bound
+    if bound <= 1000:
+        counts = np.bincount(drawn, minlength=bound)
+        assert len(counts) == bound
+        assert bound == 1 or stats.chisquare(counts).pvalue > 1e-3
+    else:
+        assert stats.kstest([i / bound for i in drawn], "uniform").pvalue > 1e-3
 
 
 def test_normal_quantile_is_scipys(kernels):

@@ -1,10 +1,12 @@
-"""One-dimensional splines: at their knots, at their ends and beyond, and with knots that are bad."""
+"""Splines: at their knots, at their ends and beyond them, and with knots that are bad."""
 
 import numpy as np
 import pytest
-from kernel_table import F32, F64, crowded, knots
-from numpy.testing import assert_allclose
-from reference import rqs
+from kernel_table import F32, F64, CSpline, Increasing, Psi, crowded, knots, psi_theta
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import psi, rqs
+
+# ---- rational-quadratic splines ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [knots, crowded])
@@ -56,3 +58,215 @@ BAD_KNOTS = {
 def test_bad_knots_are_refused(kernels, bad, dtype):
     with pytest.raises(ValueError, match="knots"):
         kernels.spline("forward", np.zeros(1, dtype), np.array(bad, float))
+
+
+# ---- psi: the same, of few knots -----------------------------------------------------------------
+
+M = pytest.mark.parametrize("m", [2, 8, 17, 63])
+PRECISIONS = pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-12), (F32, 1e-5)])
+
+
+@pytest.fixture
+def at_every_level(kernels):
+    """Yield the instruction sets that this machine has, each of them set."""
+    before = kernels.call("k_simd", -1)
+
+    def levels():
+        for level in kernels.simd_levels():
+            kernels.call("k_simd", level)
+            yield level
+            kernels.call("k_simd", before)
+
+    yield levels()
+    kernels.call("k_simd", before)
+
+
+@M
+@PRECISIONS
+def test_psi_passes_through_its_knots_with_their_slopes(
+    kernels, at_every_level, m, dtype, tolerance
+):
+    theta = psi_theta(np.random.default_rng(m), m)
+    x, y, slope = psi.knots(theta)
+    for _ in at_every_level:
+        kernel = Psi(kernels, dtype)
+        exactly = x.astype(dtype)
+        for at in (np.nextafter(exactly, dtype(-99)), exactly, np.nextafter(exactly, dtype(99))):
+            assert_allclose(kernel.forward(at, theta)[0], y, atol=10 * tolerance)
+            for j in range(m):
+                log_slope = kernel.forward(at[j : j + 1], theta)[1]
+                assert_allclose(log_slope, np.log(slope[j]), atol=100 * tolerance)
+        assert_allclose(kernel.inverse(y.astype(dtype), theta)[0], x, atol=10 * tolerance)
+
+
+@M
+@PRECISIONS
+def test_psi_is_straight_beyond_its_knots(kernels, at_every_level, m, dtype, tolerance):
+    """And there only the knot at that end counts."""
+    theta = psi_theta(np.random.default_rng(m), m)
+    kx, ky, slope = psi.knots(theta)
+    distance = np.array([1e-3, 0.1, 1, 30, 1e4, 1e12, 1e30])
+    for end, sign in ((0, -1), (m - 1, 1)):
+        x = (kx[end] + sign * distance).astype(dtype)
+        beyond = x.astype(F64) - kx[end]
+        for _ in at_every_level:
+            kernel = Psi(kernels, dtype)
+            y, logj = kernel.forward(x, theta)
+            assert_allclose(y, ky[end] + slope[end] * beyond, rtol=tolerance, atol=10 * tolerance)
+            assert_allclose(logj, len(x) * np.log(slope[end]), atol=10 * tolerance)
+            back, logj_back = kernel.inverse(y, theta)
+            assert_allclose(back, x, rtol=10 * tolerance, atol=100 * tolerance)
+            assert_allclose(logj_back, logj, atol=10 * tolerance)
+            g, gtheta = np.linspace(1, 2, 5), np.zeros(3 * m)
+            gx = kernel.vjp(x[:5], theta, g, None, gtheta)
+            assert_allclose(gx, g * slope[end], rtol=10 * tolerance)
+            # x_j and y_j move with every step up to them; the slope is exp(theta)
+            step = np.diff(kx, prepend=kx[0] - 1), np.diff(ky, prepend=ky[0] - 1)
+            before = np.arange(m) <= end
+            expected = [
+                -slope[end] * g.sum() * step[0] * before,
+                g.sum() * step[1] * before,
+                np.where(np.arange(m) == end, slope[end] * np.sum(g * beyond[:5]) + 5, 0),
+            ]
+            assert_allclose(
+                gtheta.reshape(3, m), expected, rtol=100 * tolerance, atol=100 * tolerance
+            )
+
+
+def test_psi_of_millions_of_numbers(kernels, at_every_level):
+    """More than are summed before the sums are emptied, of vectors and of exponents."""
+    rng = np.random.default_rng(4)
+    theta, n = psi_theta(rng, 8), 2**20 // 300 + 20
+    x, g = rng.normal(size=(2, 300))
+    for _ in at_every_level:
+        for dtype, tolerance in ((F64, 1e-10), (F32, 1e-5)):
+            kernel = Psi(kernels, dtype)
+            one, many = np.zeros(24), np.zeros(24)
+            kernel.vjp(x, theta, g, None, one)
+            kernel.vjp(np.tile(x, n), theta, np.tile(g, n), None, many)
+            assert_allclose(many / n, one, rtol=tolerance, atol=tolerance * np.abs(one).max())
+            y, logj = kernel.forward(x, theta)
+            y_many, logj_many = kernel.forward(np.tile(x, n), theta)
+            assert_array_equal(y_many, np.tile(y, n))
+            assert_allclose(logj_many, n * logj, rtol=tolerance)
+            assert_allclose(kernel.inverse(y_many, theta)[1], n * logj, rtol=10 * tolerance)
+
+
+# ---- logarithms out of range ---------------------------------------------------------------------
+
+FAR = [9.0, 9.5, 50.0, 1e4, np.inf]
+
+
+@pytest.mark.parametrize("far", [*FAR, *(-f for f in FAR)])
+def test_steps_out_of_range_count_as_the_last_in_range(kernels, far):
+    kernel = Increasing(kernels, F64)
+    for j in range(1, 5):
+        a = np.array([0.3, -1.0, 0.2, 0.5, -0.7])
+        a[j] = far
+        clipped = np.clip(a, -9, 9)
+        p, _ = kernel.forward(a, None)
+        assert_array_equal(p, kernel.forward(clipped, None)[0])
+        assert np.all(np.diff(p) > 0)
+        assert_allclose(p[j] - p[j - 1], np.exp(np.clip(far, -9, 9)), rtol=1e-10)
+        g = np.arange(1.0, 6.0)
+        assert_array_equal(
+            kernel.vjp(a, None, g, None, None), kernel.vjp(clipped, None, g, None, None)
+        )
+    free = np.array([far if np.isfinite(far) else 1e300, 0.1])
+    assert kernel.forward(free, None)[0][0] == free[0]  # where the first number lies is free
+
+
+@PRECISIONS
+@pytest.mark.parametrize("far", [9.0, 9.5, 700.0, np.inf, -9.0, -9.5, -700.0, -np.inf])
+def test_slopes_out_of_range_count_as_the_last_in_range(kernels, dtype, tolerance, far):
+    """And whatever the parameters, the spline is one: finite, rising, and undone."""
+    rng = np.random.default_rng(5)
+    kernel, x = Psi(kernels, dtype), np.linspace(-6, 6, 101)
+    for j in range(24):
+        theta = psi_theta(rng, 8)
+        theta[j] = far if j % 8 or j == 16 else np.clip(far, -3, 3)
+        clipped = theta.copy()
+        clipped[[1, 2, 3, 4, 5, 6, 7, *range(9, 24)]] = np.clip(
+            theta[[1, 2, 3, 4, 5, 6, 7, *range(9, 24)]], -9, 9
+        )
+        (y, logj), (other, other_logj) = kernel.forward(x, theta), kernel.forward(x, clipped)
+        assert_array_equal(y, other)
+        assert logj == other_logj
+        assert np.isfinite(logj)
+        assert np.all(np.diff(y) >= 0)
+        gradients = np.zeros(24), np.zeros(24)
+        g = np.ones(101)
+        gx = [
+            kernel.vjp(x, at, g, None, into)
+            for at, into in zip((theta, clipped), gradients, strict=True)
+        ]
+        assert_array_equal(*gx)
+        assert_array_equal(*gradients)
+        assert np.isfinite(gradients[0]).all()
+        if dtype == F64:
+            assert_allclose(kernel.inverse(y, theta)[0], x, atol=1e-6)
+
+
+# ---- cubic splines -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cubic(kernels):
+    rng = np.random.default_rng(6)
+    return CSpline(kernels, F64), np.cumsum(rng.uniform(0.2, 1, 9)), rng.normal(size=9)
+
+
+def test_cubic_spline_is_constant_outside_its_knots(cubic):
+    """There only the value at that end counts."""
+    kernel, p, v = cubic
+    theta, x = np.append(p, v), np.array([-1e300, p[0] - 1, np.nextafter(p[0], -9)])
+    above = np.array([p[-1], np.nextafter(p[-1], 99), p[-1] + 1, 1e300])
+    for end, at in ((0, x), (-1, above)):
+        assert_array_equal(kernel.forward(at, theta)[0], v[end])
+        gtheta, g = np.zeros(18), np.arange(1.0, len(at) + 1)
+        kernel.vjp(at, theta, g, None, gtheta)
+        expected = np.zeros(18)
+        expected[9 if end == 0 else 17] = g.sum()
+        assert_array_equal(gtheta, expected)
+
+
+def test_cubic_spline_passes_through_its_knots(cubic):
+    kernel, p, v = cubic
+    theta = np.append(p, v)
+    assert_array_equal(kernel.forward(p, theta)[0], v)
+    below, above = (kernel.forward(np.nextafter(p, side), theta)[0] for side in (-99, 99))
+    assert_allclose(below, v, atol=1e-13)
+    assert_allclose(above, v, atol=1e-13)
+
+
+def test_cubic_spline_of_a_straight_line_is_that_line(cubic):
+    kernel, p, _ = cubic
+    x = np.linspace(p[0], p[-1], 99)
+    assert_allclose(kernel.forward(x, np.append(p, 3 - 2 * p))[0], 3 - 2 * x, atol=1e-13)
+
+
+def test_what_a_knot_changes_is_within_two_knots_of_it(cubic):
+    kernel, p, v = cubic
+    x = np.linspace(p[0] - 1, p[-1] + 1, 501)
+    y, _ = kernel.forward(x, np.append(p, v))
+    for j in range(9):
+        for step_p, step_v in ((0, 0.1), (0.05, 0)):
+            moved_p, moved_v = p.copy(), v.copy()
+            moved_p[j] += step_p
+            moved_v[j] += step_v
+            moved, _ = kernel.forward(x, np.append(moved_p, moved_v))
+            near = (x > p[max(j - 2, 0)]) & (x < p[min(j + 2, 8)])
+            near |= (x < p[0]) & (j == 0) | (x > p[-1]) & (j == 8)
+            assert_array_equal(moved[~near], y[~near])
+            assert not np.array_equal(moved[near], y[near])
+
+
+# ---- exp -----------------------------------------------------------------------------------------
+
+
+def test_exp_stays_finite(kernels):
+    x = np.array([-np.inf, -1e9, -700.5, -700, 0, 700, 700.5, 1e9, np.inf])
+    y = np.empty_like(x)
+    kernels.call("k_exp", y, x, len(x), result=None)
+    assert_allclose(y, np.exp(np.clip(x, -700, 700)), rtol=1e-15)
+    assert y[4] == 1
