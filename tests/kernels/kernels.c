@@ -79,6 +79,8 @@ int k_stiefel_random(double *a, ptrdiff_t k, ptrdiff_t d, uint64_t seed, uint64_
     return pf_stiefel_random(a, k, d, seed, stream);
 }
 
+void k_orthonormalise(double *a, ptrdiff_t k, ptrdiff_t d) { pf_stiefel_orthonormalise(a, k, d); }
+
 typedef struct {
     double (*value)(const double *a);
     void (*gradient)(double *g, const double *a);

@@ -39,6 +39,19 @@ def test_random_slices_are_orthonormal(kernels, k, d):
     assert not np.allclose(a, b, atol=0.01)
 
 
+@pytest.mark.parametrize(("k", "d"), [(5, 5), (33, 40), (70, 90)])
+def test_rows_that_are_nearly_parallel_become_orthonormal(kernels, k, d):
+    """And each stays in the space of the rows before it and itself."""
+    rng = np.random.default_rng(9)
+    a = rng.normal(size=d) + 1e-5 * rng.normal(size=(k, d))
+    q = a.copy()
+    kernels.call("k_orthonormalise", q, k, d, result=None)
+    assert_allclose(q @ q.T, np.eye(k), atol=1e-14)
+    r = a @ q.T
+    assert_allclose(r, np.tril(r), atol=1e-12 * np.abs(r).max())
+    assert np.all(np.diag(r) > 0)
+
+
 @pytest.mark.parametrize(("k", "d"), SHAPES)
 def test_search_is_its_twin_and_never_falls(kernels, k, d):
     rng = np.random.default_rng(10)
@@ -77,6 +90,23 @@ def test_search_finds_the_known_best(kernels, k, d):
     a, best = kernels.ascend(slices(rng, k, d), value, gradient, 2000, 1e-12)
     assert_allclose(best, np.linalg.eigvalsh(m)[-k:].sum(), rtol=1e-6)
     assert_allclose(a @ a.T, np.eye(k), atol=1e-12)
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.1, 0.01, 1e-3])
+def test_search_ends_with_the_first_step_that_gains_too_little(kernels, tolerance):
+    rng = np.random.default_rng(14)
+    _, value, gradient = quadratic(rng, 7)
+    start = slices(rng, 2, 7)
+    steps, before = 0, value(start)
+    while True:
+        steps += 1
+        expected, best = stiefel.ascend(start, value, gradient, steps)
+        if best - before < tolerance * best:
+            break
+        before = best
+    a, found = kernels.ascend(start, value, gradient, 100, tolerance)
+    assert_allclose(found, best, rtol=1e-10)
+    assert_allclose(a, expected, atol=1e-8)
 
 
 def test_search_stops_where_there_is_nothing_to_climb(kernels):
