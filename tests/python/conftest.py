@@ -25,6 +25,21 @@ def kernels():
     return Kernels()
 
 
+@pytest.fixture
+def at_every_level(kernels):
+    """Iterate over the instruction sets that this machine has, each of them set."""
+    before = kernels.call("k_simd", -1)
+
+    def levels():
+        for level in kernels.simd_levels():
+            kernels.call("k_simd", level)
+            yield level
+            kernels.call("k_simd", before)
+
+    yield levels()
+    kernels.call("k_simd", before)
+
+
 def banana(n, seed):
     """n points of a curved density in three dimensions; the last column is independent."""
     rng = np.random.default_rng(seed)

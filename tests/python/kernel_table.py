@@ -24,11 +24,12 @@ class Kernel:
     pointwise = False  # y_i depends on x_i alone
     shared = False  # threads may share it
     log_determinant = False
-    in_place = False  # y may lie where x does: set on an object, it does
+    in_place = False  # y may lie where x does
     inverse = vjp = None
 
     def __init__(self, kernels, dtype):
         self.kernels, self.dtype = kernels, np.dtype(dtype)
+        self.put_in_place = False
 
     def real(self, name, *args, result=None):
         return self.kernels.real(name, self.dtype, *args, result=result)
@@ -39,7 +40,7 @@ class Kernel:
 
     def out(self, x):
         """Return where the result goes: an array of NaN, or x itself."""
-        return x if self.in_place is True else np.full_like(x, np.nan)
+        return x if self.put_in_place else np.full_like(x, np.nan)
 
     def glogj(self, rng, logj):
         """Return a dL/dlogj that vjp can be asked for."""
@@ -49,8 +50,9 @@ class Kernel:
 class Exp(Kernel):
     """y = exp(x)."""
 
-    float32, pointwise, in_place = False, True, "allowed"
-    relative, tolerance = True, (1e-15,)
+    float32 = False
+    pointwise = in_place = relative = True
+    tolerance = (1e-15,)
 
     def forward(self, x, theta):
         x = self.array(x)
@@ -107,8 +109,7 @@ class CSpline(Kernel):
 class Psi(Kernel):
     """theta is 3 m free numbers; logj the sum over all x."""
 
-    pointwise = parameters = log_determinant = True
-    in_place = "allowed"
+    pointwise = parameters = log_determinant = in_place = True
     tolerance = 1e-13, 2e-6
 
     def run(self, name, x, theta):
@@ -207,8 +208,7 @@ class FFT(Kernel):
 class Filter(Kernel):
     """theta is T of every shell."""
 
-    shared = parameters = log_determinant = True
-    in_place = "allowed"
+    shared = parameters = log_determinant = in_place = True
 
     def __init__(self, kernels, dtype, n, box):
         super().__init__(kernels, dtype)
@@ -310,7 +310,7 @@ def filter_inputs(rng, n):
     return rng.normal(size=n), np.exp(rng.normal(scale=0.5, size=len(filter.shells(n, box)[0])))
 
 
-# name: (kernel, its arguments, inputs x and theta)
+# name: (kernel, its arguments, what makes x and theta from a random generator)
 TABLE = {
     "exp": (Exp, (), lambda r: (r.uniform(-40, 40, 301), None)),
     "exp, far": (Exp, (), lambda r: (r.uniform(-800, 800, 301), None)),

@@ -131,11 +131,13 @@ def same(one, other, tolerance, n):
             close_logj(a, b, tolerance, n)
         elif name in ("y", "x"):
             close(a, b, tolerance)
-        else:
+        elif name == "gx" and a.dtype != b.dtype:
             # a point that rounding carries over a knot sees another curvature: a few may differ
             size = max(1, np.abs(b).max())
             assert np.mean(np.abs(a - b) > 100 * tolerance * size) < 0.02
-            assert_allclose(a, b, atol=max(0.05, 1000 * tolerance) * size)
+            close(a, b, 0.05)
+        else:
+            close(a, b, 100 * tolerance)
 
 
 @every("float32")
@@ -146,23 +148,20 @@ def test_float32_is_float64_rounded(case):
 
 
 @every()
-def test_instruction_sets_agree(case):
-    for dtype in case.dtypes:
-        results = []
-        for level in case.kernels.simd_levels():
-            before = case.kernels.call("k_simd", level)
-            results.append(everything(case, case.kernel(dtype)))
-            case.kernels.call("k_simd", before)
-        for result in results[1:]:
-            same(result, results[0], case.kind.tolerance[dtype == F32], case.x.size)
+def test_instruction_sets_agree(case, at_every_level):
+    first = {}
+    for _ in at_every_level:
+        for dtype in case.dtypes:
+            result = everything(case, case.kernel(dtype))
+            tolerance = case.kind.tolerance[dtype == F32]
+            same(result, first.setdefault(dtype, result), tolerance, case.x.size)
 
 
 @every("pointwise")
-def test_parts_are_the_whole(case):
+def test_parts_are_the_whole(case, at_every_level):
     """For any number of points, whatever a loop does with those left over at its end."""
     g, glogj, zero = case.gradients()
-    for level in case.kernels.simd_levels():
-        before = case.kernels.call("k_simd", level)
+    for _ in at_every_level:
         for dtype in case.dtypes:
             kernel, n = case.kernel(dtype), len(case.x)
             loose = kernel.tolerance[dtype == F32]
@@ -171,7 +170,6 @@ def test_parts_are_the_whole(case):
                 points, sums = in_parts(kernel, case, g, glogj, zero, [size, n - size])
                 assert_array_equal(points, whole[0])
                 close(sums, whole[1], loose)
-        case.kernels.call("k_simd", before)
 
 
 def in_parts(kernel, case, g, glogj, zero, sizes):
@@ -202,7 +200,7 @@ def in_parts(kernel, case, g, glogj, zero, sizes):
 def test_result_may_lie_where_the_input_does(case):
     for dtype in case.dtypes:
         apart, within = case.kernel(dtype), case.kernel(dtype)
-        within.in_place = True
+        within.put_in_place = True
         y, logj = apart.forward(case.x, case.theta)
         assert_array_equal(within.forward(case.x, case.theta)[0], y)
         close_logj(within.forward(case.x, case.theta)[1], logj, 1e-15, 1)
