@@ -138,8 +138,9 @@ def test_splines_are_undone_where_they_are_nearly_flat(
             )
             with np.errstate(divide="ignore", invalid="ignore"):  # float32 loses such slopes
                 x, _ = kernel.inverse(y, theta)
+                again, _ = kernel.forward(x, theta)
             assert np.all(np.diff(x) >= -0.01)
-            assert_allclose(kernel.forward(x, theta)[0], y, atol=1000 * tolerance)
+            assert_allclose(again, y, atol=1000 * tolerance)
 
 
 def test_psi_of_millions_of_numbers(kernels, at_every_level):
