@@ -1,5 +1,5 @@
 /* Flat wrappers of the core's kernels, so that the Python tests reach them through ctypes: k32_name and k64_name.
- * Nothing here computes. tests/python/test_kernels.py builds and loads it. */
+ * Nothing here computes. tests/python/ckernels.py builds and loads it. */
 #ifndef real
 #include "cdf1d.h"
 #include "kernels.h"

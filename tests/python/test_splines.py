@@ -192,13 +192,12 @@ def test_slopes_out_of_range_count_as_the_last_in_range(kernels, dtype, toleranc
     """And whatever the parameters, the spline is one: finite, rising, and undone."""
     rng = np.random.default_rng(5)
     kernel, x = Psi(kernels, dtype), np.linspace(-6, 6, 101)
+    held = np.delete(np.arange(24), [0, 8])  # where the first knot lies is free
     for j in range(24):
         theta = psi_theta(rng, 8)
-        theta[j] = far if j % 8 or j == 16 else np.clip(far, -3, 3)
+        theta[j] = far if j in held else np.clip(far, -3, 3)
         clipped = theta.copy()
-        clipped[[1, 2, 3, 4, 5, 6, 7, *range(9, 24)]] = np.clip(
-            theta[[1, 2, 3, 4, 5, 6, 7, *range(9, 24)]], -9, 9
-        )
+        clipped[held] = np.clip(theta[held], -9, 9)
         (y, logj), (other, other_logj) = kernel.forward(x, theta), kernel.forward(x, clipped)
         assert_array_equal(y, other)
         assert logj == other_logj
