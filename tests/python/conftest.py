@@ -27,16 +27,17 @@ def kernels():
 
 @pytest.fixture
 def at_every_level(kernels):
-    """Iterate over the instruction sets that this machine has, each of them set."""
+    """Iterate, as often as wanted, over this machine's instruction sets, each of them set."""
     before = kernels.call("k_simd", -1)
 
-    def levels():
-        for level in kernels.simd_levels():
-            kernels.call("k_simd", level)
-            yield level
-            kernels.call("k_simd", before)
+    class Levels:
+        def __iter__(self):
+            for level in kernels.simd_levels():
+                kernels.call("k_simd", level)
+                yield level
+                kernels.call("k_simd", before)
 
-    yield levels()
+    yield Levels()
     kernels.call("k_simd", before)
 
 
