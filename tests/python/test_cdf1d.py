@@ -201,3 +201,16 @@ def test_fit_of_awkward_samples_is_a_spline(kernels, v, kde):
         assert np.isfinite(k).all()
         assert np.all(np.diff(k[:2]) > 0)
         assert np.all(k[2] > 0)
+
+
+def test_fit_bounds_its_slopes(kernels):
+    """Between 1e-3 and 1e3 standard deviations: four fifths in one narrow bin would be steeper."""
+    bins, moments, k = 8192, np.empty(4), np.empty((3, 21))
+    count = np.zeros(bins, np.int64)
+    count[[256, bins // 2, bins - 256]] = 10, 80, 10
+    kernels.call("k_moments", moments, count, LO, 32 / bins, bins, result=None)
+    options = 21, 0, 0, 0.18, 0.0, 0.0
+    kernels.call("k_fit", k, count, LO, 32 / bins, bins, *options, result=None)
+    slope = k[2] * moments[1]
+    assert_allclose(slope.max(), 1e3)
+    assert slope.min() > 1e-3 * (1 - 1e-9)

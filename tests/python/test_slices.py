@@ -109,6 +109,15 @@ def test_search_ends_with_the_first_step_that_gains_too_little(kernels, toleranc
     assert_allclose(a, expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("steps", [0, 5])
+def test_search_mends_the_rounding_of_its_start(kernels, steps):
+    rng = np.random.default_rng(15)
+    _, value, gradient = quadratic(rng, 7)
+    start = slices(rng, 2, 7) + 1e-9 * rng.normal(size=(2, 7))
+    a, _ = kernels.ascend(start, value, gradient, steps)
+    assert_allclose(a @ a.T, np.eye(2), atol=1e-14)
+
+
 def test_search_stops_where_there_is_nothing_to_climb(kernels):
     a = slices(np.random.default_rng(13), 2, 5)
     same, best = kernels.ascend(a, lambda a: 1.0, np.zeros_like, 100)
