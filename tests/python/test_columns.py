@@ -2,28 +2,12 @@
 
 import numpy as np
 import pytest
-from ckernels import Kernels
 from numpy.testing import assert_allclose, assert_array_equal
 
 F32, F64, LONG = np.float32, np.float64, np.longdouble
 EDGE = {F32: 1e-6, F64: 1e-12}  # how near to a bound a point counts as being
 KINDS = "linear", "asinh", "logit", "above", "below"
 COLUMNS = [(kind, *ab) for kind in KINDS for ab in ((0, 1), (-1, 1), (0.3, 7), (1e3, 1.5e3))]
-
-
-@pytest.fixture(scope="module")
-def kernels():
-    return Kernels()
-
-
-@pytest.fixture(params=[0, 2, 5])
-def level(request, kernels):
-    """Hold the kernels at an instruction set, if the machine has it."""
-    if request.param not in kernels.simd_levels():
-        pytest.skip("this machine does not have it")
-    before = kernels.call("k_simd", request.param)
-    yield request.param
-    kernels.call("k_simd", before)
 
 
 def twin(x, kind, a, b):
