@@ -2,15 +2,19 @@
 
 import threading
 
+import kernel_table
+import layer_table
 import numpy as np
 import pytest
-from kernel_table import F32, F64, TABLE, Case
+from kernel_table import F32, F64, Case
 from numpy.testing import assert_allclose, assert_array_equal
+
+TABLE = kernel_table.TABLE | layer_table.TABLE
 
 
 @pytest.fixture
 def case(request, kernels):
-    return Case(kernels, request.param)
+    return Case(kernels, request.param, TABLE)
 
 
 def every(*wanted):
