@@ -29,7 +29,7 @@ OBJECTS  := $(SOURCES:csrc/%.c=build/obj/%.o)
 SAN_OBJECTS := $(SOURCES:csrc/%.c=build/san/obj/%.o)
 C_TESTS  := $(patsubst tests/c/%.c,%,$(wildcard tests/c/*.c))
 C_EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
-C_FILES  := $(wildcard csrc/*.[ch] csrc/*.inc csrc/python/*.[ch] tests/c/*.[ch] examples/*.[ch])
+C_FILES  := $(wildcard csrc/*.[ch] csrc/*.inc csrc/python/*.[ch] tests/c/*.[ch] examples/*.[ch] tests/kernels/*.[ch])
 
 PYTEST = $(PY) -m pytest -q $(PYTEST_ARGS)
 

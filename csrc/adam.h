@@ -11,23 +11,20 @@ double pf_cosine_schedule(ptrdiff_t step, ptrdiff_t total, double warmup);
  * 1), which *mean keeps; *mean is 0 at first. */
 double pf_clip(double *mean, double length, double clip);
 
-#define ADAM_DECLARE(X, real)                                                                                          \
-    typedef struct {                                                                                                   \
-        ptrdiff_t n, steps;                                                                                            \
-        real *m, *v;  /* [n] running means of gradient and its square */                                               \
-        double *part; /* [blocks] */                                                                                   \
-    } X(adam);                                                                                                         \
-                                                                                                                       \
-    pf_status X(adam_init)(X(adam) *adam, ptrdiff_t n);                                                                \
-    void X(adam_clear)(X(adam) *adam);                                                                                 \
-    /* |g|^2, the same for any number of threads */                                                                    \
-    pf_status X(adam_square)(double *square, X(adam) *adam, const real *g);                                            \
-    /* w[n] moves up the gradient: w += rate (step(factor g) - decay w) */                                             \
-    pf_status X(adam_step)(X(adam) *adam, real * w, const real *g, double factor, double rate, double decay);
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-ADAM_DECLARE(PF_32, float)
-ADAM_DECLARE(PF_64, double)
-#undef PF_32
-#undef PF_64
+#define TWICE "adam.h"
+#include "twice.h"
+#elif defined(real)
+
+typedef struct {
+    ptrdiff_t n, steps;
+    real *m, *v;  /* [n] running means of gradient and its square */
+    double *part; /* [blocks] */
+} X(adam);
+
+pf_status X(adam_init)(X(adam) *adam, ptrdiff_t n);
+void X(adam_clear)(X(adam) *adam);
+/* |g|^2, the same for any number of threads */
+pf_status X(adam_square)(double *square, X(adam) *adam, const real *g);
+/* w[n] moves up the gradient: w += rate (step(factor g) - decay w) */
+pf_status X(adam_step)(X(adam) *adam, real *w, const real *g, double factor, double rate, double decay);
 #endif

@@ -244,8 +244,10 @@ PF_KERNEL void X(inverse_near_body)(real *restrict x, double *restrict slope, co
         for (ptrdiff_t i = 0; i < n; i++) {
             real z = in[i], size = R(fabs)(z);
             real e = X(exp)(size > FAR_Z ? 0 : -size), inv = 1 / (1 + e);
-            double inside = (double)(e * inv); /* of the nearer bound, so that rounding keeps inside; one product and */
-            x[i] = (real)((z < 0 ? a : b) + width * (z < 0 ? inside : -inside)); /* sum, fused in all lanes or in none */
+            /* From the nearer bound, so that rounding keeps inside. One sum of a product: in vectors and in the numbers
+             * left over it is fused, or not, alike. */
+            double bound = z < 0 ? a : b, inwards = z < 0 ? width : -width;
+            x[i] = (real)(bound + inwards * (double)(e * inv));
             slope[i] *= size > FAR_Z ? 1 : (double)(e * inv * inv);
         }
         break;

@@ -21,21 +21,18 @@ typedef struct {
 /* log(dz/dx) is this constant and what the maps below give: for a linear column the constant alone. */
 double pf_column_constant(pf_column c);
 
+#define TWICE "column.h"
+#include "twice.h"
+#elif defined(real)
+
 /* The slopes of RQS_LOG_EVERY (rqs.h) maps may be multiplied in slope[n] before their logarithm is taken: each is
  * within 1e+-36. The logarithm of one that is not, far out, is added to logj[n] instead. */
-#define COLUMN_DECLARE(X, real)                                                                                        \
-    /* where it is defined, +-INFINITY where open; a bound is rounded as the numbers that lie on it are */             \
-    void X(column_range)(double range[2], pf_column c);                                                                \
-    /* x[n] <- z(x), slope[n] *= dz/dx without the constant */                                                         \
-    void X(column_forward)(real * x, double *slope, double *logj, pf_column c, ptrdiff_t n);                           \
-    /* x[n] <- x(z), slope[n] *= dx/dz without the constant; never out of the range, rounded to this precision */      \
-    void X(column_inverse)(real * x, double *slope, double *logj, pf_column c, ptrdiff_t n);                           \
-    /* g[n], on entry dL/dz, becomes dL/dx; gl[n] = dL/d log(dz/dx) */                                                 \
-    void X(column_vjp)(real * g, const double *gl, const real *x, pf_column c, ptrdiff_t n);
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-COLUMN_DECLARE(PF_32, float)
-COLUMN_DECLARE(PF_64, double)
-#undef PF_32
-#undef PF_64
+/* where it is defined, +-INFINITY where open; a bound is rounded as the numbers that lie on it are */
+void X(column_range)(double range[2], pf_column c);
+/* x[n] <- z(x), slope[n] *= dz/dx without the constant */
+void X(column_forward)(real *x, double *slope, double *logj, pf_column c, ptrdiff_t n);
+/* x[n] <- x(z), slope[n] *= dx/dz without the constant; never out of the range, rounded to this precision */
+void X(column_inverse)(real *x, double *slope, double *logj, pf_column c, ptrdiff_t n);
+/* g[n], on entry dL/dz, becomes dL/dx; gl[n] = dL/d log(dz/dx) */
+void X(column_vjp)(real *g, const double *gl, const real *x, pf_column c, ptrdiff_t n);
 #endif

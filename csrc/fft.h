@@ -8,33 +8,30 @@
 #define PF_FFT_H
 #include "internal.h"
 
-#define FFT_DECLARE(X, real)                                                                                           \
-    typedef struct X(fft) {                                                                                            \
-        int ndim, measured;                                                                                            \
-        ptrdiff_t n[3], pixels, rows; /* rows = pixels / n_last */                                                     \
-        ptrdiff_t half, ld;                                                                                            \
-        ptrdiff_t spectrum, work;  /* reals in a spectrum; in the scratch memory of a transform: */                    \
-        ptrdiff_t shares, scratch; /* at most so many threads work at a mesh, each with so many reals */               \
-        ptrdiff_t row_ld;                                                                                              \
-        void *row_plans[2]; /* there and back */                                                                       \
-        struct {                                                                                                       \
-            ptrdiff_t n, stride;   /* transforms of length n, `stride` of them side by side */                         \
-            ptrdiff_t columns, ld; /* of them at a time, transposed to [columns][ld]; ld 0: in place */                \
-            void *plans[2];                                                                                            \
-        } axes[2]; /* all but the last: the slowest one last */                                                        \
-        struct X(fft) *next;                                                                                           \
-    } X(fft);                                                                                                          \
-                                                                                                                       \
-    /* The plan for a mesh, made once and kept; NULL on failure. Threads may share it: a transform writes only to what \
-     * it is given. All arrays but x come from pf_alloc, or start a multiple of 64 bytes into such a block. */         \
-    const X(fft) *X(fft_plan)(int ndim, const ptrdiff_t *n);                                                           \
-    void X(fft_forward)(const X(fft) *plan, real *spectrum, const real *x, real *work);                                \
-    /* the spectrum is destroyed */                                                                                    \
-    void X(fft_inverse)(const X(fft) *plan, real *x, real *spectrum, real *work);
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-FFT_DECLARE(PF_32, float)
-FFT_DECLARE(PF_64, double)
-#undef PF_32
-#undef PF_64
+#define TWICE "fft.h"
+#include "twice.h"
+#elif defined(real)
+
+typedef struct X(fft) {
+    int ndim, measured;
+    ptrdiff_t n[3], pixels, rows; /* rows = pixels / n_last */
+    ptrdiff_t half, ld;
+    ptrdiff_t spectrum, work;  /* reals in a spectrum; in the scratch memory of a transform: */
+    ptrdiff_t shares, scratch; /* at most so many threads work at a mesh, each with so many reals */
+    ptrdiff_t row_ld;
+    void *row_plans[2]; /* there and back */
+    struct {
+        ptrdiff_t n, stride;   /* transforms of length n, `stride` of them side by side */
+        ptrdiff_t columns, ld; /* of them at a time, transposed to [columns][ld]; ld 0: in place */
+        void *plans[2];
+    } axes[2]; /* all but the last: the slowest one last */
+    struct X(fft) *next;
+} X(fft);
+
+/* The plan for a mesh, made once and kept; NULL on failure. Threads may share it: a transform writes only to what
+ * it is given. All arrays but x come from pf_alloc, or start a multiple of 64 bytes into such a block. */
+const X(fft) *X(fft_plan)(int ndim, const ptrdiff_t *n);
+void X(fft_forward)(const X(fft) *plan, real *spectrum, const real *x, real *work);
+/* the spectrum is destroyed */
+void X(fft_inverse)(const X(fft) *plan, real *x, real *spectrum, real *work);
 #endif

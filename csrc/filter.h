@@ -6,31 +6,28 @@
 #define PF_FILTER_H
 #include "fft.h"
 
-#define FILTER_DECLARE(X, real)                                                                                        \
-    typedef struct {                                                                                                   \
-        const X(fft) *fft;                                                                                             \
-        double box[3];                                                                                                 \
-        ptrdiff_t shells;                                                                                              \
-        double *k;           /* [shells] |k|, ascending, in the inverse unit of box; k[0] = 0 */                       \
-        double *modes;       /* [shells] how many of all modes; they add up to the number of pixels */                 \
-        double *weight;      /* [half] 1 or 2: how many modes a mode of the half spectrum stands for */                \
-        int32_t *shell;      /* [n0 / 2 + 1][n1 / 2 + 1][half], in 2-D [n0 / 2 + 1][half]: the shell of a mode */      \
-        ptrdiff_t row, work; /* reals of scratch memory: for a row; for the calls below */                             \
-    } X(filter);                                                                                                       \
-                                                                                                                       \
-    pf_status X(filter_new)(X(filter) * * filter, int ndim, const ptrdiff_t *n, const double *box);                    \
-    void X(filter_free)(X(filter) *filter); /* NULL is allowed */                                                      \
-    /* y = F^-1 T F x, t[shells]. spectrum[fft->spectrum] receives F x. y may be x. */                                 \
-    void X(filter_apply)(const X(filter) *filter, real *y, real *spectrum, const real *x, const real *t, real *work);  \
-    /* g, on entry dL/dy, becomes dL/dx; gt[shells] += dL/dt, or NULL. spectrum holds F x; want_x = 0: gt only. */     \
-    void X(filter_vjp)(const X(filter) *filter, real *g, double *gt, const real *spectrum, const real *t, int want_x,  \
-                       real *work);                                                                                    \
-    /* power[shells] += sum over the modes of a shell of |F x|^2 */                                                    \
-    void X(filter_power)(const X(filter) *filter, double *power, const real *x, real *work);
-#define PF_32(name) pf32_##name
-#define PF_64(name) pf64_##name
-FILTER_DECLARE(PF_32, float)
-FILTER_DECLARE(PF_64, double)
-#undef PF_32
-#undef PF_64
+#define TWICE "filter.h"
+#include "twice.h"
+#elif defined(real)
+
+typedef struct {
+    const X(fft) *fft;
+    double box[3];
+    ptrdiff_t shells;
+    double *k;           /* [shells] |k|, ascending, in the inverse unit of box; k[0] = 0 */
+    double *modes;       /* [shells] how many of all modes; they add up to the number of pixels */
+    double *weight;      /* [half] 1 or 2: how many modes a mode of the half spectrum stands for */
+    int32_t *shell;      /* [n0 / 2 + 1][n1 / 2 + 1][half], in 2-D [n0 / 2 + 1][half]: the shell of a mode */
+    ptrdiff_t row, work; /* reals of scratch memory: for a row; for the calls below */
+} X(filter);
+
+pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const double *box);
+void X(filter_free)(X(filter) *filter); /* NULL is allowed */
+/* y = F^-1 T F x, t[shells]. spectrum[fft->spectrum] receives F x. y may be x. */
+void X(filter_apply)(const X(filter) *filter, real *y, real *spectrum, const real *x, const real *t, real *work);
+/* g, on entry dL/dy, becomes dL/dx; gt[shells] += dL/dt, or NULL. spectrum holds F x; want_x = 0: gt only. */
+void X(filter_vjp)(const X(filter) *filter, real *g, double *gt, const real *spectrum, const real *t, int want_x,
+                   real *work);
+/* power[shells] += sum over the modes of a shell of |F x|^2 */
+void X(filter_power)(const X(filter) *filter, double *power, const real *x, real *work);
 #endif

@@ -1,8 +1,10 @@
 /* Flat wrappers of the core's kernels, so that the Python tests reach them through ctypes: k32_name and k64_name.
- * Nothing here computes. tests/python/test_kernels.py builds and loads it. */
+ * Nothing here computes. tests/python/ckernels.py builds and loads it. */
 #ifndef real
 #include "cdf1d.h"
-#include "model.h"
+#include "column.h"
+#include "kernels.h"
+#include "rqs.h"
 #include "stiefel.h"
 
 #pragma GCC visibility push(default)
@@ -53,6 +55,7 @@ int k_simd(int level)
 
 void k_set_num_threads(int n) { pf_set_num_threads(n); }
 const char *k_message(void) { return pf_message(); }
+void k_forget_message(void) { pf_begin(), pf_end(PF_OK); } /* the first one would stay */
 
 /* ---- distributions and slices, in double ---- */
 
@@ -83,6 +86,8 @@ int k_stiefel_random(double *a, ptrdiff_t k, ptrdiff_t d, uint64_t seed, uint64_
 {
     return pf_stiefel_random(a, k, d, seed, stream);
 }
+
+void k_orthonormalise(double *a, ptrdiff_t k, ptrdiff_t d) { pf_stiefel_orthonormalise(a, k, d); }
 
 typedef struct {
     double (*value)(const double *a);
@@ -116,9 +121,6 @@ double k_column_constant(int kind, double a, double b)
     return pf_column_constant((pf_column){(pf_column_kind)kind, a, b});
 }
 
-#define KERNEL_(bits, name) k##bits##_##name
-#define KERNEL(bits, name) KERNEL_(bits, name)
-#define K(name) KERNEL(REAL_BITS, name)
 #define TWICE "kernels.c"
 #include "twice.h"
 #pragma GCC visibility pop
@@ -196,86 +198,5 @@ void K(column_inverse)(real *x, double *slope, double *logj, int kind, double a,
 void K(column_vjp)(real *g, const double *gl, const real *x, int kind, double a, double b, ptrdiff_t n)
 {
     X(column_vjp)(g, gl, x, (pf_column){(pf_column_kind)kind, a, b}, n);
-}
-
-/* ---- layers: x[n][d] in and out, tile by tile ---- */
-
-X(layer) *K(sliced)(const real *slices, const real *knots, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes)
-{
-    X(layer) *l = NULL;
-    return X(sliced_new)(&l, slices, knots, d, k, m, classes) ? NULL : l;
-}
-
-X(layer) *K(affine)(const double *w, const double *inverse, const double *mean, double log_det, ptrdiff_t d)
-{
-    X(layer) *l = NULL;
-    return X(affine_new)(&l, w, inverse, mean, log_det, d) ? NULL : l;
-}
-
-X(layer) *K(columns)(const int32_t *kind, const double *a, const double *b, ptrdiff_t d)
-{
-    X(layer) *l = NULL;
-    pf_column *column = PF_ALLOC(pf_column, d);
-    for (ptrdiff_t j = 0; j < d; j++) column[j] = (pf_column){(pf_column_kind)kind[j], a[j], b[j]};
-    if (X(columns_new)(&l, column, d)) l = NULL;
-    free(column);
-    return l;
-}
-
-void K(release)(X(layer) *l) { X(layer_release)(l); }
-ptrdiff_t K(n_theta)(const X(layer) *l) { return l->ops->n_theta(l); }
-
-/* logj[n] += */
-void K(map)(const X(layer) *l, real *x, double *logj, const int32_t *label, int inverse, ptrdiff_t n)
-{
-    ptrdiff_t d = l->d, rows = X(tile_rows)(d);
-    real *memory = PF_ALLOC(real, d * rows + l->ops->work(l, rows));
-    for (ptrdiff_t i = 0; i < n; i += rows) {
-        X(tile) t = {.x = memory, .label = label ? label + i : NULL, .n = PF_MIN(rows, n - i), .ld = rows};
-        X(tile_load)(&t, x + i * d, d);
-        (inverse ? l->ops->inverse : l->ops->forward)(l, &t, logj + i, memory + d * rows);
-        X(tile_store)(x + i * d, &t, d);
-    }
-    free(memory);
-}
-
-/* g[n][d]: dL/df, then dL/dx; gtheta += or NULL */
-void K(vjp)(const X(layer) *l, real *g, double *gtheta, const double *glogj, const real *x, const int32_t *label,
-            ptrdiff_t n)
-{
-    ptrdiff_t d = l->d, rows = X(tile_rows)(d);
-    real *memory = PF_ALLOC(real, 2 * d * rows + l->ops->work(l, rows));
-    for (ptrdiff_t i = 0; i < n; i += rows) {
-        X(tile) t = {.x = memory, .label = label ? label + i : NULL, .n = PF_MIN(rows, n - i), .ld = rows}, at = t;
-        at.x = memory + d * rows;
-        X(tile_load)(&t, g + i * d, d);
-        X(tile_load)(&at, x + i * d, d);
-        l->ops->vjp(l, &t, gtheta, glogj + i, at.x, memory + 2 * d * rows);
-        X(tile_store)(g + i * d, &t, d);
-    }
-    free(memory);
-}
-
-/* ---- a model of these layers, which it shares ---- */
-
-X(model) *K(model)(X(layer) **layers, ptrdiff_t n_layers, ptrdiff_t d, int classes)
-{
-    X(model) *model;
-    const double history[HISTORY] = {0};
-    if (X(model_new)(&model, d, classes)) return NULL;
-    for (ptrdiff_t i = 0; i < n_layers; i++) X(model_append)(model, X(layer_share)(layers[i]), history);
-    return model;
-}
-
-void K(model_free)(X(model) *model) { X(model_free)(model); }
-
-int K(model_forward)(const X(model) *model, real *z, double *logj, const real *x, const int32_t *label, ptrdiff_t n)
-{
-    return X(model_forward)(model, z, logj, x, label, n);
-}
-
-int K(model_score)(const X(model) *model, real *score, double *logp, const real *x, const int32_t *label, ptrdiff_t n)
-{
-    return X(model_score)(model, score, logp, x, label, n);
 }
 #endif

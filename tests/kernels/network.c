@@ -1,6 +1,7 @@
 /* Wrappers, as in kernels.c, of the conditioning network and of Adam. */
 #ifndef real
 #include "adam.h"
+#include "kernels.h"
 #include "mlp.h"
 
 #pragma GCC visibility push(default)
@@ -14,13 +15,8 @@ double k_clip(double *mean, double length, double clip) { return pf_clip(mean, l
 
 #define TWICE "network.c"
 #include "twice.h"
+#pragma GCC visibility pop
 #else
-
-#if REAL_BITS == 32
-#define K(name) k32_##name
-#else
-#define K(name) k64_##name
-#endif
 
 X(mlp) *K(mlp_new)(ptrdiff_t n_in, const ptrdiff_t *hidden, int n_hidden, ptrdiff_t n_out)
 {
@@ -56,5 +52,4 @@ int K(adam)(real *w, double *square, const real *g, double factor, double rate, 
     X(adam_clear)(&adam);
     return status;
 }
-#undef K
 #endif

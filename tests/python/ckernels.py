@@ -1,4 +1,4 @@
-"""The core's kernels, built with tests/kernels/*.c and called through ctypes."""
+"""The core's kernels, built with tests/kernels/*.c into one library and called through ctypes."""
 
 import ctypes
 import os
@@ -6,13 +6,13 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-from ctypes import CFUNCTYPE, POINTER, c_double, c_int, c_ssize_t, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_double, c_int, c_uint64, c_void_p
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted(ROOT.glob("tests/kernels/*.c"))
+SOURCES = sorted((ROOT / "tests/kernels").glob("*.c"))
 LIBRARY = ROOT / "build/tests/kernels.so"
 KINDS = "linear", "asinh", "logit", "above", "below"
 REALS = {np.dtype(np.float32): "k32_", np.dtype(np.float64): "k64_"}
@@ -23,7 +23,7 @@ def build():
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
     archive = ROOT / "build/libpyflow.a"
     subprocess.run(["make", "-s", str(archive.relative_to(ROOT))], cwd=ROOT, env=env, check=True)
-    made_of = [*SOURCES, archive, *ROOT.glob("csrc/*.h")]
+    made_of = [*SOURCES, archive, *ROOT.glob("csrc/*.h"), *ROOT.glob("tests/kernels/*.h")]
     if not LIBRARY.exists() or any(p.stat().st_mtime > LIBRARY.stat().st_mtime for p in made_of):
         LIBRARY.parent.mkdir(parents=True, exist_ok=True)
         cc = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
@@ -65,7 +65,10 @@ class Kernels:
         return self.call(REALS[np.dtype(dtype)] + name, *args, result=result)
 
     def message(self):
-        return self.library.k_message().decode()
+        """Return what the last call that failed said, once."""
+        text = self.library.k_message().decode()
+        self.library.k_forget_message()
+        return text
 
     def simd_levels(self):
         """The instruction sets that this machine has, the plainest first."""
@@ -96,14 +99,13 @@ class Kernels:
         self.real(f"rqs_{direction}", x.dtype, y, slope, x, theta, *shape, result=None)
         return y, np.log(slope) if direction == "forward" else -np.log(slope)
 
-    def spline_vjp(self, x, g, gl, theta, want_theta=True):
-        """Return dL/dx and dL/dtheta, for dL/dy = g and dL/dlog y' = gl."""
+    def spline_vjp(self, x, g, gl, theta, gtheta):
+        """Return dL/dx, for dL/dy = g and dL/dlog y' = gl; gtheta += dL/dtheta, or None."""
         theta = np.ascontiguousarray(theta, float)
         g, gl = np.array(g, x.dtype), np.ascontiguousarray(gl, float)
-        gtheta = np.zeros(len(theta)) if want_theta else None
         shape = len(theta) // 3, len(x)
         self.real("rqs_vjp", x.dtype, g, gtheta, gl, x, theta, *shape, result=None)
-        return g, gtheta
+        return g
 
     def column(self, direction, x, kind, a, b):
         """Return what one column's map makes of x, and the logarithm of its slope."""
@@ -140,80 +142,6 @@ class Kernels:
         )
         assert not self.call("k_stiefel_ascend", a, best, *a.shape, steps, tolerance, *callbacks)
         return a, best[0]
-
-
-class Layer:
-    """A layer in one precision; parameters as the twins in reference/layers.py take them."""
-
-    def __init__(self, kernels, kind, dtype, d, *parameters):
-        self.kernels, self.dtype, self.d = kernels, np.dtype(dtype), d
-        self.handle = getattr(self, f"_{kind}")(*parameters)
-        assert self.handle, kernels.message()
-
-    def __del__(self):
-        if getattr(self, "handle", None):
-            self._real("release", result=None)
-
-    def _real(self, name, *args, result=c_int):
-        handle = c_void_p(self.handle)
-        return self.kernels.real(name, self.dtype, handle, *args, result=result)
-
-    def _sliced(self, slices, knots):
-        classes, k, _, m = knots.shape
-        slices = None if slices is None else np.ascontiguousarray(slices, self.dtype)
-        knots = np.ascontiguousarray(knots, self.dtype)
-        shape = self.d, k, m, classes
-        return self.kernels.real("sliced", self.dtype, slices, knots, *shape, result=c_void_p)
-
-    def _affine(self, w, mean):
-        w, mean = (np.ascontiguousarray(a, float) for a in (w, mean))
-        inverse, log_det = np.linalg.inv(w), float(np.linalg.slogdet(w)[1])
-        parameters = w, inverse, mean, log_det, self.d
-        return self.kernels.real("affine", self.dtype, *parameters, result=c_void_p)
-
-    def _columns(self, kinds, a, b):
-        kinds = np.array([KINDS.index(k) for k in kinds], np.int32)
-        a, b = (np.array(p, float) for p in (a, b))
-        return self.kernels.real("columns", self.dtype, kinds, a, b, self.d, result=c_void_p)
-
-    def _map(self, x, label, inverse):
-        x, logj = np.array(x, self.dtype, order="C"), np.zeros(len(x))
-        label = None if label is None else np.ascontiguousarray(label, np.int32)
-        self._real("map", x, logj, label, inverse, len(x), result=None)
-        return x, logj
-
-    def forward(self, x, label=None):
-        return self._map(x, label, 0)
-
-    def inverse(self, x, label=None):
-        return self._map(x, label, 1)
-
-    def vjp(self, x, g, glogj, label=None):
-        """Return dL/dx and dL/dtheta, for dL/dy = g and dL/dlogj = glogj."""
-        g, x = np.array(g, self.dtype, order="C"), np.ascontiguousarray(x, self.dtype)
-        gtheta = np.zeros(self._real("n_theta", result=c_ssize_t))
-        label = None if label is None else np.ascontiguousarray(label, np.int32)
-        self._real("vjp", g, gtheta, np.ascontiguousarray(glogj), x, label, len(x), result=None)
-        return g, gtheta
-
-    def model(self, x, label=None, classes=0):
-        """Return z, logj, score and log p of a model of this layer."""
-        real, x = self.kernels.real, np.ascontiguousarray(x, self.dtype)
-        label = None if label is None else np.ascontiguousarray(label, np.int32)
-        layers = np.array([self.handle], np.uintp)
-        model = real("model", self.dtype, layers, 1, self.d, classes, result=c_void_p)
-        z, score, logj, logp = (
-            np.empty_like(x),
-            np.empty_like(x),
-            np.empty(len(x)),
-            np.empty(len(x)),
-        )
-        at = c_void_p(model)
-        failed = real("model_forward", self.dtype, at, z, logj, x, label, len(x))
-        failed |= real("model_score", self.dtype, at, score, logp, x, label, len(x))
-        real("model_free", self.dtype, at, result=None)
-        assert not failed, self.kernels.message()
-        return z, logj, score, logp
 
 
 if __name__ == "__main__":

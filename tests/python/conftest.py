@@ -5,6 +5,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+from ckernels import Kernels
 from hypothesis import settings
 
 import pyflow
@@ -16,6 +17,38 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeat", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """The core's kernels, through ctypes."""
+    return Kernels()
+
+
+@pytest.fixture
+def at_every_level(kernels):
+    """Iterate, as often as wanted, over this machine's instruction sets, each of them set."""
+    before = kernels.call("k_simd", -1)
+
+    class Levels:
+        def __iter__(self):
+            for level in kernels.simd_levels():
+                kernels.call("k_simd", level)
+                yield level
+                kernels.call("k_simd", before)
+
+    yield Levels()
+    kernels.call("k_simd", before)
+
+
+@pytest.fixture(params=[0, 2, 5], ids=["baseline", "AVX2", "AVX-512"])
+def level(request, kernels):
+    """Hold the kernels at an instruction set, if the machine has it."""
+    if request.param not in kernels.simd_levels():
+        pytest.skip("this machine does not have it")
+    before = kernels.call("k_simd", request.param)
+    yield request.param
+    kernels.call("k_simd", before)
 
 
 def banana(n, seed):

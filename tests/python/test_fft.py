@@ -115,6 +115,60 @@ def test_wisdom_goes_to_another_process(flows, tmp_path):
         assert_array_equal(estimated, here)
 
 
+def test_damaged_wisdom_leaves_a_fresh_process_as_it_was(flows, tmp_path):
+    """What it holds of one precision is not taken either; the good file is, afterwards."""
+    in_another_process(
+        tmp_path,
+        flows,
+        """
+        pyflow.measure_ffts(True)
+        latent(flows)
+        pyflow.save_wisdom(folder / "wisdom")
+        """,
+    )
+    text = (tmp_path / "wisdom").read_text()
+    second = text.index("\n(fftw") + 1
+    single, double = text[:second], text[second:]
+    damaged = {
+        "single": single,
+        "double": double,
+        "single, half of double": single + double[: len(double) // 2],
+        "single, a line of double": single + double[: double.index("\n", 1) + 1],
+        "half of single, double": single[: len(single) // 2] + "\n" + double,
+        "of another version": text.replace("(fftw", "(fftx"),
+        "double, of another version": single + double.replace("(fftw-", "(fftw-9"),
+    }
+    for i, wrong in enumerate(damaged.values()):
+        assert wrong != text
+        (tmp_path / f"damaged{i}").write_text(wrong)
+    in_another_process(
+        tmp_path,
+        flows,
+        f"""
+        pyflow.save_wisdom(folder / "before")
+        for i in range({len(damaged)}):
+            try:
+                pyflow.load_wisdom(folder / f"damaged{{i}}")
+            except pyflow.FileError:
+                pyflow.save_wisdom(folder / f"after{{i}}")
+        keep("estimated.npz", latent(flows))
+        pyflow.load_wisdom(folder / "wisdom")
+        pyflow.save_wisdom(folder / "loaded")
+        """,
+    )
+
+    def lines(name):
+        return sorted((tmp_path / name).read_text().splitlines())
+
+    assert len(lines("before")) < len(lines("wisdom")) == len(lines("loaded"))
+    for i, what in enumerate(damaged):
+        assert (tmp_path / f"after{i}").exists(), f"{what} was taken"
+        assert lines(f"after{i}") == lines("before"), what
+    assert lines("loaded") == lines("wisdom")
+    for estimated, here in zip(arrays(tmp_path / "estimated.npz"), latent(flows), strict=True):
+        assert_array_equal(estimated, here)
+
+
 def test_bad_files(tmp_path):
     missing = tmp_path / "missing"
     with pytest.raises(OSError, match=f"cannot read {missing}: No such file"):

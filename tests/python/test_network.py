@@ -4,26 +4,11 @@ from ctypes import c_double, c_ssize_t, c_void_p
 
 import numpy as np
 import pytest
-from ckernels import REALS, Kernels
+from ckernels import REALS
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import adam, mlp
 
 F32, F64 = np.float32, np.float64
-
-
-@pytest.fixture(scope="module")
-def kernels():
-    return Kernels()
-
-
-@pytest.fixture(params=[0, 2, 5])
-def level(kernels, request):
-    """Every instruction set that this machine has."""
-    if request.param not in kernels.simd_levels():
-        pytest.skip("not on this machine")
-    before = kernels.call("k_simd", request.param)
-    yield request.param
-    kernels.call("k_simd", before)
 
 
 class Network:

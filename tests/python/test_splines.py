@@ -1,35 +1,19 @@
-"""The rational-quadratic splines: against their twin, and what they must be whatever theta is."""
+"""Splines: at their knots, at their ends and beyond them, and with parameters far out."""
 
 import numpy as np
 import pytest
-from ckernels import Kernels
+from kernel_table import F32, F64, RQS, CSpline, Increasing, Psi, crowded, psi_theta
+from kernel_table import knots as some_knots
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import rqs
-from reference.rqs import crowded_knots, some_knots
+from reference import psi, rqs
 
-F32, F64 = np.float32, np.float64
-
-
-@pytest.fixture(scope="module")
-def kernels():
-    return Kernels()
-
-
-@pytest.fixture(params=[0, 2, 5])
-def level(request, kernels):
-    """Hold the kernels at an instruction set, if the machine has it."""
-    if request.param not in kernels.simd_levels():
-        pytest.skip("this machine does not have it")
-    before = kernels.call("k_simd", request.param)
-    yield request.param
-    kernels.call("k_simd", before)
-
+# ---- rational-quadratic splines ------------------------------------------------------------------
 
 KNOTS = {
     "some": some_knots,
     "two": lambda rng: some_knots(rng, m=2),
     "many": lambda rng: some_knots(rng, m=700),
-    "crowded": crowded_knots,
+    "crowded": crowded,
 }
 
 
@@ -44,9 +28,6 @@ def points(rng, knots, n=300):
     return np.concatenate([rng.uniform(*outside, n - 100), rng.normal(size=100), knots[0]])
 
 
-# ---- against the twin ----------------------------------------------------------------------------
-
-
 def test_theta_is_that_of_the_knots(kernels, knots):
     theta = kernels.spline_theta(knots)
     assert_allclose(rqs.knots(theta), knots, rtol=1e-12, atol=1e-12)
@@ -55,16 +36,6 @@ def test_theta_is_that_of_the_knots(kernels, knots):
         made = kernels.spline_knots(theta, dtype)
         assert_allclose(made[:2], knots[:2], rtol=4 * eps, atol=1e-12)
         assert_allclose(made[2], knots[2], rtol=100 * eps)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-10), (F32, 3e-4)])
-def test_spline_is_its_twin(kernels, level, knots, dtype, tolerance):
-    theta = kernels.spline_theta(knots)
-    x = points(np.random.default_rng(2), knots).astype(dtype)
-    y, log_slope = kernels.spline("forward", x, theta)
-    expected, expected_log = rqs.forward(x, kernels.spline_knots(theta, dtype))
-    assert_allclose(y, expected, rtol=tolerance, atol=tolerance)
-    assert_allclose(log_slope, expected_log, rtol=tolerance, atol=tolerance)
 
 
 def test_inverse_is_its_twin(kernels, level, knots):
@@ -103,69 +74,18 @@ def test_neighbours_change_nothing(kernels, level, knots, dtype):
             assert_array_equal(a[keep], b[keep])
 
 
-# ---- gradients -----------------------------------------------------------------------------------
+# ---- and for any theta ---------------------------------------------------------------------------
 
-
-def test_vjp_is_the_gradient(kernels, level, knots):
-    rng = np.random.default_rng(4)
-    theta, x = kernels.spline_theta(knots), points(rng, knots, 200)[:200]
-    g, gl = rng.normal(size=(2, len(x)))
-
-    def loss(x, theta):
-        y, log_slope = kernels.spline("forward", x, theta)
-        return g * y + gl * log_slope
-
-    gx, gtheta = kernels.spline_vjp(x, g, gl, theta)
-    step = 1e-6 * (1 + np.abs(x))
-    assert_allclose(
-        gx, (loss(x + step, theta) - loss(x - step, theta)) / 2 / step, rtol=1e-4, atol=1e-4
-    )
-    m = len(theta) // 3
-    places = {0, m - 1, m, 2 * m - 1, 2 * m, 3 * m - 1, *rng.integers(0, 3 * m, 40).tolist()}
-    for i in places:
-        at = np.zeros(len(theta))
-        at[i] = 1e-6
-        slope = np.sum(loss(x, theta + at) - loss(x, theta - at)) / 2 / at[i]
-        assert_allclose(gtheta[i], slope, rtol=1e-4, atol=1e-6 * max(np.abs(gtheta).max(), 10))
-
-
-def test_vjp_adds_and_is_the_same_without_theta(kernels, level, knots):
-    rng = np.random.default_rng(5)
-    theta, x = kernels.spline_theta(knots), points(rng, knots)
-    for dtype in (F64, F32):
-        g, gl, at = *rng.normal(size=(2, len(x))), x.astype(dtype)
-        gx, whole = kernels.spline_vjp(at, g, gl, theta)
-        assert_array_equal(gx, kernels.spline_vjp(at, g, gl, theta, want_theta=False)[0])
-        halves = [
-            kernels.spline_vjp(at[rows], g[rows], gl[rows], theta)[1]
-            for rows in (slice(0, 130), slice(130, len(x)))
-        ]
-        assert_allclose(sum(halves), whole, rtol=1e-9, atol=1e-9 * np.abs(whole).max())
-
-
-def test_float32_gradients_are_those_of_float64_rounded(kernels, level, knots):
-    rng = np.random.default_rng(6)
-    theta = kernels.spline_theta(knots)
-    x = points(rng, knots)[:300].astype(F32)  # none on a knot, where curvature jumps
-    g, gl = rng.normal(size=(2, len(x))).astype(F32)
-    gx, gtheta = kernels.spline_vjp(x, g, gl, theta)
-    gx64, gtheta64 = kernels.spline_vjp(x.astype(F64), g, gl, theta)
-    assert np.mean(np.abs(gx - gx64) > 2e-3 * (1 + np.abs(gx64))) < 0.02
-    assert np.abs(gtheta - gtheta64).max() < 0.02 * np.abs(gtheta64).max()
-
-
-# ---- any theta is a spline -----------------------------------------------------------------------
-
-M = 12
-ALTERNATE = np.where(np.arange(M) % 2, 1.0, -1.0)
+N_KNOTS = 12
+ALTERNATE = np.where(np.arange(N_KNOTS) % 2, 1.0, -1.0)
 
 
 def theta_of(x, y, slopes):
-    return np.concatenate([np.broadcast_to(np.asarray(a, float), M) for a in (x, y, slopes)])
+    return np.concatenate([np.broadcast_to(np.asarray(a, float), N_KNOTS) for a in (x, y, slopes)])
 
 
 def offset(first, gaps):
-    return np.concatenate([[first], np.broadcast_to(float(gaps), M - 1)])
+    return np.concatenate([[first], np.broadcast_to(float(gaps), N_KNOTS - 1)])
 
 
 HOSTILE = {
@@ -186,7 +106,7 @@ HOSTILE = {
     "crowded images": theta_of(offset(0, 0), offset(1e8, -20), 0),
     "far off": theta_of(offset(1e300, 0), offset(-1e300, 0), 0),
     **{
-        f"random {seed}": np.random.default_rng(seed).uniform(-s, s, 3 * M)
+        f"random {seed}": np.random.default_rng(seed).uniform(-s, s, 3 * N_KNOTS)
         for seed, s in enumerate([10, 30, 100, 1000, 1000, 1e6])
     },
     "random, many": np.random.default_rng(6).uniform(-1000, 1000, 3 * 600),
@@ -227,7 +147,8 @@ def test_any_theta_is_a_spline(kernels, level, theta, dtype):
     flattest = np.exp(np.min([log_slope, *others], axis=0))
     assert np.all(np.abs(back.astype(float) - x) <= 16 * eps * (np.abs(x) + np.abs(y64) / flattest))
 
-    gx, gtheta = kernels.spline_vjp(x, np.ones(len(x)), np.ones(len(x)), theta)
+    gtheta = np.zeros(len(theta))
+    gx = kernels.spline_vjp(x, np.ones(len(x)), np.ones(len(x)), theta, gtheta)
     assert np.isfinite(gx).all()
     assert np.isfinite(gtheta).all()
 
@@ -243,3 +164,224 @@ def test_log_slope_of_any_theta_is_that_of_the_curve(kernels, level, theta):
         numerical, rise = (up - down) / 2 / step, 2 * step * np.exp(log_slope)
         resolved = (1e-9 * np.abs(x) < step) & (1e-12 * np.abs(y) < rise) & (height > 0)
         assert_allclose(np.log(numerical[resolved]), log_slope[resolved], atol=2e-3)
+
+
+# ---- psi: the same, of few knots -----------------------------------------------------------------
+
+M = pytest.mark.parametrize("m", [2, 8, 17, 63])
+PRECISIONS = pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-12), (F32, 1e-5)])
+
+
+@M
+@PRECISIONS
+def test_psi_passes_through_its_knots_with_their_slopes(
+    kernels, at_every_level, m, dtype, tolerance
+):
+    theta = psi_theta(np.random.default_rng(m), m)
+    x, y, slope = psi.knots(theta)
+    for _ in at_every_level:
+        kernel = Psi(kernels, dtype)
+        exactly = x.astype(dtype)
+        for at in (np.nextafter(exactly, dtype(-99)), exactly, np.nextafter(exactly, dtype(99))):
+            assert_allclose(kernel.forward(at, theta)[0], y, atol=10 * tolerance)
+            for j in range(m):
+                log_slope = kernel.forward(at[j : j + 1], theta)[1]
+                assert_allclose(log_slope, np.log(slope[j]), atol=100 * tolerance)
+        assert_allclose(kernel.inverse(y.astype(dtype), theta)[0], x, atol=10 * tolerance)
+
+
+@M
+@PRECISIONS
+def test_psi_is_straight_beyond_its_knots(kernels, at_every_level, m, dtype, tolerance):
+    """And there only the knot at that end counts."""
+    theta = psi_theta(np.random.default_rng(m), m)
+    kx, ky, slope = psi.knots(theta)
+    distance = np.array([1e-3, 0.1, 1, 30, 1e4, 1e12, 1e30])
+    for end, sign in ((0, -1), (m - 1, 1)):
+        x = (kx[end] + sign * distance).astype(dtype)
+        beyond = x.astype(F64) - kx[end]
+        for _ in at_every_level:
+            kernel = Psi(kernels, dtype)
+            y, logj = kernel.forward(x, theta)
+            assert_allclose(y, ky[end] + slope[end] * beyond, rtol=tolerance, atol=10 * tolerance)
+            assert_allclose(logj, len(x) * np.log(slope[end]), atol=10 * tolerance)
+            back, logj_back = kernel.inverse(y, theta)
+            assert_allclose(back, x, rtol=10 * tolerance, atol=100 * tolerance)
+            assert_allclose(logj_back, logj, atol=10 * tolerance)
+            g, gtheta = np.linspace(1, 2, 5), np.zeros(3 * m)
+            gx = kernel.vjp(x[:5], theta, g, 1, gtheta)
+            assert_allclose(gx, g * slope[end], rtol=10 * tolerance)
+            # x_j and y_j move with every step up to them; the slope is exp(theta)
+            step = np.diff(kx, prepend=kx[0] - 1), np.diff(ky, prepend=ky[0] - 1)
+            before = np.arange(m) <= end
+            expected = [
+                -slope[end] * g.sum() * step[0] * before,
+                g.sum() * step[1] * before,
+                np.where(np.arange(m) == end, slope[end] * np.sum(g * beyond[:5]) + 5, 0),
+            ]
+            assert_allclose(
+                gtheta.reshape(3, m), expected, rtol=100 * tolerance, atol=100 * tolerance
+            )
+
+
+@PRECISIONS
+@pytest.mark.parametrize("kind", [Psi, RQS])
+def test_splines_are_undone_where_they_are_nearly_flat(
+    kernels, at_every_level, kind, dtype, tolerance
+):
+    """Rounding makes the root of the inverse a little negative there: it gives no NaN."""
+    rng = np.random.default_rng(7)
+    parameters = [psi_theta(rng, 8) for _ in range(50)]
+    for theta in parameters:
+        theta[16:] = rng.choice([-9.0, 0.0, 9.0], 8)
+    for _ in at_every_level:
+        kernel = kind(kernels, dtype)
+        for theta in parameters:
+            knots = psi.knots(theta)
+            y = knots[1].astype(dtype)
+            y = np.sort(
+                np.concatenate([np.nextafter(y, dtype(99)), np.nextafter(y, dtype(-99)), y])
+            )
+            with np.errstate(divide="ignore", invalid="ignore"):  # float32 loses such slopes
+                x, _ = kernel.inverse(y, theta)
+                again, _ = kernel.forward(x, theta)
+            assert np.all(np.diff(x) >= -0.01)
+            assert_allclose(again, y, atol=1000 * tolerance)
+
+
+def test_psi_of_millions_of_numbers(kernels, at_every_level):
+    """More than are summed before the sums are emptied, of vectors and of exponents."""
+    rng = np.random.default_rng(4)
+    theta, n = psi_theta(rng, 8), 2**20 // 300 + 20
+    x, g = rng.normal(size=(2, 300))
+    for _ in at_every_level:
+        for dtype, tolerance in ((F64, 1e-10), (F32, 1e-5)):
+            kernel = Psi(kernels, dtype)
+            one, many = np.zeros(24), np.zeros(24)
+            kernel.vjp(x, theta, g, 1, one)
+            kernel.vjp(np.tile(x, n), theta, np.tile(g, n), 1, many)
+            assert_allclose(many / n, one, rtol=tolerance, atol=tolerance * np.abs(one).max())
+            y, logj = kernel.forward(x, theta)
+            y_many, logj_many = kernel.forward(np.tile(x, n), theta)
+            assert_array_equal(y_many, np.tile(y, n))
+            assert_allclose(logj_many, n * logj, rtol=tolerance)
+            assert_allclose(kernel.inverse(y_many, theta)[1], n * logj, rtol=10 * tolerance)
+
+
+# ---- logarithms out of range ---------------------------------------------------------------------
+
+FAR = [9.0, 9.5, 50.0, 1e4, np.inf]
+
+
+@pytest.mark.parametrize("far", [*FAR, *(-f for f in FAR)])
+def test_steps_out_of_range_count_as_the_last_in_range(kernels, far):
+    kernel = Increasing(kernels, F64)
+    for j in range(1, 5):
+        a = np.array([0.3, -1.0, 0.2, 0.5, -0.7])
+        a[j] = far
+        clipped = np.clip(a, -9, 9)
+        p, _ = kernel.forward(a, None)
+        assert_array_equal(p, kernel.forward(clipped, None)[0])
+        assert np.all(np.diff(p) > 0)
+        assert_allclose(p[j] - p[j - 1], np.exp(np.clip(far, -9, 9)), rtol=1e-10)
+        g = np.arange(1.0, 6.0)
+        assert_array_equal(
+            kernel.vjp(a, None, g, None, None), kernel.vjp(clipped, None, g, None, None)
+        )
+    free = np.array([far if np.isfinite(far) else 1e300, 0.1])
+    assert kernel.forward(free, None)[0][0] == free[0]  # where the first number lies is free
+
+
+@PRECISIONS
+@pytest.mark.parametrize("far", [9.0, 9.5, 700.0, np.inf, -9.0, -9.5, -700.0, -np.inf])
+def test_slopes_out_of_range_count_as_the_last_in_range(kernels, dtype, tolerance, far):
+    """And whatever the parameters, the spline is one: finite, rising, and undone."""
+    rng = np.random.default_rng(5)
+    kernel, x = Psi(kernels, dtype), np.linspace(-6, 6, 101)
+    held = np.delete(np.arange(24), [0, 8])  # where the first knot lies is free
+    for j in range(24):
+        theta = psi_theta(rng, 8)
+        theta[j] = far if j in held else np.clip(far, -3, 3)
+        clipped = theta.copy()
+        clipped[held] = np.clip(theta[held], -9, 9)
+        (y, logj), (other, other_logj) = kernel.forward(x, theta), kernel.forward(x, clipped)
+        assert_array_equal(y, other)
+        assert logj == other_logj
+        assert np.isfinite(logj)
+        assert np.all(np.diff(y) >= 0)
+        gradients = np.zeros(24), np.zeros(24)
+        g = np.ones(101)
+        gx = [
+            kernel.vjp(x, at, g, 1, into)
+            for at, into in zip((theta, clipped), gradients, strict=True)
+        ]
+        assert_array_equal(*gx)
+        assert_array_equal(*gradients)
+        assert np.isfinite(gradients[0]).all()
+        if dtype == F64:
+            assert_allclose(kernel.inverse(y, theta)[0], x, atol=1e-6)
+
+
+# ---- cubic splines -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cubic(kernels):
+    rng = np.random.default_rng(6)
+    return CSpline(kernels, F64), np.cumsum(rng.uniform(0.2, 1, 9)), rng.normal(size=9)
+
+
+def test_cubic_spline_is_constant_outside_its_knots(cubic):
+    """There only the value at that end counts."""
+    kernel, p, v = cubic
+    theta, x = np.append(p, v), np.array([-1e300, p[0] - 1, np.nextafter(p[0], -9)])
+    above = np.array([p[-1], np.nextafter(p[-1], 99), p[-1] + 1, 1e300])
+    for end, at in ((0, x), (-1, above)):
+        assert_array_equal(kernel.forward(at, theta)[0], v[end])
+        gtheta, g = np.zeros(18), np.arange(1.0, len(at) + 1)
+        kernel.vjp(at, theta, g, None, gtheta)
+        expected = np.zeros(18)
+        expected[9 if end == 0 else 17] = g.sum()
+        assert_array_equal(gtheta, expected)
+
+
+def test_cubic_spline_passes_through_its_knots(cubic):
+    kernel, p, v = cubic
+    theta = np.append(p, v)
+    assert_array_equal(kernel.forward(p, theta)[0], v)
+    below, above = (kernel.forward(np.nextafter(p, side), theta)[0] for side in (-99, 99))
+    assert_allclose(below, v, atol=1e-13)
+    assert_allclose(above, v, atol=1e-13)
+
+
+def test_cubic_spline_of_a_straight_line_is_that_line(cubic):
+    kernel, p, _ = cubic
+    x = np.linspace(p[0], p[-1], 99)
+    assert_allclose(kernel.forward(x, np.append(p, 3 - 2 * p))[0], 3 - 2 * x, atol=1e-13)
+
+
+def test_what_a_knot_changes_is_within_two_knots_of_it(cubic):
+    kernel, p, v = cubic
+    x = np.linspace(p[0] - 1, p[-1] + 1, 501)
+    y, _ = kernel.forward(x, np.append(p, v))
+    for j in range(9):
+        for step_p, step_v in ((0, 0.1), (0.05, 0)):
+            moved_p, moved_v = p.copy(), v.copy()
+            moved_p[j] += step_p
+            moved_v[j] += step_v
+            moved, _ = kernel.forward(x, np.append(moved_p, moved_v))
+            near = (x > p[max(j - 2, 0)]) & (x < p[min(j + 2, 8)])
+            near |= (x < p[0]) & (j == 0) | (x > p[-1]) & (j == 8)
+            assert_array_equal(moved[~near], y[~near])
+            assert not np.array_equal(moved[near], y[near])
+
+
+# ---- exp -----------------------------------------------------------------------------------------
+
+
+def test_exp_stays_finite(kernels):
+    x = np.array([-np.inf, -1e9, -700.5, -700, 0, 700, 700.5, 1e9, np.inf])
+    y = np.empty_like(x)
+    kernels.call("k_exp", y, x, len(x), result=None)
+    assert_allclose(y, np.exp(np.clip(x, -700, 700)), rtol=1e-15)
+    assert y[4] == 1

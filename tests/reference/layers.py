@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reference import rqs
+from reference import cspline, filter, psi, rqs
 
 
 def sliced(slices, knots, x, label=None):
@@ -47,3 +47,28 @@ def columns(kinds, a, b, x):
     """Each column on its own."""
     out = [column(*p) for p in zip(kinds, a, b, np.asarray(x, float).T, strict=True)]
     return np.stack([z for z, _ in out], axis=1), sum(log for _, log in out)
+
+
+def scale(mean, scale, x):
+    """One mean and one scale for all numbers."""
+    return (np.asarray(x, float) - mean) / scale, np.full(len(x), -x.shape[1] * np.log(scale))
+
+
+def sinh_arcsinh(log_delta, epsilon, x):
+    """Each column by sinh(delta arcsinh x - epsilon) (Jones & Pewsey 2009)."""
+    u = np.exp(log_delta) * np.arcsinh(x) - epsilon
+    log_slope = log_delta + np.log(np.cosh(u)) - np.log(1 + x * x) / 2
+    return np.sinh(u), log_slope.sum(axis=1)
+
+
+def symmetric(field, theta, psi_knots, box):
+    """Psi(F^-1 T F x) and its log|det|, for one field (Dai & Seljak 2022).
+
+    theta: Psi's 3 psi_knots, then the knots of log T against |k| / k_max: positions, values.
+    """
+    positions, values = theta[3 * psi_knots :].reshape(2, -1)
+    k, _ = filter.shells(field.shape, box)
+    log_t = cspline.spline(k / max(k[-1], 1e-300), cspline.increasing(positions), values)
+    u, log_det = filter.apply(field, np.exp(np.clip(log_t, -20, 20)), box)
+    y, log_slopes = psi.forward(u.ravel(), theta[: 3 * psi_knots])
+    return y.reshape(field.shape), log_det + log_slopes

@@ -22,3 +22,9 @@ def normal(key, stream, i):
     words = philox(key, stream, i // 2)
     high, low = words[2:] if i % 2 else words[:2]
     return ndtri(((high * WORD + low) // 2**12 + 0.5) / 2**52)
+
+
+def uniform_int(key, stream, i, bound):
+    """Whole number below bound: 64 random bits, as a fraction of 2^64, times bound."""
+    high, low = philox(key, stream, i)[:2]
+    return (high * WORD + low) * bound // 2**64

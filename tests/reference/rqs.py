@@ -13,21 +13,10 @@ def knots(theta):
     return np.concatenate([np.cumsum(gaps[:2], axis=1), gaps[2:]])
 
 
-def some_knots(rng, *shape, m=7):
-    """Return random splines [...][3][m] that stay near the identity."""
-    x = np.cumsum(rng.uniform(0.1, 1, (*shape, m)), axis=-1)
-    y = np.cumsum(rng.uniform(0.1, 1, (*shape, m)), axis=-1)
-    d = np.exp(rng.uniform(-0.7, 0.7, (*shape, m)))
-    return np.stack([x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True), d], axis=-2)
-
-
-def crowded_knots(rng, *shape):
-    """Return splines most of whose knots lie in one of many equal cells."""
-    k = some_knots(rng, *shape, m=40)
-    k[..., 0, :] = np.sinh(np.linspace(-9, 9, 40))
-    k[..., 1, :] = 2 * np.arcsinh(k[..., 0, :])
-    k[..., 2, :] = 2 / np.cosh(np.linspace(-9, 9, 40))
-    return k
+def theta(knots):
+    """Return theta[3 m] of knots[3][m], within the bounds of logarithms."""
+    x, y, d = knots
+    return np.concatenate([x[:1], np.log(np.diff(x)), y[:1], np.log(np.diff(y)), np.log(d)])
 
 
 def forward(x, knots):

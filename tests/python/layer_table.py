@@ -1,0 +1,314 @@
+"""The table of layers: how each is made, its slow twin, and points to try it on."""
+
+from ctypes import c_char_p, c_int, c_ssize_t, c_void_p
+
+import numpy as np
+from ckernels import KINDS
+from kernel_table import Kernel, crowded, knots, psi_theta
+from reference import layers, rqs
+
+COLUMNS, ROWS, ANY = range(3)
+TILE = 256  # the most points in a tile
+
+
+class Layer(Kernel):
+    """A layer in one precision: points x[n][d], logj[n]; theta as csrc/layers.h has it.
+
+    With tables = n, theta[n][n_theta] holds parameters of every point's own.
+    """
+
+    parameters = log_determinant = pointwise = True
+    tolerance = 1e-11, 3e-4
+    few = 20  # points of which derivatives are taken
+    classes = 1
+    box = ()
+    own_tables = False
+
+    def __init__(self, kernels, dtype, d, *shape):
+        super().__init__(kernels, dtype)
+        self.d, self.shape = d, shape
+        self.space = (d,)
+        self.handle = c_void_p(self.make())
+        if not self.handle:
+            raise ValueError(kernels.message())
+        self.n_theta = self.call("layer_n_theta", result=c_ssize_t)
+        self.layout = self.call("layer_layout", result=c_int)
+
+    def __del__(self):
+        if getattr(self, "handle", None):
+            self.call("release")
+
+    def call(self, name, *args, result=None):
+        return self.real(name, self.handle, *args, result=result)
+
+    def kind(self):
+        return self.call("layer_kind", result=c_char_p).decode()
+
+    def labels(self, n):
+        """Return the classes of the first n points, or None."""
+        if self.classes == 1:
+            return None
+        return np.random.default_rng(5).integers(0, self.classes, n).astype(np.int32)
+
+    def tile(self, x, theta, g=None, glogj=None, gtheta=None, **options):
+        """Return x and logj[n] of one tile, and dL/dx; see layer_run in tests/kernels/layers.c.
+
+        Options: layout, label, inverse, want_x and pad, what stands beside the points of a tile.
+        """
+        n = len(x)
+        tables = n if self.own_tables else 1
+        theta = np.zeros(0) if theta is None else theta
+        rows = padded(theta, tables, self.n_theta)
+        grows = None if gtheta is None else padded(gtheta, tables, self.n_theta)
+        x, logj, g = self.array(x), np.zeros(n), None if g is None else self.array(g)
+        label = options.get("label", self.labels(n))
+        layout = options.get("layout", self.layout)
+        wrong = self.call(
+            *("layer_run", x, logj, g, grows, glogj, rows, rows.shape[1], tables, label),
+            COLUMNS if layout == ANY else layout,
+            *(options.get("inverse", 0), options.get("want_x", 1), options.get("pad", np.nan), n),
+            result=c_int,
+        )
+        assert not wrong
+        if gtheta is not None:
+            assert np.isnan(grows[:, self.n_theta :]).all()
+            gtheta[:] = grows[:, : self.n_theta].ravel()
+        return x, logj, g
+
+    def tiles(self, x, theta, g=None, glogj=None, gtheta=None, **options):
+        """Do the same with more points than a tile holds, one tile after another."""
+        out, label = [], self.labels(len(x))
+        for first in range(0, len(x), TILE):
+            part = slice(first, first + TILE)
+            if label is not None:
+                options["label"] = label[part].copy()
+            of_part = (None if a is None else np.ascontiguousarray(a[part]) for a in (g, glogj))
+            out.append(self.tile(x[part], theta, *of_part, gtheta, **options))
+        return [None if a[0] is None else np.concatenate(a) for a in zip(*out, strict=True)]
+
+    def forward(self, x, theta):
+        return tuple(self.tiles(x, theta)[:2])
+
+    def inverse(self, y, theta):
+        x, minus_logj, _ = self.tiles(y, theta, inverse=1)
+        return x, -minus_logj
+
+    def vjp(self, x, theta, g, glogj, gtheta):
+        return self.tiles(x, theta, g, glogj, gtheta)[2]
+
+    def glogj(self, rng, logj):
+        return rng.normal(size=logj.shape)
+
+    def copy(self, n=-1, whole=1 << 20):
+        """Return the handle of the layer read from what it wrote, and the bytes of that."""
+        shape, size = np.array(self.space), np.zeros(1, np.int64)
+        box = np.array([*self.box, *[0.0] * 3])
+        of_space = len(shape), shape, box, self.classes
+        copy = self.call("layer_copy", size, n, whole, *of_space, result=c_void_p)
+        return copy, int(size[0])
+
+
+def padded(theta, tables, n_theta):
+    """Return theta[tables][stride], of which n_theta count and the rest is NaN."""
+    rows = np.full((tables, n_theta + (3 if tables > 1 else 0)), np.nan)
+    rows[:, :n_theta] = theta.reshape(tables, n_theta)
+    return rows
+
+
+class Columns(Layer):
+    parameters = False
+
+    def make(self):
+        kinds, a, b = self.shape
+        kinds = np.array([KINDS.index(k) for k in kinds], np.int32)
+        a, b = np.array(a, float), np.array(b, float)
+        return self.real("columns", kinds, a, b, self.d, result=c_void_p)
+
+    def twin(self, x, theta):
+        return layers.columns(*self.shape, x)
+
+
+class Scale(Layer):
+    parameters = False
+
+    def make(self):
+        return self.real("scale", *map(float, self.shape), self.d, result=c_void_p)
+
+    def twin(self, x, theta):
+        return layers.scale(*self.shape, x)
+
+
+class Affine(Layer):
+    def make(self):
+        return self.real("affine", self.d, result=c_void_p)
+
+    def twin(self, x, theta):
+        d = self.d
+        return layers.affine(theta[: d * d].reshape(d, d), theta[d * d :], x)
+
+
+class Sliced(Layer):
+    """Of shape k (0: every column on its own), m, classes."""
+
+    def make(self):
+        self.k, self.m, self.classes = self.shape
+        return self.real("sliced", self.d, *self.shape, result=c_void_p)
+
+    def twin(self, x, theta):
+        k = self.k or self.d
+        splines = theta[: self.classes * k * 3 * self.m].reshape(self.classes, k, -1)
+        slices = theta[splines.size :].reshape(k, self.d) if self.k else np.eye(self.d)
+        return layers.sliced(
+            slices,
+            [[rqs.knots(t) for t in of_class] for of_class in splines],
+            x,
+            self.labels(len(x)),
+        )
+
+
+class Labelled(Sliced):
+    pointwise = False  # a point's class is given by its place
+
+
+class Symmetric(Layer):
+    """Of fields of shape n in a box, with so many knots of Psi and of the filter."""
+
+    tolerance = 1e-11, 1e-4
+
+    def __init__(self, kernels, dtype, n, box, *shape):
+        self.mesh, self.box = n, box
+        super().__init__(kernels, dtype, int(np.prod(n)), *shape)
+        self.space = n
+
+    def make(self):
+        n, box = np.array(self.mesh), np.array(self.box, float)
+        return self.real("symmetric", len(n), n, box, *self.shape, result=c_void_p)
+
+    def twin(self, x, theta):
+        rows = np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
+        y, logj = zip(
+            *(
+                layers.symmetric(field.reshape(self.mesh), t, self.shape[0], self.box)
+                for field, t in zip(x, rows, strict=True)
+            ),
+            strict=True,
+        )
+        return np.reshape(y, x.shape), np.array(logj)
+
+
+class OwnTables(Symmetric):
+    """With parameters of every field's own."""
+
+    own_tables = True
+    pointwise = False  # for theta belongs to all of them
+
+
+class Example(Layer):
+    def make(self):
+        return self.real("example", self.d, result=c_void_p)
+
+    def twin(self, x, theta):
+        return layers.sinh_arcsinh(*theta.reshape(self.d, 2).T, x)
+
+
+# ---- numbers to try them on ----------------------------------------------------------------------
+
+
+def slices(rng, k, d):
+    return np.linalg.qr(rng.normal(size=(d, k)))[0].T
+
+
+BOUNDED = ["linear", "asinh", "logit", "above", "below"], [1, -1, -4, -6, 7], [2, 0.5, 5, 2, 0.7]
+MANY = [["asinh", "linear", "asinh"] * 7, np.linspace(-1, 1, 21), np.linspace(0.5, 3, 21)]
+
+
+def bounded_points(rng, n):
+    x = rng.normal(scale=1.5, size=(n, 5))
+    x[:, 2] = rng.uniform(-3.9, 4.9, n)
+    x[:, 3] = np.clip(x[:, 3], -5.9, None)
+    x[:, 4] = np.clip(x[:, 4], None, 6.9)
+    return x
+
+
+def points(d, n=301):
+    return lambda rng: rng.normal(scale=1.5, size=(n, d))
+
+
+def sliced_theta(rng, d, k, m, classes, make=knots):
+    splines = make(rng, classes, k or d) if make is crowded else make(rng, classes, k or d, m=m)
+    theta = [rqs.theta(s) for s in splines.reshape(-1, 3, m)]
+    return np.concatenate([*theta, slices(rng, k, d).ravel() if k else []])
+
+
+def affine_theta(rng, d):
+    return np.concatenate([(rng.normal(size=(d, d)) + 2 * np.eye(d)).ravel(), rng.normal(size=d)])
+
+
+def symmetric_theta(rng, psi_knots, filter_knots):
+    """Return parameters near the identity, of which a knot of the filter lies below k = 0."""
+    positions = np.log(1.2 / filter_knots) + rng.normal(scale=0.2, size=filter_knots)
+    positions[0] = -0.1
+    values = rng.normal(scale=0.3, size=filter_knots)
+    return np.concatenate([psi_theta(rng, psi_knots), positions, values])
+
+
+def sliced(d, k, m, classes=1, make=knots, n=301):
+    kind = Labelled if classes > 1 else Sliced
+    n = 24 if classes > 1 else n
+    return kind, (d, k, m, classes), points(d, n), lambda r: sliced_theta(r, d, k, m, classes, make)
+
+
+def symmetric(n, box, m=8, filter_knots=9, fields=140):
+    return (
+        Symmetric,
+        (n, box, m, filter_knots),
+        points(int(np.prod(n)), fields),
+        lambda r: symmetric_theta(r, m, filter_knots),
+    )
+
+
+def own_tables(n, box, m=8, filter_knots=9, fields=5):
+    return (
+        OwnTables,
+        (n, box, m, filter_knots),
+        points(int(np.prod(n)), fields),
+        lambda r: np.concatenate([symmetric_theta(r, m, filter_knots) for _ in range(fields)]),
+    )
+
+
+# name: (layer, its arguments, what makes x, what makes theta)
+LAYERS = {
+    "columns": (Columns, (5, *BOUNDED), lambda r: bounded_points(r, 301), None),
+    "many columns": (Columns, (21, *MANY), points(21), None),
+    "scale": (Scale, (3, 0.7, 2.5), points(3), None),
+    "affine": (Affine, (4,), points(4), lambda r: affine_theta(r, 4)),
+    "affine, one column": (Affine, (1,), points(1), lambda r: np.array([-2.0, 0.3])),
+    "affine, flipped": (Affine, (2,), points(2), lambda r: np.array([0, 2, 1, 0.3, 1, 1])),
+    "affine, 17 columns": (Affine, (17,), points(17), lambda r: affine_theta(r, 17)),
+    "sliced, one column": sliced(1, 0, 7),
+    "sliced, two knots": sliced(2, 0, 2),
+    "sliced, no slices": sliced(4, 0, 7),
+    "sliced, no slices, crowded": sliced(3, 0, 40, make=crowded),
+    "sliced, no slices, classes": sliced(3, 0, 7, classes=3),
+    "sliced, more classes than points of a tile": sliced(2, 1, 4, classes=300),
+    "sliced, one slice": sliced(5, 1, 7),
+    "sliced, K = d": sliced(9, 9, 50),
+    "sliced, crowded": sliced(4, 2, 40, make=crowded),
+    "sliced, classes": sliced(4, 2, 7, classes=3),
+    "symmetric, 4 x 6": symmetric((4, 6), (1, 1)),
+    "symmetric, 5 x 3": symmetric((5, 3), (2, 1), m=17, filter_knots=2),
+    "symmetric, 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, filter_knots=30),
+    "symmetric, a table a field": own_tables((4, 6), (1, 1)),
+    "symmetric, 3-D, a table a field": own_tables((3, 2, 4), (1, 2, 1), m=3, filter_knots=4),
+    "example": (Example, (3,), points(3), lambda r: r.normal(scale=0.4, size=6)),
+}
+
+
+def inputs(x, theta):
+    return lambda rng: (x(rng), theta(rng) if theta else None)
+
+
+TABLE = {
+    name: (kind, arguments, inputs(x, theta))
+    for name, (kind, arguments, x, theta) in LAYERS.items()
+}
