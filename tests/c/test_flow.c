@@ -162,6 +162,19 @@ static void X(test_refusals)(const X(flow) *with_y)
     X(flow_free)(f);
     pf_free(bytes), pf_free(after);
 
+    /* what a file could not say is not made */
+    double *y = PF_CALLOC(double, SMALL_FIELDS * 5000);
+    X(data) wide = {.x = X(small).field, .n = SMALL_FIELDS, .y = y, .n_y = 5000};
+    for (int i = 0; i < SMALL_FIELDS * 5000; i++) y[i] = i % 7 - i % 3;
+    small_train_options(&o);
+    CHECK(!X(small_mixed)(&f), "%s", pf_message());
+    CHECK(X(flow_train)(f, &wide, NULL, &o) == PF_BAD_ARGUMENT && strstr(pf_message(), "conditions"), "%s",
+          pf_message());
+    wide.n_y = -1;
+    CHECK(X(flow_train)(f, &wide, NULL, &o) == PF_BAD_ARGUMENT && strstr(pf_message(), "y_train"), "%s", pf_message());
+    X(flow_free)(f);
+    free(y);
+
     int classes = INT32_MAX; /* parameters that no memory could hold, and no number count */
     d = INT32_MAX;
     CHECK(!X(flow_new)(&f, 1, &d, NULL, classes), "%s", pf_message());
