@@ -245,7 +245,8 @@ PF_KERNEL void X(inverse_near_body)(real *restrict x, double *restrict slope, co
             real z = in[i], size = R(fabs)(z);
             real e = X(exp)(size > FAR_Z ? 0 : -size), inv = 1 / (1 + e);
             double inside = (double)(e * inv); /* of the nearer bound, so that rounding keeps inside; one product and */
-            x[i] = (real)((z < 0 ? a : b) + width * (z < 0 ? inside : -inside)); /* sum, fused in all lanes or in none */
+            x[i] = (real)((z < 0 ? a : b) +
+                          width * (z < 0 ? inside : -inside)); /* sum, fused in all lanes or in none */
             slope[i] *= size > FAR_Z ? 1 : (double)(e * inv * inv);
         }
         break;

@@ -37,7 +37,7 @@ static void X(check_flow)(const X(flow) *f, const char *name, ptrdiff_t n)
     real *x = X(points)(f, n), *z = X(points)(f, n), *back = X(points)(f, n), *one = X(points)(f, 1);
     double *logp = PF_ALLOC(double, n), *logj = PF_ALLOC(double, n), *minus = PF_ALLOC(double, n), *y = NULL, single;
     int32_t *label = X(flow_classes)(f) ? PF_ALLOC(int32_t, n) : NULL;
-    if (n_y) y = PF_ALLOC(double, n * n_y);
+    if (n_y) y = PF_ALLOC(double, n *n_y);
     for (ptrdiff_t i = 0; i < n * n_y; i++) y[i] = i % n_y < 2 ? small_normal(10, i) : 0.2;
     for (ptrdiff_t i = 0; i < n && label; i++) label[i] = (int32_t)(i % X(flow_classes)(f));
     CHECK(!X(flow_forward)(f, z, logj, x, y, label, n), "%s: %s", name, pf_message());
@@ -61,8 +61,8 @@ static void X(check_flow)(const X(flow) *f, const char *name, ptrdiff_t n)
     CHECK(!X(flow_sample)(f, x, logp, y, label, 3, 0, n), "%s: %s", name, pf_message());
     CHECK(!X(flow_logp)(f, minus, x, y, label, n), "%s: %s", name, pf_message());
     for (ptrdiff_t i = 0; i < n; i++) {
-        CHECK(fabs(minus[i] - logp[i]) < 10 * TOLERANCE * (double)d, "%s: log p of sample %td: %g, %g", name, i, logp[i],
-              minus[i]);
+        CHECK(fabs(minus[i] - logp[i]) < 10 * TOLERANCE * (double)d, "%s: log p of sample %td: %g, %g", name, i,
+              logp[i], minus[i]);
         CHECK(!X(flow_sample)(f, one, NULL, y ? y + i * n_y : NULL, label ? label + i : NULL, 3, i, 1), "%s", name);
         CHECK(!memcmp(one, x + i * d, (size_t)d * sizeof(real)), "%s: sample %td alone is another", name, i);
     }
@@ -75,7 +75,7 @@ static void X(check_score)(const X(flow) *f, const char *name, ptrdiff_t n)
 {
     ptrdiff_t d = X(flow_dim)(f), n_y = X(flow_conditions)(f), at = (n - 1) * d;
     real *x = X(points)(f, n), *score = X(points)(f, n);
-    double *logp = PF_ALLOC(double, n), *y = n_y ? PF_ALLOC(double, n * n_y) : NULL, *gy = PF_ALLOC(double, n * n_y);
+    double *logp = PF_ALLOC(double, n), *y = n_y ? PF_ALLOC(double, n *n_y) : NULL, *gy = PF_ALLOC(double, n *n_y);
     double step = 1e-5, end[2];
     int32_t *label = X(flow_classes)(f) ? PF_CALLOC(int32_t, n) : NULL;
     for (ptrdiff_t i = 0; i < n * n_y; i++) y[i] = i % n_y < 2 ? small_normal(10, i) : 0.2;
@@ -112,7 +112,7 @@ static void X(check_at)(const X(flow) *f, ptrdiff_t n, ptrdiff_t m)
 {
     ptrdiff_t d = X(flow_dim)(f), n_y = X(flow_conditions)(f);
     real *x = X(points)(f, n);
-    double *y = PF_ALLOC(double, m * n_y), *at = PF_ALLOC(double, n * m), single;
+    double *y = PF_ALLOC(double, m *n_y), *at = PF_ALLOC(double, n *m), single;
     for (ptrdiff_t i = 0; i < m * n_y; i++) y[i] = i % n_y < 2 ? small_normal(10, i) : 0.2;
     CHECK(!X(flow_logp_at)(f, at, x, y, n, m), "%s", pf_message());
     for (ptrdiff_t i = 0; i < n; i++)
@@ -199,7 +199,8 @@ static void X(test_refusals)(const X(flow) *with_y)
 
     CHECK(!X(flow_new)(&f, 1, &d, NULL, 0), "%s", pf_message());
     CHECK(X(flow_add_symmetric)(f, 3, 3) == PF_BAD_ARGUMENT && strstr(pf_message(), "mesh"), "%s", pf_message());
-    CHECK(X(flow_add_sliced)(f, d + 1, 4, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "n_slices"), "%s", pf_message());
+    CHECK(X(flow_add_sliced)(f, d + 1, 4, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "n_slices"), "%s",
+          pf_message());
     CHECK(X(flow_add_sliced)(f, 1, 1, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "n_knots"), "%s", pf_message());
     CHECK(X(flow_add_scale)(f, 0, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "scale"), "%s", pf_message());
     CHECK(!X(flow_add_scale)(f, 0, 2) && !X(flow_add_sliced)(f, 0, 3, 0), "%s", pf_message());
@@ -281,7 +282,10 @@ static void X(test)(void)
     struct {
         const X(flow) *f;
         const char *name;
-    } flows[] = {{table, "rows"}, {mixed, "fields"}, {with_y, "fields with y"}, {sym, "symmetric with y"},
+    } flows[] = {{table, "rows"},
+                 {mixed, "fields"},
+                 {with_y, "fields with y"},
+                 {sym, "symmetric with y"},
                  {labelled, "fields with y and labels"}};
     for (size_t i = 0; i < sizeof flows / sizeof *flows; i++)
         for (int threads = 1; threads <= 2; threads++) {

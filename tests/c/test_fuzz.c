@@ -16,13 +16,13 @@
 #include "small.h"
 
 enum {
-    PER_BYTE = 64,         /* bytes that a reader may hold for each of the file, */
-    AT_LEAST = 64 * 1024,  /* and besides; */
-    PER_NUMBER = 200,      /* and for each number of a point, which a file says in a few bytes, and so much again for */
-    PER_TABLE = 16,        /* every layer. Files that say more numbers than this are left out: a large mesh is nothing */
+    PER_BYTE = 64,        /* bytes that a reader may hold for each of the file, */
+    AT_LEAST = 64 * 1024, /* and besides; */
+    PER_NUMBER = 200,     /* and for each number of a point, which a file says in a few bytes, and so much again for */
+    PER_TABLE = 16,       /* every layer. Files that say more numbers than this are left out: a large mesh is nothing */
     MOST_NUMBERS = 1 << 16, /* that a reader may refuse */
-    EVALUATION = 64 << 20, /* what a few rows may take */
-    SECONDS = 20,          /* for one file */
+    EVALUATION = 64 << 20,  /* what a few rows may take */
+    SECONDS = 20,           /* for one file */
 };
 
 static struct {
@@ -272,10 +272,17 @@ static void X(try_flow)(const char *name, const X(flow) *f, int mixed, uint64_t 
 static void X(test)(uint64_t files, uint64_t only)
 {
     static const char *const names[] = {
-        "by GIS",        "by GIS, with labels",    "by hand",
-        "fields by hand", "fields by hand, with y", "fields by hand, unfinished",
-        "symmetric",     "symmetric in 3-D",       "symmetric with y",
-        "symmetric, unfinished", "symmetric, unfinished posterior",
+        "by GIS",
+        "by GIS, with labels",
+        "by hand",
+        "fields by hand",
+        "fields by hand, with y",
+        "fields by hand, unfinished",
+        "symmetric",
+        "symmetric in 3-D",
+        "symmetric with y",
+        "symmetric, unfinished",
+        "symmetric, unfinished posterior",
     };
     enum { N = sizeof names / sizeof *names };
     X(flow) *f[N] = {0};
