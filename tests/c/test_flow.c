@@ -260,6 +260,18 @@ static void X(test_state_of_another_fit)(void)
     X(small_split)(&train, &validate);
     CHECK(!X(flow_train)(f, &train, NULL, &o) && !X(flow_unfinished)(f), "%s", pf_message());
     X(flow_free)(f);
+
+    /* more layers make another flow of it */
+    int first = 1;
+    X(data) rows = {.x = X(small).x, .n = SMALL_ROWS, .label = X(small).label};
+    small_train_options(&o);
+    o.watch.checkpoint = small_checkpoint;
+    o.watch.progress = small_stop;
+    o.watch.user = &first;
+    CHECK(!X(small_table)(&f) && X(flow_train)(f, &rows, NULL, &o) == PF_INTERRUPTED, "%s", pf_message());
+    CHECK(X(flow_unfinished)(f) && !X(flow_add_scale)(f, 0, 1) && !X(flow_unfinished)(f), "%s", pf_message());
+    X(flow_free)(f);
+    unlink(small_checkpoint);
 }
 
 static void X(test)(void)
