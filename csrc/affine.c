@@ -115,7 +115,7 @@ static pf_status X(affine_read)(X(layer) **l, pf_reader *r, const pf_space *spac
 {
     (void)mesh, (void)classes;
     /* W is in the file's theta: a size that is not there is not allocated */
-    if (space->d > 1 << 15 || (size_t)(space->d * space->d) > r->whole / sizeof(double))
+    if ((size_t)(space->d * space->d) > r->whole / sizeof(double))
         return pf_fail(PF_BAD_FILE, "the file is damaged: an affine map is missing");
     return X(affine_new)(l, space->d);
 }

@@ -9,6 +9,8 @@
 pf_status X(conditioner_new)(X(conditioner) **conditioner, X(layer) *const *layers, ptrdiff_t n_layers, ptrdiff_t n_y,
                              const ptrdiff_t *hidden, int n_hidden)
 {
+    if (n_y < 1 || n_y > MOST_CONDITIONS)
+        return pf_fail(PF_BAD_ARGUMENT, "y: a flow has 1 to %d conditions, not %td", MOST_CONDITIONS, n_y);
     X(conditioner) *c = *conditioner = PF_CALLOC(X(conditioner), 1);
     if (!c) return PF_NO_MEMORY;
     c->n_y = n_y;

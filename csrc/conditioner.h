@@ -16,7 +16,10 @@
 /* Conditions further from the mean than this, in standard deviations, count as that far: there is a density still. */
 #define NET_REACH 10.0
 
-enum { NET_ROWS = 32 /* conditions that a pass of the network serves, at most */ };
+enum {
+    NET_ROWS = 32,          /* conditions that a pass of the network serves, at most */
+    MOST_CONDITIONS = 4096, /* n_y, so that a file can be held to it */
+};
 
 #define TWICE "conditioner.h"
 #include "twice.h"

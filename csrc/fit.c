@@ -340,14 +340,6 @@ static void X(swap)(X(flow) *a, X(flow) *b)
     *b = other;
 }
 
-/* There is nothing to go on from. */
-static void X(forget)(X(flow) *f)
-{
-    free(f->state);
-    f->state = NULL;
-    f->n_state = 0;
-}
-
 /* The flow becomes that of the checkpoint, which must be of the same layers. */
 static pf_status X(resume)(X(flow) *f, const char *path)
 {
@@ -374,7 +366,7 @@ static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(
         pf_status saved = X(flow_save)(f, o->watch.checkpoint);
         status = saved ? saved : pf_fail(status, status == PF_INTERRUPTED ? "interrupted" : "out of memory");
     }
-    if (!status || status == PF_DEGENERATE) X(forget)(f);
+    if (!status || status == PF_DEGENERATE) X(flow_forget)(f);
     return status;
 }
 
@@ -411,7 +403,7 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
             return PF_OK;
         }
     } else {
-        X(forget)(f); /* of another fit: training begins where the flow is */
+        X(flow_forget)(f); /* of another fit: training begins where the flow is */
         f->temperature = 1;
         if (o->watch.note) PF_TRY(X(flow_set_note)(f, o->watch.note));
     }

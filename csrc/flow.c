@@ -157,6 +157,7 @@ pf_status X(flow_append)(X(flow) *f, X(layer) *layer, const double *theta)
     if (work) {
         layer->ops->prepare(layer, ready, theta, layer->n_theta, 1, work);
         X(push)(f, layer, theta, ready);
+        X(flow_forget)(f); /* training of fewer layers */
     } else {
         X(tables_release)(ready);
         X(layer_release)(layer);
@@ -173,6 +174,13 @@ void X(flow_truncate)(X(flow) *f, ptrdiff_t n_layers)
         X(tables_release)(f->ready[f->n_layers]);
     }
     f->n_theta = f->at[f->n_layers];
+}
+
+void X(flow_forget)(X(flow) *f)
+{
+    free(f->state);
+    f->state = NULL;
+    f->n_state = 0;
 }
 
 pf_status X(flow_record)(X(flow) *f, pf_step step)

@@ -44,6 +44,7 @@ pf_status X(flow_create)(X(flow) **flow, const pf_space *space, int classes);
 /* Takes over the layer, whatever happens; theta[n_theta] is copied. */
 pf_status X(flow_append)(X(flow) *flow, X(layer) *layer, const double *theta);
 void X(flow_truncate)(X(flow) *flow, ptrdiff_t n_layers);
+void X(flow_forget)(X(flow) *flow); /* unfinished training */
 pf_status X(flow_record)(X(flow) *flow, pf_step step);
 pf_status X(flow_duplicate)(X(flow) **copy, const X(flow) *flow, ptrdiff_t n_layers);
 /* A flow of the same layers: shapes alike */

@@ -146,7 +146,7 @@ static pf_status X(read_parts)(X(parts) *p, pf_reader *r, const X(flow) *f)
             return r->status;
         }
     }
-    p->n_y = pf_get_int(r, 0, 4096);
+    p->n_y = pf_get_int(r, 0, MOST_CONDITIONS);
     p->n_hidden = (int)pf_get_int(r, p->n_y ? 1 : 0, p->n_y ? MLP_LAYERS - 1 : 0);
     for (int l = 0; l < p->n_hidden; l++) p->hidden[l] = pf_get_int(r, 1, 1 << 16);
     PF_TRY(r->status);
@@ -200,7 +200,7 @@ static pf_status X(read_flow)(X(flow) **flow, X(parts) *p, pf_reader *r)
 {
     pf_space space;
     PF_TRY(read_space(&space, r));
-    int classes = (int)pf_get_int(r, 0, 1 << 30);
+    int classes = (int)pf_get_int(r, 0, INT32_MAX);
     PF_TRY(r->status);
     PF_TRY(X(flow_create)(flow, &space, classes));
     X(flow) *f = *flow;

@@ -240,7 +240,7 @@ static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
                        flow->classes, d, classes);
     for (ptrdiff_t l = 0; l < flow->n_layers; l++) {
         const X(layer_ops) *ops = flow->layers[l]->ops;
-        if (ops != &X(columns_ops) && ops != &X(affine_ops) && ops != &X(sliced_ops))
+        if (ops != &X(columns_ops) &&ops != &X(affine_ops) &&ops != &X(sliced_ops))
             return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which GIS does not know", ops->kind);
     }
     return PF_OK;

@@ -296,6 +296,7 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
 {
     ptrdiff_t d = f->space.d;
     const char *what = f->space.ndim > 1 ? "field" : "row";
+    if (data->n_y < 0) return pf_fail(PF_BAD_ARGUMENT, "y_%s: has %td columns", name, data->n_y);
     if (!data->x || data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no points", name);
     if (n_y && (!data->y || data->n_y != n_y))
         return pf_fail(PF_BAD_ARGUMENT, "y_%s: has %td columns, not %td", name, data->y ? data->n_y : 0, n_y);

@@ -12,7 +12,8 @@
 enum { SMALL_ROWS = 40, SMALL_D = 3, SMALL_FIELDS = 6, SMALL_PIXELS = 280, SMALL_Y = 2 };
 
 static const double small_bounds[2 * SMALL_D] = {-INFINITY, INFINITY, -9, INFINITY, -9, 9};
-static const double small_matrix[SMALL_D * SMALL_D] = {1, 0.5, 0, -0.5, 2, 0, 0, 0.25, 1}, small_mean[SMALL_D] = {0, 1, -1};
+static const double small_matrix[SMALL_D * SMALL_D] = {1, 0.5, 0, -0.5, 2, 0, 0, 0.25, 1},
+                                           small_mean[SMALL_D] = {0, 1, -1};
 static const double small_k[2] = {1, 3}, small_power[2] = {2, 1}, small_box[3] = {4, 5, 6};
 static const ptrdiff_t small_mesh[2][3] = {{4, 6}, {3, 4, 5}}; /* in 2-D and 3-D, of no more than SMALL_PIXELS */
 static char small_checkpoint[] = "/tmp/pyflow-test-XXXXXX";

@@ -3,6 +3,7 @@
 #ifndef real
 #include "check.h"
 #include "small.h"
+#include "train.h"
 
 #define TWICE "test_by_hand.c"
 #include "twice.h"
@@ -36,7 +37,7 @@ static void X(check_flow)(const X(flow) *f, const char *name, ptrdiff_t n)
     real *x = X(points)(f, n), *z = X(points)(f, n), *back = X(points)(f, n), *one = X(points)(f, 1);
     double *logp = PF_ALLOC(double, n), *logj = PF_ALLOC(double, n), *minus = PF_ALLOC(double, n), *y = NULL, single;
     int32_t *label = X(flow_classes)(f) ? PF_ALLOC(int32_t, n) : NULL;
-    if (n_y) y = PF_ALLOC(double, n * n_y);
+    if (n_y) y = PF_ALLOC(double, n *n_y);
     for (ptrdiff_t i = 0; i < n * n_y; i++) y[i] = i % n_y < 2 ? small_normal(10, i) : 0.2;
     for (ptrdiff_t i = 0; i < n && label; i++) label[i] = (int32_t)(i % X(flow_classes)(f));
     CHECK(!X(flow_forward)(f, z, logj, x, y, label, n), "%s: %s", name, pf_message());
@@ -60,8 +61,8 @@ static void X(check_flow)(const X(flow) *f, const char *name, ptrdiff_t n)
     CHECK(!X(flow_sample)(f, x, logp, y, label, 3, 0, n), "%s: %s", name, pf_message());
     CHECK(!X(flow_logp)(f, minus, x, y, label, n), "%s: %s", name, pf_message());
     for (ptrdiff_t i = 0; i < n; i++) {
-        CHECK(fabs(minus[i] - logp[i]) < 10 * TOLERANCE * (double)d, "%s: log p of sample %td: %g, %g", name, i, logp[i],
-              minus[i]);
+        CHECK(fabs(minus[i] - logp[i]) < 10 * TOLERANCE * (double)d, "%s: log p of sample %td: %g, %g", name, i,
+              logp[i], minus[i]);
         CHECK(!X(flow_sample)(f, one, NULL, y ? y + i * n_y : NULL, label ? label + i : NULL, 3, i, 1), "%s", name);
         CHECK(!memcmp(one, x + i * d, (size_t)d * sizeof(real)), "%s: sample %td alone is another", name, i);
     }
@@ -74,7 +75,7 @@ static void X(check_score)(const X(flow) *f, const char *name, ptrdiff_t n)
 {
     ptrdiff_t d = X(flow_dim)(f), n_y = X(flow_conditions)(f), at = (n - 1) * d;
     real *x = X(points)(f, n), *score = X(points)(f, n);
-    double *logp = PF_ALLOC(double, n), *y = n_y ? PF_ALLOC(double, n * n_y) : NULL, *gy = PF_ALLOC(double, n * n_y);
+    double *logp = PF_ALLOC(double, n), *y = n_y ? PF_ALLOC(double, n *n_y) : NULL, *gy = PF_ALLOC(double, n *n_y);
     double step = 1e-5, end[2];
     int32_t *label = X(flow_classes)(f) ? PF_CALLOC(int32_t, n) : NULL;
     for (ptrdiff_t i = 0; i < n * n_y; i++) y[i] = i % n_y < 2 ? small_normal(10, i) : 0.2;
@@ -91,8 +92,8 @@ static void X(check_score)(const X(flow) *f, const char *name, ptrdiff_t n)
               expected);
         x[j] = middle;
     }
-    if (n_y) CHECK(!X(flow_score_parameters)(f, gy, NULL, x, y, n), "%s: %s", name, pf_message());
-    for (ptrdiff_t j = (n - 1) * n_y; j < n * n_y; j++) {
+    if (n_y && !label) CHECK(!X(flow_score_parameters)(f, gy, NULL, x, y, n), "%s: %s", name, pf_message());
+    for (ptrdiff_t j = (n - 1) * n_y; j < n * n_y && !label; j++) {
         double middle = y[j];
         for (int side = 0; side < 2; side++) {
             y[j] = middle + (side ? step : -step);
@@ -111,7 +112,7 @@ static void X(check_at)(const X(flow) *f, ptrdiff_t n, ptrdiff_t m)
 {
     ptrdiff_t d = X(flow_dim)(f), n_y = X(flow_conditions)(f);
     real *x = X(points)(f, n);
-    double *y = PF_ALLOC(double, m * n_y), *at = PF_ALLOC(double, n * m), single;
+    double *y = PF_ALLOC(double, m *n_y), *at = PF_ALLOC(double, n *m), single;
     for (ptrdiff_t i = 0; i < m * n_y; i++) y[i] = i % n_y < 2 ? small_normal(10, i) : 0.2;
     CHECK(!X(flow_logp_at)(f, at, x, y, n, m), "%s", pf_message());
     for (ptrdiff_t i = 0; i < n; i++)
@@ -121,6 +122,65 @@ static void X(check_at)(const X(flow) *f, ptrdiff_t n, ptrdiff_t m)
                   at[i * m + j]);
         }
     free(x), free(y), free(at);
+}
+
+/* ---- the trainer's gradient ---- */
+
+/* Weighted sum of log p of the batch, and its gradient where it is asked for */
+static double X(batch)(X(trainer) *t, const double *weight, ptrdiff_t n, int gradient)
+{
+    double sum = 0;
+    memset(t->gbase, 0, (size_t)t->flow->n_theta * sizeof(double));
+    t->gw_empty = 1;
+    t->factor = 1;
+    for (ptrdiff_t i = 0; i < n; i++) t->row[i] = i, t->weight[i] = gradient ? weight[i] : 0;
+    X(flow_prepare)(t->flow, t->prepare);
+    CHECK(!X(trainer_block)(t, 0, n, NULL), "%s", pf_message());
+    for (ptrdiff_t i = 0; i < n; i++) sum += weight[i] * t->logp[i];
+    return sum;
+}
+
+/* dL/dtheta of all layers, and some of the network's weights, against differences */
+static void X(check_gradient)(const X(flow) *given, const char *name, const X(data) *data, double noise)
+{
+    X(flow) *f = NULL;
+    pf_train_options o;
+    ptrdiff_t n = data->n;
+    double *weight = PF_ALLOC(double, n), step = 1e-5, end[2];
+    small_train_options(&o);
+    CHECK(!X(flow_copy)(&f, given, X(flow_layers)(given)), "%s", pf_message());
+    f->noise[0] = noise;
+    f->noise[1] = f->noise_condition ? 2 * noise : noise;
+    /* away from the start of symmetric flows, whose first and last knots lie where log T's spline has its bends */
+    for (ptrdiff_t j = 0; j < f->n_theta; j++) f->theta[j] += 0.01 * small_normal(11, j);
+    X(trainer) t = {.data = data, .epoch = 1};
+    pf_begin();
+    CHECK(!X(flow_own_tables)(f) && !X(trainer_init)(&t, f, &o, n, data->n_y, 0), "%s", pf_message());
+    ptrdiff_t n_w = f->net ? f->net->net->n_w : 0;
+    for (ptrdiff_t i = 0; i < n; i++) weight[i] = i % 4 == 3 ? 0 : 1 + 0.25 * (double)(i % 3);
+    X(batch)(&t, weight, n, 1);
+    double *g = PF_ALLOC(double, f->n_theta), *gw = PF_ALLOC(double, n_w);
+    memcpy(g, t.gbase, (size_t)f->n_theta * sizeof *g);
+    for (ptrdiff_t i = 0; i < n_w; i++) gw[i] = (double)t.gw[i];
+    for (ptrdiff_t j = 0; j < f->n_theta + n_w; j++) {
+        double *theta = j < f->n_theta ? f->theta + j : NULL, expected;
+        real *w = theta ? NULL : f->net->net->w + (j - f->n_theta);
+        double middle = theta ? *theta : (double)*w, got = theta ? g[j] : gw[j - f->n_theta];
+        for (int side = 0; side < 2; side++) {
+            if (theta) *theta = middle + (side ? step : -step);
+            else *w = (real)(middle + (side ? step : -step));
+            end[side] = X(batch)(&t, weight, n, 0);
+        }
+        if (theta) *theta = middle;
+        else *w = (real)middle;
+        expected = (end[1] - end[0]) / (2 * step);
+        CHECK(fabs(got - expected) < 2e-5 * (1 + fabs(expected)), "%s: gradient %td of %td + %td: %g, %g", name, j,
+              f->n_theta, n_w, got, expected);
+    }
+    X(trainer_clear)(&t);
+    pf_end(PF_OK);
+    X(flow_free)(f);
+    free(weight), free(g), free(gw);
 }
 
 /* ---- flows that cannot be ---- */
@@ -139,7 +199,8 @@ static void X(test_refusals)(const X(flow) *with_y)
 
     CHECK(!X(flow_new)(&f, 1, &d, NULL, 0), "%s", pf_message());
     CHECK(X(flow_add_symmetric)(f, 3, 3) == PF_BAD_ARGUMENT && strstr(pf_message(), "mesh"), "%s", pf_message());
-    CHECK(X(flow_add_sliced)(f, d + 1, 4, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "n_slices"), "%s", pf_message());
+    CHECK(X(flow_add_sliced)(f, d + 1, 4, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "n_slices"), "%s",
+          pf_message());
     CHECK(X(flow_add_sliced)(f, 1, 1, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "n_knots"), "%s", pf_message());
     CHECK(X(flow_add_scale)(f, 0, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "scale"), "%s", pf_message());
     CHECK(!X(flow_add_scale)(f, 0, 2) && !X(flow_add_sliced)(f, 0, 3, 0), "%s", pf_message());
@@ -199,11 +260,24 @@ static void X(test_state_of_another_fit)(void)
     X(small_split)(&train, &validate);
     CHECK(!X(flow_train)(f, &train, NULL, &o) && !X(flow_unfinished)(f), "%s", pf_message());
     X(flow_free)(f);
+
+    /* more layers make another flow of it */
+    int first = 1;
+    X(data) rows = {.x = X(small).x, .n = SMALL_ROWS, .label = X(small).label};
+    small_train_options(&o);
+    o.watch.checkpoint = small_checkpoint;
+    o.watch.progress = small_stop;
+    o.watch.user = &first;
+    CHECK(!X(small_table)(&f) && X(flow_train)(f, &rows, NULL, &o) == PF_INTERRUPTED, "%s", pf_message());
+    CHECK(X(flow_unfinished)(f) && !X(flow_add_scale)(f, 0, 1) && !X(flow_unfinished)(f), "%s", pf_message());
+    X(flow_free)(f);
+    unlink(small_checkpoint);
 }
 
 static void X(test)(void)
 {
-    X(flow) *table = NULL, *mixed = NULL, *with_y = NULL, *sym = NULL;
+    X(flow) *table = NULL, *mixed = NULL, *with_y = NULL, *sym = NULL, *labelled = NULL;
+    pf_train_options o;
     X(small_fill)();
     CHECK(!X(small_table)(&table) && !X(small_train_table)(table), "%s", pf_message());
     CHECK(!X(small_mixed)(&mixed) && !X(flow_copy)(&with_y, mixed, X(flow_layers)(mixed)), "%s", pf_message());
@@ -211,10 +285,20 @@ static void X(test)(void)
     CHECK(!X(small_train_mixed)(with_y, SMALL_WHOLE), "%s", pf_message());
     unlink(small_checkpoint);
     CHECK(!X(small_sym_y)(&sym, SMALL_WHOLE), "%s", pf_message());
+    X(data) both_labelled = {.x = X(small).field, .n = SMALL_FIELDS, .y = X(small).y, .n_y = SMALL_Y};
+    both_labelled.label = X(small).label;
+    small_train_options(&o);
+    CHECK(!X(flow_new)(&labelled, 2, small_mesh[0], small_box, 2) && !X(flow_add_sliced)(labelled, 3, 4, 1) &&
+              !X(flow_add_symmetric)(labelled, 3, 4) && !X(flow_train)(labelled, &both_labelled, NULL, &o),
+          "%s", pf_message());
     struct {
         const X(flow) *f;
         const char *name;
-    } flows[] = {{table, "rows"}, {mixed, "fields"}, {with_y, "fields with y"}, {sym, "symmetric with y"}};
+    } flows[] = {{table, "rows"},
+                 {mixed, "fields"},
+                 {with_y, "fields with y"},
+                 {sym, "symmetric with y"},
+                 {labelled, "fields with y and labels"}};
     for (size_t i = 0; i < sizeof flows / sizeof *flows; i++)
         for (int threads = 1; threads <= 2; threads++) {
             pf_set_num_threads(threads);
@@ -228,9 +312,20 @@ static void X(test)(void)
         X(flow_free)(part);
     }
     X(check_at)(with_y, 5, 40);
+    if (REAL_BITS == 64) {
+        X(data) rows = {.x = X(small).x, .n = SMALL_ROWS, .label = X(small).label};
+        X(data) fields = {.x = X(small).field, .n = 2 * SMALL_FIELDS}, both = fields;
+        both.y = X(small).y, both.n_y = SMALL_Y, both.n = SMALL_FIELDS;
+        X(check_gradient)(table, "rows", &rows, 0);
+        X(check_gradient)(mixed, "fields", &fields, 0.1);
+        X(check_gradient)(with_y, "fields with y", &both, 0.1);
+        X(check_gradient)(sym, "symmetric with y", &both, 0.1);
+        X(check_gradient)(labelled, "fields with y and labels", &both_labelled, 0.1);
+    }
     X(test_refusals)(with_y);
     X(test_state_of_another_fit)();
     X(flow_free)(table), X(flow_free)(mixed), X(flow_free)(with_y), X(flow_free)(sym);
+    X(flow_free)(labelled);
 }
 #undef TOLERANCE
 #endif

@@ -2,7 +2,7 @@
  * not. Each is refused with PF_BAD_FILE, or gives a flow that computes log p and samples; without a crash, a hang, or
  * more memory than the file accounts for. The number in a message makes the same file again:
  *
- *     build/tests/test_fuzz              # 6,000 files of each flow
+ *     build/tests/test_fuzz              # 4,000 files of each flow
  *     build/tests/test_fuzz 100000       # more
  *     build/tests/test_fuzz 0 NUMBER     # this one of each flow */
 #ifndef real
@@ -16,13 +16,13 @@
 #include "small.h"
 
 enum {
-    PER_BYTE = 64,         /* bytes that a reader may hold for each of the file, */
-    AT_LEAST = 64 * 1024,  /* and besides; */
-    PER_NUMBER = 200,      /* and for each number of a point, which a file says in a few bytes, and so much again for */
-    PER_TABLE = 16,        /* every layer. Files that say more numbers than this are left out: a large mesh is nothing */
+    PER_BYTE = 64,        /* bytes that a reader may hold for each of the file, */
+    AT_LEAST = 64 * 1024, /* and besides; */
+    PER_NUMBER = 200,     /* and for each number of a point, which a file says in a few bytes, and so much again for */
+    PER_TABLE = 16,       /* every layer. Files that say more numbers than this are left out: a large mesh is nothing */
     MOST_NUMBERS = 1 << 16, /* that a reader may refuse */
-    EVALUATION = 64 << 20, /* what a few rows may take */
-    SECONDS = 20,          /* for one file */
+    EVALUATION = 64 << 20,  /* what a few rows may take */
+    SECONDS = 20,           /* for one file */
 };
 
 static struct {
@@ -93,6 +93,23 @@ static void overwrite(unsigned char *bytes, size_t n, uint64_t *i)
     memcpy(bytes + at, odd + uniform(i, ODD), 8);
 }
 
+/* A layer of another kind in place of one, of the same shape or, if told to, of none */
+static void change_kind(unsigned char *bytes, size_t n, uint64_t *i)
+{
+    static const char kinds[][PF_SECTION_KIND] = {"columns", "scale", "affine", "sliced", "symmetric"};
+    enum { KINDS = sizeof kinds / sizeof *kinds };
+    size_t body = body_of(bytes), start = (size_t)uniform(i, n - body);
+    for (size_t step = 0; step < n - body; step++) {
+        size_t at = body + (start + step) % (n - body);
+        for (int k = 0; k < KINDS && at + PF_SECTION_KIND + 8 <= n; k++) {
+            if (memcmp(bytes + at, kinds[k], PF_SECTION_KIND)) continue;
+            memcpy(bytes + at, kinds[uniform(i, KINDS)], PF_SECTION_KIND);
+            if (uniform(i, 2)) memset(bytes + at + PF_SECTION_KIND, 0, 8);
+            return;
+        }
+    }
+}
+
 /* bytes[*n], with room for 64 more, becomes file number now.number of this flow. Returns whether it may still be a
  * file: its check sum is right, and it is as long as it was. */
 static int alter(unsigned char *bytes, size_t *n)
@@ -100,7 +117,7 @@ static int alter(unsigned char *bytes, size_t *n)
     uint64_t i = 0;
     size_t body = body_of(bytes), before = *n;
     int sealed = uniform(&i, 8) != 0;
-    switch (uniform(&i, 8)) {
+    switch (uniform(&i, 9)) {
     case 0:
         *n = uniform(&i, 2) ? (size_t)uniform(&i, *n) : *n - (size_t)uniform(&i, 40);
         sealed &= *n >= 8;
@@ -117,7 +134,8 @@ static int alter(unsigned char *bytes, size_t *n)
         memmove(bytes + body + uniform(&i, room), bytes + body + uniform(&i, room), length);
         break;
     }
-    case 5: overwrite(bytes, *n, &i); /* fall through */
+    case 5: change_kind(bytes, *n, &i); break;
+    case 6: overwrite(bytes, *n, &i); /* fall through */
     default: overwrite(bytes, *n, &i);
     }
     if (sealed) {
@@ -132,7 +150,7 @@ static int alter(unsigned char *bytes, size_t *n)
 
 int main(int argc, char **argv)
 {
-    uint64_t files = argc > 1 ? strtoull(argv[1], NULL, 10) : 6000, only = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+    uint64_t files = argc > 1 ? strtoull(argv[1], NULL, 10) : 4000, only = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
     int fd = mkstemp(small_checkpoint);
     if (fd < 0 || close(fd)) return perror(small_checkpoint), 1;
     signal(SIGALRM, hangs);
@@ -272,10 +290,17 @@ static void X(try_flow)(const char *name, const X(flow) *f, int mixed, uint64_t 
 static void X(test)(uint64_t files, uint64_t only)
 {
     static const char *const names[] = {
-        "by GIS",        "by GIS, with labels",    "by hand",
-        "fields by hand", "fields by hand, with y", "fields by hand, unfinished",
-        "symmetric",     "symmetric in 3-D",       "symmetric with y",
-        "symmetric, unfinished", "symmetric, unfinished posterior",
+        "by GIS",
+        "by GIS, with labels",
+        "by hand",
+        "fields by hand",
+        "fields by hand, with y",
+        "fields by hand, unfinished",
+        "symmetric",
+        "symmetric in 3-D",
+        "symmetric with y",
+        "symmetric, unfinished",
+        "symmetric, unfinished posterior",
     };
     enum { N = sizeof names / sizeof *names };
     X(flow) *f[N] = {0};

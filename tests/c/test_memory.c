@@ -133,10 +133,7 @@ static pf_status X(add_layers)(X(made) *m)
 static pf_status X(f)(X(made) *m) { return (void)m, X(flow_forward)(F(GIS), D.z, D.log, D.x, NULL, NULL, X(ROWS)); }
 static pf_status X(i)(X(made) *m) { return (void)m, X(flow_inverse)(F(GIS), D.z, D.log, D.x, NULL, NULL, X(ROWS)); }
 static pf_status X(p)(X(made) *m) { return (void)m, X(flow_logp)(F(LABELLED), D.log, D.x, NULL, D.label, X(ROWS)); }
-static pf_status X(s)(X(made) *m)
-{
-    return (void)m, X(flow_score)(F(TABLE), D.z, D.log, D.x, NULL, D.label, X(ROWS));
-}
+static pf_status X(s)(X(made) *m) { return (void)m, X(flow_score)(F(TABLE), D.z, D.log, D.x, NULL, D.label, X(ROWS)); }
 static pf_status X(x)(X(made) *m)
 {
     return (void)m, X(flow_sample)(F(TABLE), D.z, D.log, NULL, D.label, 1, 0, X(ROWS));
@@ -187,10 +184,7 @@ static pf_status X(read)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(
 static pf_status X(read_table)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(TABLE)], X(n_bytes)[X(TABLE)]); }
 static pf_status X(read_sym)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(SYM)], X(n_bytes)[X(SYM)]); }
 static pf_status X(read_y)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(MIXED_Y)], X(n_bytes)[X(MIXED_Y)]); }
-static pf_status X(read_unfinished)(X(made) *m)
-{
-    return X(flow_read)(&m->flow, unfinished[1].bytes, unfinished[1].n);
-}
+static pf_status X(read_unfinished)(X(made) *m) { return X(flow_read)(&m->flow, unfinished[1].bytes, unfinished[1].n); }
 static pf_status X(save)(X(made) *m) { return (void)m, X(flow_save)(F(SYM_Y), small_checkpoint); }
 static pf_status X(load)(X(made) *m) { return X(flow_load)(&m->flow, small_checkpoint); }
 static pf_status X(wisdom_save)(X(made) *m) { return (void)m, pf_fft_wisdom_save(small_checkpoint); }
@@ -359,7 +353,8 @@ static void X(test)(void)
     CHECK(!X(small_gis)(f + X(GIS), 0) && !X(small_gis)(f + X(LABELLED), 1), "%s", pf_message());
     CHECK(!X(small_table)(f + X(TABLE)) && !X(small_mixed)(f + X(MIXED)), "%s", pf_message());
     unlink(small_checkpoint);
-    CHECK(!X(small_sym)(f + X(SYM), 2, small_mesh[0]) && !X(small_sym_y)(f + X(SYM_Y), SMALL_WHOLE), "%s", pf_message());
+    CHECK(!X(small_sym)(f + X(SYM), 2, small_mesh[0]) && !X(small_sym_y)(f + X(SYM_Y), SMALL_WHOLE), "%s",
+          pf_message());
     unlink(small_checkpoint);
     CHECK(!X(small_mixed)(f + X(MIXED_Y)) && !X(small_train_mixed)(f[X(MIXED_Y)], SMALL_WHOLE), "%s", pf_message());
     for (int i = 0; i < X(FLOWS); i++)
