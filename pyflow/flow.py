@@ -718,7 +718,10 @@ class Flow:
 
     def _calibrated(self, x, y, seed, name):
         """Return the flow with its temperature; warnings call the points by this name."""
-        core, before, after = self._core.calibrate(x, y, seed)
+        try:
+            core, before, after = self._core.calibrate(x, y, seed)
+        except ValueError as error:
+            raise ValueError(str(error).replace("data_held_out:", f"{name}:", 1)) from None
         found = {"points": len(y), "before": before, "after": after}
         flow = Flow._of(core.with_note(json.dumps(self._note | {"calibration": found})))
         least, most = TEMPERATURES
