@@ -352,7 +352,9 @@ class Flow:
             label = _arguments.labels(y, "y")
             index = _arguments.classes(self._labels, label, "y", "the flow's labels")
             if index.shape not in ((), (n,)):
-                raise ValueError(f"y: must have shape ({n},), or be one; its shape is {index.shape}")
+                raise ValueError(
+                    f"y: must have shape ({n},), or be a single label; its shape is {index.shape}"
+                )
             return {"labels": np.full(n, index) if index.ndim == 0 else index}
         p = self._core.n_conditions
         if not p:
@@ -798,8 +800,8 @@ class Flow:
         labels, labels_validate : (n,), (m,) array-like, optional
             For a flow of classes.
         frozen : sequence of bool, optional
-            For each layer, whether its parameters stay as they are. Layers that a network conditions
-            already stay all together, or none of them.
+            For each layer, whether its parameters stay as they are. Layers that a network already
+            conditions stay all together, or none of them.
         names : sequence of str, optional
             What the parameters are called. Default: those of the table y_train.
         hidden : sequence of int, optional

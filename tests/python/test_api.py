@@ -522,17 +522,37 @@ WRONG = {
     "n_slices none": ({"n_slices": 0}, ValueError, "n_slices: must be at least 1, not 0"),
     "n_slices real": ({"n_slices": 1.5}, TypeError, "n_slices: must be an integer, not 1.5"),
     "n_knots few": ({"n_knots": 1}, ValueError, "n_knots: must be between 3 and 1024, not 1"),
-    "n_knots many": ({"n_knots": 10**7}, ValueError, "n_knots: must be between 3 and 1024, not 10000000"),
+    "n_knots many": (
+        {"n_knots": 10**7},
+        ValueError,
+        "n_knots: must be between 3 and 1024, not 10000000",
+    ),
     "n_knots huge": ({"n_knots": 10**30}, (ValueError, OverflowError), "."),
     "max_layers": ({"max_layers": 0}, ValueError, "max_layers: must be at least 1"),
     "patience": ({"patience": 0}, ValueError, "patience: must be at least 1"),
-    "min_improvement": ({"min_improvement": -1}, ValueError, "min_improvement: must be at least 0, not -1"),
-    "bandwidth": ({"bandwidth_factor": 0}, ValueError, "bandwidth_factor: must be between 0.001 and 1000, not 0"),
-    "bandwidth vast": ({"bandwidth_factor": 1e300}, ValueError, "bandwidth_factor: must be between .* not 1e.300"),
+    "min_improvement": (
+        {"min_improvement": -1},
+        ValueError,
+        "min_improvement: must be at least 0, not -1",
+    ),
+    "bandwidth": (
+        {"bandwidth_factor": 0},
+        ValueError,
+        "bandwidth_factor: must be between 0.001 and 1000, not 0",
+    ),
+    "bandwidth vast": (
+        {"bandwidth_factor": 1e300},
+        ValueError,
+        "bandwidth_factor: must be between .* not 1e.300",
+    ),
     "bandwidth NaN": ({"bandwidth_factor": np.nan}, ValueError, "bandwidth_factor: must be finite"),
     "bandwidth text": ({"bandwidth_factor": "1"}, TypeError, "bandwidth_factor: must be a number"),
     "alpha above": ({"alpha": (1.5, 0)}, ValueError, "alpha: "),
-    "alpha below": ({"alpha": (0, -0.1)}, ValueError, "alpha: must be at least 0 and less than 1, not -0.1"),
+    "alpha below": (
+        {"alpha": (0, -0.1)},
+        ValueError,
+        "alpha: must be at least 0 and less than 1, not -0.1",
+    ),
     "alpha NaN": ({"alpha": (0, np.nan)}, ValueError, "alpha: must be finite"),
     "alpha one": ({"alpha": 0.5}, ValueError, "alpha: must be two numbers"),
     "alpha three": ({"alpha": (0.5, 0.5, 0.5)}, ValueError, "alpha: must be two numbers"),
@@ -579,9 +599,7 @@ def test_a_model_of_other_columns(model):
 
 
 def test_going_on_with_or_without_labels(model, labelled, train):
-    with pytest.raises(
-        ValueError, match=r"^labels: the flow to go on from has classes"
-    ):
+    with pytest.raises(ValueError, match=r"^labels: the flow to go on from has classes"):
         fit(train, max_layers=6, model=labelled)
     with pytest.raises(ValueError, match=r"^labels: the flow .* has no classes"):
         fit(train, max_layers=6, model=model, labels=np.arange(len(train)) % 2)
@@ -589,7 +607,10 @@ def test_going_on_with_or_without_labels(model, labelled, train):
 
 WRONG_POINTS = {
     "width": (X, r"x: has 2 columns where the flow has 3"),
-    "width of a point": (X[0], r"x: must have shape \(n, 3\), or \(3,\) for a single point; .*\(2,\)"),
+    "width of a point": (
+        X[0],
+        r"x: must have shape \(n, 3\), or \(3,\) for a single point; .*\(2,\)",
+    ),
     "three-dimensional": (np.zeros((1, 1, 3)), r"x: must have shape \(n, 3\)"),
     "a number": (1.0, r"x: must have shape"),
     "NaN": ([[0, 0, 0], [0, np.nan, 0]], "x: row 1, column 1 is NaN"),
