@@ -155,8 +155,11 @@ static void test_resume(const pf32_data *train, const pf32_data *validate, pf_sy
     CHECK(pf32_flow_save(whole, path) == PF_OK, "%s", pf_message());
     CHECK(pf32_symmetric_fit(&part, train, validate, 2, n, box, &o) == PF_OK && left == 100, "%s", pf_message());
     pf32_flow_free(part);
-    pf32_flow_free(whole);
+    CHECK(pf32_flow_load(&part, path) == PF_OK, "%s", pf_message());
     remove(path);
+    CHECK(pf32_flow_train(part, train, validate, &o.train) == PF_OK && left < 100, "%s", pf_message());
+    pf32_flow_free(part);
+    pf32_flow_free(whole);
     o.train.watch.checkpoint = "/nowhere/at/all";
     o.train.checkpoint_seconds = 0;
     int warnings = 0;

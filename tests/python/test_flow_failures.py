@@ -221,6 +221,32 @@ def test_what_progress_raises_is_what_comes_out(fit):
     assert pyflow.get_num_threads() > 0
 
 
+def test_what_had_been_reached_is_trained_on_as_any_flow(tmp_path):
+    """Its state is that of another training, which has no part in this one."""
+    for number, fit in enumerate((symmetric, trained)):
+        path = tmp_path / f"checkpoint {number}"
+
+        def stop(p):
+            if p.step == 2:
+                raise Stop
+
+        with pytest.raises(Stop) as caught:
+            fit(checkpoint=path, progress=stop)
+        for left in (caught.value.flow, pyflow.load(path)):
+            seen = []
+            known = {"learning_rate": 1e-3, "verbose": False, "data_validate": X}
+            for epochs in (1, 3):
+                again = left.train(X, **known, epochs=epochs, progress=seen.append)
+                assert not again.unfinished
+                start = left.evaluate_density(X).mean() / X[0].size
+                np.testing.assert_allclose(seen[0].logp_validate, start, rtol=1e-9)
+                assert [p.step for p in seen] == list(range(epochs + 1))
+                np.testing.assert_array_equal(
+                    again.history["epoch"], [1, 2, *range(1, epochs + 1)]
+                )
+                seen.clear()
+
+
 @every_fit
 def test_a_warning_that_is_an_error_ends_the_fit_as_such(fit, tmp_path):
     folder = tmp_path / "folder"
