@@ -49,7 +49,7 @@ typedef struct {
 static ptrdiff_t round_start(ptrdiff_t round, ptrdiff_t draws) { return round * draws / ROUNDS; }
 
 /* Draws for n_y parameters when the caller leaves it open: 127 for one or two, then three times as many for each. The
- * estimate is then off by a few hundredths of a nat where the posterior has one peak: tests/c/test_logposterior.c. */
+ * estimate is then off by a few hundredths of a nat where the posterior has one peak: tests/c/test_evidence.c. */
 ptrdiff_t pf_default_draws(ptrdiff_t n_y)
 {
     ptrdiff_t draws = 128;

@@ -314,7 +314,7 @@ static pf_status X(run_stages)(X(trainer) *t, int *trained, const X(data) *train
     s.w = PF_ALLOC(real, t->net.n);
     pf_status status = s.theta && s.w && order ? PF_OK : PF_NO_MEMORY;
     if (!status) X(keep)(s.theta, s.w, f);
-    if (!status && f->state) status = X(state_read)(t, &s);
+    if (!status && f->n_state) status = X(state_read)(t, &s);
     *trained = !status;
     while (!status) {
         status = X(run_stage)(t, &s, train, validate, order);
@@ -362,7 +362,7 @@ static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(
     pf_status status = X(trainer_init)(&t, f, o, o->batch, train->n_y, draws);
     if (!status) status = X(run_stages)(&t, trained, train, validate);
     X(trainer_clear)(&t);
-    if (o->watch.checkpoint && (status == PF_INTERRUPTED || status == PF_NO_MEMORY) && f->state) {
+    if (o->watch.checkpoint && (status == PF_INTERRUPTED || status == PF_NO_MEMORY) && f->n_state) {
         pf_status saved = X(flow_save)(f, o->watch.checkpoint);
         status = saved ? saved : pf_fail(status, status == PF_INTERRUPTED ? "interrupted" : "out of memory");
     }
@@ -398,7 +398,7 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     PF_TRY(X(train_begin)(f, train, o));
     if (path && !access(path, F_OK)) {
         PF_TRY(X(resume)(f, path));
-        if (!f->state) { /* what the checkpoint holds is finished */
+        if (!f->n_state) { /* what the checkpoint holds is finished */
             *trained = 1;
             return PF_OK;
         }

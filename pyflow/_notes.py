@@ -46,7 +46,7 @@ def read_note(core):
     """
     try:
         note = json.loads(core.note or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         note = None
     good = isinstance(note, dict)
     checks = {

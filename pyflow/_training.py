@@ -291,6 +291,8 @@ def trained(
         raise ValueError("y_train: a flow of classes is not conditioned on parameters as well")
     data = {"data_train": data_train, "data_validate": data_validate} | label_arrays
     data |= {"y_train": y_train, "y_validate": y_validate}
+    if data_validate is None and weight_validate is not None:
+        raise ValueError("weight_validate: given without data_validate")
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}
     data |= {k: _arguments.rows(v, k) for k, v in weights.items() if v is not None}
     if frozen is not None:

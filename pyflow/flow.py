@@ -352,7 +352,9 @@ class Flow:
             label = _arguments.labels(y, "y")
             index = _arguments.classes(self._labels, label, "y", "the flow's labels")
             if index.shape not in ((), (n,)):
-                raise ValueError(f"y: must have shape ({n},), or be one; its shape is {index.shape}")
+                raise ValueError(
+                    f"y: must have shape ({n},), or be a single label; its shape is {index.shape}"
+                )
             return {"labels": np.full(n, index) if index.ndim == 0 else index}
         p = self._core.n_conditions
         if not p:
@@ -718,7 +720,10 @@ class Flow:
 
     def _calibrated(self, x, y, seed, name):
         """Return the flow with its temperature; warnings call the points by this name."""
-        core, before, after = self._core.calibrate(x, y, seed)
+        try:
+            core, before, after = self._core.calibrate(x, y, seed)
+        except ValueError as error:
+            raise ValueError(str(error).replace("data_held_out:", f"{name}:", 1)) from None
         found = {"points": len(y), "before": before, "after": after}
         flow = Flow._of(core.with_note(json.dumps(self._note | {"calibration": found})))
         least, most = TEMPERATURES
@@ -796,8 +801,8 @@ class Flow:
         labels, labels_validate : (n,), (m,) array-like, optional
             For a flow of classes.
         frozen : sequence of bool, optional
-            For each layer, whether its parameters stay as they are. Layers that a network conditions
-            already stay all together, or none of them.
+            For each layer, whether its parameters stay as they are. Layers that a network already
+            conditions stay all together, or none of them.
         names : sequence of str, optional
             What the parameters are called. Default: those of the table y_train.
         hidden : sequence of int, optional

@@ -69,8 +69,8 @@ static void fit_problem(problem *p, int n_y, int even, double scale)
     o.train.learning_rate = 4e-3;
     pf64_data train = {.x = p->x, .y = p->y, .n = TRAIN, .n_y = n_y};
     p->some = (pf64_data){.x = p->x + TRAIN * PIXELS, .y = p->y + TRAIN * n_y, .n = SOME, .n_y = n_y};
-    CHECK(pf64_symmetric_fit(&p->flow, &train, NULL, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, &o) == PF_OK,
-          "%s", pf_message());
+    CHECK(pf64_symmetric_fit(&p->flow, &train, NULL, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, &o) == PF_OK, "%s",
+          pf_message());
 }
 
 /* ---- the truth: log of the mean of p(x|y) over the prior's box, by a sum over the nodes of a grid --------------- */

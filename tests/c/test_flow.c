@@ -1,6 +1,6 @@
-/* Stacks of layers: laws that hold for any parameters. Transforms against the definition of a Fourier transform, log|det|
- * against a numerical Jacobian, gradients against finite differences - of symmetric layers alone, and among layers of
- * columns, with and without conditions -, symmetry under shifts, flips and turns. */
+/* Stacks of layers: laws that hold for any parameters. Transforms against the definition of a Fourier transform,
+ * log|det| against a numerical Jacobian, gradients against finite differences - of symmetric layers alone, and among
+ * layers of columns, with and without conditions -, symmetry under shifts, flips and turns. */
 #ifndef real
 #include "check.h"
 #include "train.h"
@@ -203,8 +203,8 @@ static void test_training_gradient(const mesh *g, int mixed, ptrdiff_t n_y)
                 }
                 theta[j] = keep;
                 double slope = (p[1] - p[0]) / (2 * h), error = fabs(slope - mine[j]) / (1 + fabs(slope));
-                CHECK(error < 2e-5, "%td x %td, mixed %d, %td conditions, layer %td, parameter %td: %g, not %g", g->n[0],
-                      g->n[1], mixed, n_y, l, j, mine[j], slope);
+                CHECK(error < 2e-5, "%td x %td, mixed %d, %td conditions, layer %td, parameter %td: %g, not %g",
+                      g->n[0], g->n[1], mixed, n_y, l, j, mine[j], slope);
             }
         }
         pf64_flow_own_tables(f);
@@ -308,8 +308,8 @@ int main(void)
 
 #else /* ---- once in each precision ------------------------------------------------------------------------------- */
 
-/* A flow with random parameters, conditional if n_y: a scale and two symmetric layers; mixed: and sliced and affine ones
- * before, between and after them. */
+/* A flow with random parameters, conditional if n_y: a scale and two symmetric layers; mixed: and sliced and affine
+ * ones before, between and after them. */
 static X(flow) *X(random_flow)(const mesh *g, int mixed, ptrdiff_t n_y)
 {
     X(flow) *f;
@@ -383,7 +383,7 @@ static void X(test_many)(const mesh *g, int mixed)
     enum { N = 41 };
     X(flow) *f = X(random_flow)(g, mixed, 1), *again = NULL;
     ptrdiff_t n = f->space.d;
-    real *x = PF_ALLOC(real, N *n), *score = PF_ALLOC(real, 2 * N * n);
+    real *x = PF_ALLOC(real, N * n), *score = PF_ALLOC(real, 2 * N * n);
     double y[N], logp[2][N], table[N][3], gy[2][N], one;
     for (int i = 0; i < N; i++) y[i] = normal((uint64_t)i);
     for (int t = 0; t < 2; t++) {

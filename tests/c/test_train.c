@@ -85,8 +85,7 @@ static void test_fit(double sigma, int conditional)
     CHECK(fabs(ratio[1] - ratio[0]) < 0.05 * TRAIN * PIXELS, "%g", (ratio[1] - ratio[0]) / (TRAIN * PIXELS));
     if (conditional &&
         !(sigma > 0)) { /* log p = -q / 2 exp(-y) - PIXELS y / 2: the score is right to the noise of a few fields */
-        CHECK(pf64_flow_score_parameters(flow, score, NULL, validate.x, validate.y, 60) == PF_OK, "%s",
-              pf_message());
+        CHECK(pf64_flow_score_parameters(flow, score, NULL, validate.x, validate.y, 60) == PF_OK, "%s", pf_message());
         for (int i = 0; i < 60; i++) slope_error += score[i] * score[i] / 60; /* its variance is PIXELS / 2 */
         CHECK(slope_error > 0.6 * PIXELS / 2 && slope_error < 1.8 * PIXELS / 2, "%g", slope_error);
     }
@@ -100,10 +99,10 @@ static void test_fit(double sigma, int conditional)
     pf64_flow_free(flow);
 }
 
-static void count_up(void *user, const char *message)
+static void count_up(void *user, pf_status status, const char *message)
 {
     ++*(int *)user;
-    CHECK(strstr(message, "/nowhere"), "%s", message);
+    CHECK(status == PF_IO_ERROR && strstr(message, "/nowhere"), "%d: %s", status, message);
 }
 
 /* The callback counts down, then stops the fit. */
@@ -156,8 +155,11 @@ static void test_resume(const pf32_data *train, const pf32_data *validate, pf_sy
     CHECK(pf32_flow_save(whole, path) == PF_OK, "%s", pf_message());
     CHECK(pf32_symmetric_fit(&part, train, validate, 2, n, box, &o) == PF_OK && left == 100, "%s", pf_message());
     pf32_flow_free(part);
-    pf32_flow_free(whole);
+    CHECK(pf32_flow_load(&part, path) == PF_OK, "%s", pf_message());
     remove(path);
+    CHECK(pf32_flow_train(part, train, validate, &o.train) == PF_OK && left < 100, "%s", pf_message());
+    pf32_flow_free(part);
+    pf32_flow_free(whole);
     o.train.watch.checkpoint = "/nowhere/at/all";
     o.train.checkpoint_seconds = 0;
     int warnings = 0;
@@ -236,8 +238,8 @@ static void test_fit_laws(void)
     CHECK(pf32_symmetric_fit(&flow, &train, &validate, 2, n, box, &o) == PF_DEGENERATE && flow, "%s", pf_message());
     if (!flow) return;
     double at[2] = {y[0], 0.05}; /* and the noise: the start is what is left */
-    CHECK(pf32_flow_logp(flow, p[0], x32, at, NULL, 1) == PF_OK && fabs(p[0][0] - exact[0]) < 0.5 * PIXELS, "%g, not %g",
-          p[0][0], exact[0]);
+    CHECK(pf32_flow_logp(flow, p[0], x32, at, NULL, 1) == PF_OK && fabs(p[0][0] - exact[0]) < 0.5 * PIXELS,
+          "%g, not %g", p[0][0], exact[0]);
     pf32_flow_free(flow);
     o.train.learning_rate = 1e-3;
     for (int i = 0; i < FIELDS; i++) y[i] = 2;
