@@ -32,7 +32,7 @@ def flows():
 
 
 def latent(flows):
-    return [pyflow.FieldModel.from_bytes(data).forward(x)[0] for data, x in flows]
+    return [pyflow.Flow.from_bytes(data).forward(x)[0] for data, x in flows]
 
 
 def test_measured_plans_give_the_same_within_rounding(flows):
@@ -63,7 +63,7 @@ saved = np.load(folder / "flows.npz")
 flows = [(saved[f"b{{i}}"].tobytes(), saved[f"x{{i}}"]) for i in range({len(flows)})]
 
 def latent(flows):
-    return [pyflow.FieldModel.from_bytes(data).forward(x)[0] for data, x in flows]
+    return [pyflow.Flow.from_bytes(data).forward(x)[0] for data, x in flows]
 
 def keep(name, arrays):
     np.savez(folder / name, *arrays)
@@ -195,7 +195,7 @@ def test_bad_files(tmp_path):
 def test_planning_while_another_thread_transforms(flows, tmp_path):
     """Meshes that are new, measured, in some threads; a known one transformed in another."""
     data, x = flows[0]
-    flow = pyflow.FieldModel.from_bytes(data)
+    flow = pyflow.Flow.from_bytes(data)
     expected = flow.forward(x)[0]
     pyflow.measure_ffts(True)
     stop, failures, rounds = threading.Event(), [], 0
