@@ -13,6 +13,7 @@ import pytest
 from kernel_table import F32, F64, Case
 from layer_table import (
     COLUMNS,
+    MANY,
     ROWS,
     TABLE,
     TILE,
@@ -121,6 +122,23 @@ def test_a_gradient_is_that_of_the_parameters_alone_where_no_other_is_wanted(cas
         assert_array_equal(layer.tile(*way, None, label=points.label)[2], gx)
         # want_x = 0 and no gtheta: nothing is asked for, and nothing fails
         layer.tile(*way, None, label=points.label, want_x=0)
+
+
+@BOTH
+def test_slopes_of_many_columns_far_out_are_not_lost(kernels, dtype):
+    """A double does not hold their product."""
+    layer = Columns(kernels, dtype, 21, *MANY)
+    z = np.full((3, 21), 79.0) * np.array([[1], [-1], [0.5]])
+    x, logj, _ = layer.tile(z, None, inverse=1)
+    with np.errstate(over="ignore"):
+        slopes = [
+            np.log(np.cosh(z)) + np.log(b) if kind == "asinh" else np.log(b) + 0 * z
+            for kind, b in zip(MANY[0], MANY[2], strict=True)
+        ]
+    expected = np.sum([s[:, 0] for s in slopes], axis=0)
+    assert np.abs(expected).max() > 1000  # exp() of which overflows
+    assert_allclose(logj, expected, rtol=1e-6)
+    assert_allclose(layer.tile(x, None)[1], -expected, rtol=1e-6)
 
 
 @BOTH
