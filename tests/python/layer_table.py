@@ -280,6 +280,12 @@ def own_tables(n, box, m=8, filter_knots=9, fields=5):
 LAYERS = {
     "columns": (Columns, (5, *BOUNDED), lambda r: bounded_points(r, 301), None),
     "many columns": (Columns, (21, *MANY), points(21), None),
+    "columns, the last straight": (
+        Columns,
+        (2, ["asinh", "linear"], [0, 1], [0.5, 3]),
+        points(2),
+        None,
+    ),
     "scale": (Scale, (3, 0.7, 2.5), points(3), None),
     "affine": (Affine, (4,), points(4), lambda r: affine_theta(r, 4)),
     "affine, one column": (Affine, (1,), points(1), lambda r: np.array([-2.0, 0.3])),
