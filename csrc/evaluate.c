@@ -34,13 +34,13 @@ typedef struct {
     ptrdiff_t n, m;
     uint64_t seed;
     ptrdiff_t first;
-    const double *bounds; /* [d][2] or NULL */
+    const double *bounds;  /* [d][2] or NULL */
     ptrdiff_t rows, tiles; /* of a tile; in a block */
     X(workers) workers;
-    X(piece) *pieces;          /* [threads][tiles] */
-    double *theta, *gtheta;    /* [NET_ROWS][n_row] */
-    ptrdiff_t begin, end;      /* the points, or conditions, that theta is of */
-    atomic_ptrdiff_t bad; /* the first point of the first tile that was refused */
+    X(piece) *pieces;       /* [threads][tiles] */
+    double *theta, *gtheta; /* [NET_ROWS][n_row] */
+    ptrdiff_t begin, end;   /* the points, or conditions, that theta is of */
+    atomic_ptrdiff_t bad;   /* the first point of the first tile that was refused */
 } X(job);
 
 /* Points outside the bounds are moved onto them; returns whether there were any, and says which if asked. */
@@ -237,7 +237,8 @@ static pf_status X(run_all)(X(job) *job)
     const X(flow) *f = job->flow;
     int at = job->task == LOGP_AT;
     ptrdiff_t all = at ? job->m : job->n, step = f->net ? NET_ROWS : PF_MAX(all, 1), n_y = f->net ? f->net->n_y : 0;
-    ptrdiff_t most = at ? PF_MIN(all, step) : (PF_MIN(all, step) + job->rows * job->tiles - 1) / (job->rows * job->tiles);
+    ptrdiff_t most = at ? PF_MIN(all, step)
+                        : (PF_MIN(all, step) + job->rows * job->tiles - 1) / (job->rows * job->tiles);
     int large = f->space.d >= LARGE, threads = large ? 1 : pf_max_threads(most);
     int keep = job->task == SCORE || job->task == SCORE_Y;
     real *memory = f->net ? PF_ALLOC(real, X(conditioner_memory)(f->net)) : NULL;

@@ -1,5 +1,5 @@
-/* log p(y|x) = log p(x|y) + log prior(y) - log Z(x), Z = integral p(x|y') prior(y') dy', the prior uniform on the box that
- * the training conditions span. A posterior is a small part of it, and may be far from the true condition, so Z is
+/* log p(y|x) = log p(x|y) + log prior(y) - log Z(x), Z = integral p(x|y') prior(y') dy', the prior uniform on the box
+ * that the training conditions span. A posterior is a small part of it, and may be far from the true condition, so Z is
  * estimated by adaptive importance sampling (Cornuet et al. 2012, arXiv 0907.1254), which knows nothing of the truth:
  * see "draws" below. And the temperature of posteriors. */
 #ifndef real
@@ -190,7 +190,6 @@ static pf_status tempered(double *mean, const double *log_weight, const double *
     return PF_OK;
 }
 
-
 #define TWICE "evidence.c"
 #include "twice.h"
 #else
@@ -324,7 +323,8 @@ static pf_status X(calibrate)(X(flow) *f, double *gain, const X(data) *data, uin
     ptrdiff_t room = CALIBRATE_DRAWS * (pf_default_draws(n_y) + 1);
     double *log_weight = PF_ALLOC(double, data->n *room), *logp = PF_ALLOC(double, data->n *room);
     ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
-    pf_status status = log_weight && logp && counts ? X(trainer_init)(&t, f, &o, NET_ROWS, n_y, room - 1) : PF_NO_MEMORY;
+    pf_status status = log_weight && logp && counts ? X(trainer_init)(&t, f, &o, NET_ROWS, n_y, room - 1)
+                                                    : PF_NO_MEMORY;
     if (!status) status = X(tables)(log_weight, logp, counts, &t, room);
     if (!status) status = X(best_temperature)(&f->temperature, gain, log_weight, logp, counts, data->n, room);
     X(trainer_clear)(&t);

@@ -169,7 +169,8 @@ static pf_status X(state_write)(X(trainer) *t, const X(stage) *s)
 static int X(sound)(const double *x, const real *w, const X(trainer) *t)
 {
     int sound = 1;
-    for (ptrdiff_t i = 0; i < t->flow->n_theta; i++) sound &= isfinite(x[i]) && isfinite(t->base.m[i]) && t->base.v[i] >= 0;
+    for (ptrdiff_t i = 0; i < t->flow->n_theta; i++)
+        sound &= isfinite(x[i]) && isfinite(t->base.m[i]) && t->base.v[i] >= 0;
     for (ptrdiff_t i = 0; i < t->net.n; i++) sound &= isfinite(w[i]) && isfinite(t->net.m[i]) && t->net.v[i] >= 0;
     return sound;
 }
@@ -380,7 +381,8 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     PF_TRY(pf_check_options(o, pf_train_list));
     if (f->n_layers == 0) return pf_fail(PF_BAD_ARGUMENT, "the flow has no layers");
     if (o->noise[1] < o->noise[0])
-        return pf_fail(PF_BAD_ARGUMENT, "noise: [%g, %g] is not a range of standard deviations", o->noise[0], o->noise[1]);
+        return pf_fail(PF_BAD_ARGUMENT, "noise: [%g, %g] is not a range of standard deviations", o->noise[0],
+                       o->noise[1]);
     if (f->net && o->noise_condition != f->noise_condition)
         return pf_fail(PF_BAD_ARGUMENT, "noise_condition: the flow's network was made %s it",
                        f->noise_condition ? "with" : "without");

@@ -124,8 +124,8 @@ static pf_status X(flow_room)(X(flow) *f, ptrdiff_t n_theta)
 {
     if (f->n_layers == f->room) {
         ptrdiff_t room = 2 * f->room + 16;
-        if (!X(grow)((void **)&f->layers, sizeof *f->layers, room) || !X(grow)((void **)&f->ready, sizeof *f->ready, room) ||
-            !X(grow)((void **)&f->at, sizeof *f->at, room + 1))
+        if (!X(grow)((void **)&f->layers, sizeof *f->layers, room) ||
+            !X(grow)((void **)&f->ready, sizeof *f->ready, room) || !X(grow)((void **)&f->at, sizeof *f->at, room + 1))
             return pf_fail(PF_NO_MEMORY, "out of memory: a flow of %td layers", room);
         f->room = room;
     }
@@ -364,7 +364,8 @@ static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *const *made,
                         void (*fill)(double *theta, const X(layer) *l, const void *from), const void *from)
 {
     if (!status && f->net)
-        status = pf_fail(PF_BAD_ARGUMENT, "a flow with conditions takes no more layers: its network is for those it has");
+        status = pf_fail(PF_BAD_ARGUMENT,
+                         "a flow with conditions takes no more layers: its network is for those it has");
     if (status) {
         X(layer_release)(*made);
         return pf_end(status);
@@ -386,8 +387,8 @@ pf_status X(flow_add_scale)(X(flow) *f, double mean, double scale)
     X(layer) *layer = NULL;
     pf_begin();
     if (!isfinite(mean) || !isfinite(scale) || !isnormal((real)scale) || !(scale > 0))
-        return pf_end(pf_fail(PF_BAD_ARGUMENT, "scale: must be positive and finite, mean finite, not %g and %g", scale,
-                              mean));
+        return pf_end(
+            pf_fail(PF_BAD_ARGUMENT, "scale: must be positive and finite, mean finite, not %g and %g", scale, mean));
     return X(add)(f, X(scale_new)(&layer, mean, scale, f->space.d), &layer, NULL, NULL);
 }
 

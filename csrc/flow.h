@@ -22,10 +22,10 @@ struct X(flow) {
     int classes;   /* 0: without labels */
     ptrdiff_t n_layers, room, n_theta, theta_room;
     X(layer) **layers;
-    ptrdiff_t *at;         /* [n_layers + 1] layer l's parameters are theta[at[l]] to theta[at[l + 1]] */
-    double *theta;         /* one vector, unconstrained */
-    void **ready;          /* [n_layers] tables of theta, shared with copies; of a served layer NULL: the workers have them */
-    X(conditioner) *net;   /* or NULL */
+    ptrdiff_t *at; /* [n_layers + 1] layer l's parameters are theta[at[l]] to theta[at[l + 1]] */
+    double *theta; /* one vector, unconstrained */
+    void **ready;  /* [n_layers] tables of theta, shared with copies; of a served layer NULL: the workers have them */
+    X(conditioner) *net; /* or NULL */
     /* the record of its fit */
     ptrdiff_t n_history, history_room;
     pf_step *history;
@@ -68,8 +68,8 @@ typedef struct {
 /* What tiles of a flow need, and memory for it. */
 typedef struct {
     const X(flow) *flow;
-    ptrdiff_t rows;                /* points in a tile: a function of the stack alone, so that results never depend on
-                                    * threads */
+    ptrdiff_t rows;                 /* points in a tile: a function of the stack alone, so that results never depend on
+                                     * threads */
     ptrdiff_t x, spare, keep, work; /* reals of a worker */
     size_t ready;
     int count;

@@ -1,7 +1,7 @@
 /* A flow's file. After what every pyflow file begins with (file.h): the space and the number of classes; the layers,
- * each its kind and its shape with their lengths; the sizes of the network; all parameters; statistics of conditions and
- * the network's weights; the record of the fit. Whatever is read is bounded by what is there before memory is asked for,
- * and checked to be finite. */
+ * each its kind and its shape with their lengths; the sizes of the network; all parameters; statistics of conditions
+ * and the network's weights; the record of the fit. Whatever is read is bounded by what is there before memory is asked
+ * for, and checked to be finite. */
 #ifndef real
 #include <stdio.h>
 

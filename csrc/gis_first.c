@@ -280,7 +280,7 @@ pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s)
         double most = 0;
         for (ptrdiff_t i = 0; i < d; i++) most = PF_MAX(most, lambda[i]);
         for (ptrdiff_t i = 0; i < d; i++) lambda[i] = PF_MAX(lambda[i], (REAL_BITS == 32 ? 1e-6 : 1e-11) * most);
-        if (!status) { /* W = V diag(lambda^-1/2) V^T, then the mean */
+        if (!status) {            /* W = V diag(lambda^-1/2) V^T, then the mean */
             double *scaled = cov; /* which is done with */
             memcpy(w + d * d, cov + d * d, (size_t)d * sizeof *w);
             for (ptrdiff_t i = 0; i < d; i++)

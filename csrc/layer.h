@@ -120,8 +120,9 @@ void X(tile_logp)(double *logp, const X(tile) *t);
 double X(sum_squares)(const real *x, ptrdiff_t n);
 /* y[n] = scale x + shift; y may be x */
 void X(scale_shift)(real *y, const real *x, real scale, real shift, ptrdiff_t n);
-/* y[m][ldy] = (add: +=) A x, x[k][ldx], A_ik = a[i si + k sk], columns 0 .. n - 1, n a multiple of TILE_STEP. What stands
- * in a column of y depends on that column of x alone, whatever processor it is: a product of OpenBLAS does not. */
+/* y[m][ldy] = (add: +=) A x, x[k][ldx], A_ik = a[i si + k sk], columns 0 .. n - 1, n a multiple of TILE_STEP. What
+ * stands in a column of y depends on that column of x alone, whatever processor it is: a product of OpenBLAS does not.
+ */
 void X(tile_product)(real *y, const real *a, const real *x, int add, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
                      ptrdiff_t si, ptrdiff_t sk, ptrdiff_t ldy, ptrdiff_t ldx);
 /* g[m][k] += sum over n of a[m][lda] b[k][ldb] */

@@ -169,8 +169,8 @@ void X(flow_vjp_tile)(const X(workers) *w, X(worker) *worker, X(tile) *g, double
         if (served) ready -= s.ready;
         X(tile_turn)(g, layer->ops->layout, &worker->spare);
         g->tables = served ? g->n : 1;
-        layer->ops->vjp(layer, served ? ready : f->ready[l], g, to, served ? f->net->n_row : layer->n_theta, glogj, keep,
-                        want_x || l > lowest, worker->work);
+        layer->ops->vjp(layer, served ? ready : f->ready[l], g, to, served ? f->net->n_row : layer->n_theta, glogj,
+                        keep, want_x || l > lowest, worker->work);
     }
 }
 

@@ -71,14 +71,14 @@ PF_API int pf_flow_bits(const void *bytes, size_t n);
 /* ---- fits: progress and options --------------------------------------------------------------------------- */
 
 typedef struct {
-    const char *stage;      /* what a step is: "layer", or "epoch" */
-    ptrdiff_t step, best;   /* layers, or epochs over all stages, so far; the best one so far */
-    double logp_train;      /* mean log p of the training data, nats: of a point, on a mesh of a pixel */
-    double logp_validate;   /* the same of validation data, NaN without */
-    double distance;        /* layers: root-mean-square sliced Wasserstein distance of its slices from N(0, 1), else NaN */
-    double objective;       /* what the best is best by: logp_validate (logp_train without), or, when fine-tuning, the
-                             * mean log p(y|x) / prior(y) of the same points, nats */
-    double seconds;         /* since the fit began */
+    const char *stage;    /* what a step is: "layer", or "epoch" */
+    ptrdiff_t step, best; /* layers, or epochs over all stages, so far; the best one so far */
+    double logp_train;    /* mean log p of the training data, nats: of a point, on a mesh of a pixel */
+    double logp_validate; /* the same of validation data, NaN without */
+    double distance;  /* layers: root-mean-square sliced Wasserstein distance of its slices from N(0, 1), else NaN */
+    double objective; /* what the best is best by: logp_validate (logp_train without), or, when fine-tuning, the
+                       * mean log p(y|x) / prior(y) of the same points, nats */
+    double seconds;   /* since the fit began */
 } pf_progress;
 
 /* What every fit is told beside its own options. */
@@ -135,14 +135,14 @@ typedef struct {
     ptrdiff_t hidden[PF_HIDDEN_MOST + 1]; /* units in the hidden layers of a new conditioning network; 0 ends the list */
     ptrdiff_t epochs;                     /* passes through the training data */
     ptrdiff_t batch;                      /* points in a mini-batch; 0: 16 fields, or 4096 rows of a table */
-    ptrdiff_t patience;     /* stop after this many epochs without improvement on validation data; 0: never */
-    double learning_rate;   /* Adam's, at its highest: rises, then falls to zero along half a cosine */
-    double warmup;          /* fraction of all steps in which it rises */
-    double weight_decay;    /* of the network's weights */
-    double clip;            /* longest gradient, in units of its running mean length; 0: any */
-    double noise[2];        /* standard deviation of white noise added to the training data, afresh every epoch: uniform
-                             * in this range */
-    int noise_condition;    /* the noise's standard deviation is one more conditioning variable, the last */
+    ptrdiff_t patience;   /* stop after this many epochs without improvement on validation data; 0: never */
+    double learning_rate; /* Adam's, at its highest: rises, then falls to zero along half a cosine */
+    double warmup;        /* fraction of all steps in which it rises */
+    double weight_decay;  /* of the network's weights */
+    double clip;          /* longest gradient, in units of its running mean length; 0: any */
+    double noise[2];      /* standard deviation of white noise added to the training data, afresh every epoch: uniform
+                           * in this range */
+    int noise_condition;  /* the noise's standard deviation is one more conditioning variable, the last */
     double posterior_weight; /* fine-tune on (1 - w) log p(x|y) + w log p(y|x); 0: no such stage */
     ptrdiff_t posterior_epochs;
     double posterior_rate;     /* its learning rate */
@@ -206,90 +206,90 @@ typedef struct {
  * memory, a checkpoint that could not be written, a NaN - *flow holds what had been reached, NULL if that is nothing. */
 
 /* GIS of rows of d columns, from the beginning or on from *flow, if that is not NULL. */
-PF_API pf_status PF(gis_fit)(PF(flow) **flow, const PF(data) *train, const PF(data) *validate, ptrdiff_t d,
+PF_API pf_status PF(gis_fit)(PF(flow) * *flow, const PF(data) * train, const PF(data) * validate, ptrdiff_t d,
                              const pf_gis_options *options);
 /* A symmetric flow of fields on a mesh of 2 or 3 dimensions; box[ndim] in the caller's units. */
-PF_API pf_status PF(symmetric_fit)(PF(flow) **flow, const PF(data) *train, const PF(data) *validate, int ndim,
+PF_API pf_status PF(symmetric_fit)(PF(flow) * *flow, const PF(data) * train, const PF(data) * validate, int ndim,
                                    const ptrdiff_t *mesh, const double *box, const pf_symmetric_options *options);
 /* All layers of a flow together, by maximum likelihood from where they are. With data->y and a flow without conditions,
  * a network is added to the layers that can be conditioned. A failure before the first step leaves the flow as it was. */
-PF_API pf_status PF(flow_train)(PF(flow) *flow, const PF(data) *train, const PF(data) *validate,
+PF_API pf_status PF(flow_train)(PF(flow) * flow, const PF(data) * train, const PF(data) * validate,
                                 const pf_train_options *options);
 
 /* ---- flows by hand: an empty one, and layers appended to it, the identity until they are trained */
 
 /* n[ndim]: {d} for tables, or a mesh of 2 or 3 axes with lengths box[ndim] */
-PF_API pf_status PF(flow_new)(PF(flow) **flow, int ndim, const ptrdiff_t *n, const double *box, int n_classes);
-PF_API pf_status PF(flow_add_scale)(PF(flow) *flow, double mean, double scale); /* x <- (x - mean) / scale */
+PF_API pf_status PF(flow_new)(PF(flow) * *flow, int ndim, const ptrdiff_t *n, const double *box, int n_classes);
+PF_API pf_status PF(flow_add_scale)(PF(flow) * flow, double mean, double scale); /* x <- (x - mean) / scale */
 /* x <- W (x - mean): w[d][d] and mean[d], NULL for the identity and 0 */
-PF_API pf_status PF(flow_add_affine)(PF(flow) *flow, const double *w, const double *mean);
+PF_API pf_status PF(flow_add_affine)(PF(flow) * flow, const double *w, const double *mean);
 /* each column within bounds[d][2] to the whole line; the first layer of a flow */
-PF_API pf_status PF(flow_add_bounds)(PF(flow) *flow, const double *bounds);
+PF_API pf_status PF(flow_add_bounds)(PF(flow) * flow, const double *bounds);
 /* K random slices with splines of M knots; K = 0: every column on its own */
-PF_API pf_status PF(flow_add_sliced)(PF(flow) *flow, ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed);
-PF_API pf_status PF(flow_add_symmetric)(PF(flow) *flow, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
+PF_API pf_status PF(flow_add_sliced)(PF(flow) * flow, ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed);
+PF_API pf_status PF(flow_add_symmetric)(PF(flow) * flow, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
 
 /* ---- what is known of a flow */
 
-PF_API void PF(flow_free)(PF(flow) *flow);                                                         /* NULL is allowed */
-PF_API pf_status PF(flow_copy)(PF(flow) **copy, const PF(flow) *flow, ptrdiff_t n_layers); /* its first n_layers */
-PF_API int PF(flow_ndim)(const PF(flow) *flow);
-PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) *flow); /* [ndim] of one point */
-PF_API const double *PF(flow_box)(const PF(flow) *flow);      /* [ndim] */
-PF_API ptrdiff_t PF(flow_dim)(const PF(flow) *flow);          /* numbers of one point */
-PF_API int PF(flow_classes)(const PF(flow) *flow);            /* 0: without labels */
-PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) *flow);   /* n_y */
-PF_API const double *PF(flow_range)(const PF(flow) *flow);    /* [2][n_y]: least and most in training */
-PF_API ptrdiff_t PF(flow_layers)(const PF(flow) *flow);
-PF_API const char *PF(flow_layer_kind)(const PF(flow) *flow, ptrdiff_t i);
-PF_API ptrdiff_t PF(flow_layer_slices)(const PF(flow) *flow, ptrdiff_t i); /* K of a sliced layer, else 0 */
-PF_API ptrdiff_t PF(flow_layer_parameters)(const PF(flow) *flow, ptrdiff_t i);
+PF_API void PF(flow_free)(PF(flow) * flow);                                                  /* NULL is allowed */
+PF_API pf_status PF(flow_copy)(PF(flow) * *copy, const PF(flow) * flow, ptrdiff_t n_layers); /* its first n_layers */
+PF_API int PF(flow_ndim)(const PF(flow) * flow);
+PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) * flow); /* [ndim] of one point */
+PF_API const double *PF(flow_box)(const PF(flow) * flow);      /* [ndim] */
+PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);          /* numbers of one point */
+PF_API int PF(flow_classes)(const PF(flow) * flow);            /* 0: without labels */
+PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);   /* n_y */
+PF_API const double *PF(flow_range)(const PF(flow) * flow);    /* [2][n_y]: least and most in training */
+PF_API ptrdiff_t PF(flow_layers)(const PF(flow) * flow);
+PF_API const char *PF(flow_layer_kind)(const PF(flow) * flow, ptrdiff_t i);
+PF_API ptrdiff_t PF(flow_layer_slices)(const PF(flow) * flow, ptrdiff_t i); /* K of a sliced layer, else 0 */
+PF_API ptrdiff_t PF(flow_layer_parameters)(const PF(flow) * flow, ptrdiff_t i);
 /* the parameters of a layer, unconstrained: see csrc/layers.h */
-PF_API const double *PF(flow_layer_theta)(const PF(flow) *flow, ptrdiff_t i);
-PF_API ptrdiff_t PF(flow_parameters)(const PF(flow) *flow); /* of all layers and the network */
-PF_API int PF(flow_noise_condition)(const PF(flow) *flow);  /* whether the last condition is the noise's */
-PF_API int PF(flow_unfinished)(const PF(flow) *flow);       /* from the checkpoint of training that goes on */
+PF_API const double *PF(flow_layer_theta)(const PF(flow) * flow, ptrdiff_t i);
+PF_API ptrdiff_t PF(flow_parameters)(const PF(flow) * flow); /* of all layers and the network */
+PF_API int PF(flow_noise_condition)(const PF(flow) * flow);  /* whether the last condition is the noise's */
+PF_API int PF(flow_unfinished)(const PF(flow) * flow);       /* from the checkpoint of training that goes on */
 /* [steps][4]: 0 for a layer or the number of an epoch; log p of training and validation data; sliced distance */
-PF_API const double *PF(flow_history)(const PF(flow) *flow, ptrdiff_t *steps);
+PF_API const double *PF(flow_history)(const PF(flow) * flow, ptrdiff_t *steps);
 /* A text that travels with the flow, in its file too: JSON, or "". */
-PF_API pf_status PF(flow_set_note)(PF(flow) *flow, const char *json);
-PF_API const char *PF(flow_note)(const PF(flow) *flow);
+PF_API pf_status PF(flow_set_note)(PF(flow) * flow, const char *json);
+PF_API const char *PF(flow_note)(const PF(flow) * flow);
 
 /* ---- densities and samples. y[n][n_y] for a flow with conditions, label[n] for one with classes, else NULL. Outputs
  * may be the inputs. */
 
 /* z and logj[n] = log|det dz/dx|; inverse: x and log|det dx/dz|. logj may be NULL. */
-PF_API pf_status PF(flow_forward)(const PF(flow) *flow, pf_real *z, double *logj, const pf_real *x, const double *y,
+PF_API pf_status PF(flow_forward)(const PF(flow) * flow, pf_real *z, double *logj, const pf_real *x, const double *y,
                                   const int32_t *label, ptrdiff_t n);
-PF_API pf_status PF(flow_inverse)(const PF(flow) *flow, pf_real *x, double *logj, const pf_real *z, const double *y,
+PF_API pf_status PF(flow_inverse)(const PF(flow) * flow, pf_real *x, double *logj, const pf_real *z, const double *y,
                                   const int32_t *label, ptrdiff_t n);
 /* a point outside the flow's bounds has log p = -INFINITY; forward and score refuse it */
-PF_API pf_status PF(flow_logp)(const PF(flow) *flow, double *logp, const pf_real *x, const double *y,
+PF_API pf_status PF(flow_logp)(const PF(flow) * flow, double *logp, const pf_real *x, const double *y,
                                const int32_t *label, ptrdiff_t n);
 /* logp[n][m]: every one of n points at every one of m conditions y[m][n_y] */
-PF_API pf_status PF(flow_logp_at)(const PF(flow) *flow, double *logp, const pf_real *x, const double *y, ptrdiff_t n,
+PF_API pf_status PF(flow_logp_at)(const PF(flow) * flow, double *logp, const pf_real *x, const double *y, ptrdiff_t n,
                                   ptrdiff_t m);
 /* score[n][d] = d log p / dx; score[n][n_y] = d log p / dy; logp may be NULL */
-PF_API pf_status PF(flow_score)(const PF(flow) *flow, pf_real *score, double *logp, const pf_real *x, const double *y,
+PF_API pf_status PF(flow_score)(const PF(flow) * flow, pf_real *score, double *logp, const pf_real *x, const double *y,
                                 const int32_t *label, ptrdiff_t n);
-PF_API pf_status PF(flow_score_parameters)(const PF(flow) *flow, double *score, double *logp, const pf_real *x,
+PF_API pf_status PF(flow_score_parameters)(const PF(flow) * flow, double *score, double *logp, const pf_real *x,
                                            const double *y, ptrdiff_t n);
 /* Row i of the sample depends on (seed, first + i), y and label alone. logp may be NULL. */
-PF_API pf_status PF(flow_sample)(const PF(flow) *flow, pf_real *x, double *logp, const double *y, const int32_t *label,
+PF_API pf_status PF(flow_sample)(const PF(flow) * flow, pf_real *x, double *logp, const double *y, const int32_t *label,
                                  uint64_t seed, ptrdiff_t first, ptrdiff_t n);
 
 /* Fits the temperature b, 1e-4 to 100, for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out points: the largest
  * mean log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to the points as
  * in training, and is no column of y. b is kept with the flow, for whoever computes posteriors; log p(x|y) itself
  * stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */
-PF_API pf_status PF(flow_calibrate)(PF(flow) *flow, double *gain, const PF(data) *held_out, uint64_t seed);
-PF_API double PF(flow_temperature)(const PF(flow) *flow); /* b, 1 at first */
+PF_API pf_status PF(flow_calibrate)(PF(flow) * flow, double *gain, const PF(data) * held_out, uint64_t seed);
+PF_API double PF(flow_temperature)(const PF(flow) * flow); /* b, 1 at first */
 
 /* ---- a flow as bytes (free with pf_free), and as a file (written aside, then renamed) */
 
-PF_API pf_status PF(flow_write)(const PF(flow) *flow, void **bytes, size_t *n);
-PF_API pf_status PF(flow_read)(PF(flow) **flow, const void *bytes, size_t n);
-PF_API pf_status PF(flow_save)(const PF(flow) *flow, const char *path);
-PF_API pf_status PF(flow_load)(PF(flow) **flow, const char *path);
+PF_API pf_status PF(flow_write)(const PF(flow) * flow, void **bytes, size_t *n);
+PF_API pf_status PF(flow_read)(PF(flow) * *flow, const void *bytes, size_t n);
+PF_API pf_status PF(flow_save)(const PF(flow) * flow, const char *path);
+PF_API pf_status PF(flow_load)(PF(flow) * *flow, const char *path);
 
 #endif

@@ -91,8 +91,7 @@ static pf_sizes X(sliced_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, pt
     const X(sliced) *s = (const X(sliced) *)l;
     (void)n, (void)tables;
     return (pf_sizes){
-        .ready = X(rqs_bytes)(X(splines)(s), s->m) +
-                 (s->identity ? 0 : (size_t)tile_whole(s->k * l->d) * sizeof(real)),
+        .ready = X(rqs_bytes)(X(splines)(s), s->m) + (s->identity ? 0 : (size_t)tile_whole(s->k * l->d) * sizeof(real)),
         .keep = (l->d + (s->identity ? 0 : 2 * s->k)) * ld,
         .work = 2 * s->k * ld,
     };
@@ -126,7 +125,7 @@ static void X(apply)(X(spline_map) *map, real *out, double *slope, const real *i
     for (ptrdiff_t i = 0; i < n; i++) from[i] = in[c->order[i]], part[i] = slope[c->order[i]];
     for (ptrdiff_t r = 0; r < c->runs; r++) {
         ptrdiff_t at = c->start[r];
-        map(to + at, part + at, from + at, splines + c->class[r] * s->k + k, c->start[r + 1] - at);
+        map(to + at, part + at, from + at, splines + c->class[r] * s -> k + k, c -> start[r + 1] - at);
     }
     for (ptrdiff_t i = 0; i < n; i++) out[c->order[i]] = to[i], slope[c->order[i]] = part[i];
 }

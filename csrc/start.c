@@ -53,11 +53,11 @@ static void start_psi(double *theta, float *sorted, ptrdiff_t n, ptrdiff_t m)
 typedef struct {
     X(flow) *flow;
     const pf_symmetric_options *o;
-    ptrdiff_t n;     /* fields */
-    real *x;         /* [n][pixels] */
-    double *power;   /* [shells] */
+    ptrdiff_t n;      /* fields */
+    real *x;          /* [n][pixels] */
+    double *power;    /* [shells] */
     double *position; /* [filter_knots] */
-    float *sorted;   /* [n_sorted] */
+    float *sorted;    /* [n_sorted] */
     ptrdiff_t n_sorted;
     real *spectrum, *work;
     double *noise;
@@ -193,8 +193,7 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, const pf_symme
     s.work = PF_ALLOC(real, work);
     s.noise = PF_ALLOC(double, X(noise_scratch)(f));
     pf_status status = PF_NO_MEMORY;
-    if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise)
-        status = X(best_start)(&s, train);
+    if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise) status = X(best_start)(&s, train);
     free(s.x);
     free(s.power);
     free(s.position);

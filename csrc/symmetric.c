@@ -103,9 +103,9 @@ pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptr
 
 typedef struct {
     X(psi) *psi;
-    real *t;          /* [shells] */
-    double *knots;    /* [2][filter_knots]: positions and values of log T */
-    double *log_det;  /* of the filter */
+    real *t;         /* [shells] */
+    double *knots;   /* [2][filter_knots]: positions and values of log T */
+    double *log_det; /* of the filter */
 } X(symmetric_ready);
 
 static size_t X(table)(const X(symmetric) *s)
@@ -248,7 +248,7 @@ PF_KERNEL void X(smooth_body)(real *restrict to, const real *restrict line, cons
     for (ptrdiff_t t = 1; t <= reach; t++)
         for (ptrdiff_t j = 0; j < m; j++) to[j] += taps[t] * (line[j - t] + line[j + t]);
 }
-PF_DISPATCH(X(smooth), (real *to, const real *line, const real *taps, ptrdiff_t reach, ptrdiff_t m),
+PF_DISPATCH(X(smooth), (real * to, const real *line, const real *taps, ptrdiff_t reach, ptrdiff_t m),
             (to, line, taps, reach, m))
 
 static void X(symmetric_smooth)(const X(layer) *l, real *theta, ptrdiff_t stride, ptrdiff_t rows)

@@ -107,7 +107,7 @@ PF_KERNEL void X(scale_shift_body)(real *y, const real *x, real scale, real shif
 #pragma GCC ivdep /* y may be x */
     for (ptrdiff_t i = 0; i < n; i++) y[i] = scale * x[i] + shift;
 }
-PF_DISPATCH(X(scale_shift), (real *y, const real *x, real scale, real shift, ptrdiff_t n), (y, x, scale, shift, n))
+PF_DISPATCH(X(scale_shift), (real * y, const real *x, real scale, real shift, ptrdiff_t n), (y, x, scale, shift, n))
 
 void X(tile_logp)(double *logp, const X(tile) *t)
 {

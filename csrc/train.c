@@ -1,5 +1,5 @@
-/* The trainer's blocks: log p of a batch and its gradient, through any stack; noise; a new flow's network. The stages of
- * a fit are in fit.c. */
+/* The trainer's blocks: log p of a batch and its gradient, through any stack; noise; a new flow's network. The stages
+ * of a fit are in fit.c. */
 #ifndef real
 #include "train.h"
 
@@ -117,8 +117,9 @@ static void X(gather)(X(tile) *tile, int32_t *label, const X(trainer) *t, ptrdif
         ptrdiff_t row = t->row[first + i];
         double sigma = X(sigma)(t, row);
         memcpy(point, t->data->x + row * d, (size_t)d * sizeof(real));
-        if (sigma > 0) X(add_noise)(point, f, sigma, t->o->seed, stream(STREAM_NOISE, t->epoch << 32 | row),
-                                    (double *)(point + tile_whole(d)));
+        if (sigma > 0)
+            X(add_noise)(point, f, sigma, t->o->seed, stream(STREAM_NOISE, t->epoch << 32 | row),
+                         (double *)(point + tile_whole(d)));
         for (ptrdiff_t j = 0; j < d; j++) tile->x[j * along + i * across] = point[j];
         label[i] = t->data->label ? t->data->label[row] : 0;
     }
@@ -146,7 +147,8 @@ static void X(run_tile)(X(trainer) *t, ptrdiff_t start, double *group, int threa
     }
     if (!gradient) return;
     ptrdiff_t along = tile.layout == ROWS ? 1 : tile.ld, across = tile.layout == ROWS ? tile.ld : 1;
-    if (n == 1 && weight[0] == 1) X(scale_shift)(tile.x, tile.x, -1, 0, tile.layout == ROWS ? tile.d : tile.d * tile.ld);
+    if (n == 1 && weight[0] == 1)
+        X(scale_shift)(tile.x, tile.x, -1, 0, tile.layout == ROWS ? tile.d : tile.d * tile.ld);
     else
         for (ptrdiff_t i = 0; i < n; i++)
             for (ptrdiff_t j = 0; j < tile.d; j++) tile.x[j * along + i * across] *= (real)-weight[i];
@@ -268,7 +270,8 @@ static pf_status X(set_stats)(X(flow) *f, const X(data) *train)
         }
         scale[j] = sqrt(scale[j]);
         if (!isfinite(scale[j])) return pf_fail(PF_BAD_ARGUMENT, "y_train: column %td is too large", j);
-        if (!(most[j] > least[j] && scale[j] > 0)) return pf_fail(PF_BAD_ARGUMENT, "y_train: column %td is constant", j);
+        if (!(most[j] > least[j] && scale[j] > 0))
+            return pf_fail(PF_BAD_ARGUMENT, "y_train: column %td is constant", j);
     }
     if (all > n_y) {
         mean[n_y] = 0.5 * (f->noise[0] + f->noise[1]);
@@ -310,8 +313,9 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
         if (!isfinite(data->y[i]))
             return pf_fail(PF_BAD_ARGUMENT, "y_%s: row %td, column %td is not finite", name, i / n_y, i % n_y);
     if (!f->classes != !data->label)
-        return pf_fail(PF_BAD_ARGUMENT, data->label ? "labels_%s: this flow has no classes" :
-                       "labels_%s: every point needs a label", name);
+        return pf_fail(PF_BAD_ARGUMENT,
+                       data->label ? "labels_%s: this flow has no classes" : "labels_%s: every point needs a label",
+                       name);
     for (ptrdiff_t i = 0; i < data->n && data->label; i++)
         if (data->label[i] < 0 || data->label[i] >= f->classes)
             return pf_fail(PF_BAD_ARGUMENT, "labels_%s: %d of row %td is not between 0 and %d", name, data->label[i], i,

@@ -10,8 +10,8 @@ static inline uint64_t stream(int purpose, ptrdiff_t which) { return (uint64_t)p
 double pf_uniform(uint64_t seed, uint64_t stream, uint64_t i); /* in (0, 1) */
 
 enum {
-    GROUPS = 16,         /* a batch's gradient is summed in this many groups of tiles, then over groups in order */
-    VALIDATE_DRAWS = 2,  /* times as many draws for a validation point as for a training point */
+    GROUPS = 16,        /* a batch's gradient is summed in this many groups of tiles, then over groups in order */
+    VALIDATE_DRAWS = 2, /* times as many draws for a validation point as for a training point */
 };
 
 /* Conditions that stand for the prior of n_y parameters when the caller leaves it open. */
@@ -26,19 +26,19 @@ typedef struct X(evidence) X(evidence);
 typedef struct {
     const pf_train_options *o;
     X(flow) *flow;
-    const X(data) *data;  /* that the current batch is from */
-    ptrdiff_t n_y;        /* columns of data->y; the flow has one more when the noise is a condition */
+    const X(data) *data; /* that the current batch is from */
+    ptrdiff_t n_y;       /* columns of data->y; the flow has one more when the noise is a condition */
     X(workers) workers;
     ptrdiff_t tile, step; /* points in a tile; in a block, at most */
     ptrdiff_t *row;       /* [room] points of the batch */
     double *logp;         /* [room] their log p */
     double *weight;       /* [room] of their gradients, relative to `factor`; 0: only log p is wanted */
     double factor;
-    double *y;            /* [NET_ROWS][flow's n_y] conditions of a block, */
-    double *theta;        /* [NET_ROWS][n_row] their parameters, */
-    double *gtheta;       /* [NET_ROWS][n_row] and gradients */
-    double *group;        /* [GROUPS][n_theta] gradients of the layers that are not served */
-    ptrdiff_t own;        /* parameters of those */
+    double *y;      /* [NET_ROWS][flow's n_y] conditions of a block, */
+    double *theta;  /* [NET_ROWS][n_row] their parameters, */
+    double *gtheta; /* [NET_ROWS][n_row] and gradients */
+    double *group;  /* [GROUPS][n_theta] gradients of the layers that are not served */
+    ptrdiff_t own;  /* parameters of those */
     real *net_memory, *gw, *gw_part;
     int gw_empty;
     double *gbase;        /* [n_theta] */
@@ -48,8 +48,8 @@ typedef struct {
     ptrdiff_t epoch;      /* of the noise, the order and the draws */
     X(adam) net;
     pf64_adam base;
-    double mean_length;   /* of gradients */
-    X(evidence) *evidence; /* NULL: no draws of conditions */
+    double mean_length;       /* of gradients */
+    X(evidence) *evidence;    /* NULL: no draws of conditions */
     double start_time, saved; /* when the fit began, when a checkpoint was last written */
     /* the block at work */
     ptrdiff_t first, count, groups;
@@ -59,15 +59,15 @@ typedef struct {
 pf_status X(trainer_init)(X(trainer) *t, X(flow) *flow, const pf_train_options *o, ptrdiff_t batch, ptrdiff_t n_y,
                           ptrdiff_t draws);
 void X(trainer_clear)(X(trainer) *t);
-/* log p of points first .. first + n - 1 of the batch, n <= step, at conditions y[n][n_y] (NULL: their own); where weight
- * is not 0, factor times weight times its gradient is added to gbase and gw. */
+/* log p of points first .. first + n - 1 of the batch, n <= step, at conditions y[n][n_y] (NULL: their own); where
+ * weight is not 0, factor times weight times its gradient is added to gbase and gw. */
 pf_status X(trainer_block)(X(trainer) *t, ptrdiff_t first, ptrdiff_t n, const double *y);
 /* Adds noise of row `row` to the point x[d], in the data's unit; scratch: t->noise of a thread. */
 void X(add_noise)(real *x, const X(flow) *f, double sigma, uint64_t seed, uint64_t stream, double *scratch);
 ptrdiff_t X(noise_scratch)(const X(flow) *f); /* doubles */
 
-/* Trains flow from where it is, or on from the checkpoint if that is there. *trained: the flow is worth having, whatever
- * the status. */
+/* Trains flow from where it is, or on from the checkpoint if that is there. *trained: the flow is worth having,
+ * whatever the status. */
 pf_status X(train)(X(flow) *flow, int *trained, const X(data) *train, const X(data) *validate,
                    const pf_train_options *o, double start_time);
 pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, const char *name);
@@ -79,7 +79,8 @@ pf_status X(train_begin)(X(flow) *flow, const X(data) *train, const pf_train_opt
 
 pf_status X(evidence_new)(X(evidence) **e, ptrdiff_t n_y, ptrdiff_t draws);
 void X(evidence_free)(X(evidence) *e);
-/* log p(y|x) of row 0 of the batch, in units of the prior's density; when weight is not 0 its gradient is added, times (1
+/* log p(y|x) of row 0 of the batch, in units of the prior's density; when weight is not 0 its gradient is added, times
+ * (1
  * - w) grad log p(x|y) + w grad log p(y|x). */
 pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelihood, ptrdiff_t draws, double weight);
 /* log p(y_i|x_i) / prior(y_i), as fine-tuning and calibration estimate it with so many draws: for tests */

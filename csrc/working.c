@@ -150,7 +150,9 @@ pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int cl
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t)
 {
     ptrdiff_t first = t * s->ld;
-    return (X(tile)){.d = s->d, .tables = 1, .x = s->x + t * s->d * s->ld,
+    return (X(tile)){.d = s->d,
+                     .tables = 1,
+                     .x = s->x + t * s->d * s->ld,
                      .label = s->label ? s->label + first : NULL,
                      .n = PF_MIN(s->ld, s->n - first),
                      .ld = s->ld};

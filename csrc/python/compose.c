@@ -5,10 +5,11 @@
 #define TWICE "python/compose.c" /* seen from twice.h */
 #include "twice.h"
 
-const char compose_doc[] = "compose(layers, *, shape, box=None, n_classes=0, bits=64)\n--\n\n"
-                           "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
-                           "scale),\n('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
-                           "n_knots, seed), ('symmetric',\npsi_knots, filter_knots).";
+const char compose_doc[] =
+    "compose(layers, *, shape, box=None, n_classes=0, bits=64)\n--\n\n"
+    "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
+    "scale),\n('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
+    "n_knots, seed), ('symmetric',\npsi_knots, filter_knots).";
 PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"layers", "shape", "box", "n_classes", "bits", NULL};

@@ -68,9 +68,9 @@ typedef struct {
     npy_intp n, shape[POINT_AXES], d; /* points; the shape of one, and how many numbers */
 } points;
 
-/* ndarrays and objects with a shape and a NumPy dtype (HDF5 and Zarr data sets, ...) are not copied. Each point must have
- * the given shape[ndim]; an array of just that shape is one point. Without a shape (NULL) it is the array's, of ndim axes
- * at least and most_ndim at most. */
+/* ndarrays and objects with a shape and a NumPy dtype (HDF5 and Zarr data sets, ...) are not copied. Each point must
+ * have the given shape[ndim]; an array of just that shape is one point. Without a shape (NULL) it is the array's, of
+ * ndim axes at least and most_ndim at most. */
 int points_open(points *p, PyObject *x, const char *name, int ndim, int most_ndim, const ptrdiff_t *shape);
 void points_close(points *p);
 int points_bits(const points *p); /* 32 for float32 and float16, 64 for any other type */

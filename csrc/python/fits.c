@@ -8,7 +8,7 @@ typedef struct {
     call call;
     points x[2]; /* training, validation; source NULL: none */
     PyArrayObject *y[2], *weight[2], *label[2], *bounds, *noise_k, *noise_power, *frozen;
-    void *converted[2]; /* x, where the core needs it in memory and it is not */
+    void *converted[2];                               /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                /* to go on from, or NULL */
     int bits, stream, read_failed;
@@ -26,9 +26,8 @@ static int report(void *user, const pf_progress *p)
     job *j = user;
     PyGILState_STATE gil = PyGILState_Ensure();
     if (!call_failed(&j->call)) {
-        PyObject *result =
-            PyObject_CallFunction(j->progress, "snnddddd", p->stage, p->step, p->best, p->logp_train,
-                                  p->logp_validate, p->distance, p->objective, p->seconds);
+        PyObject *result = PyObject_CallFunction(j->progress, "snnddddd", p->stage, p->step, p->best, p->logp_train,
+                                                 p->logp_validate, p->distance, p->objective, p->seconds);
         if (!result) call_keep(&j->call);
         Py_XDECREF(result);
     }
@@ -42,7 +41,8 @@ static void tell(void *user, pf_status status, const char *message)
     job *j = user;
     PyGILState_STATE gil = PyGILState_Ensure();
     if (!call_failed(&j->call)) {
-        PyObject *result = PyObject_CallFunction(j->warn, "sO", message, status == PF_BAD_ARGUMENT ? PyExc_UserWarning : PyExc_RuntimeWarning);
+        PyObject *result = PyObject_CallFunction(j->warn, "sO", message,
+                                                 status == PF_BAD_ARGUMENT ? PyExc_UserWarning : PyExc_RuntimeWarning);
         if (!result) call_keep(&j->call);
         Py_XDECREF(result);
     }
@@ -243,9 +243,12 @@ const char gis_fit_doc[] =
     "gis_fit(*, data_train, data_validate=None, weight_train=None, weight_validate=None, labels=None,\n"
     "        labels_validate=None, n_classes=0, flow=None, bounds=None, scratch=None, stream=False, progress=None,\n"
     "        warn=None, checkpoint=None, note=None, **options)\n\n"
-    "Fit GIS, on from flow if that is given. Options are those of pf_gis_list in pyflow.h; progress(stage, step, best,\n"
-    "logp_train, logp_validate, distance, objective, seconds) is called after every layer, warn(message, category) of data that\n"
-    "cannot be used as they are and of a checkpoint that cannot be written; with stream the data are read a block at a time even when they could be used where\n"
+    "Fit GIS, on from flow if that is given. Options are those of pf_gis_list in pyflow.h; progress(stage, step, "
+    "best,\n"
+    "logp_train, logp_validate, distance, objective, seconds) is called after every layer, warn(message, category) of "
+    "data that\n"
+    "cannot be used as they are and of a checkpoint that cannot be written; with stream the data are read a block at a "
+    "time even when they could be used where\n"
     "they are. What a fit that ends early had reached is the attribute `flow` of the exception.";
 PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -255,7 +258,8 @@ PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 const char symmetric_fit_doc[] =
     "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, box, noise_k=None,\n"
     "              noise_power=None, progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
-    "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN in\n"
+    "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN "
+    "in\n"
     "training ends it with a call of warn and the last good flow.";
 PyObject *core_symmetric_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -266,7 +270,8 @@ const char train_doc[] =
     "train(*, flow, data_train, data_validate=None, y_train=None, y_validate=None, weight_train=None,\n"
     "      weight_validate=None, labels=None, labels_validate=None, frozen=None, noise_k=None, noise_power=None,\n"
     "      progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
-    "A copy of the flow, trained by maximum likelihood. Options are those of pf_train_list; frozen says of every layer\n"
+    "A copy of the flow, trained by maximum likelihood. Options are those of pf_train_list; frozen says of every "
+    "layer\n"
     "whether it stays as it is; the rest is as in symmetric_fit.";
 PyObject *core_train(PyObject *module, PyObject *args, PyObject *kwargs)
 {
@@ -343,9 +348,9 @@ static PyObject *X(run)(job *j, fit fit)
         call_also_raise(pf_message());
     if (status == PF_DEGENERATE && fit != GIS && reached && j->warn && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyErr_Clear();
-        PyObject *told =
-            PyObject_CallFunction(j->warn, "NO", PyUnicode_FromFormat("%s: training stopped, with the last good flow",
-                                                                      pf_message()), PyExc_RuntimeWarning);
+        PyObject *told = PyObject_CallFunction(
+            j->warn, "NO", PyUnicode_FromFormat("%s: training stopped, with the last good flow", pf_message()),
+            PyExc_RuntimeWarning);
         if (told) {
             Py_DECREF(told);
             return reached;

@@ -236,8 +236,9 @@ static PyObject *get_shape(PyObject *op, void *Py_UNUSED(closure))
     flow_object *self = (flow_object *)op;
     const ptrdiff_t *n = EITHER(self, shape);
     int ndim = EITHER(self, ndim);
-    return ndim == 1 ? Py_BuildValue("(n)", n[0])
-                     : ndim == 2 ? Py_BuildValue("(nn)", n[0], n[1]) : Py_BuildValue("(nnn)", n[0], n[1], n[2]);
+    return ndim == 1   ? Py_BuildValue("(n)", n[0])
+           : ndim == 2 ? Py_BuildValue("(nn)", n[0], n[1])
+                       : Py_BuildValue("(nnn)", n[0], n[1], n[2]);
 }
 
 static PyObject *get_box(PyObject *op, void *Py_UNUSED(closure))
@@ -493,7 +494,8 @@ static PyObject *X(map)(flow_object *self, const input *in, map_task task)
     const X(flow) *f = self->X(flow);
     npy_intp n = in->x.n, log_shape[2] = {n, task == LOGP_AT && in->y ? PyArray_DIM(in->y, 0) : 0};
     npy_intp gradient[2] = {n, X(flow_conditions)(f)};
-    PyArrayObject *out = NULL, *log = (PyArrayObject *)PyArray_SimpleNew(task == LOGP_AT ? 2 : 1, log_shape, NPY_DOUBLE);
+    PyArrayObject *out = NULL,
+                  *log = (PyArrayObject *)PyArray_SimpleNew(task == LOGP_AT ? 2 : 1, log_shape, NPY_DOUBLE);
     if (!log) return NULL;
     if (task == SCORE_PARAMETERS) out = (PyArrayObject *)PyArray_SimpleNew(2, gradient, NPY_DOUBLE);
     else if (task != LOGP && task != LOGP_AT) out = points_empty(REAL_BITS, n, X(flow_ndim)(f), X(flow_shape)(f));
@@ -547,7 +549,8 @@ static PyObject *X(calibrated)(flow_object *self, const input *in, uint64_t seed
     Py_BEGIN_ALLOW_THREADS status = X(flow_copy)(&copy, self->X(flow), X(flow_layers)(self->X(flow)));
     if (!status) status = X(flow_calibrate)(copy, gain, &data, seed);
     Py_END_ALLOW_THREADS if (call_end(&c, state_of(self), status)) X(flow_free)(copy);
-    else {
+    else
+    {
         PyObject *flow = X(flow_wrap)(state_of(self), copy);
         result = flow ? Py_BuildValue("(Ndd)", flow, gain[0], gain[1]) : NULL;
     }

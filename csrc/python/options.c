@@ -18,7 +18,8 @@ static int check_limits(const pf_option *o, double v, PyObject *value)
     else {
         if (o->most > 1e15 && v > o->most) snprintf(limits, sizeof limits, "at most %g", o->most);
         else if (o->most > 1e15) snprintf(limits, sizeof limits, "at least %g", o->least);
-        else if (o->most < 1 && o->most > 0.999) snprintf(limits, sizeof limits, "at least %g and less than 1", o->least);
+        else if (o->most < 1 && o->most > 0.999)
+            snprintf(limits, sizeof limits, "at least %g and less than 1", o->least);
         else snprintf(limits, sizeof limits, "between %g and %g", o->least, o->most);
         PyErr_Format(PyExc_ValueError, "%s: must be %s, not %R", o->name, limits, value);
     }
@@ -172,9 +173,10 @@ int options_none_left(PyObject *kwargs, const char *function)
     return -1;
 }
 
-const char options_doc[] = "options(fit, **given)\n--\n\n"
-                           "All options of a fit, 'gis', 'symmetric' or 'train': those given, checked, and the defaults\n"
-                           "of the others. 0 or less stands for a default that depends on the data.";
+const char options_doc[] =
+    "options(fit, **given)\n--\n\n"
+    "All options of a fit, 'gis', 'symmetric' or 'train': those given, checked, and the defaults\n"
+    "of the others. 0 or less stands for a default that depends on the data.";
 PyObject *core_options(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
     const char *fit;

@@ -29,8 +29,8 @@ static PyArrayObject *any_array(PyObject *x, const char *name)
     return (PyArrayObject *)array;
 }
 
-/* Whether x is no ndarray, but has a NumPy dtype and a shape of one axis more than a point, so that it can be cut: 1 yes,
- * 0 no, -1 exception. */
+/* Whether x is no ndarray, but has a NumPy dtype and a shape of one axis more than a point, so that it can be cut: 1
+ * yes, 0 no, -1 exception. */
 static int open_sliceable(points *p, PyObject *x, int ndim, int most_ndim, npy_intp *shape)
 {
     if (PyArray_Check(x)) return 0;
@@ -135,7 +135,8 @@ int points_bits(const points *p) { return p->type_num == NPY_FLOAT || p->type_nu
 
 const void *points_pointer(const points *p, int bits)
 {
-    if (!p->array || p->type_num != (bits == 32 ? NPY_FLOAT : NPY_DOUBLE) || !PyArray_ISCARRAY_RO(p->array)) return NULL;
+    if (!p->array || p->type_num != (bits == 32 ? NPY_FLOAT : NPY_DOUBLE) || !PyArray_ISCARRAY_RO(p->array))
+        return NULL;
     return PyArray_DATA(p->array);
 }
 

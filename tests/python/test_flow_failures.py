@@ -241,9 +241,7 @@ def test_what_had_been_reached_is_trained_on_as_any_flow(tmp_path):
                 start = left.evaluate_density(X).mean() / X[0].size
                 np.testing.assert_allclose(seen[0].logp_validate, start, rtol=1e-9)
                 assert [p.step for p in seen] == list(range(epochs + 1))
-                np.testing.assert_array_equal(
-                    again.history["epoch"], [1, 2, *range(1, epochs + 1)]
-                )
+                np.testing.assert_array_equal(again.history["epoch"], [1, 2, *range(1, epochs + 1)])
                 seen.clear()
 
 
