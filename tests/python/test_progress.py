@@ -9,7 +9,6 @@ import pytest
 import pyflow
 from pyflow import _progress
 
-
 NAN = float("nan")
 
 
