@@ -11,6 +11,7 @@
 #define SMOOTH 0.05 /* width of the smoothing along k, in units of the number of knots */
 /* |log T| is at most this: far from what was trained on there is a density still. */
 #define LOG_T_MOST 20.0
+enum { PARTS = 32, PART_LEAST = 1 << 16 }; /* of a large field: at most as many; pixels in each, at least */
 
 #define TWICE "symmetric.c"
 #include "twice.h"
@@ -177,6 +178,57 @@ double X(symmetric_parts)(const X(psi) **psi, const real **t, const X(layer) *l,
     return *r.log_det;
 }
 
+/* ---- Psi over a large field: its pixels in parts that threads share. Parts are a function of the field's size alone,
+ * and their sums are added in order. ---------------------------------------------------------------------------- */
+
+typedef struct {
+    double (*map)(real *, const real *, const X(psi) *, ptrdiff_t); /* X(psi_forward), X(psi_inverse); NULL: the vjp */
+    real *y;                                                        /* what is written; of the vjp, the gradient */
+    const real *x;
+    const X(psi) *psi;
+    ptrdiff_t n, length; /* pixels; of a part */
+    double glogj, sum[PARTS];
+    double (*gtheta)[3 * PSI_MOST]; /* [PARTS], or NULL */
+} X(pixels);
+
+static void X(part)(void *arg, ptrdiff_t i, int thread)
+{
+    X(pixels) *p = arg;
+    ptrdiff_t at = i * p->length, n = PF_MIN(p->length, p->n - at);
+    double *gtheta = p->gtheta ? memset(p->gtheta[i], 0, sizeof p->gtheta[i]) : NULL;
+    (void)thread;
+    if (p->map) p->sum[i] = p->map(p->y + at, p->x + at, p->psi, n);
+    else X(psi_vjp)(p->y + at, gtheta, p->glogj, p->x + at, p->psi, n);
+}
+
+/* Returns the number of parts. */
+static ptrdiff_t X(each_part)(X(pixels) *p)
+{
+    p->length = PF_MAX(PART_LEAST, tile_whole((p->n + PARTS - 1) / PARTS));
+    ptrdiff_t parts = (p->n + p->length - 1) / p->length;
+    if (parts == 1) X(part)(p, 0, 0);
+    else pf_parallel_kernel(parts, X(part), p);
+    return parts;
+}
+
+static double X(pixels_map)(real *y, const real *x, const X(psi) *psi, ptrdiff_t n, int inverse)
+{
+    X(pixels) p = {.y = y, .x = x, .psi = psi, .n = n, .map = inverse ? X(psi_inverse) : X(psi_forward)};
+    double sum = 0;
+    ptrdiff_t parts = X(each_part)(&p);
+    for (ptrdiff_t i = 0; i < parts; i++) sum += p.sum[i];
+    return sum;
+}
+
+static void X(pixels_vjp)(real *g, double *gtheta, double glogj, const real *x, const X(psi) *psi, ptrdiff_t n)
+{
+    double parts_gtheta[PARTS][3 * PSI_MOST];
+    X(pixels) p = {.y = g, .x = x, .psi = psi, .n = n, .glogj = glogj, .gtheta = gtheta ? parts_gtheta : NULL};
+    ptrdiff_t parts = X(each_part)(&p);
+    for (ptrdiff_t i = 0; gtheta && i < parts; i++)
+        for (ptrdiff_t j = 0; j < 3 * psi->m; j++) gtheta[j] += parts_gtheta[i][j];
+}
+
 /* ---- maps ------------------------------------------------------------------------------------------------- */
 
 static void X(symmetric_forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work)
@@ -186,7 +238,7 @@ static void X(symmetric_forward)(const X(layer) *l, const void *ready, X(tile) *
         X(symmetric_ready) r = X(symmetric_view)(s, ready, i, t->tables);
         real *x = t->x + i * t->ld, *u = keep ? keep + i * (s->padded + s->spectrum) : work, *spectrum = u + s->padded;
         X(filter_apply)(s->mesh->filter, u, spectrum, x, r.t, work + s->padded + s->spectrum);
-        logj[i] += *r.log_det + X(psi_forward)(x, u, r.psi, l->d);
+        logj[i] += *r.log_det + X(pixels_map)(x, u, r.psi, l->d, 0);
     }
 }
 
@@ -198,7 +250,7 @@ static void X(symmetric_inverse)(const X(layer) *l, const void *ready, X(tile) *
     for (ptrdiff_t i = 0; i < t->n; i++) {
         X(symmetric_ready) r = X(symmetric_view)(s, ready, i, t->tables);
         real *x = t->x + i * t->ld;
-        logj[i] -= *r.log_det + X(psi_inverse)(x, x, r.psi, l->d);
+        logj[i] -= *r.log_det + X(pixels_map)(x, x, r.psi, l->d, 1);
         for (ptrdiff_t j = 0; j < shells; j++) inverse[j] = 1 / r.t[j];
         X(filter_apply)(s->mesh->filter, x, work + s->padded, x, inverse, work + s->padded + s->spectrum);
     }
@@ -228,7 +280,7 @@ static void X(symmetric_vjp)(const X(layer) *l, const void *ready, X(tile) *g, d
         const real *u = keep + i * (s->padded + s->spectrum);
         real *x = g->x + i * g->ld;
         double *to = gtheta ? gtheta + (g->tables > 1 ? i * stride : 0) : NULL;
-        X(psi_vjp)(x, to, glogj[i], u, r.psi, l->d);
+        X(pixels_vjp)(x, to, glogj[i], u, r.psi, l->d);
         for (ptrdiff_t j = 0; j < shells && gt; j++) gt[j] = 0;
         if (gt || want_x)
             X(filter_vjp)(s->mesh->filter, x, gt, u + s->padded, r.t, want_x, work + s->padded + s->spectrum);

@@ -20,8 +20,10 @@ from layer_table import (
     Scale,
     Sliced,
     Symmetric,
+    psi_theta,
 )
 from numpy.testing import assert_allclose, assert_array_equal
+from reference import psi
 
 BOTH = pytest.mark.parametrize("dtype", [F32, F64])
 
@@ -117,6 +119,33 @@ def test_a_gradient_is_that_of_the_parameters_alone_where_no_other_is_wanted(cas
         assert_array_equal(layer.tile(*way, None, label=points.label)[2], gx)
         # want_x = 0 and no gtheta: nothing is asked for, and nothing fails
         layer.tile(*way, None, label=points.label, want_x=0)
+
+
+def test_psi_of_a_large_field_is_mapped_in_parts(kernels):
+    """More pixels than one thread's share: behind a filter of ones, Psi of the whole field."""
+    knots, rng = 5, np.random.default_rng(8)
+    layer = Symmetric(kernels, F64, (420, 320), (1, 1), knots, 2)
+    theta = psi_theta(rng, knots)
+    filtered = np.concatenate([theta, np.zeros(4)])  # log T = 0
+    x, g = rng.normal(size=(2, 1, 420 * 320))
+    glogj, gtheta = np.array([0.7]), np.zeros(filtered.size)
+    y, logj, gx = layer.tile(x, filtered, g, glogj, gtheta)
+    expected, log_slopes = psi.forward(x[0], theta)
+    assert_allclose(y[0], expected, atol=1e-10)
+    assert_allclose(logj, log_slopes, rtol=1e-11)
+    back, minus_logj, _ = layer.tile(y, filtered, inverse=1)
+    assert_allclose(back, x, atol=1e-9)
+    assert_allclose(minus_logj, -logj, rtol=1e-10)
+
+    def loss(x, theta):
+        y, log_slopes = psi.forward(x[0], theta)
+        return np.sum(g * y) + glogj[0] * log_slopes
+
+    for dx, dtheta in (rng.normal(size=x.shape), 0 * theta), (0 * x, rng.normal(size=theta.size)):
+        h = 1e-6
+        above, below = (loss(x + step * dx, theta + step * dtheta) for step in (h, -h))
+        got = np.sum(gx * dx) + np.sum(gtheta[: theta.size] * dtheta)
+        assert got == pytest.approx((above - below) / (2 * h), rel=1e-5)
 
 
 @BOTH
