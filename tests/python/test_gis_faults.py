@@ -234,7 +234,7 @@ def test_rows_are_the_same_only_with_label_and_weight():
         max_layers=1,
     )
     fit(x, x, weight_train=weight, weight_validate=1 - weight, max_layers=1)
-    few = np.r_[curved(997, 1), x[:3]]  # less than a percent: by chance
+    few = np.r_[curved(900, 1), x[:100]]  # a tenth: measured tables have such, and they do no harm
     fit(x, few, max_layers=1)
 
 
