@@ -80,7 +80,8 @@ static int X(load)(X(piece) *p, X(job) *job)
     return !X(clamp)(&p->t, job->bounds, p->outside) || job->task == LOGP || job->task == LOGP_AT;
 }
 
-static void X(finish)(X(piece) *p, const X(job) *job)
+/* Where log p overflows it is that of no density; what overflows otherwise is refused. */
+static void X(finish)(X(piece) *p, X(job) *job)
 {
     ptrdiff_t n = p->t.n;
     if (job->task == SAMPLE)
@@ -89,6 +90,11 @@ static void X(finish)(X(piece) *p, const X(job) *job)
         for (ptrdiff_t i = 0; i < n; i++) p->log[i] = p->outside[i] ? -INFINITY : p->log[i] + p->log_normal[i];
     if (job->task == SCORE || job->task == SCORE_Y)
         for (ptrdiff_t i = 0; i < n; i++) p->log[i] += p->log_normal[i];
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (isnan(p->log[i])) {
+            p->log[i] = -INFINITY;
+            if (job->task != LOGP && job->task != LOGP_AT && job->task != SAMPLE) X(refuse)(job, p->start + i);
+        }
     if (job->log && job->task != LOGP_AT) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
     if (job->out) X(tile_store)(job->out + p->start * p->t.d, &p->t);
 }
@@ -186,7 +192,8 @@ static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
                 return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %g, outside the bounds [%g, %g]", name, i,
                                j, v, job->bounds[2 * j], job->bounds[2 * j + 1]);
         }
-    return pf_fail(PF_BAD_ARGUMENT, "%s: not finite, or outside the bounds", name);
+    return pf_fail(PF_BAD_ARGUMENT, "%s: %s %td is too far out for this precision", name, table ? "row" : "field",
+                   start);
 }
 
 static pf_status X(check)(const X(job) *job)

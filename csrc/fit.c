@@ -78,7 +78,8 @@ static pf_status X(step)(X(trainer) *t, double rate)
     return PF_OK;
 }
 
-/* Sums over the n points of the batch of weights and of weighted log p; gradient: of their mean, the sum over `total`. */
+/* Sums over the n points of the batch of weights and of weighted log p; gradient: of the latter, over what the weights
+ * of n points are on average. */
 static pf_status X(likelihood)(X(trainer) *t, double *sum, double *weights, ptrdiff_t n, int gradient)
 {
     const double *w = t->data->weight;
@@ -87,7 +88,7 @@ static pf_status X(likelihood)(X(trainer) *t, double *sum, double *weights, ptrd
         *weights += w ? w[t->row[i]] : 1;
         t->weight[i] = gradient ? w ? w[t->row[i]] : 1 : 0;
     }
-    t->factor = 1 / (*weights > 0 ? *weights : 1);
+    t->factor = 1 / (t->mean_weight * (double)n); /* batches of small weight move the flow less */
     for (ptrdiff_t first = 0; first < n; first += t->step)
         PF_TRY(X(trainer_block)(t, first, PF_MIN(t->step, n - first), NULL));
     for (ptrdiff_t i = 0; i < n; i++)
@@ -232,8 +233,10 @@ static pf_status X(run_epoch)(X(trainer) *t, double *logp, double *posterior, co
 {
     const pf_train_options *o = t->o;
     ptrdiff_t n = train->n, batches = (n + o->batch - 1) / o->batch;
-    double sum = 0, total = 0, posterior_sum = 0;
+    double sum = 0, total = 0, posterior_sum = 0, weight = 0;
     t->data = train;
+    for (ptrdiff_t i = 0; i < n; i++) weight += train->weight ? train->weight[i] : 1;
+    t->mean_weight = weight / (double)n;
     for (ptrdiff_t i = 0; i < n; i++) {
         ptrdiff_t j = (ptrdiff_t)pf_uniform_int(o->seed, stream(STREAM_ORDER, t->epoch), (uint64_t)i, (uint64_t)i + 1);
         order[i] = order[j];
@@ -300,7 +303,7 @@ static pf_status X(run_stage)(X(trainer) *t, X(stage) *s, const X(data) *train, 
         p.step = t->epoch;
         p.best = s->best_epoch;
         p.seconds = pf_seconds() - t->start_time;
-        if (o->watch.progress && o->watch.progress(o->watch.user, &p)) return pf_fail(PF_INTERRUPTED, "interrupted");
+        PF_TRY(pf_progressed(&o->watch, &p));
     }
     return PF_OK;
 }
@@ -358,9 +361,10 @@ static pf_status X(resume)(X(flow) *f, const char *path)
 static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(data) *validate,
                         const pf_train_options *o, double start_time)
 {
-    X(trainer) t = {.start_time = start_time, .saved = start_time};
+    X(trainer) t = {.start_time = start_time, .saved = start_time, .mean_weight = 1};
     ptrdiff_t draws = o->posterior_weight > 0 ? VALIDATE_DRAWS * (o->posterior_draws + 1) : 0;
     pf_status status = X(trainer_init)(&t, f, o, o->batch, train->n_y, draws);
+    if (!status) X(flow_prepare)(f, t.prepare);
     if (!status) status = X(run_stages)(&t, trained, train, validate);
     X(trainer_clear)(&t);
     if (o->watch.checkpoint && (status == PF_INTERRUPTED || status == PF_NO_MEMORY) && f->n_state) {
@@ -383,6 +387,9 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     if (o->noise[1] < o->noise[0])
         return pf_fail(PF_BAD_ARGUMENT, "noise: [%g, %g] is not a range of standard deviations", o->noise[0],
                        o->noise[1]);
+    const double *bounds = X(layer_bounds)(f->layers[0]);
+    for (ptrdiff_t j = 0; bounds && o->noise[1] > 0 && j < 2 * f->space.d; j++)
+        if (isfinite(bounds[j])) return pf_fail(PF_BAD_ARGUMENT, "noise: would take data out of the flow's bounds");
     if (f->net && o->noise_condition != f->noise_condition)
         return pf_fail(PF_BAD_ARGUMENT, "noise_condition: the flow's network was made %s it",
                        f->noise_condition ? "with" : "without");
@@ -413,6 +420,13 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     return X(run)(f, trained, train, validate, o, start_time);
 }
 
+/* No epoch was better than the start. */
+static int X(unchanged)(const X(flow) *f, const X(flow) *start)
+{
+    if (!f->net != !start->net || memcmp(f->theta, start->theta, (size_t)f->n_theta * sizeof(double))) return 0;
+    return !f->net || !memcmp(f->net->net->w, start->net->net->w, (size_t)f->net->net->n_w * sizeof(real));
+}
+
 pf_status X(flow_train)(X(flow) *flow, const X(data) *train, const X(data) *validate, const pf_train_options *options)
 {
     X(flow) *f;
@@ -422,6 +436,7 @@ pf_status X(flow_train)(X(flow) *flow, const X(data) *train, const X(data) *vali
     pf_status status = X(flow_duplicate)(&f, flow, flow->n_layers); /* what comes to nothing changes nothing */
     if (status) return pf_end(status);
     status = X(train)(f, &trained, train, validate, options, start_time);
+    if (!status && validate && X(unchanged)(f, flow)) f->n_history = flow->n_history; /* what is not its own goes */
     if (trained) X(swap)(flow, f);
     X(flow_free)(f);
     return pf_end(status);

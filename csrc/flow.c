@@ -1,5 +1,6 @@
 /* The stack: layers, parameters, tables, copies; and flows made by hand. */
 #ifndef real
+#include "blas.h"
 #include "flow.h"
 #include "stiefel.h"
 
@@ -82,7 +83,6 @@ pf_status X(flow_own_tables)(X(flow) *f)
         if (X(served)(f, l) || atomic_load(X(tables_count)(f->ready[l])) == 1) continue;
         void *own = X(tables_new)(f->layers[l]);
         if (!own) return PF_NO_MEMORY;
-        memcpy(own, f->ready[l], X(tables_size)(f->layers[l]));
         X(tables_release)(f->ready[l]);
         f->ready[l] = own;
     }
@@ -412,6 +412,14 @@ pf_status X(flow_add_affine)(X(flow) *f, const double *w, const double *mean)
         if (!isfinite(w[i])) return pf_end(pf_fail(PF_BAD_ARGUMENT, "matrix: is not finite"));
     for (ptrdiff_t i = 0; mean && i < d; i++)
         if (!isfinite(mean[i])) return pf_end(pf_fail(PF_BAD_ARGUMENT, "mean: is not finite"));
+    if (w) {
+        double *lu = PF_ALLOC(double, d *d), *work = PF_ALLOC(double, 2 * d);
+        if (lu && work) memcpy(lu, w, (size_t)(d * d) * sizeof *lu);
+        int singular = lu && work && !isfinite(pf_inverse(lu, d, work));
+        pf_status status = lu && work ? PF_OK : PF_NO_MEMORY;
+        free(lu), free(work);
+        if (status || singular) return pf_end(status ? status : pf_fail(PF_BAD_ARGUMENT, "matrix: is singular"));
+    }
     return X(add)(f, X(affine_new)(&layer, d), &layer, X(fill_affine), &(X(affine_from)){w, mean});
 }
 

@@ -49,8 +49,8 @@ pf_status X(flow_record)(X(flow) *flow, pf_step step);
 pf_status X(flow_duplicate)(X(flow) **copy, const X(flow) *flow, ptrdiff_t n_layers);
 /* A flow of the same layers: shapes alike */
 int X(flow_alike)(const X(flow) *a, const X(flow) *b);
-/* Gives the flow tables of its own where it shares them, so that they can be made again; a conditioned flow's served
- * layers lose theirs. After a failure none have, and the flow is as good as before. */
+/* Gives the flow tables of its own where it shares them, for X(flow_prepare), which must be next, to fill; a
+ * conditioned flow's served layers lose theirs. */
 pf_status X(flow_own_tables)(X(flow) *flow);
 /* Makes all tables of theta again, in work[flow_prepare_work()]. It cannot fail, so that however training ends, tables
  * are those of theta. */

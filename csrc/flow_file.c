@@ -196,6 +196,19 @@ static pf_status X(read_record)(X(flow) *f, pf_reader *r)
     return pf_file_close(r);
 }
 
+/* Parameters of a manifold lie on it, but for rounding: elsewhere an inverse is none. */
+static pf_status X(check_manifold)(const X(layer) *l, const double *theta)
+{
+    if (!l->ops->retract) return PF_OK;
+    double *near = PF_ALLOC(double, l->n_theta), worst = 0;
+    if (!near) return PF_NO_MEMORY;
+    memcpy(near, theta, (size_t)l->n_theta * sizeof *near);
+    l->ops->retract(l, near);
+    for (ptrdiff_t j = 0; j < l->n_theta; j++) worst = PF_MAX(worst, fabs(near[j] - theta[j]));
+    free(near);
+    return worst < 1e-6 ? PF_OK : pf_fail(PF_BAD_FILE, "the file is damaged: slices are not orthonormal");
+}
+
 static pf_status X(read_flow)(X(flow) **flow, X(parts) *p, pf_reader *r)
 {
     pf_space space;
@@ -210,6 +223,9 @@ static pf_status X(read_flow)(X(flow) **flow, X(parts) *p, pf_reader *r)
         X(layer) *layer = p->layers[l];
         p->layers[l] = NULL; /* taken over */
         ptrdiff_t n_theta = layer->n_theta;
+        pf_status status = X(check_manifold)(layer, p->theta + at);
+        if (status) X(layer_release)(layer);
+        PF_TRY(status);
         PF_TRY(X(flow_append)(f, layer, p->theta + at));
         at += n_theta;
     }

@@ -104,7 +104,7 @@ static pf_status X(fit_report)(X(fit) *f)
         if (status) pf_warn(&o->watch, status);
         f->saved = pf_seconds();
     }
-    if (o->watch.progress && o->watch.progress(o->watch.user, &p)) return pf_fail(PF_INTERRUPTED, "interrupted");
+    PF_TRY(pf_progressed(&o->watch, &p));
     return pf_check_interrupt();
 }
 

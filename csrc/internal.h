@@ -53,6 +53,8 @@ pf_status pf_fail(pf_status status, const char *format, ...) __attribute__((form
 
 /* The message of what did not end a call goes to whoever watches a fit, and is forgotten. */
 void pf_warn(const pf_watch *watch, pf_status status);
+/* Tells the caller of a step done; PF_INTERRUPTED when they say stop. */
+pf_status pf_progressed(const pf_watch *watch, const pf_progress *p);
 
 /* ---- options.c: PF_BAD_ARGUMENT, with its name, for an option outside its limits ---------------------------- */
 pf_status pf_check_options(const void *options, const pf_option *list);

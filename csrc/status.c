@@ -48,6 +48,14 @@ void pf_warn(const pf_watch *watch, pf_status status)
     first = PF_OK;
 }
 
+pf_status pf_progressed(const pf_watch *watch, const pf_progress *p)
+{
+    int stop = watch->progress && watch->progress(watch->user, p);
+    message[0] = 0; /* of calls of this library that the listener made */
+    first = PF_OK;
+    return stop ? pf_fail(PF_INTERRUPTED, "interrupted") : PF_OK;
+}
+
 void *pf_alloc(ptrdiff_t count, size_t size)
 {
     void *p = NULL;

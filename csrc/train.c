@@ -283,10 +283,22 @@ static pf_status X(set_stats)(X(flow) *f, const X(data) *train)
     return PF_OK;
 }
 
+/* What has been trained on becomes more. */
+static void X(widen_range)(X(flow) *f, const X(data) *train)
+{
+    double *least = f->net->stats + 2 * f->net->n_y, *most = least + f->net->n_y;
+    for (ptrdiff_t i = 0; i < train->n * train->n_y; i++) {
+        ptrdiff_t j = i % train->n_y;
+        least[j] = PF_MIN(least[j], train->y[i]);
+        most[j] = PF_MAX(most[j], train->y[i]);
+    }
+}
+
 pf_status X(train_begin)(X(flow) *f, const X(data) *train, const pf_train_options *o)
 {
     int n_hidden = 0, conditions = train->n_y || o->noise_condition;
     PF_TRY(X(set_noise)(f, o));
+    if (f->net) X(widen_range)(f, train);
     if (f->net || !conditions) return PF_OK;
     while (n_hidden < PF_HIDDEN_MOST && o->hidden[n_hidden]) n_hidden++;
     PF_TRY(X(conditioner_new)(&f->net, f->layers, f->n_layers, train->n_y + o->noise_condition, o->hidden, n_hidden));
@@ -299,6 +311,7 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
 {
     ptrdiff_t d = f->space.d;
     const char *what = f->space.ndim > 1 ? "field" : "row";
+    const double *bounds = f->n_layers ? X(layer_bounds)(f->layers[0]) : NULL;
     if (data->n_y < 0) return pf_fail(PF_BAD_ARGUMENT, "y_%s: has %td columns", name, data->n_y);
     if (!data->x || data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no points", name);
     if (n_y && (!data->y || data->n_y != n_y))
@@ -308,6 +321,10 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
         for (ptrdiff_t j = 0; j < d; j++)
             if (!isfinite(data->x[i * d + j]))
                 return pf_fail(PF_BAD_ARGUMENT, "data_%s: %s %td has numbers that are NaN or infinite", name, what, i);
+        for (ptrdiff_t j = 0; j < d && bounds; j++)
+            if (data->x[i * d + j] < (real)bounds[2 * j] || data->x[i * d + j] > (real)bounds[2 * j + 1])
+                return pf_fail(PF_BAD_ARGUMENT, "data_%s: %s %td, column %td is %g, outside the bounds [%g, %g]", name,
+                               what, i, j, (double)data->x[i * d + j], bounds[2 * j], bounds[2 * j + 1]);
     }
     for (ptrdiff_t i = 0; i < data->n * n_y; i++)
         if (!isfinite(data->y[i]))

@@ -29,16 +29,16 @@ typedef struct {
     const X(data) *data; /* that the current batch is from */
     ptrdiff_t n_y;       /* columns of data->y; the flow has one more when the noise is a condition */
     X(workers) workers;
-    ptrdiff_t tile, step; /* points in a tile; in a block, at most */
-    ptrdiff_t *row;       /* [room] points of the batch */
-    double *logp;         /* [room] their log p */
-    double *weight;       /* [room] of their gradients, relative to `factor`; 0: only log p is wanted */
-    double factor;
-    double *y;      /* [NET_ROWS][flow's n_y] conditions of a block, */
-    double *theta;  /* [NET_ROWS][n_row] their parameters, */
-    double *gtheta; /* [NET_ROWS][n_row] and gradients */
-    double *group;  /* [GROUPS][n_theta] gradients of the layers that are not served */
-    ptrdiff_t own;  /* parameters of those */
+    ptrdiff_t tile, step;       /* points in a tile; in a block, at most */
+    ptrdiff_t *row;             /* [room] points of the batch */
+    double *logp;               /* [room] their log p */
+    double *weight;             /* [room] of their gradients, relative to `factor`; 0: only log p is wanted */
+    double factor, mean_weight; /* mean_weight: of all training points */
+    double *y;                  /* [NET_ROWS][flow's n_y] conditions of a block, */
+    double *theta;              /* [NET_ROWS][n_row] their parameters, */
+    double *gtheta;             /* [NET_ROWS][n_row] and gradients */
+    double *group;              /* [GROUPS][n_theta] gradients of the layers that are not served */
+    ptrdiff_t own;              /* parameters of those */
     real *net_memory, *gw, *gw_part;
     int gw_empty;
     double *gbase;        /* [n_theta] */

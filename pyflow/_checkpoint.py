@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from pyflow._core import FileError
 from pyflow.flow import load
 
 CHUNK = 1 << 22  # numbers
@@ -65,7 +66,10 @@ def resume(checkpoint, note):
     """Return the model of a checkpoint of the same fit, or None if there is no file yet."""
     if not os.path.exists(checkpoint):
         return None
-    model = load(checkpoint)
+    try:
+        model = load(checkpoint)
+    except FileError as error:
+        raise FileError(f"checkpoint: {error}") from None
     theirs, ours = model._note.get("fit", {}), json.loads(json.dumps(note))["fit"]
     different = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
     if model._note.get("labels") != note.get("labels"):

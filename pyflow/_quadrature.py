@@ -294,7 +294,8 @@ def import_emcee():
         import emcee
     except ImportError:
         raise ImportError(
-            "posteriors of more than three parameters need emcee: pip install emcee"
+            "method: chains, which posteriors of more than three parameters need, are emcee's: "
+            "pip install emcee"
         ) from None
     return emcee
 

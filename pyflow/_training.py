@@ -221,7 +221,9 @@ def noise_options(noise, shape, box):
         raise ValueError(f"noise: must be a number, a range of two, or P(k), not {noise!r}")
     lo, hi = real("noise", values[0]), real("noise", values[-1])
     if not 0 <= lo <= hi:
-        raise ValueError(f"noise: must be standard deviations, low and high, not {noise!r}")
+        raise ValueError(
+            f"noise: must be a standard deviation >= 0, or two of them, low and high, not {noise!r}"
+        )
     return {"noise": (lo, hi)}
 
 
@@ -275,6 +277,8 @@ def trained(
     if core.n_conditions:
         y_train = _tables.matched(y_train, "y_train", flow.names[:p])
     y_train, y_validate = conditions(y_train, y_validate, n_train, n_validate, p)
+    if core.noise_condition and noise is None:
+        raise ValueError("noise: this flow is conditional on it; give its range")
     given |= noise_options(noise, flow.shape, box)
     given["noise_condition"] = core.noise_condition if noise_condition is None else noise_condition
     n_y = 0 if y_train is None else y_train.shape[1]
@@ -284,7 +288,7 @@ def trained(
         found = condition_names(names, table, n_y) + [NOISE] * bool(given["noise_condition"])
         note["names"] = found
     if y_validate is not None:
-        warn_outside(note["names"], *reach(y_train).T, reach(y_validate), "y_validate")
+        warn_outside(note["names"][:n_y], *reach(y_train).T, reach(y_validate), "y_validate")
     whose = "this flow"
     _, label_arrays = classes(labels, labels_validate, n_validate is not None, flow._labels, whose)
     if label_arrays and (n_y or given["noise_condition"]):
@@ -316,4 +320,9 @@ def trained(
         flow=core,
         frozen=frozen,
     )
+    if data_validate is not None and len(result.history["epoch"]) == len(core.history()):
+        _arguments.warn(
+            "data_validate: no epoch gained anything on it, and the flow stays as it was: "
+            "try another learning_rate, or more epochs"
+        )
     return saved(result, checkpoint)

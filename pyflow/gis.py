@@ -145,6 +145,8 @@ def GIS(  # a function with the name that the method has in the literature
     OSError
         If the scratch folder cannot be written, or the checkpoint cannot be read, or not be written
         at the end.
+    FileError
+        If the checkpoint is no file of pyflow's, or damaged.
     KeyboardInterrupt
         On Ctrl-C, within a second. What had been reached is the exception's attribute `flow`, as it
         is for an exception raised by `progress`; a note with it names the checkpoint that was left.

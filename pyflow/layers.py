@@ -131,8 +131,8 @@ class Sliced:
 
     Attributes
     ----------
-    n_slices : int
-        K <= d; 0 for A = I: every number on its own.
+    n_slices : int, optional
+        K <= d; 0 for A = I: every number on its own. Default: 8, or d where that is less.
     n_knots : int
         M, of each spline.
 
@@ -143,11 +143,11 @@ class Sliced:
     54
     """
 
-    n_slices: int = 8
+    n_slices: int | None = None
     n_knots: int = 16
 
     def _core(self, dim, seed):
-        k = integer("n_slices", self.n_slices, 0, dim)
+        k = min(8, dim) if self.n_slices is None else integer("n_slices", self.n_slices, 0, dim)
         return "sliced", k, integer("n_knots", self.n_knots, 2, 65535), seed
 
 
@@ -197,6 +197,8 @@ def composed(
     if not 1 <= len(shape) <= 3:
         raise ValueError(f"shape: must have 1 to 3 axes, not {len(shape)}")
     dim = int(np.prod(shape))
+    if isinstance(layers, Layer):
+        raise TypeError(f"layers: must be a sequence of layers, as [{layers!r}]")
     layers = list(layers)
     for layer in layers:
         if not isinstance(layer, Layer):

@@ -162,6 +162,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         For fields or options that make no sense: the message names the argument.
     OSError
         If the checkpoint cannot be read, or not be written at the end.
+    FileError
+        If the checkpoint is no file of pyflow's, or damaged.
     KeyboardInterrupt
         On Ctrl-C, within a second or so. Once the start in closed form is made, what had been
         reached is the exception's attribute `flow`, as it is for an exception raised by `progress`;

@@ -214,7 +214,6 @@ static inline pf_status X(small_train_table)(X(flow) *flow)
     small_train_options(&o);
     o.batch = 20;
     o.patience = 1;
-    o.noise[0] = o.noise[1] = 1e-3;
     o.frozen = frozen;
     X(data) train = {.x = X(small).x, .n = SMALL_ROWS - 10, .weight = X(small).weight, .label = X(small).label};
     X(data) validate = {.x = X(small).x + (SMALL_ROWS - 10) * SMALL_D, .n = 10, .label = X(small).label};

@@ -156,6 +156,7 @@ static void X(check_gradient)(const X(flow) *given, const char *name, const X(da
     X(trainer) t = {.data = data, .epoch = 1};
     pf_begin();
     CHECK(!X(flow_own_tables)(f) && !X(trainer_init)(&t, f, &o, n, data->n_y, 0), "%s", pf_message());
+    X(flow_prepare)(f, t.prepare);
     ptrdiff_t n_w = f->net ? f->net->net->n_w : 0;
     for (ptrdiff_t i = 0; i < n; i++) weight[i] = i % 4 == 3 ? 0 : 1 + 0.25 * (double)(i % 3);
     X(batch)(&t, weight, n, 1);

@@ -206,7 +206,7 @@ static const struct {
     {"symmetric fit, resumed", X(sym_fit_resumed), 0, 1, 0},
     {"layers by hand", X(by_hand), 0, 0, 0},
     {"layers by hand, for fields", X(by_hand_mixed), 0, 0, 0},
-    {"training with labels, weights, noise and a frozen layer", X(train_table), 0, 1, 1 + X(TABLE)},
+    {"training with labels, weights and a frozen layer", X(train_table), 0, 1, 1 + X(TABLE)},
     {"training of layers of both layouts, with y and a checkpoint", X(train_mixed), 0, 1, 1 + X(MIXED)},
     {"training, resumed", X(train_resumed), 0, 1, 1 + X(MIXED)},
     {"calibrate", X(calibrate), 0, 1, 1 + X(MIXED_Y)},

@@ -16,6 +16,7 @@ from flows import BOX, KINDS, MESH, case, fields, methods, parameters, stack
 
 import pyflow
 from pyflow import _core
+from pyflow.layers import Affine, Sliced, Symmetric
 
 Y = parameters(60, 2)
 X = fields(60, 1, Y[:, 0])
@@ -400,7 +401,7 @@ WRONG = {
     "y and no points": ({"y_train": Y, "y_validate": Y}, "data_validate: is missing"),
     "names": ({"y_train": Y, "names": ["a"]}, "names: 1 names for 2"),
     "frozen": ({"frozen": [True]}, "frozen: has 1 entries for 8 layers"),
-    "noise": ({"noise": (2, 1)}, "noise: must be standard deviations"),
+    "noise": ({"noise": (2, 1)}, "noise: must be a standard deviation"),
     "noise condition": ({"noise_condition": True}, "noise_condition: "),
     "objective": ({"objective": "posterior"}, "objective: there is no y_train"),
     "weighted posterior": (
@@ -431,3 +432,36 @@ def test_what_cannot_be_conditioned_or_trained_says_so():
         conditional.train(X, epochs=1, verbose=False)
     with pytest.raises(ValueError, match="^y_train: must have shape"):
         conditional.train(X, y_train=Y[:, :1], epochs=1, verbose=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_points_so_far_out_that_all_overflows(dtype):
+    """Their density is 0, and what has no value is refused, by row."""
+    flow = pyflow.Flow([Symmetric()], shape=(4, 4), dtype=dtype)
+    x = np.zeros((3, 4, 4), dtype)
+    x[1] = np.finfo(dtype).max
+    logp = flow.evaluate_density(x)
+    assert logp[1] == -np.inf
+    assert np.isfinite(logp[[0, 2]]).all()
+    for method in (flow.score, flow.forward):
+        with pytest.raises(ValueError, match="^x: field 1 is too far out for this precision"):
+            method(x)
+
+
+def test_layers_that_make_no_flow():
+    with pytest.raises(ValueError, match="^matrix: is singular"):
+        pyflow.Flow([Affine([[1, 2], [2, 4]])], shape=2)
+    with pytest.raises(TypeError, match="^layers: must be a sequence"):
+        pyflow.Flow(Sliced(), shape=2)
+    with pytest.raises(ValueError, match="^labels: there are none"):
+        pyflow.Flow([Sliced()], shape=2, labels=[])
+    assert pyflow.Flow([Sliced()], shape=2).slices == 2
+
+
+def test_noise_that_is_a_condition_is_given():
+    x = np.random.default_rng(0).normal(size=(20, 4, 4))
+    flow = pyflow.Flow([Symmetric()], shape=(4, 4))
+    known = {"epochs": 1, "hidden": (4,), "verbose": False}
+    flow = flow.train(x, noise=(0.1, 0.3), noise_condition=True, **known)
+    with pytest.raises(ValueError, match="^noise: this flow is conditional on it"):
+        flow.train(x, epochs=1, verbose=False)

@@ -10,11 +10,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pyflow
 from pyflow import _core
-from pyflow.layers import Affine, Sliced, Symmetric
+from pyflow.layers import Affine, Bounds, Sliced, Symmetric
 
 Y = parameters(120, 2)
 X = fields(120, 1, Y[:, 0])
 V, VY = fields(60, 7, parameters(60, 8)[:, 0]), parameters(60, 8)
+
+
+LOGP = ("logp_train", "logp_validate")
 
 
 class Stop(Exception):
@@ -163,12 +166,40 @@ def test_weights_are_multiplicities(gaussian):
     assert_allclose(weighted.history["logp_validate"].max(), mean, rtol=1e-9)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_weights_count_in_small_batches(batch):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(-1, 0.5, (300, 1)), rng.normal(1, 0.5, (300, 1))])
+    weight = np.repeat([30.0, 1], 300)
+    known = {"epochs": 30, "batch": batch, "learning_rate": 0.01, "verbose": False}
+    flow = pyflow.Flow([Affine()], shape=1).train(x, weight_train=weight, **known)
+    mean = flow.inverse([[0.0]])[0][0, 0]
+    assert abs(mean - np.average(x, weights=weight, axis=0)[0]) < 0.1
+
+
+def test_bounds_hold_in_training():
+    x = np.random.default_rng(0).uniform(size=(50, 1))
+    flow = pyflow.Flow([Bounds([(0, 1)]), Sliced(n_knots=8)], shape=1)
+    assert np.isfinite(train(flow, x).evaluate_density(x)).all()
+    x[7] = 5
+    with pytest.raises(ValueError, match="^data_train: row 7, column 0 is 5, outside the bounds"):
+        train(flow, x)
+    with pytest.raises(ValueError, match="^noise: would take data out of the flow's bounds"):
+        train(flow, x[:7], noise=0.1)
+
+
+def test_the_range_of_y_grows_with_what_is_trained_on():
+    flow = train(start("", np.float64), y_train=Y, hidden=(8,))
+    more = train(flow, y_train=3 * Y)
+    assert more.y_range[0][1] == 3 * Y.max() > flow.y_range[0][1]
+
+
 # ---- the same bits -------------------------------------------------------------------------------
 
 WAYS = {
     "alone": {},
     "validated": {"data_validate": V},
-    "patience": {"data_validate": V, "patience": 2, "epochs": 30, "learning_rate": 0.1},
+    "patience": {"data_validate": V, "patience": 2, "epochs": 30, "learning_rate": 0.02},
     "clip": {"clip": 0.5},
     "noise": {"noise": 0.3},
     "a range of noise": {"noise": (0.1, 0.5), "data_validate": V},
@@ -179,6 +210,14 @@ WAYS = {
     "noise as a condition": {
         "y_train": Y,
         "hidden": (8, 8),
+        "noise": (0.1, 0.5),
+        "noise_condition": True,
+    },
+    "parameters and noise, validated": {
+        "y_train": Y,
+        "data_validate": V,
+        "y_validate": np.clip(VY, Y.min(0), Y.max(0)),
+        "hidden": 8,
         "noise": (0.1, 0.5),
         "noise_condition": True,
     },
@@ -290,7 +329,7 @@ OTHER = {
     "noise": ({}, 0.1),
     "weight_train": ({}, np.linspace(0, 1, 120)),
     "frozen": ({}, [False, True] + 6 * [False]),
-    "patience": ({"data_validate": V, "epochs": 30, "learning_rate": 0.1}, 1),
+    "patience": ({"data_validate": V, "epochs": 30, "learning_rate": 0.02}, 1),
     "hidden": ({"y_train": Y}, (9,)),
     "weight_decay": ({"y_train": Y, "hidden": (8,)}, 0.5),
     "noise_condition": ({"y_train": Y, "hidden": (8,), "noise": (0.1, 0.2)}, True),
@@ -372,21 +411,30 @@ def test_these_are_all_options_of_gis():
 # ---- learning rate 0 -----------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:data_validate. no epoch")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nothing_moves_at_learning_rate_0(dtype):
-    still = {"learning_rate": 0, "epochs": 4, "data_validate": V}
     flow = start("", dtype)
-    trained = train(flow, **still)
+
+    def said(**more):
+        """What progress says, from the start on, as a history."""
+        steps = []
+        known = {"learning_rate": 0, "epochs": 4, "data_validate": V, "progress": steps.append}
+        trained = train(flow, **known | more)
+        return trained, {k: np.array([getattr(p, k) for p in steps[1:]]) for k in LOGP}
+
+    trained, history = said()
     assert_allclose(trained.evaluate_density(V), flow.evaluate_density(V), rtol=1e-6, atol=1e-5)
-    for name, x in (("logp_train", X), ("logp_validate", V)):
+    for name, x in zip(LOGP, (X, V), strict=True):
         expected = flow.evaluate_density(x).mean() / X[0].size
-        assert_allclose(trained.history[name], expected, rtol=1e-6)
+        assert_allclose(history[name], expected, rtol=1e-6)
     for more in ({"noise": 0.5}, {"noise": (0.2, 0.5)}, {"noise": lambda k: 1 / (1 + k)}):
-        history = train(flow, **still | more).history
-        assert len(set(history["logp_train"])) == 4  # other noise in every epoch
-        assert np.ptp(history["logp_validate"]) < 1e-12  # the same, but for the slices' rounding
-    conditional = train(flow, **still, y_train=Y, y_validate=Y[:60], hidden=(8,))
-    assert_allclose(conditional.history["logp_train"], trained.history["logp_train"], rtol=1e-5)
+        _, noisy = said(**more)
+        assert len(set(noisy["logp_train"])) == 4  # other noise in every epoch
+        assert np.ptp(noisy["logp_validate"]) < 1e-12  # the same, but for the slices' rounding
+    with_y = {"y_train": Y, "hidden": (8,), "learning_rate": 0, "epochs": 4}
+    conditional = train(flow, **with_y)
+    assert_allclose(conditional.history["logp_train"], history["logp_train"], rtol=1e-5)
 
 
 # ---- constraints ---------------------------------------------------------------------------------
@@ -405,6 +453,16 @@ def test_slices_stay_orthonormal():
     assert trained.evaluate_density(x).mean() > flow.evaluate_density(x).mean()
 
 
+def test_what_gains_nothing_changes_nothing():
+    flow = pyflow.GIS(X.reshape(len(X), -1)[:, :3], max_layers=2, verbose=False)
+    x = X.reshape(len(X), -1)[:, :3]
+    with pytest.warns(UserWarning, match="^data_validate: no epoch gained anything on it"):
+        trained = train(flow, x, data_validate=x, learning_rate=100)
+    assert_array_equal(trained.evaluate_density(x), flow.evaluate_density(x))
+    assert_array_equal(trained.history["logp_train"], flow.history["logp_train"])
+
+
+@pytest.mark.filterwarnings("ignore:data_validate. no epoch")
 @pytest.mark.parametrize("rate", [1e-3, 0.1])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_training_a_gis_flow_never_ends_below_its_start(dtype, rate):
@@ -413,7 +471,7 @@ def test_training_a_gis_flow_never_ends_below_its_start(dtype, rate):
     trained = flow.train(x, validate, epochs=5, batch=50, learning_rate=rate, verbose=False)
     before, after = (f.evaluate_density(validate).mean() for f in (flow, trained))
     assert after >= before - 1e-6 * abs(before)
-    assert len(trained.history["epoch"]) == len(flow.history["epoch"]) + 5
+    assert len(trained.history["epoch"]) == len(flow.history["epoch"]) + 5 * (after > before)
     assert trained.layers == flow.layers
     assert trained.evaluate_density(x[:1] + 1e3) > -np.inf
 
