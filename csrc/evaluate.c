@@ -80,6 +80,13 @@ static int X(load)(X(piece) *p, X(job) *job)
     return !X(clamp)(&p->t, job->bounds, p->outside) || job->task == LOGP || job->task == LOGP_AT;
 }
 
+static int X(finite)(const real *x, ptrdiff_t n)
+{
+    real sum = 0;
+    for (ptrdiff_t i = 0; i < n; i++) sum += 0 * x[i];
+    return sum == 0;
+}
+
 /* Where log p overflows it is that of no density; what overflows otherwise is refused. */
 static void X(finish)(X(piece) *p, X(job) *job)
 {
@@ -91,12 +98,12 @@ static void X(finish)(X(piece) *p, X(job) *job)
     if (job->task == SCORE || job->task == SCORE_Y)
         for (ptrdiff_t i = 0; i < n; i++) p->log[i] += p->log_normal[i];
     for (ptrdiff_t i = 0; i < n; i++)
-        if (isnan(p->log[i])) {
-            p->log[i] = -INFINITY;
-            if (job->task != LOGP && job->task != LOGP_AT && job->task != SAMPLE) X(refuse)(job, p->start + i);
-        }
+        if (isnan(p->log[i])) p->log[i] = -INFINITY;
     if (job->log && job->task != LOGP_AT) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
     if (job->out) X(tile_store)(job->out + p->start * p->t.d, &p->t);
+    if (job->out && job->task != SAMPLE)
+        for (ptrdiff_t i = 0, d = p->t.d; i < n; i++)
+            if (!X(finite)(job->out + (p->start + i) * d, d)) X(refuse)(job, p->start + i);
 }
 
 /* d log N(z) / dz = -z, back through the layers */
