@@ -58,7 +58,6 @@ pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const 
     ptrdiff_t m[3] = {n[0] / 2 + 1, ndim == 3 ? n[1] / 2 + 1 : 1, fft->half}, folded_modes = m[0] * m[1] * m[2];
     double sides[3] = {box[0], ndim == 3 ? box[1] : 1, box[ndim - 1]};
     f->fft = fft;
-    for (int i = 0; i < ndim; i++) f->box[i] = box[i];
     f->row = (2 * fft->ld + 15) / 16 * 16; /* each part aligned */
     ptrdiff_t products = fft->shares > 1 ? folded_modes : 0;
     f->work = fft->spectrum + PF_MAX(fft->work, fft->shares * f->row + products);

@@ -12,7 +12,6 @@
 
 typedef struct {
     const X(fft) *fft;
-    double box[3];
     ptrdiff_t shells;
     double *k;           /* [shells] |k|, ascending, in the inverse unit of box; k[0] = 0 */
     double *modes;       /* [shells] how many of all modes; they add up to the number of pixels */

@@ -51,8 +51,8 @@ static ptrdiff_t X(served_frozen)(ptrdiff_t *most, const X(flow) *f, const int *
 {
     ptrdiff_t count = *most = 0;
     for (ptrdiff_t l = 0; l < f->n_layers && f->net; l++) {
-        *most += f->net->at[l] >= 0;
-        count += f->net->at[l] >= 0 && frozen && frozen[l];
+        *most += X(served)(f, l);
+        count += X(served)(f, l) && frozen && frozen[l];
     }
     return count;
 }

@@ -42,8 +42,6 @@ static void X(tables_release)(void *ready)
     if (ready && atomic_fetch_sub(X(tables_count)(ready), 1) == 1) free((char *)ready - 64);
 }
 
-static int X(served)(const X(flow) *f, ptrdiff_t l) { return f->net && f->net->at[l] >= 0; }
-
 /* Reals of a thread that makes a layer's tables */
 static ptrdiff_t X(layer_work)(const X(layer) *l) { return tile_whole(l->ops->sizes(l, 1, TILE_STEP, 1).work); }
 
@@ -489,5 +487,20 @@ pf_status X(flow_add_symmetric)(X(flow) *f, ptrdiff_t psi_knots, ptrdiff_t filte
     pf_begin();
     return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots), &layer, X(fill_symmetric),
                   &(X(symmetric_from)){f->mesh, psi_knots, filter_knots});
+}
+
+/* ---- data -------------------------------------------------------------------------------------------------- */
+
+pf_status X(check_weights)(const X(data) *data, const char *name)
+{
+    double sum = 0;
+    for (ptrdiff_t i = 0; data->weight && i < data->n; i++) {
+        if (!isfinite(data->weight[i]) || data->weight[i] < 0)
+            return pf_fail(PF_BAD_ARGUMENT, "weight_%s: row %td is %g; weights are finite and not negative", name, i,
+                           data->weight[i]);
+        sum += data->weight[i];
+    }
+    if (data->weight && !(sum > 0)) return pf_fail(PF_BAD_ARGUMENT, "weight_%s: all weights are zero", name);
+    return PF_OK;
 }
 #endif

@@ -41,6 +41,8 @@ struct X(flow) {
 /* ---- flow.c: the stack -------------------------------------------------------------------------------------- */
 
 pf_status X(flow_create)(X(flow) **flow, const pf_space *space, int classes);
+/* Whether the network gives the layer's parameters */
+static inline int X(served)(const X(flow) *f, ptrdiff_t l) { return f->net && f->net->at[l] >= 0; }
 /* Takes over the layer, whatever happens; theta[n_theta] is copied. */
 pf_status X(flow_append)(X(flow) *flow, X(layer) *layer, const double *theta);
 void X(flow_truncate)(X(flow) *flow, ptrdiff_t n_layers);
@@ -56,6 +58,9 @@ pf_status X(flow_own_tables)(X(flow) *flow);
  * are those of theta. */
 void X(flow_prepare)(X(flow) *flow, real *work);
 ptrdiff_t X(flow_prepare_work)(const X(flow) *flow);
+
+/* Weights that a fit can use: finite, not negative, not all zero */
+pf_status X(check_weights)(const X(data) *data, const char *name);
 
 /* ---- maps.c: tiles through the stack ------------------------------------------------------------------------ */
 

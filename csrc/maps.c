@@ -34,8 +34,6 @@ pf_layout X(flow_layout)(const X(flow) *f, int back)
 
 /* ---- memory ----------------------------------------------------------------------------------------------- */
 
-static int X(served)(const X(flow) *f, ptrdiff_t l) { return f->net && f->net->at[l] >= 0; }
-
 static pf_sizes X(sizes)(const X(flow) *f, ptrdiff_t l, ptrdiff_t n)
 {
     const X(layer) *layer = f->layers[l];

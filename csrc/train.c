@@ -337,14 +337,6 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
         if (data->label[i] < 0 || data->label[i] >= f->classes)
             return pf_fail(PF_BAD_ARGUMENT, "labels_%s: %d of row %td is not between 0 and %d", name, data->label[i], i,
                            f->classes - 1);
-    double sum = 0;
-    for (ptrdiff_t i = 0; i < data->n && data->weight; i++) {
-        if (!isfinite(data->weight[i]) || data->weight[i] < 0)
-            return pf_fail(PF_BAD_ARGUMENT, "weight_%s: row %td is %g; weights are finite and not negative", name, i,
-                           data->weight[i]);
-        sum += data->weight[i];
-    }
-    if (data->weight && !(sum > 0)) return pf_fail(PF_BAD_ARGUMENT, "weight_%s: all weights are zero", name);
-    return PF_OK;
+    return X(check_weights)(data, name);
 }
 #endif

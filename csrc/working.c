@@ -45,19 +45,6 @@ static pf_status X(working_map)(X(working) *s, const char *scratch, size_t bytes
     return PF_OK;
 }
 
-static pf_status X(check_weights)(const X(data) *data, const char *name)
-{
-    double sum = 0;
-    for (ptrdiff_t i = 0; data->weight && i < data->n; i++) {
-        if (!isfinite(data->weight[i]) || data->weight[i] < 0)
-            return pf_fail(PF_BAD_ARGUMENT, "weight_%s: row %td is %g; weights are finite and not negative", name, i,
-                           data->weight[i]);
-        sum += data->weight[i];
-    }
-    if (data->weight && !(sum > 0)) return pf_fail(PF_BAD_ARGUMENT, "weight_%s: all weights are zero", name);
-    return PF_OK;
-}
-
 static pf_status X(check_labels)(const X(data) *data, int classes, const char *name)
 {
     if (!classes)
