@@ -34,6 +34,48 @@ double pf_cdf1d_scores(double *score, const int64_t *count, const pf_grid *grid)
     return distance * inv;
 }
 
+/* Quantiles of a histogram, at levels that ascend: how far the walk along its bins has come. */
+typedef struct {
+    const int64_t *count;
+    const pf_grid *grid;
+    ptrdiff_t bin;
+    int64_t below, total; /* counts before the bin; all */
+} walk;
+
+static walk walk_start(const int64_t *count, const pf_grid *grid)
+{
+    walk w = {.count = count, .grid = grid};
+    for (ptrdiff_t b = 0; b < grid->bins; b++) w.total += count[b];
+    while (w.bin < grid->bins - 1 && !count[w.bin]) w.bin++;
+    return w;
+}
+
+static double walk_to(walk *w, double level)
+{
+    double mass = level * (double)w->total;
+    while (w->bin < w->grid->bins - 1 && (double)(w->below + w->count[w->bin]) < mass)
+        w->below += w->count[w->bin++];
+    double part = (mass - (double)w->below) / (double)PF_MAX(w->count[w->bin], 1);
+    return w->grid->lo + w->grid->width * ((double)w->bin + PF_MIN(PF_MAX(part, 0), 1));
+}
+
+double pf_cdf1d_match(double *to, const int64_t *count, const pf_grid *grid, const int64_t *other,
+                      const pf_grid *other_grid)
+{
+    walk w = walk_start(other, other_grid);
+    int64_t total = 0, below = 0;
+    for (ptrdiff_t b = 0; b < grid->bins; b++) total += count[b];
+    double inv = 1 / (double)PF_MAX(total, 1), distance = 0;
+    to[0] = walk_to(&w, 0);
+    for (ptrdiff_t b = 0; b < grid->bins; b++) {
+        below += count[b];
+        to[b + 1] = count[b] ? walk_to(&w, (double)below * inv) : to[b];
+        double r = grid->lo + ((double)b + 0.5) * grid->width - 0.5 * (to[b] + to[b + 1]);
+        distance += (double)count[b] * r * r;
+    }
+    return distance * inv;
+}
+
 pf_moments pf_cdf1d_moments(const int64_t *count, const pf_grid *grid)
 {
     pf_moments m = {0};
@@ -125,6 +167,15 @@ static double tail_slope(const smooth *s, ptrdiff_t b, double y, double scale, i
     return xx > 0 && xy > 0 ? xy / xx : 1;
 }
 
+/* Slopes between the ends, each of the parabola through three knots */
+static void parabolas(double *d, const double *x, const double *y, ptrdiff_t m)
+{
+    for (ptrdiff_t j = 1; j < m - 1; j++) {
+        double h0 = x[j] - x[j - 1], h1 = x[j + 1] - x[j];
+        d[j] = ((y[j] - y[j - 1]) / h0 * h1 + (y[j + 1] - y[j]) / h1 * h0) / (h0 + h1);
+    }
+}
+
 void pf_cdf1d_fit(double *knots, const int64_t *count, const pf_grid *grid, const pf_knots *o, double *work)
 {
     ptrdiff_t bins = grid->bins, m = o->m;
@@ -172,15 +223,35 @@ void pf_cdf1d_fit(double *knots, const int64_t *count, const pf_grid *grid, cons
         x[j] = grid->lo + grid->width * (x[j] + 0.5);
         if (j) y[j] = PF_MAX(y[j], y[j - 1] + least * (x[j] - x[j - 1]) / sigma);
     }
-    if (!o->kde) /* parabola through three knots */
-        for (ptrdiff_t j = 1; j < m - 1; j++) {
-            double h0 = x[j] - x[j - 1], h1 = x[j + 1] - x[j];
-            d[j] = ((y[j] - y[j - 1]) / h0 * h1 + (y[j + 1] - y[j]) / h1 * h0) / (h0 + h1);
-        }
+    if (!o->kde) parabolas(d, x, y, m);
     d[0] = first, d[m - 1] = last;
     for (ptrdiff_t j = 0; j < m; j++) {
         double a = o->alpha[j == 0 || j == m - 1];
         d[j] = (1 - a) * PF_MIN(PF_MAX(d[j], least / sigma), most / sigma) + a;
+        y[j] = (1 - o->alpha[0]) * y[j] + o->alpha[0] * x[j];
+    }
+}
+
+void pf_cdf1d_fit_match(double *knots, const int64_t *count, const pf_grid *grid, const int64_t *other,
+                        const pf_grid *other_grid, const pf_knots *o)
+{
+    const double least = 1e-4; /* slope of the map, and of its inverse: of equal numbers no more can be said */
+    ptrdiff_t m = o->m;
+    double *x = knots, *y = x + m, *d = y + m;
+    walk from = walk_start(count, grid), to = walk_start(other, other_grid);
+    for (ptrdiff_t j = 0; j < m; j++) {
+        double q = level(j, m, o->edge);
+        x[j] = walk_to(&from, q), y[j] = walk_to(&to, q);
+    }
+    for (ptrdiff_t j = 1; j < m; j++) {
+        x[j] = PF_MAX(x[j], x[j - 1] + least * PF_MAX(y[j] - y[j - 1], least * other_grid->width));
+        y[j] = PF_MAX(y[j], y[j - 1] + least * (x[j] - x[j - 1]));
+    }
+    parabolas(d, x, y, m);
+    d[0] = d[m - 1] = 1;
+    for (ptrdiff_t j = 0; j < m; j++) {
+        double a = o->alpha[j == 0 || j == m - 1];
+        d[j] = (1 - a) * d[j] + a;
         y[j] = (1 - o->alpha[0]) * y[j] + o->alpha[0] * x[j];
     }
 }

@@ -30,7 +30,12 @@ void pf64_cdf1d_sums(double *sums, const double *v, const double *w, ptrdiff_t n
  * squared W_2 distance from N(0, 1). */
 double pf_cdf1d_scores(double *score, const int64_t *count, const pf_grid *grid);
 
-/* r[n] = v - Phi^-1(F(v)): half the gradient of W_2^2, per unit of weight */
+/* The optimal transport of one histogram to another: to[bins + 1], the other's quantiles at F of the grid's edges, in
+ * the place of normal scores. Returns the squared W_2 distance of the two. */
+double pf_cdf1d_match(double *to, const int64_t *count, const pf_grid *grid, const int64_t *other,
+                      const pf_grid *other_grid);
+
+/* r[n] = v - score(F(v)): half the gradient of W_2^2, per unit of weight */
 void pf32_cdf1d_residual(float *r, const float *v, const float *score, const pf_grid *grid, ptrdiff_t n);
 void pf64_cdf1d_residual(double *r, const double *v, const double *score, const pf_grid *grid, ptrdiff_t n);
 
@@ -51,4 +56,8 @@ typedef struct {
 /* The spline that carries the distribution to N(0, 1): knots[3][m] = x, y, d (Dai & Seljak 2021, section 3.2, Eq. 13).
  * The knots' x are bin centres, at quantiles. work[4 bins]. */
 void pf_cdf1d_fit(double *knots, const int64_t *count, const pf_grid *grid, const pf_knots *options, double *work);
+
+/* The spline that carries the distribution to another one: equal quantiles, end slopes 1 (section 3.3). */
+void pf_cdf1d_fit_match(double *knots, const int64_t *count, const pf_grid *grid, const int64_t *other,
+                        const pf_grid *other_grid, const pf_knots *options);
 #endif

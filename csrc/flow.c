@@ -75,10 +75,16 @@ void X(flow_prepare)(X(flow) *f, real *work)
     pf_parallel_kernel(f->n_layers, X(prepare_layer), &p);
 }
 
+void X(flow_drop_tables)(X(flow) *f, ptrdiff_t l)
+{
+    X(tables_release)(f->ready[l]);
+    f->ready[l] = NULL;
+}
+
 pf_status X(flow_own_tables)(X(flow) *f)
 {
     for (ptrdiff_t l = 0; l < f->n_layers; l++) {
-        if (X(served)(f, l) || atomic_load(X(tables_count)(f->ready[l])) == 1) continue;
+        if (X(served)(f, l) || (f->ready[l] && atomic_load(X(tables_count)(f->ready[l])) == 1)) continue;
         void *own = X(tables_new)(f->layers[l]);
         if (!own) return PF_NO_MEMORY;
         X(tables_release)(f->ready[l]);
@@ -172,6 +178,31 @@ void X(flow_truncate)(X(flow) *f, ptrdiff_t n_layers)
         X(tables_release)(f->ready[f->n_layers]);
     }
     f->n_theta = f->at[f->n_layers];
+}
+
+static void X(turn)(double *x, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n / 2; i++) {
+        double swap = x[i];
+        x[i] = x[n - 1 - i], x[n - 1 - i] = swap;
+    }
+}
+
+/* Parameters: all of them turned round, then those of every layer. */
+void X(flow_reverse)(X(flow) *f, ptrdiff_t first)
+{
+    ptrdiff_t n = f->n_layers;
+    X(turn)(f->theta + f->at[first], f->n_theta - f->at[first]);
+    for (ptrdiff_t i = first, j = n - 1; i < j; i++, j--) {
+        X(layer) *layer = f->layers[i];
+        void *ready = f->ready[i];
+        f->layers[i] = f->layers[j], f->layers[j] = layer;
+        f->ready[i] = f->ready[j], f->ready[j] = ready;
+    }
+    for (ptrdiff_t l = first; l < n; l++) {
+        f->at[l + 1] = f->at[l] + f->layers[l]->n_theta;
+        X(turn)(f->theta + f->at[l], f->layers[l]->n_theta);
+    }
 }
 
 void X(flow_forget)(X(flow) *f)

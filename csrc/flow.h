@@ -46,12 +46,16 @@ static inline int X(served)(const X(flow) *f, ptrdiff_t l) { return f->net && f-
 /* Takes over the layer, whatever happens; theta[n_theta] is copied. */
 pf_status X(flow_append)(X(flow) *flow, X(layer) *layer, const double *theta);
 void X(flow_truncate)(X(flow) *flow, ptrdiff_t n_layers);
+/* The layers from number `first` on in the other order; none is served. */
+void X(flow_reverse)(X(flow) *flow, ptrdiff_t first);
 void X(flow_forget)(X(flow) *flow); /* unfinished training */
 pf_status X(flow_record)(X(flow) *flow, pf_step step);
 pf_status X(flow_duplicate)(X(flow) **copy, const X(flow) *flow, ptrdiff_t n_layers);
 /* A flow of the same layers: shapes alike */
 int X(flow_alike)(const X(flow) *a, const X(flow) *b);
-/* Gives the flow tables of its own where it shares them, for X(flow_prepare), which must be next, to fill; a
+/* A layer without tables, until X(flow_own_tables) and X(flow_prepare): while many are fitted, memory is for data. */
+void X(flow_drop_tables)(X(flow) *flow, ptrdiff_t l);
+/* Gives the flow tables of its own where it shares them or has none, for X(flow_prepare), which must be next, to fill; a
  * conditioned flow's served layers lose theirs. */
 pf_status X(flow_own_tables)(X(flow) *flow);
 /* Makes all tables of theta again, in work[flow_prepare_work()]. It cannot fail, so that however training ends, tables

@@ -295,10 +295,10 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
                        "many rows each: cut a continuous number into a few ranges, or make it a column of the data",
                        o->n_classes, train->n);
     f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
-    PF_TRY(X(working_new)(&f->train, train, d, o->n_classes, o->scratch, "train"));
+    PF_TRY(X(working_new)(&f->train, train, d, X(tile_rows)(d), o->n_classes, o->scratch, "train"));
     PF_TRY(X(check_bounds)(&f->train, bounds, "train"));
     if (validate) {
-        PF_TRY(X(working_new)(&f->validate, validate, d, o->n_classes, o->scratch, "validate"));
+        PF_TRY(X(working_new)(&f->validate, validate, d, X(tile_rows)(d), o->n_classes, o->scratch, "validate"));
         PF_TRY(X(check_bounds)(&f->validate, bounds, "validate"));
         PF_TRY(X(fit_overlap)(f));
     }

@@ -239,10 +239,14 @@ pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(setti
             double width = (range[2 * j + 1] - range[2 * j]) / (FIT_BINS - 2);
             grid[j] = (pf_grid){.lo = range[2 * j] - width, .width = width, .bins = FIT_BINS};
         }
-        X(slices) c = {
-            .s = s, .picked = s->tiles, .k = d, .classes = classes, .groups = groups, .grid = grid, .count = count};
+        X(slices) c = {.rows = {.s = s, .picked = s->tiles},
+                       .k = d,
+                       .classes = classes,
+                       .groups = groups,
+                       .grid = grid,
+                       .count = count};
         o.marginal = 1;
-        status = X(fit_splines)(fitted->theta, &fitted->distance, &c, &o);
+        status = X(fit_splines)(fitted->theta, &fitted->distance, &c, NULL, &o);
     }
     if (!status) status = X(sliced_new)(&fitted->layer, d, 0, o.m, classes);
     free(range);

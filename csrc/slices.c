@@ -1,4 +1,5 @@
-/* Sliced layers: the search for the slices along which the data are furthest from N(0, I), and their splines. */
+/* Sliced layers: the search for the slices along which the data are furthest from N(0, I), or from a sample, and their
+ * splines. */
 #ifndef real
 #include "blas.h"
 #include "rqs.h"
@@ -7,8 +8,6 @@
 
 enum { GRID_SIGMAS = 8 }; /* a slice's histogram covers its mean +- 8 standard deviations */
 
-/* The search for slices ends with a step that gains less than this part of the objective: later layers do the rest. */
-#define SEARCH_TOLERANCE 0.01
 /* The first layer's pull towards the identity: one dimension is easy, and nothing was searched for. */
 #define MARGINAL_ALPHA 0.1
 
@@ -16,25 +15,65 @@ enum { GRID_SIGMAS = 8 }; /* a slice's histogram covers its mean +- 8 standard d
 #include "twice.h"
 #else
 
-/* ---- histograms of slices --------------------------------------------------------------------------------- */
+/* ---- rows and their histograms ---------------------------------------------------------------------------- */
+
+pf_status X(rows_pick)(X(rows) *r, const X(working) *s, ptrdiff_t points, uint64_t seed, uint64_t stream)
+{
+    *r = (X(rows)){.s = s, .picked = s->tiles};
+    if (points >= s->rows) return PF_OK;
+    double part = (double)points / (double)s->rows;
+    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), s->tiles), 1);
+    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles);
+    if (!all) return PF_NO_MEMORY;
+    for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
+    for (ptrdiff_t t = 0; t < r->picked; t++) {
+        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
+                  swap = all[t];
+        all[t] = all[other], all[other] = swap;
+    }
+    return PF_OK;
+}
+
+/* Number in the working copy of tile i of those looked at. */
+static ptrdiff_t X(tile_number)(const X(rows) *r, ptrdiff_t i) { return r->pick ? r->pick[i] : i; }
+
+/* Tile i of those looked at, of the slices' columns, which are gathered in columns[d][ld] if they are not all. */
+static X(tile) X(slices_tile)(const X(slices) *c, ptrdiff_t i, real *columns)
+{
+    X(tile) tile = X(working_tile)(c->rows.s, X(tile_number)(&c->rows, i));
+    if (!c->column) return tile;
+    for (ptrdiff_t j = 0; j < c->d; j++)
+        memcpy(columns + j * tile.ld, tile.x + c->column[j] * tile.ld, (size_t)tile.ld * sizeof(real));
+    tile.x = columns, tile.d = c->d;
+    return tile;
+}
+
+static real *X(columns_of)(const X(slices) *c, int thread)
+{
+    return c->work + ((thread + 1) * c->k + thread * c->d) * c->rows.s->ld;
+}
 
 /* p[K][ld] = A x */
 static void X(project)(real *p, const X(slices) *c, const X(tile) *tile)
 {
-    X(gemm)(p, c->a, tile->x, 0, 0, 0, c->k, tile_whole(tile->n), c->s->d, tile->ld, c->s->d, tile->ld);
+    X(gemm)(p, c->a, tile->x, 0, 0, 0, c->k, tile_whole(tile->n), c->d, tile->ld, c->d, tile->ld);
 }
 
 static void X(count_group)(void *arg, ptrdiff_t group, int thread)
 {
     X(slices) *c = arg;
-    const X(working) *s = c->s;
-    ptrdiff_t bins = c->grid->bins, per_slice = c->classes * bins, size = c->k * s->ld;
-    for (ptrdiff_t i = group * c->picked / c->groups; i < (group + 1) * c->picked / c->groups; i++) {
-        ptrdiff_t t = c->pick ? c->pick[i] : i;
+    const X(working) *s = c->rows.s;
+    ptrdiff_t bins = c->grid->bins, per_slice = c->classes * bins, size = c->k * s->ld, picked = c->rows.picked;
+    for (ptrdiff_t i = group * picked / c->groups; i < (group + 1) * picked / c->groups; i++) {
+        ptrdiff_t t = X(tile_number)(&c->rows, i);
         X(tile) tile = X(working_tile)(s, t);
-        real *own = c->work + thread * size;
-        if (c->a && !c->kept) X(project)(own, c, &tile);
-        const real *p = c->kept ? c->kept + i * size : c->a ? own : tile.x;
+        const real *p = c->kept ? c->kept + i * size : tile.x;
+        if (c->a && !c->kept) {
+            real *own = c->work + thread * (c->k + c->d) * s->ld;
+            tile = X(slices_tile)(c, i, X(columns_of)(c, thread));
+            X(project)(own, c, &tile);
+            p = own;
+        }
         for (ptrdiff_t k = 0; k < c->k; k++)
             X(cdf1d_count)(c->count + (thread * c->k + k) * per_slice, p + k * s->ld,
                            s->weight ? s->weight + t * s->ld : NULL, c->classes > 1 ? tile.label : NULL, bins,
@@ -56,92 +95,121 @@ static pf_status X(slices_count)(X(slices) *c)
 
 /* ---- the search for slices -------------------------------------------------------------------------------- */
 
-/* Projections of the tiles looked at, and their first two moments. */
+/* Least and most of p[n], into range[2]. */
+static void X(reach)(double *range, const real *p, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
+}
+
+/* Projections of the tiles looked at, and their sums. */
 static void X(project_group)(void *arg, ptrdiff_t group, int thread)
 {
     X(search) *q = arg;
-    const X(slices) *c = &q->slices;
-    const X(working) *s = c->s;
-    double *sums = q->sums + group * 2 * c->k, w[TILE_MOST];
-    (void)thread;
-    memset(sums, 0, (size_t)(2 * c->k) * sizeof *sums);
-    for (ptrdiff_t i = group * c->picked / c->groups; i < (group + 1) * c->picked / c->groups; i++) {
-        ptrdiff_t t = c->pick ? c->pick[i] : i;
-        X(tile) tile = X(working_tile)(s, t);
+    const X(slices) *c = q->side + q->of;
+    const X(working) *s = c->rows.s;
+    double *sums = q->sums + group * 4 * c->k, w[TILE_MOST];
+    ptrdiff_t picked = c->rows.picked;
+    for (ptrdiff_t k = 0; k < c->k; k++)
+        sums[4 * k] = sums[4 * k + 1] = 0, sums[4 * k + 2] = INFINITY, sums[4 * k + 3] = -INFINITY;
+    for (ptrdiff_t i = group * picked / c->groups; i < (group + 1) * picked / c->groups; i++) {
+        ptrdiff_t t = X(tile_number)(&c->rows, i);
+        X(tile) tile = X(slices_tile)(c, i, X(columns_of)(c, thread));
         real *p = c->kept + i * c->k * s->ld;
         ptrdiff_t whole = tile_whole(tile.n);
         X(project)(p, c, &tile);
         for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : s->weight ? (double)s->weight[t * s->ld + r] : 1;
-        for (ptrdiff_t k = 0; k < c->k; k++) X(cdf1d_sums)(sums + 2 * k, p + k * s->ld, w, whole);
+        for (ptrdiff_t k = 0; k < c->k; k++) {
+            X(cdf1d_sums)(sums + 4 * k, p + k * s->ld, w, whole);
+            if (q->sides > 1) X(reach)(sums + 4 * k + 2, p + k * s->ld, tile.n);
+        }
     }
 }
 
-/* Projects along slices a[K][d], and lays a grid of so many bins over each slice's mean +- 8 standard deviations. */
+/* Projects along slices a[K][d], and lays a grid of so many bins over each slice: its mean +- 8 standard deviations, of
+ * which, where quantiles are matched, only what is not empty. */
 static pf_status X(search_project)(X(search) *q, const double *a, ptrdiff_t bins)
 {
-    const X(slices) *c = &q->slices;
-    for (ptrdiff_t i = 0; i < c->k * c->s->d; i++) q->a[i] = (real)a[i];
-    PF_TRY(pf_parallel(c->groups, X(project_group), q));
-    for (ptrdiff_t k = 0; k < c->k; k++) {
-        double sum = 0, square = 0;
-        for (ptrdiff_t g = 0; g < c->groups; g++)
-            sum += q->sums[2 * (g * c->k + k)], square += q->sums[2 * (g * c->k + k) + 1];
-        double centre = sum / q->total, sd = sqrt(PF_MAX(square / q->total - centre * centre, 1e-12));
-        q->grid[k] = (pf_grid){
-            .lo = centre - GRID_SIGMAS * sd, .width = 2 * GRID_SIGMAS * sd / (double)bins, .bins = bins};
+    ptrdiff_t size = q->side->k * q->side->d;
+    for (ptrdiff_t i = 0; i < size; i++) q->a[i] = (real)a[i];
+    for (q->of = 0; q->of < q->sides; q->of++) {
+        const X(slices) *c = q->side + q->of;
+        double total = q->total[q->of];
+        PF_TRY(pf_parallel(c->groups, X(project_group), q));
+        for (ptrdiff_t k = 0; k < c->k; k++) {
+            double sum = 0, square = 0, least = INFINITY, most = -INFINITY;
+            for (ptrdiff_t g = 0; g < c->groups; g++) {
+                const double *own = q->sums + 4 * (g * c->k + k);
+                sum += own[0], square += own[1];
+                least = PF_MIN(least, own[2]), most = PF_MAX(most, own[3]);
+            }
+            double centre = sum / total, sd = sqrt(PF_MAX(square / total - centre * centre, 1e-12));
+            pf_grid *grid = c->grid + k;
+            *grid = (pf_grid){
+                .lo = centre - GRID_SIGMAS * sd, .width = 2 * GRID_SIGMAS * sd / (double)bins, .bins = bins};
+            if (q->sides == 1) continue;
+            double hi = PF_MIN(grid->lo + grid->width * (double)bins, most + 1e-6 * sd);
+            grid->lo = PF_MAX(grid->lo, least - 1e-6 * sd);
+            grid->width = (hi - grid->lo) / (double)bins;
+        }
     }
     return PF_OK;
 }
 
-/* Normal scores and distance of one slice. */
+/* Scores and distance of one slice. */
 static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
 {
     X(search) *q = arg;
-    X(slices) *c = &q->slices;
-    ptrdiff_t bins = q->grid->bins;
+    const X(slices) *from = q->side, *to = q->side + 1;
+    ptrdiff_t bins = from->grid->bins;
     double edges[FIT_BINS + 1];
     (void)thread;
     q->distance[j] = 0;
-    for (ptrdiff_t l = 0; l < c->classes; l++) {
-        const int64_t *count = c->count + (j * c->classes + l) * bins;
-        real *score = q->score + (j * c->classes + l) * (bins + 1);
+    for (ptrdiff_t l = 0; l < from->classes; l++) {
+        ptrdiff_t at = j * from->classes + l;
+        const int64_t *count = from->count + at * bins, *other = q->sides > 1 ? to->count + at * bins : NULL;
         int64_t mass = 0;
         for (ptrdiff_t b = 0; b < bins; b++) mass += count[b];
-        q->distance[j] += pf_cdf1d_scores(edges, count, q->grid + j) * (double)mass / q->total;
-        for (ptrdiff_t b = 0; b <= bins; b++) score[b] = (real)edges[b];
+        double square = other ? pf_cdf1d_match(edges, count, from->grid + j, other, to->grid + j)
+                              : pf_cdf1d_scores(edges, count, from->grid + j);
+        q->distance[j] += square * (double)mass / q->total[0];
+        for (ptrdiff_t b = 0; b <= bins; b++) q->score[0][at * (bins + 1) + b] = (real)edges[b];
+        if (!other) continue;
+        pf_cdf1d_match(edges, other, to->grid + j, count, from->grid + j);
+        for (ptrdiff_t b = 0; b <= bins; b++) q->score[1][at * (bins + 1) + b] = (real)edges[b];
     }
 }
 
 pf_status X(search_value)(void *user, double *value, const double *a)
 {
     X(search) *q = user;
-    ptrdiff_t k = q->slices.k;
+    ptrdiff_t k = q->side->k;
     PF_TRY(X(search_project)(q, a, q->bins));
-    PF_TRY(X(slices_count)(&q->slices));
+    for (int i = 0; i < q->sides; i++) PF_TRY(X(slices_count)(q->side + i));
     PF_TRY(pf_parallel(k, X(score_slice), q));
     *value = 0;
     for (ptrdiff_t j = 0; j < k; j++) *value += q->distance[j] / (double)k;
     return PF_OK;
 }
 
-/* dW/da_k = 2 sum_i w_i r_i x_i / sum w, r = a_k.x - Phi^-1(F) */
+/* dW/da_k = 2 sum_i w_i r_i x_i / sum w, r = a_k.x - score(F), over the rows of both sides: how they are paired does
+ * not change to first order. */
 static void X(gradient_group)(void *arg, ptrdiff_t group, int thread)
 {
     X(search) *q = arg;
-    const X(slices) *c = &q->slices;
-    const X(working) *s = c->s;
-    ptrdiff_t k = c->k, d = s->d, ld = s->ld, edges = c->grid->bins + 1;
-    real *r = c->work + thread * k * ld, *product = q->product + thread * k * d;
-    double *g = q->gradient + group * k * d;
+    const X(slices) *c = q->side + q->of;
+    const X(working) *s = c->rows.s;
+    ptrdiff_t k = c->k, d = c->d, ld = s->ld, edges = c->grid->bins + 1, picked = c->rows.picked;
+    real *r = c->work + thread * (k + d) * ld, *product = q->product + thread * k * d;
+    double *g = q->gradient[q->of] + group * k * d;
     memset(g, 0, (size_t)(k * d) * sizeof *g);
-    for (ptrdiff_t i = group * c->picked / c->groups; i < (group + 1) * c->picked / c->groups; i++) {
-        ptrdiff_t t = c->pick ? c->pick[i] : i;
-        X(tile) tile = X(working_tile)(s, t);
+    for (ptrdiff_t i = group * picked / c->groups; i < (group + 1) * picked / c->groups; i++) {
+        ptrdiff_t t = X(tile_number)(&c->rows, i);
+        X(tile) tile = X(slices_tile)(c, i, X(columns_of)(c, thread));
         ptrdiff_t whole = tile_whole(tile.n);
         const int64_t *weight = s->weight ? s->weight + t * ld : NULL;
         for (ptrdiff_t j = 0; j < k; j++) {
             real *rj = r + j * ld;
-            const real *score = q->score + j * c->classes * edges, *p = c->kept + (i * k + j) * ld;
+            const real *score = q->score[q->of] + j * c->classes * edges, *p = c->kept + (i * k + j) * ld;
             if (c->classes == 1) X(cdf1d_residual)(rj, p, score, c->grid + j, tile.n);
             else
                 for (ptrdiff_t n = 0; n < tile.n; n++)
@@ -157,79 +225,75 @@ static void X(gradient_group)(void *arg, ptrdiff_t group, int thread)
 pf_status X(search_gradient)(void *user, double *g, const double *a)
 {
     X(search) *q = user;
-    X(slices) *c = &q->slices;
-    ptrdiff_t size = c->k * c->s->d;
+    ptrdiff_t k = q->side->k, size = k * q->side->d;
     (void)a;
-    PF_TRY(pf_parallel(c->groups, X(gradient_group), q));
-    double scale = 2 / q->total / (double)c->k * (c->s->weight ? 0x1p40 : 1);
-    for (ptrdiff_t i = 0; i < size; i++) {
-        g[i] = 0;
-        for (ptrdiff_t group = 0; group < c->groups; group++) g[i] += q->gradient[group * size + i];
-        g[i] *= scale;
+    for (q->of = 0; q->of < q->sides; q->of++) {
+        X(slices) *c = q->side + q->of;
+        const double *part = q->gradient[q->of];
+        PF_TRY(pf_parallel(c->groups, X(gradient_group), q));
+        double scale = 2 / q->total[q->of] / (double)k * (c->rows.s->weight ? 0x1p40 : 1);
+        for (ptrdiff_t i = 0; i < size; i++) {
+            double sum = 0;
+            for (ptrdiff_t group = 0; group < c->groups; group++) sum += part[group * size + i];
+            g[i] = (q->of ? g[i] : 0) + sum * scale;
+        }
     }
     return PF_OK;
 }
 
-/* Some of the tiles, a function of (seed, stream): all of them if that is not more than `points` rows. */
-static pf_status X(pick_tiles)(X(slices) *c, ptrdiff_t points, uint64_t seed, uint64_t stream)
+/* Memory of one side: projections of the rows looked at, and histograms. */
+static pf_status X(slices_new)(X(slices) *c, const X(problem) *p, int side)
 {
-    const X(working) *s = c->s;
-    c->picked = s->tiles;
-    if (points >= s->rows) return PF_OK;
-    double part = (double)points / (double)s->rows;
-    c->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), s->tiles), 1);
-    ptrdiff_t *all = PF_ALLOC(ptrdiff_t, s->tiles);
-    if (!all) return PF_NO_MEMORY;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
-    for (ptrdiff_t t = 0; t < c->picked; t++) {
-        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
-                  swap = all[t];
-        all[t] = all[other], all[other] = swap;
-    }
-    c->pick = all;
-    return PF_OK;
+    *c = (X(slices)){.rows = p->rows[side], .column = p->column, .d = p->d, .k = p->k, .classes = p->classes};
+    ptrdiff_t ld = c->rows.s->ld;
+    c->groups = PF_MIN(c->rows.picked, X(working_groups)(c->rows.s->tiles, c->k * c->d));
+    int threads = pf_max_threads(X(working_groups)(c->rows.s->tiles, c->k * c->d));
+    c->grid = PF_ALLOC(pf_grid, c->k);
+    c->count = PF_ALLOC(int64_t, threads * c->k * c->classes * FIT_BINS);
+    c->kept = PF_ALLOC(real, c->rows.picked * c->k * ld);
+    c->work = PF_ALLOC(real, threads * (c->k + c->d) * ld);
+    return c->grid && c->count && c->kept && c->work ? PF_OK : PF_NO_MEMORY;
 }
 
-pf_status X(search_new)(X(search) *q, const X(working) *s, const X(settings) *o, ptrdiff_t number)
+pf_status X(search_new)(X(search) *q, const X(problem) *p)
 {
-    ptrdiff_t d = s->d, k = o->k, ld = s->ld, classes = o->classes, groups = X(working_groups)(s->tiles, k * d);
-    int threads = pf_max_threads(groups);
-    *q = (X(search)){.bins = 256, .stream = (uint64_t)number + 1};
-    X(slices) *c = &q->slices;
-    *c = (X(slices)){.s = s, .k = k, .classes = classes};
-    PF_TRY(X(pick_tiles)(c, o->slice_points, o->seed, q->stream << 32));
-    c->groups = PF_MIN(c->picked, groups);
-    while (q->bins < 1024 && q->bins * 16 < PF_MIN(s->rows, o->slice_points)) q->bins *= 2;
-    c->a = q->a = PF_ALLOC(real, k * d);
-    c->grid = q->grid = PF_ALLOC(pf_grid, k);
-    c->count = PF_ALLOC(int64_t, threads * k * classes * FIT_BINS);
-    c->kept = PF_ALLOC(real, c->picked * k * ld);
-    c->work = PF_ALLOC(real, threads * k * ld);
-    q->product = PF_ALLOC(real, threads * k * d);
-    q->score = PF_ALLOC(real, k * classes * (q->bins + 1));
-    q->sums = PF_ALLOC(double, groups * 2 * k);
-    q->gradient = PF_ALLOC(double, groups *k *d);
+    ptrdiff_t k = p->k, d = p->d, groups = 0, least = PTRDIFF_MAX;
+    *q = (X(search)){.bins = 256, .sides = p->sides};
+    if (!(q->a = PF_ALLOC(real, k * d))) return PF_NO_MEMORY;
+    for (int i = 0; i < q->sides; i++) {
+        X(slices) *c = q->side + i;
+        PF_TRY(X(slices_new)(c, p, i));
+        c->a = q->a;
+        groups = PF_MAX(groups, c->groups);
+        least = PF_MIN(least, PF_MIN(c->rows.s->rows, c->rows.picked * c->rows.s->ld));
+        q->gradient[i] = PF_ALLOC(double, c->groups *k *d);
+        q->total[i] = X(working_weight)(c->rows.s, c->rows.pick, c->rows.picked);
+        if (!(q->total[i] > 0)) q->total[i] = 1;
+    }
+    while (q->bins < 1024 && q->bins * 16 < least) q->bins *= 2;
+    q->product = PF_ALLOC(real, pf_max_threads(groups) * k * d);
+    q->sums = PF_ALLOC(double, groups * 4 * k);
     q->distance = PF_ALLOC(double, k);
-    if (!q->a || !q->grid || !c->count || !c->kept || !c->work || !q->product || !q->score || !q->sums ||
-        !q->gradient || !q->distance)
-        return PF_NO_MEMORY;
-    q->total = X(working_weight)(s, c->pick, c->picked);
-    if (!(q->total > 0)) q->total = 1;
-    return PF_OK;
+    for (int i = 0; i < q->sides; i++) {
+        q->score[i] = PF_ALLOC(real, k * p->classes * (q->bins + 1));
+        if (!q->score[i] || !q->gradient[i]) return PF_NO_MEMORY;
+    }
+    return q->product && q->sums && q->distance ? PF_OK : PF_NO_MEMORY;
 }
 
 void X(search_free)(X(search) *q)
 {
-    free((void *)q->slices.pick);
+    for (int i = 0; i < 2; i++) {
+        free(q->side[i].grid);
+        free(q->side[i].count);
+        free(q->side[i].kept);
+        free(q->side[i].work);
+        free(q->score[i]);
+        free(q->gradient[i]);
+    }
     free(q->a);
-    free(q->grid);
-    free(q->slices.count);
-    free(q->slices.kept);
-    free(q->slices.work);
     free(q->product);
-    free(q->score);
     free(q->sums);
-    free(q->gradient);
     free(q->distance);
 }
 
@@ -253,7 +317,7 @@ static pf_knots X(class_knots)(const X(settings) *s, double n)
 }
 
 typedef struct {
-    const X(slices) *slices;
+    const X(slices) *from, *to; /* to: NULL for N(0, 1) */
     const X(settings) *settings;
     double *theta;    /* [classes][K][3 M] */
     double *distance; /* [K] */
@@ -264,68 +328,88 @@ typedef struct {
 static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
 {
     X(splines) *f = arg;
-    const X(slices) *c = f->slices;
+    const X(slices) *c = f->from, *to = f->to;
     ptrdiff_t bins = c->grid->bins, m = f->settings->m;
     double *scratch = f->scratch + thread * (3 * m + 4 * bins + 4), square = 0, all = 0;
     for (ptrdiff_t b = 0; b < c->classes * bins; b++) all += (double)c->count[j * c->classes * bins + b];
     for (ptrdiff_t l = 0; l < c->classes; l++) {
         const int64_t *count = c->count + (j * c->classes + l) * bins;
+        const int64_t *other = to ? to->count + (j * c->classes + l) * bins : NULL;
         pf_moments moments = pf_cdf1d_moments(count, c->grid + j);
-        square += pf_cdf1d_scores(scratch, count, c->grid + j) * (double)moments.total;
+        square += (double)moments.total * (to ? pf_cdf1d_match(scratch, count, c->grid + j, other, to->grid + j)
+                                              : pf_cdf1d_scores(scratch, count, c->grid + j));
         double *theta = f->theta + (l * c->k + j) * 3 * m;
         if (!moments.total) { /* a class with no weight: the identity, with knots 1 apart */
             memset(theta, 0, (size_t)(3 * m) * sizeof *theta);
             theta[0] = theta[m] = -0.5 * (double)(m - 1);
             continue;
         }
-        pf_knots options = X(class_knots)(f->settings, f->settings->n * (double)moments.total / all);
-        pf_cdf1d_fit(scratch, count, c->grid + j, &options, scratch + 3 * m);
+        if (to) pf_cdf1d_fit_match(scratch, count, c->grid + j, other, to->grid + j, &f->settings->match);
+        else {
+            pf_knots options = X(class_knots)(f->settings, f->settings->n * (double)moments.total / all);
+            pf_cdf1d_fit(scratch, count, c->grid + j, &options, scratch + 3 * m);
+        }
         pf_rqs_theta(theta, scratch, m);
     }
     f->distance[j] = square / PF_MAX(all, 1);
 }
 
-pf_status X(fit_splines)(double *theta, double *distance, X(slices) *c, const X(settings) *o)
+pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(slices) *to, const X(settings) *o)
 {
-    X(splines) f = {.slices = c, .settings = o, .theta = theta, .distance = PF_ALLOC(double, c->k)};
-    f.scratch = PF_ALLOC(double, pf_max_threads(c->k) * (3 * o->m + 4 * c->grid->bins + 4));
-    pf_status status = f.distance && f.scratch ? X(slices_count)(c) : PF_NO_MEMORY;
-    if (!status) status = pf_parallel(c->k, X(fit_slice), &f);
+    ptrdiff_t k = from->k;
+    X(splines) f = {.from = from, .to = to, .settings = o, .theta = theta, .distance = PF_ALLOC(double, k)};
+    f.scratch = PF_ALLOC(double, pf_max_threads(k) * (3 * o->m + 4 * from->grid->bins + 4));
+    pf_status status = f.distance && f.scratch ? X(slices_count)(from) : PF_NO_MEMORY;
+    if (!status && to) status = X(slices_count)(to);
+    if (!status) status = pf_parallel(k, X(fit_slice), &f);
     *distance = 0;
-    for (ptrdiff_t j = 0; j < c->k && !status; j++) *distance += f.distance[j] / (double)c->k;
+    for (ptrdiff_t j = 0; j < k && !status; j++) *distance += f.distance[j] / (double)k;
     free(f.distance);
     free(f.scratch);
     return status;
 }
 
 /* Slices a[K][d] and the splines along them, theta */
-static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *distance, const X(settings) *o)
+static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *distance, const X(settings) *o,
+                               uint64_t stream)
 {
-    X(slices) *c = &q->slices;
+    ptrdiff_t k = q->side->k, d = q->side->d;
     double value;
     pf_slice_objective objective = {.value = X(search_value), .gradient = X(search_gradient), .user = q};
-    PF_TRY(pf_stiefel_random(a, c->k, c->s->d, o->seed, q->stream));
-    if (o->slice_steps > 0 && c->s->d > 1)
-        PF_TRY(pf_stiefel_ascend(a, &value, c->k, c->s->d, o->slice_steps, SEARCH_TOLERANCE, &objective));
+    PF_TRY(pf_stiefel_random(a, k, d, o->seed, stream));
+    if (o->slice_steps > 0 && d > 1)
+        PF_TRY(pf_stiefel_ascend(a, &value, k, d, o->slice_steps, SEARCH_TOLERANCE, &objective));
     PF_TRY(X(search_project)(q, a, FIT_BINS));
-    X(slices) all = *c; /* splines are fitted to all rows */
-    if (c->pick) {
-        all.pick = NULL, all.kept = NULL, all.picked = c->s->tiles;
-        all.groups = X(working_groups)(all.picked, c->k * c->s->d);
+    X(slices) all[2]; /* splines are fitted to all rows */
+    for (int i = 0; i < q->sides; i++) {
+        X(slices) *c = all + i;
+        *c = q->side[i];
+        if (!c->rows.pick) continue;
+        c->rows.pick = NULL, c->kept = NULL, c->rows.picked = c->rows.s->tiles;
+        c->groups = X(working_groups)(c->rows.picked, k * d);
     }
-    return X(fit_splines)(theta, distance, &all, o);
+    return X(fit_splines)(theta, distance, all, q->sides > 1 ? all + 1 : NULL, o);
+}
+
+pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *p, const X(settings) *o, uint64_t stream)
+{
+    X(search) q;
+    pf_status status = X(search_new)(&q, p);
+    if (!status) status = X(search_run)(&q, theta + p->classes * p->k * 3 * o->m, theta, distance, o, stream);
+    X(search_free)(&q);
+    return status;
 }
 
 pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number)
 {
-    X(search) q;
-    ptrdiff_t splines = o->classes * o->k * 3 * o->m;
-    fitted->theta = PF_ALLOC(double, splines + o->k * o->d);
-    pf_status status = X(search_new)(&q, s, o, number);
+    X(problem) p = {.sides = 1, .d = o->d, .k = o->k, .classes = o->classes};
+    uint64_t stream = (uint64_t)number + 1;
+    pf_status status = X(rows_pick)(p.rows, s, o->slice_points, o->seed, stream << 32);
+    fitted->theta = PF_ALLOC(double, o->classes * o->k * 3 * o->m + o->k * o->d);
     if (!fitted->theta) status = PF_NO_MEMORY;
-    if (!status) status = X(search_run)(&q, fitted->theta + splines, fitted->theta, &fitted->distance, o);
-    if (!status) status = X(sliced_new)(&fitted->layer, s->d, o->k, o->m, o->classes);
-    X(search_free)(&q);
+    if (!status) status = X(fit_slices)(fitted->theta, &fitted->distance, &p, o, stream);
+    if (!status) status = X(sliced_new)(&fitted->layer, o->d, o->k, o->m, o->classes);
+    free(p.rows->pick);
     return status;
 }
 #endif

@@ -1,4 +1,4 @@
-/* The working copy of the data: loading and checks, layers passed over it, sums over its rows. */
+/* The working copy of the data: loading and checks, samples, layers passed over it, sums over its rows. */
 #ifndef real
 #define _GNU_SOURCE
 #include "working.h"
@@ -112,26 +112,53 @@ void X(working_count)(X(working) *s)
     s->n_eff = sum * sum / square;
 }
 
-pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int classes, const char *scratch,
-                         const char *name)
+/* Memory for n rows, in tiles of ld */
+static pf_status X(working_room)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const char *scratch)
 {
-    if (data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no rows", name);
-    PF_TRY(X(check_weights)(data, name));
-    PF_TRY(X(check_labels)(data, classes, name));
-    ptrdiff_t ld = X(tile_rows)(d), tiles = (data->n + ld - 1) / ld;
-    *s = (X(working)){.n = data->n, .d = d, .ld = ld, .tiles = tiles, .rows = data->n, .n_eff = (double)data->n};
-    s->label = (int32_t *)data->label;
+    ptrdiff_t tiles = (n + ld - 1) / ld;
+    *s = (X(working)){.n = n, .d = d, .ld = ld, .tiles = tiles, .rows = n, .n_eff = (double)n};
     if (scratch) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
     else if (!(s->x = PF_ALLOC(real, tiles * d * ld))) return PF_NO_MEMORY;
     s->logj = PF_CALLOC(double, s->n);
     s->sums = PF_CALLOC(double, 2 * tiles);
-    if (!s->logj || !s->sums) return PF_NO_MEMORY;
+    return s->logj && s->sums ? PF_OK : PF_NO_MEMORY;
+}
+
+pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdiff_t ld, int classes,
+                         const char *scratch, const char *name)
+{
+    if (data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no rows", name);
+    PF_TRY(X(check_weights)(data, name));
+    PF_TRY(X(check_labels)(data, classes, name));
+    PF_TRY(X(working_room)(s, data->n, d, ld, scratch));
+    s->label = (int32_t *)data->label;
     if (data->weight) {
         if (!(s->weight = PF_ALLOC(int64_t, s->n))) return PF_NO_MEMORY;
         pf_fixed_weights(s->weight, data->weight, s->n);
         X(working_count)(s);
     }
     return X(working_fill)(s, data, name);
+}
+
+typedef struct {
+    X(working) *s;
+    uint64_t seed;
+} X(draw);
+
+static void X(draw_tile)(void *arg, ptrdiff_t t, int thread)
+{
+    X(draw) *draw = arg;
+    X(tile) tile = X(working_tile)(draw->s, t);
+    (void)thread;
+    X(tile_normals)(&tile, draw->seed, (uint64_t)(t * tile.ld));
+}
+
+pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label,
+                             uint64_t seed, const char *scratch)
+{
+    PF_TRY(X(working_room)(s, n, d, ld, scratch));
+    s->label = (int32_t *)label;
+    return pf_parallel(s->tiles, X(draw_tile), &(X(draw)){.s = s, .seed = seed});
 }
 
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t)
@@ -147,21 +174,27 @@ X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t)
 
 /* ---- passing a layer over the state ----------------------------------------------------------------------- */
 
-typedef struct {
+struct X(pass) {
     X(working) *s;
     const X(layer) *layer;
     const void *ready;
     real *work;
     ptrdiff_t per_thread;
-} X(pass);
+    int back;
+};
 
 static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
 {
-    X(pass) *p = arg;
+    struct X(pass) *p = arg;
     X(working) *s = p->s;
     X(tile) tile = X(working_tile)(s, t);
     double logp[TILE_MOST], *logj = s->logj + t * s->ld, weight = 0, sum = 0;
-    p->layer->ops->forward(p->layer, p->ready, &tile, logj, NULL, p->work + thread * p->per_thread);
+    real *work = p->work + thread * p->per_thread;
+    if (p->back) {
+        p->layer->ops->inverse(p->layer, p->ready, &tile, logj, work);
+        return;
+    }
+    p->layer->ops->forward(p->layer, p->ready, &tile, logj, NULL, work);
     X(tile_logp)(logp, &tile);
     for (ptrdiff_t i = 0; i < tile.n; i++) {
         double w = s->weight ? (double)s->weight[t * s->ld + i] : 1;
@@ -172,18 +205,26 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
     s->sums[2 * t + 1] = sum;
 }
 
-pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp)
+static pf_status X(pass)(X(working) *s, const X(flow) *flow, ptrdiff_t l, int back)
 {
-    X(pass) p = {.s = s, .layer = flow->layers[l], .ready = flow->ready[l]};
+    struct X(pass) p = {.s = s, .layer = flow->layers[l], .ready = flow->ready[l], .back = back};
     p.per_thread = tile_whole(p.layer->ops->sizes(p.layer, s->ld, s->ld, 1).work);
     if (!(p.work = PF_ALLOC(real, p.per_thread * pf_max_threads(s->tiles)))) return PF_NO_MEMORY;
     pf_status status = pf_parallel(s->tiles, X(pass_tile), &p);
     free(p.work);
+    return status;
+}
+
+pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp)
+{
+    pf_status status = X(pass)(s, flow, l, 0);
     double weight = 0, sum = 0;
     for (ptrdiff_t t = 0; t < s->tiles; t++) weight += s->sums[2 * t], sum += s->sums[2 * t + 1];
     *logp = sum / weight;
     return status;
 }
+
+pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l) { return X(pass)(s, flow, l, 1); }
 
 /* ---- moments: mean and covariance ------------------------------------------------------------------------- */
 

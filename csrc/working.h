@@ -1,5 +1,5 @@
-/* What the files of GIS share: the working copy of the data (working.c, overlap.c), how layers are fitted (gis_first.c,
- * slices.c), and the options' settings (gis.c). */
+/* What the greedy fits, GIS and SIG, share: the working copy of the data (working.c, overlap.c), how layers are fitted
+ * (gis_first.c, slices.c, patches.c), and the options' settings. */
 #ifndef PF_WORKING_H
 #define PF_WORKING_H
 #include "cdf1d.h"
@@ -9,6 +9,9 @@ enum {
     MOST_GROUPS = 64, /* sums over rows are made in this many groups of tiles, then over groups in order */
     FIT_BINS = 2048,  /* bins of the histograms that splines are fitted to */
 };
+
+/* A search for slices ends with a step that gains less than this part of the objective: later layers do the rest. */
+#define SEARCH_TOLERANCE 0.01
 
 /* Rows in both the training and the validation data: overlap.c. */
 typedef struct {
@@ -41,15 +44,21 @@ typedef struct {
     size_t mapped;   /* bytes of x in a scratch file, 0: in memory */
 } X(working);
 
-/* Checks the data and copies them; name is "train" or "validate". After a failure too, working_free is the caller's. */
-pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, int classes, const char *scratch,
-                         const char *name);
+/* Checks the data and copies them, ld rows in a tile; name is "train" or "validate". After a failure too, working_free
+ * is the caller's. */
+pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdiff_t ld, int classes,
+                         const char *scratch, const char *name);
+/* n rows of N(0, I), a function of the seed; label[n] or NULL */
+pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label,
+                             uint64_t seed, const char *scratch);
 void X(working_free)(X(working) *s);
 /* rows and n_eff from the weights */
 void X(working_count)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
 /* Applies layer l of the flow to all rows; *logp is then their mean log p. */
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp);
+/* The layer's inverse */
+pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l);
 
 /* Weight of the rows of some tiles, pick[picked], or of all where pick is NULL. */
 double X(working_weight)(const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked);
@@ -67,11 +76,12 @@ ptrdiff_t X(working_groups)(ptrdiff_t tiles, ptrdiff_t numbers);
 /* Takes the weight of one side's copy of rows that are in both, where they are more than a few. */
 pf_status X(overlap_split)(pf_overlap *o, X(working) *train, X(working) *validate);
 
-/* ---- gis.c: what the options come to for these data ------------------------------------------------------- */
+/* ---- what the options come to for these data -------------------------------------------------------------- */
 
 typedef struct {
-    const pf_gis_options *options;
-    double n; /* effective number of training rows */
+    const pf_gis_options *options; /* of GIS */
+    pf_knots match;                /* of SIG: how quantiles are matched */
+    double n;                      /* effective number of training rows */
     ptrdiff_t d, k, m, slice_points, slice_steps;
     uint64_t seed;
     ptrdiff_t classes; /* at least 1 */
@@ -86,43 +96,63 @@ typedef struct {
 
 /* ---- slices.c: sliced layers ------------------------------------------------------------------------------ */
 
-/* Slices, and histograms of the data along them. */
+/* Some of the rows: tiles pick[picked], or all of them where pick is NULL. */
 typedef struct {
     const X(working) *s;
-    const ptrdiff_t *pick; /* [picked] tiles to look at, NULL: all */
-    ptrdiff_t picked, k, classes, groups;
-    const real *a;       /* [K][d], or NULL: the columns themselves */
-    const pf_grid *grid; /* [K], the same number of bins each */
-    int64_t *count;      /* [threads][K][classes][bins]; the first is their sum at the end */
-    real *kept;          /* [picked][K][ld] projections, or NULL: made when they are needed */
-    real *work;          /* [threads][K][ld] */
+    ptrdiff_t *pick, picked;
+} X(rows);
+
+/* About so many rows, a function of (seed, stream). Free pick, after a failure too. */
+pf_status X(rows_pick)(X(rows) *rows, const X(working) *s, ptrdiff_t points, uint64_t seed, uint64_t stream);
+
+/* What a sliced layer is fitted to: rows that are carried to N(0, I), or to other rows; of all columns or, column[d],
+ * some of them. */
+typedef struct {
+    X(rows) rows[2];
+    int sides; /* 1: to N(0, I); 2 */
+    const int32_t *column;
+    ptrdiff_t d, k, classes;
+} X(problem);
+
+/* Rows along slices, and histograms of them. */
+typedef struct {
+    X(rows) rows;
+    const int32_t *column;
+    ptrdiff_t d, k, classes, groups;
+    const real *a; /* [K][d], or NULL: the columns themselves */
+    pf_grid *grid; /* [K], the same number of bins each */
+    int64_t *count; /* [threads][K][classes][bins]; the first is their sum at the end */
+    real *kept;     /* [picked][K][ld] projections, or NULL: made when they are needed */
+    real *work;     /* [threads][K + d][ld] */
 } X(slices);
 
-/* The search for the slices along which some of the rows are furthest from N(0, 1): see stiefel.h. */
+/* The search for the slices along which the rows are furthest from N(0, 1), or from the others: see stiefel.h. */
 typedef struct {
-    X(slices) slices;
-    pf_grid *grid;
+    X(slices) side[2];
+    int sides, of; /* of: the side that a parallel loop is at */
     ptrdiff_t bins; /* of its histograms */
-    uint64_t stream;
-    real *a, *score;  /* [K][d]; [K][classes][bins + 1] */
-    real *product;    /* [threads][K][d] */
-    double *sums;     /* [groups][K][2] of a projection and its square */
-    double *gradient; /* [groups][K][d] */
-    double *distance; /* [K] mean over classes */
-    double total;     /* weight of the rows looked at */
+    real *a, *score[2];  /* [K][d]; [K][classes][bins + 1] */
+    real *product;       /* [threads][K][d] */
+    double *sums;        /* [groups][K][4] of a projection: its sum and its squares', least and most */
+    double *gradient[2]; /* [groups][K][d] */
+    double *distance;    /* [K] mean over classes */
+    double total[2];     /* weight of the rows looked at */
 } X(search);
 
-/* number: of the layer, for its random choices. After a failure too, search_free is the caller's. */
-pf_status X(search_new)(X(search) *q, const X(working) *s, const X(settings) *o, ptrdiff_t number);
+/* After a failure too, search_free is the caller's. */
+pf_status X(search_new)(X(search) *q, const X(problem) *problem);
 void X(search_free)(X(search) *q);
 /* The mean squared sliced distance along a[K][d]; and its gradient, at the a of the last call of search_value. */
 pf_status X(search_value)(void *search, double *value, const double *a);
 pf_status X(search_gradient)(void *search, double *g, const double *a);
 
-/* Splines of every slice and class from histograms of all rows: theta[classes][K][3 M]; *distance is the slices' mean
- * squared one. */
-pf_status X(fit_splines)(double *theta, double *distance, X(slices) *c, const X(settings) *o);
-/* A sliced layer for the data as they are: slices searched, splines fitted. */
+/* Splines of every slice and class from histograms, theta[classes][K][3 M]: to N(0, 1), or to the rows of `to`, if that
+ * is not NULL. *distance is the slices' mean squared one. */
+pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(slices) *to, const X(settings) *o);
+/* theta of a sliced layer: splines, then slices; slices are searched with some rows, splines fitted to all. */
+pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *problem, const X(settings) *o,
+                        uint64_t stream);
+/* A sliced layer that carries the data to N(0, I). number: of the layer, for its random choices. */
 pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 
 /* ---- gis_first.c: the layers that GIS begins with --------------------------------------------------------- */

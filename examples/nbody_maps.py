@@ -273,18 +273,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     here = Path(__file__).resolve().parent
     parser.add_argument("--full", action="store_true", help="128 x 128 maps of 300 simulations")
-    parser.add_argument("--out", type=Path, default=here / "output" / "nbody_maps", metavar="DIR")
+    parser.add_argument(
+        "--quick", action="store_true", help="two simulations, to output/nbody_quick"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: output/nbody_maps")
     parser.add_argument("--simulations", type=int, metavar="N", help="instead of 60, or 300")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first simulation")
     parser.add_argument("--jobs", type=int, help="processes; as many as processors")
     arguments = parser.parse_args()
     size = FULL if arguments.full else SMALL
+    if arguments.quick:
+        size = size._replace(simulations=2)
     if arguments.simulations is not None:
         size = size._replace(simulations=arguments.simulations)
+    folder = "nbody_quick" if arguments.quick else "nbody_maps"
+    out = arguments.out or here / "output" / folder
     start = time.perf_counter()
-    make(arguments.out, size, arguments.seed, arguments.first, arguments.jobs)
-    print(f"wrote {arguments.out / 'train.npz'} in {time.perf_counter() - start:.0f} s")
+    make(out, size, arguments.seed, arguments.first, arguments.jobs)
+    print(f"wrote {out / 'train.npz'} in {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

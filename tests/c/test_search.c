@@ -54,8 +54,11 @@ static void X(make_search)(X(working) *s, X(search) *q, search_case c, uint64_t 
     pf_gis_defaults(&o);
     X(settings) settings = {.options = &o, .n = N, .d = D, .k = 3, .m = 50, .seed = seed};
     settings.slice_points = c.picked ? N / 2 : N, settings.classes = c.classes ? 2 : 1;
-    CHECK(X(working_new)(s, &data, D, c.classes ? 2 : 0, NULL, "train") == PF_OK, "%s", pf_message());
-    CHECK(X(search_new)(q, s, &settings, number) == PF_OK, "%s", pf_message());
+    CHECK(X(working_new)(s, &data, D, X(tile_rows)(D), c.classes ? 2 : 0, NULL, "train") == PF_OK, "%s", pf_message());
+    X(problem) problem = {.sides = 1, .d = D, .k = settings.k, .classes = settings.classes};
+    CHECK(X(rows_pick)(problem.rows, s, settings.slice_points, seed, (uint64_t)number << 32) == PF_OK, "%s",
+          pf_message());
+    CHECK(X(search_new)(q, &problem) == PF_OK, "%s", pf_message());
     free(x);
 }
 
@@ -68,7 +71,7 @@ static void X(test_search_gradient)(void)
         X(search) q;
         double a[SIZE], g[SIZE], step[SIZE], moved[SIZE], value[2], worst = 0, scale = 0;
         X(make_search)(&s, &q, (search_case){c & 1, c & 2, c & 4}, 1, 2);
-        CHECK((q.slices.picked < s.tiles) == (c >= 4), "%td of %td tiles", q.slices.picked, s.tiles);
+        CHECK((q.side->rows.picked < s.tiles) == (c >= 4), "%td of %td tiles", q.side->rows.picked, s.tiles);
         pf_stiefel_random(a, 3, 5, 5, 0);
         X(search_value)(&q, value, a);
         X(search_gradient)(&q, g, a);
@@ -84,7 +87,7 @@ static void X(test_search_gradient)(void)
             worst = fmax(worst, fabs((value[1] - value[0]) / (2 * h) - slope));
         }
         CHECK(worst < 0.03 * sqrt(scale), "case %d: off by %g of %g", c, worst, sqrt(scale));
-        X(search_free)(&q), X(working_free)(&s);
+        free(q.side->rows.pick), X(search_free)(&q), X(working_free)(&s);
     }
 }
 
@@ -100,15 +103,15 @@ static void X(test_random_choices)(void)
         for (int j = 0; j < 2; j++) {
             const ptrdiff_t *o = others[j * i];
             X(make_search)(s + j, q + j, (search_case){0, 0, 1}, (uint64_t)o[0], o[1]);
-            pf_stiefel_random(a[j], 3, 5, (uint64_t)o[0], q[j].stream);
+            pf_stiefel_random(a[j], 3, 5, (uint64_t)o[0], (uint64_t)o[1]);
         }
-        size_t bytes = (size_t)q[0].slices.picked * sizeof(ptrdiff_t);
-        CHECK(q[0].slices.picked == q[1].slices.picked, "as many tiles");
-        CHECK(!memcmp(q[0].slices.pick, q[1].slices.pick, bytes) == (i == 0), "tiles, case %d", i);
+        size_t bytes = (size_t)q[0].side->rows.picked * sizeof(ptrdiff_t);
+        CHECK(q[0].side->rows.picked == q[1].side->rows.picked, "as many tiles");
+        CHECK(!memcmp(q[0].side->rows.pick, q[1].side->rows.pick, bytes) == (i == 0), "tiles, case %d", i);
         for (int j = 0; j < 2; j++) X(search_value)(q + j, value + j, fixed);
         CHECK((value[0] == value[1]) == (i == 0), "rows looked at, case %d: %g %g", i, value[0], value[1]);
         CHECK(!memcmp(a[0], a[1], sizeof a[0]) == (i == 0), "slices, case %d", i);
-        for (int j = 0; j < 2; j++) X(search_free)(q + j), X(working_free)(s + j);
+        for (int j = 0; j < 2; j++) free(q[j].side->rows.pick), X(search_free)(q + j), X(working_free)(s + j);
     }
 }
 
