@@ -27,6 +27,23 @@ const pf_option pf_gis_list[] = {
     {0},
 };
 
+#define SIG(field) AT(pf_sig_options, field)
+const pf_option pf_sig_list[] = {
+    {"max_layers", PF_SIZE, SIG(max_layers), 1, MOST_SIZE, {0}, 1},
+    {"n_slices", PF_SIZE, SIG(n_slices), 1, MOST_SIZE, {0}, 1},
+    {"n_knots", PF_SIZE, SIG(n_knots), 3, 1024, {0}, 1},
+    {"edge_knots", PF_SIZE, SIG(edge_knots), 0, MOST_SIZE, {10}, 0},
+    {"alpha", PF_PAIR, SIG(alpha), 0, OPEN(1.0), {0, 0}, 0},
+    {"n_sample", PF_SIZE, SIG(sample), 2, MOST_SIZE, {0}, 1},
+    {"slice_points", PF_SIZE, SIG(slice_points), 1, MOST_SIZE, {20000}, 0},
+    {"slice_steps", PF_SIZE, SIG(slice_steps), 0, MOST_SIZE, {200}, 0},
+    {"callback_every", PF_SIZE, SIG(show_every), 1, MOST_SIZE, {10}, 0},
+    {"callback_rows", PF_SIZE, SIG(show_rows), 1, MOST_SIZE, {100}, 0},
+    {"seed", PF_SEED, SIG(seed), 0, 0, {0}, 0},
+    {"checkpoint_seconds", PF_REAL, SIG(checkpoint_seconds), 0, INFINITY, {60}, 0},
+    {0},
+};
+
 #define TRAIN(field) AT(pf_train_options, field)
 const pf_option pf_train_list[] = {
     {"hidden", PF_SIZES, TRAIN(hidden), 1, 1 << 16, {512, 512}, 0},
@@ -81,6 +98,12 @@ void pf_gis_defaults(pf_gis_options *o)
 {
     memset(o, 0, sizeof *o);
     set_defaults(o, pf_gis_list);
+}
+
+void pf_sig_defaults(pf_sig_options *o)
+{
+    memset(o, 0, sizeof *o);
+    set_defaults(o, pf_sig_list);
 }
 
 void pf_train_defaults(pf_train_options *o)

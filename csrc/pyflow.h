@@ -130,6 +130,41 @@ typedef struct {
     pf_watch watch;
 } pf_gis_options;
 
+/* Layers of SIG of one kind: patches of an image and their slices. */
+typedef struct {
+    ptrdiff_t layers;
+    ptrdiff_t kernel[3]; /* height, width and channels of a patch: all channels or 1; 0: the whole point */
+    ptrdiff_t slices;    /* K of each patch */
+} pf_sig_stage;
+
+/* SIG: sliced iterative generator (Dai & Seljak 2021) */
+typedef struct {
+    ptrdiff_t image[3];         /* height, width, channels of an image, the numbers of a row in this order; 0: a table */
+    const pf_sig_stage *stages; /* [n_stages] what layers there are, the first ones first; or NULL: */
+    ptrdiff_t n_stages;         /* for images pf_sig_schedule(), for tables 100 layers */
+    ptrdiff_t max_layers;       /* the schedule is cut after so many; 0: it is not */
+    ptrdiff_t n_slices;         /* K, of a table's layers by default; 0: default */
+    ptrdiff_t n_knots;          /* M, spline knots per slice; 0: default */
+    ptrdiff_t edge_knots;       /* knots set aside for each tail */
+    double alpha[2];            /* pull towards the identity: inside the knots, and of the end slopes */
+    ptrdiff_t sample;           /* rows of the sample that is moved to the data; 0: six for each row of them */
+    ptrdiff_t slice_points;     /* rows, of data and of sample, that the search for slices looks at */
+    ptrdiff_t slice_steps;      /* its largest number of steps; 0: random slices */
+    uint64_t seed;
+    double checkpoint_seconds;
+    const double *bounds; /* of a table's columns, as GIS has them */
+    int n_classes;
+    const char *scratch; /* folder for temporary files that hold data and sample, or NULL: in memory */
+    /* Called after every show_every layers, and before the first, with the first show_rows rows of the sample, x[n][d]
+     * of float or double by the fit's precision, in the units of the data; non-zero interrupts. NULL: nobody is. */
+    int (*show)(void *user, ptrdiff_t layers, const void *x, int bits, ptrdiff_t n);
+    ptrdiff_t show_every, show_rows;
+    pf_watch watch; /* progress has no log p */
+} pf_sig_options;
+
+/* The published schedule for images of this size into stages[64]; returns how many there are. */
+PF_API ptrdiff_t pf_sig_schedule(pf_sig_stage *stages, const ptrdiff_t *image);
+
 /* The trainer: maximum likelihood by Adam, for any stack of layers; then, if asked for, log p(y|x) */
 typedef struct {
     ptrdiff_t hidden[PF_HIDDEN_MOST + 1]; /* units in the hidden layers of a new conditioning network; 0 ends the list */
@@ -166,9 +201,10 @@ typedef struct {
 } pf_symmetric_options;
 
 PF_API void pf_gis_defaults(pf_gis_options *options);
+PF_API void pf_sig_defaults(pf_sig_options *options);
 PF_API void pf_train_defaults(pf_train_options *options);
 PF_API void pf_symmetric_defaults(pf_symmetric_options *options);
-PF_API extern const pf_option pf_gis_list[], pf_train_list[], pf_symmetric_list[];
+PF_API extern const pf_option pf_gis_list[], pf_sig_list[], pf_train_list[], pf_symmetric_list[];
 
 /* ---- both precisions: what follows is read twice ------------------------------------------------------------ */
 
@@ -208,6 +244,9 @@ typedef struct {
 /* GIS of rows of d columns, from the beginning or on from *flow, if that is not NULL. */
 PF_API pf_status PF(gis_fit)(PF(flow) * *flow, const PF(data) * train, const PF(data) * validate, ptrdiff_t d,
                              const pf_gis_options *options);
+/* SIG of rows of d columns, from the beginning or on from *flow, whose first layers may be any; weights of the rows are
+ * allowed. */
+PF_API pf_status PF(sig_fit)(PF(flow) * *flow, const PF(data) * train, ptrdiff_t d, const pf_sig_options *options);
 /* A symmetric flow of fields on a mesh of 2 or 3 dimensions; box[ndim] in the caller's units. */
 PF_API pf_status PF(symmetric_fit)(PF(flow) * *flow, const PF(data) * train, const PF(data) * validate, int ndim,
                                    const ptrdiff_t *mesh, const double *box, const pf_symmetric_options *options);

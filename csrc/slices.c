@@ -400,15 +400,65 @@ pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *p, co
     return status;
 }
 
+/* ---- patches: many small problems, each a layer of its own ------------------------------------------------ */
+
+enum { MANY_PATCHES = 16 }; /* from here on threads share the patches, below the rows of one patch after another */
+
+typedef struct {
+    const X(problem) *problem;
+    const X(settings) *settings;
+    const int32_t *columns; /* [patches][d], or NULL */
+    ptrdiff_t d, n_theta;   /* of a patch */
+    uint64_t stream;
+    double *theta, *distance; /* [patches] */
+    pf_status *status;
+} X(patchwork);
+
+static void X(fit_patch)(void *arg, ptrdiff_t i, int thread)
+{
+    X(patchwork) *w = arg;
+    X(problem) p = *w->problem;
+    (void)thread;
+    p.d = w->d;
+    if (w->columns) p.column = w->columns + i * w->d;
+    w->status[i] = X(fit_slices)(w->theta + i * w->n_theta, w->distance + i, &p, w->settings,
+                                 w->stream + ((uint64_t)i << 8));
+}
+
+pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *p, const X(settings) *o,
+                         uint64_t stream)
+{
+    ptrdiff_t n = patches ? pf_patches_count(patches) : 1, d = patches ? pf_patches_size(patches) : p->d;
+    ptrdiff_t n_theta = p->classes * p->k * 3 * o->m + p->k * d;
+    int32_t *columns = PF_ALLOC(int32_t, n *d);
+    double *distance = PF_ALLOC(double, n);
+    pf_status *failed = PF_CALLOC(pf_status, n);
+    fitted->theta = PF_ALLOC(double, n *n_theta);
+    pf_status status = columns && distance && failed && fitted->theta ? PF_OK : PF_NO_MEMORY;
+    X(patchwork) w = {p, o, patches ? columns : NULL, d, n_theta, stream, fitted->theta, distance, failed};
+    if (!status && patches) pf_patches_rows(columns, patches);
+    if (!status && n >= MANY_PATCHES) status = pf_parallel(n, X(fit_patch), &w);
+    fitted->distance = 0;
+    for (ptrdiff_t i = 0; i < n && !status; i++) {
+        if (n < MANY_PATCHES) X(fit_patch)(&w, i, 0);
+        status = failed[i];
+        if (status == PF_NO_MEMORY) pf_fail(status, "out of memory"); /* what another thread said is not heard here */
+        fitted->distance += distance[i] / (double)n;
+    }
+    free(columns);
+    free(distance);
+    free(failed);
+    if (status) return status;
+    return patches ? X(patch_new)(&fitted->layer, patches, p->k, o->m, p->classes)
+                   : X(sliced_new)(&fitted->layer, d, p->k, o->m, p->classes);
+}
+
 pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number)
 {
     X(problem) p = {.sides = 1, .d = o->d, .k = o->k, .classes = o->classes};
     uint64_t stream = (uint64_t)number + 1;
     pf_status status = X(rows_pick)(p.rows, s, o->slice_points, o->seed, stream << 32);
-    fitted->theta = PF_ALLOC(double, o->classes * o->k * 3 * o->m + o->k * o->d);
-    if (!fitted->theta) status = PF_NO_MEMORY;
-    if (!status) status = X(fit_slices)(fitted->theta, &fitted->distance, &p, o, stream);
-    if (!status) status = X(sliced_new)(&fitted->layer, o->d, o->k, o->m, o->classes);
+    if (!status) status = X(fit_patches)(fitted, NULL, &p, o, stream);
     free(p.rows->pick);
     return status;
 }

@@ -1,11 +1,12 @@
 /* What the greedy fits, GIS and SIG, share: the working copy of the data (working.c, overlap.c), how layers are fitted
- * (gis_first.c, slices.c, patches.c), and the options' settings. */
+ * (gis_first.c, slices.c), and the options' settings. */
 #ifndef PF_WORKING_H
 #define PF_WORKING_H
 #include "cdf1d.h"
 #include "flow.h"
 
 enum {
+    MOST_COLUMN_LAYERS = 3, /* bounds, then tails twice: what was 1e150 away is 7 away */
     MOST_GROUPS = 64, /* sums over rows are made in this many groups of tiles, then over groups in order */
     FIT_BINS = 2048,  /* bins of the histograms that splines are fitted to */
 };
@@ -152,6 +153,9 @@ pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(sli
 /* theta of a sliced layer: splines, then slices; slices are searched with some rows, splines fitted to all. */
 pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *problem, const X(settings) *o,
                         uint64_t stream);
+/* A patch layer, or for NULL a sliced one. fitted->theta is the caller's to free, after a failure too. */
+pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *problem,
+                         const X(settings) *o, uint64_t stream);
 /* A sliced layer that carries the data to N(0, I). number: of the layer, for its random choices. */
 pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 
