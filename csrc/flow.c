@@ -4,14 +4,17 @@
 #include "flow.h"
 #include "stiefel.h"
 
+/* -1, which no size is, for what does not fit */
+static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_t)size : -1; }
+
 #define TWICE "flow.c"
 #include "twice.h"
 #else
 
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
-const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(scale_ops),     &X(affine_ops),
-                                              &X(sliced_ops),  &X(symmetric_ops), NULL};
+const X(layer_ops) *const X(layer_kinds)[] = {
+    &X(columns_ops), &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops), &X(symmetric_ops), NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
@@ -339,7 +342,11 @@ ptrdiff_t X(flow_conditions)(const X(flow) *f) { return f->net ? f->net->n_y : 0
 const double *X(flow_range)(const X(flow) *f) { return f->net ? f->net->stats + 2 * f->net->n_y : NULL; }
 ptrdiff_t X(flow_layers)(const X(flow) *f) { return f->n_layers; }
 const char *X(flow_layer_kind)(const X(flow) *f, ptrdiff_t i) { return f->layers[i]->ops->kind; }
-ptrdiff_t X(flow_layer_slices)(const X(flow) *f, ptrdiff_t i) { return X(layer_slices)(f->layers[i]); }
+ptrdiff_t X(flow_layer_slices)(const X(flow) *f, ptrdiff_t i)
+{
+    const pf_patches *p = X(layer_patches)(f->layers[i]);
+    return X(layer_slices)(f->layers[i]) * (p ? pf_patches_count(p) : 1);
+}
 ptrdiff_t X(flow_layer_parameters)(const X(flow) *f, ptrdiff_t i) { return f->layers[i]->n_theta; }
 const double *X(flow_layer_theta)(const X(flow) *f, ptrdiff_t i) { return f->theta + f->at[i]; }
 ptrdiff_t X(flow_parameters)(const X(flow) *f) { return f->n_theta + (f->net ? f->net->net->n_w : 0); }
@@ -494,6 +501,37 @@ pf_status X(flow_add_sliced)(X(flow) *f, ptrdiff_t n_slices, ptrdiff_t n_knots, 
     X(sliced_from) from = {n_slices, n_knots, PF_MAX(f->classes, 1), seed, (uint64_t)f->n_layers + 1};
     pf_begin();
     return X(add)(f, X(sliced_new)(&layer, f->space.d, n_slices, n_knots, from.classes), &layer, X(fill_sliced), &from);
+}
+
+/* Each patch with slices of its own */
+static void X(fill_patches)(double *theta, const X(layer) *l, const void *from)
+{
+    const X(layer) *inner = X(patch_inner)(l);
+    X(sliced_from) one = *(const X(sliced_from) *)from;
+    for (const double *end = theta + l->n_theta; theta < end; theta += inner->n_theta) {
+        X(fill_sliced)(theta, inner, &one);
+        one.stream += (uint64_t)1 << 32;
+    }
+}
+
+pf_status X(flow_add_patch)(X(flow) *f, const ptrdiff_t *image, const ptrdiff_t *kernel, const ptrdiff_t *shift,
+                            ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed)
+{
+    X(layer) *layer = NULL;
+    X(sliced_from) from = {n_slices, n_knots, PF_MAX(f->classes, 1), seed, (uint64_t)f->n_layers + 1};
+    pf_patches p;
+    pf_begin();
+    for (int i = 0; i < 3; i++) {
+        p.image[i] = narrowed(image[i]);
+        p.kernel[i] = narrowed(kernel[i]);
+        if (i < 2) p.shift[i] = narrowed(shift[i]);
+    }
+    pf_status status = pf_patches_check(&p);
+    if (!status && (ptrdiff_t)p.image[0] * p.image[1] * p.image[2] != f->space.d)
+        status = pf_fail(PF_BAD_ARGUMENT, "image_shape: has %td numbers, a point of the flow %td",
+                         (ptrdiff_t)p.image[0] * p.image[1] * p.image[2], f->space.d);
+    if (!status) status = X(patch_new)(&layer, &p, n_slices, n_knots, from.classes);
+    return X(add)(f, status, &layer, X(fill_patches), &from);
 }
 
 typedef struct {

@@ -5,11 +5,26 @@
 #include "layer.h"
 #include "psi.h"
 
+/* An image of image = height, width, channels, rolled by shift, cut into patches of kernel = height, width, channels
+ * (all channels, or 1: each channel its own patches). */
+typedef struct {
+    int32_t image[3], kernel[3], shift[2];
+} pf_patches;
+
+pf_status pf_patches_check(const pf_patches *p); /* sizes positive, kernel <= image, kernel[2] 1 or channels, 0 <= shift
+                                                  * < image */
+ptrdiff_t pf_patches_count(const pf_patches *p); /* floor(h/kh) floor(w/kw) (c/kc) */
+ptrdiff_t pf_patches_size(const pf_patches *p);  /* numbers in a patch, kh kw kc */
+/* rows[count][size]: where each number of a patch stands in the flattened image. Patch (i, j, c) covers rows
+ * (i kh + a + shift[0]) mod h, columns (j kw + b + shift[1]) mod w, channels c kc + e; (i, j, c) and (a, b, e) in C
+ * order. */
+void pf_patches_rows(int32_t *rows, const pf_patches *p);
+
 #define TWICE "layers.h"
 #include "twice.h"
 #elif defined(real)
 
-extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(symmetric_ops);
+extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops);
 
 /* columns.c: every column by its own fixed map. No parameters. */
 pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
@@ -25,8 +40,14 @@ pf_status X(affine_new)(X(layer) **l, ptrdiff_t d);
 /* sliced.c: x <- x + A (Psi(A^T x) - A^T x), A in R^(d x K) with orthonormal columns; k = 0: A = I, every column on its
  * own. theta = the splines' [classes][K][3 M] (rqs.h), then A^T [K][d]. */
 pf_status X(sliced_new)(X(layer) **l, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes);
-ptrdiff_t X(layer_slices)(const X(layer) *l); /* K of a sliced layer (d for A = I), else 0 */
+ptrdiff_t X(layer_slices)(const X(layer) *l); /* K of a sliced layer (d for A = I), of a patch layer's each; else 0 */
 int X(sliced_identity)(const X(layer) *l);    /* whether A = I */
+
+/* patch.c: each patch of an image by a sliced layer of its own (sliced_new's k, m, classes). theta: patch after patch,
+ * as the sliced layer has it. */
+pf_status X(patch_new)(X(layer) **l, const pf_patches *p, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes);
+const pf_patches *X(layer_patches)(const X(layer) *l); /* NULL for any other layer */
+const X(layer) *X(patch_inner)(const X(layer) *l);     /* the sliced layer of one patch */
 
 /* symmetric.c: x <- Psi(F^-1 T(|k|) F x). theta = Psi's [3 psi_knots] (psi.h), then of log T against |k| / k_max
  * (cspline.h): positions as pf_increasing() has them, values. */

@@ -16,10 +16,14 @@ static int X(has)(const X(flow) *f, pf_layout layout)
     return any;
 }
 
-/* A field: one, as its transform alone fills the second-level cache. Both layouts: so many that columns vectorise. */
+/* A field: one, as its transform alone fills the second-level cache. Both layouts: so many that columns vectorise.
+ * Patches: as many as there can be, as only a patch at a time need be in cache, and all tables are read for every tile.
+ */
 ptrdiff_t X(flow_tile_rows)(const X(flow) *f)
 {
     if (X(has)(f, ROWS)) return X(has)(f, COLUMNS) ? TILE_STEP : 1;
+    for (ptrdiff_t l = 0; l < f->n_layers; l++)
+        if (X(layer_patches)(f->layers[l])) return TILE_MOST;
     return X(tile_rows)(f->space.d);
 }
 

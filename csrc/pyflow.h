@@ -266,6 +266,10 @@ PF_API pf_status PF(flow_add_affine)(PF(flow) * flow, const double *w, const dou
 PF_API pf_status PF(flow_add_bounds)(PF(flow) * flow, const double *bounds);
 /* K random slices with splines of M knots; K = 0: every column on its own */
 PF_API pf_status PF(flow_add_sliced)(PF(flow) * flow, ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed);
+/* An image of d = height width channels numbers, image[3], rolled by shift[2] and cut into patches of kernel[3]: each
+ * has K random slices of its own. kernel[2] is the number of channels, or 1. What the kernel leaves over stays. */
+PF_API pf_status PF(flow_add_patch)(PF(flow) * flow, const ptrdiff_t *image, const ptrdiff_t *kernel,
+                                    const ptrdiff_t *shift, ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed);
 PF_API pf_status PF(flow_add_symmetric)(PF(flow) * flow, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
 
 /* ---- what is known of a flow */
@@ -281,7 +285,8 @@ PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);   /* n_y */
 PF_API const double *PF(flow_range)(const PF(flow) * flow);    /* [2][n_y]: least and most in training */
 PF_API ptrdiff_t PF(flow_layers)(const PF(flow) * flow);
 PF_API const char *PF(flow_layer_kind)(const PF(flow) * flow, ptrdiff_t i);
-PF_API ptrdiff_t PF(flow_layer_slices)(const PF(flow) * flow, ptrdiff_t i); /* K of a sliced layer, else 0 */
+PF_API ptrdiff_t PF(flow_layer_slices)(const PF(flow) * flow,
+                                       ptrdiff_t i); /* K of a sliced layer, of all patches together; else 0 */
 PF_API ptrdiff_t PF(flow_layer_parameters)(const PF(flow) * flow, ptrdiff_t i);
 /* the parameters of a layer, unconstrained: see csrc/layers.h */
 PF_API const double *PF(flow_layer_theta)(const PF(flow) * flow, ptrdiff_t i);

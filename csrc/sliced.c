@@ -72,7 +72,11 @@ pf_status X(sliced_new)(X(layer) **l, ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptr
     return PF_OK;
 }
 
-ptrdiff_t X(layer_slices)(const X(layer) *l) { return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->k : 0; }
+ptrdiff_t X(layer_slices)(const X(layer) *l)
+{
+    if (l->ops == &X(patch_ops)) l = X(patch_inner)(l);
+    return l->ops == &X(sliced_ops) ? ((const X(sliced) *)l)->k : 0;
+}
 
 int X(sliced_identity)(const X(layer) *l) { return ((const X(sliced) *)l)->identity; }
 

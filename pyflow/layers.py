@@ -19,7 +19,7 @@ from pyflow.fields import box_lengths
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["Affine", "Bounds", "Scale", "Sliced", "Symmetric"]
+__all__ = ["Affine", "Bounds", "Patch", "Scale", "Sliced", "Symmetric"]
 
 
 def __dir__():
@@ -152,6 +152,75 @@ class Sliced:
 
 
 @dataclass(frozen=True)
+class Patch:
+    """Each patch of an image by a sliced layer of its own, with its own slices and splines.
+
+    The image is rolled by the shift and cut into patches. Where the kernel does not divide a side,
+    the pixels left over stay; another layer, with another shift, moves them. Points are rows of
+    height x width x channels numbers in C order: `images.reshape(n, -1)`. Slices and splines begin
+    as those of `Sliced`. Dai & Seljak 2021, section 3.4.
+
+    Attributes
+    ----------
+    image_shape : tuple of int
+        (height, width) or (height, width, channels).
+    kernel : int or tuple of int
+        Side of a patch, or (height, width), of all channels; or (height, width, channels), where 1
+        channel gives each channel patches of its own.
+    shift : tuple of int
+        By how many rows and columns the image is rolled: the first patch begins there. Patches that
+        reach over the image's end go on at its beginning.
+    n_slices : int, optional
+        K of each patch, at most its numbers; 0 for A = I. Default: 8, or all where those are fewer.
+    n_knots : int
+        M, of each spline.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> image = 8, 8, 1
+    >>> layers = [pyflow.layers.Patch(image, 4), pyflow.layers.Patch(image, 4, shift=(2, 2))]
+    >>> pyflow.Flow(layers, shape=64).slices
+    64
+    """
+
+    image_shape: Sequence[int]
+    kernel: int | Sequence[int]
+    shift: Sequence[int] = (0, 0)
+    n_slices: int | None = None
+    n_knots: int = 16
+
+    def _core(self, dim, seed):
+        image = _sizes("image_shape", self.image_shape, (2, 3), [_LARGEST] * 3)
+        if len(image) == 2:
+            image = (*image, 1)
+        if np.prod(image, dtype=float) != dim:
+            raise ValueError(
+                f"image_shape: an image of {image} has not the {dim} numbers of a point"
+            )
+        kernel = (self.kernel, self.kernel) if np.ndim(self.kernel) == 0 else self.kernel
+        kernel = _sizes("kernel", kernel, (2, 3), image)
+        if len(kernel) == 2:
+            kernel = (*kernel, image[2])
+        last = [n - 1 for n in image[:2]]
+        shift = _sizes("shift", self.shift, (2,), last, least=0)
+        size = int(np.prod(kernel))
+        k = min(8, size) if self.n_slices is None else integer("n_slices", self.n_slices, 0, size)
+        splines = k, integer("n_knots", self.n_knots, 2, 65535)
+        return "patch", (image, kernel, shift), splines, seed
+
+
+_LARGEST = 2**31 - 1
+
+
+def _sizes(name, sizes, axes, most, least=1):
+    """Return integers between least and most[axis], as many as one of axes."""
+    if np.ndim(sizes) != 1 or len(sizes) not in axes:
+        raise ValueError(f"{name}: must be {' or '.join(map(str, axes))} integers, not {sizes!r}")
+    return tuple(integer(name, n, least, m) for n, m in zip(sizes, most, strict=False))
+
+
+@dataclass(frozen=True)
 class Symmetric:
     """x <- Psi(F^-1 T(|k|) F x), for fields: a convolution with an isotropic kernel, then a spline.
 
@@ -177,7 +246,7 @@ class Symmetric:
         return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096)
 
 
-Layer = Scale | Affine | Bounds | Sliced | Symmetric
+Layer = Scale | Affine | Bounds | Sliced | Patch | Symmetric
 
 
 def composed(

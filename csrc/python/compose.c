@@ -9,7 +9,8 @@ const char compose_doc[] =
     "compose(layers, *, shape, box=None, n_classes=0, bits=64)\n--\n\n"
     "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
     "scale),\n('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
-    "n_knots, seed), ('symmetric',\npsi_knots, filter_knots).";
+    "n_knots, seed), ('patch',\n(image, kernel, shift), (n_slices, n_knots), seed), ('symmetric', psi_knots, "
+    "filter_knots).";
 PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"layers", "shape", "box", "n_classes", "bits", NULL};
@@ -64,6 +65,21 @@ static int X(add_bounds)(pf_status *status, X(flow) *flow, PyObject *bounds)
     return 0;
 }
 
+/* where: image[3], kernel[3], shift[2], splines: how many slices and knots */
+static int X(add_patch)(pf_status *status, X(flow) *flow, PyObject *where, PyObject *splines, uint64_t seed)
+{
+    Py_ssize_t i[3], k[3], s[2], n[2];
+    if (!PyTuple_Check(where) || !PyTuple_Check(splines)) {
+        PyErr_SetString(PyExc_TypeError, "patch: the image and the splines are tuples");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(where, "(nnn)(nnn)(nn)", i, i + 1, i + 2, k, k + 1, k + 2, s, s + 1) ||
+        !PyArg_ParseTuple(splines, "nn", n, n + 1))
+        return -1;
+    *status = X(flow_add_patch)(flow, i, k, s, n[0], n[1], seed);
+    return 0;
+}
+
 /* Appends one layer; non-zero with an exception. */
 static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
 {
@@ -80,6 +96,8 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
         double mean = PyFloat_AsDouble(a), scale = PyErr_Occurred() ? 0 : PyFloat_AsDouble(b);
         if (PyErr_Occurred()) return -1;
         status = X(flow_add_scale)(flow, mean, scale);
+    } else if (!strcmp(kind, "patch")) {
+        if (seed_from(c, &seed) || X(add_patch)(&status, flow, a, b, seed)) return -1;
     } else {
         Py_ssize_t m = PyNumber_AsSsize_t(a, PyExc_OverflowError), n = 0;
         if (!PyErr_Occurred()) n = PyNumber_AsSsize_t(b, PyExc_OverflowError);

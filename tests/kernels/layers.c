@@ -69,6 +69,23 @@ X(layer) *K(sliced)(ptrdiff_t d, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes)
     return X(sliced_new)(&l, d, k, m, classes) ? NULL : l;
 }
 
+/* where: image[3], kernel[3], shift[2] */
+X(layer) *K(patch)(const int32_t *where, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes)
+{
+    X(layer) *l;
+    pf_patches p;
+    memcpy(&p, where, sizeof p);
+    return X(patch_new)(&l, &p, k, m, classes) ? NULL : l;
+}
+
+/* rows[count][size] of a patch layer, if it is not NULL; returns count, 0 for any other layer */
+ptrdiff_t K(layer_patches)(const X(layer) *l, int32_t *rows)
+{
+    const pf_patches *p = X(layer_patches)(l);
+    if (p && rows) pf_patches_rows(rows, p);
+    return p ? pf_patches_count(p) : 0;
+}
+
 X(layer) *K(example)(ptrdiff_t d)
 {
     X(layer) *l;

@@ -170,6 +170,46 @@ class Labelled(Sliced):
     pointwise = False  # a point's class is given by its place
 
 
+class Patch(Layer):
+    """Of an image, kernel and shift, k (0: every number on its own), m, classes."""
+
+    def __init__(self, kernels, dtype, image, *shape):
+        self.image = image
+        super().__init__(kernels, dtype, int(np.prod(image)), *shape)
+
+    def make(self):
+        self.kernel, self.shift, self.k, self.m, self.classes = self.shape
+        where = np.array([*self.image, *self.kernel, *self.shift], np.int32)
+        return self.real("patch", where, self.k, self.m, self.classes, result=c_void_p)
+
+    def rows(self):
+        return layers.patches(self.image, self.kernel, self.shift)
+
+    def split(self, theta):
+        """Return the splines [patches][classes][K][3 M] and slices [patches][K][d], views."""
+        count, size = self.rows().shape
+        theta, k = theta.reshape(count, -1), self.k or size
+        splines = theta[:, : self.classes * k * 3 * self.m]
+        slices = theta[:, splines.shape[1] :]
+        shape = count, self.classes, k, 3 * self.m
+        return splines.reshape(shape), slices.reshape(count, self.k, size)
+
+    def twin(self, x, theta):
+        splines, slices = self.split(theta)
+        count, size = self.rows().shape
+        return layers.patch(
+            self.rows(),
+            slices if self.k else [np.eye(size)] * count,
+            [[[rqs.knots(t) for t in one] for one in patch] for patch in splines],
+            x,
+            self.labels(len(x)),
+        )
+
+
+class LabelledPatch(Patch):
+    pointwise = False  # as Labelled
+
+
 class Symmetric(Layer):
     """Of fields of shape n in a box, with so many knots of Psi and of the filter."""
 
@@ -258,6 +298,17 @@ def sliced(d, k, m, classes=1, make=knots, n=301):
     return kind, (d, k, m, classes), points(d, n), lambda r: sliced_theta(r, d, k, m, classes, make)
 
 
+def patch(image, kernel, shift, k, m, classes=1, n=140):
+    count, size = layers.patches(image, kernel, shift).shape
+
+    def theta(rng):
+        return np.concatenate([sliced_theta(rng, size, k, m, classes) for _ in range(count)])
+
+    arguments = image, kernel, shift, k, m, classes
+    kind = LabelledPatch if classes > 1 else Patch
+    return kind, arguments, points(int(np.prod(image)), n), theta
+
+
 def symmetric(n, box, m=8, filter_knots=9, fields=140):
     return (
         Symmetric,
@@ -301,6 +352,14 @@ LAYERS = {
     "sliced, K = d": sliced(9, 9, 50),
     "sliced, crowded": sliced(4, 2, 40, make=crowded),
     "sliced, classes": sliced(4, 2, 7, classes=3),
+    "patch, 2 x 2 of 4 x 4": patch((4, 4, 1), (2, 2, 1), (0, 0), 3, 5),
+    "patch, shifted, each channel": patch((5, 4, 2), (2, 2, 1), (4, 1), 2, 5),
+    "patch, sides not divided": patch((7, 5, 3), (3, 2, 3), (2, 4), 4, 4),
+    "patch, sides not divided, each channel": patch((7, 5, 3), (3, 2, 1), (6, 3), 2, 3),
+    "patch, no slices": patch((3, 4, 1), (3, 2, 1), (1, 1), 0, 5),
+    "patch, classes": patch((4, 5, 1), (2, 2, 1), (1, 3), 2, 4, classes=3, n=24),
+    "patch, the whole image": patch((2, 2, 2), (2, 2, 2), (1, 0), 3, 7),
+    "patch, of one number": patch((2, 3, 1), (1, 1, 1), (0, 0), 1, 4),
     "symmetric, 4 x 6": symmetric((4, 6), (1, 1)),
     "symmetric, 5 x 3": symmetric((5, 3), (2, 1), m=17, filter_knots=2),
     "symmetric, 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, filter_knots=30),

@@ -23,6 +23,31 @@ def sliced(slices, knots, x, label=None):
     return y, logj
 
 
+def patches(image, kernel, shift):
+    """Return where the numbers of each patch stand in the flattened image, [patches][size]."""
+    height, width, channels = image
+    place = np.arange(height * width * channels).reshape(image)
+    place = np.roll(place, (-shift[0], -shift[1]), axis=(0, 1))
+    a, b, c = kernel
+    return np.array(
+        [
+            place[i : i + a, j : j + b, k : k + c].ravel()
+            for i in range(0, height - a + 1, a)
+            for j in range(0, width - b + 1, b)
+            for k in range(0, channels, c)
+        ]
+    )
+
+
+def patch(rows, slices, knots, x, label=None):
+    """Patch p, the numbers rows[p] of x, by a sliced layer: slices[p][K][d], knots[p]."""
+    y, logj = np.array(x, dtype=float), np.zeros(len(x))
+    for at, a, splines in zip(rows, slices, knots, strict=True):
+        y[:, at], more = sliced(a, splines, y[:, at], label)
+        logj += more
+    return y, logj
+
+
 def affine(w, mean, x):
     """W (x - mean)."""
     y = (np.asarray(x, dtype=float) - mean) @ np.asarray(w).T
