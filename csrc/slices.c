@@ -6,7 +6,10 @@
 #include "stiefel.h"
 #include "working.h"
 
-enum { GRID_SIGMAS = 8 }; /* a slice's histogram covers its mean +- 8 standard deviations */
+enum {
+    GRID_SIGMAS = 8,   /* a slice's histogram covers its mean +- 8 standard deviations */
+    MANY_PATCHES = 16, /* from here on threads share the patches, below the rows of one patch after another */
+};
 
 /* The first layer's pull towards the identity: one dimension is easy, and nothing was searched for. */
 #define MARGINAL_ALPHA 0.1
@@ -401,8 +404,6 @@ pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *p, co
 }
 
 /* ---- patches: many small problems, each a layer of its own ------------------------------------------------ */
-
-enum { MANY_PATCHES = 16 }; /* from here on threads share the patches, below the rows of one patch after another */
 
 typedef struct {
     const X(problem) *problem;

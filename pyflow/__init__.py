@@ -6,9 +6,10 @@
     logp = flow.evaluate_density(x)
     x, logp = flow.sample(1000)
 
-`GIS` fits a sliced iterative normalizing flow (Dai & Seljak 2021, arXiv 2007.00674) to a table.
+`GIS` fits a sliced iterative normalizing flow (Dai & Seljak 2021, arXiv 2007.00674) to a table,
+`SIG` a generator of images by the same authors' method.
 `SymmetricFlow` fits the density p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282).
-Both give a `Flow`, as does `Flow([...])` of `layers` composed by hand: densities, samples,
+All give a `Flow`, as does `Flow([...])` of `layers` composed by hand: densities, samples,
 posteriors of the parameters y, training, and a file that `load` reads. `plots` draws them; `fields`
 holds power spectra and random fields; `compat` the calls of the original implementation.
 """
@@ -20,11 +21,13 @@ from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
 from pyflow.flow import Flow, load
 from pyflow.gis import GIS
 from pyflow.posterior import Posterior
+from pyflow.sig import SIG
 from pyflow.symmetric import SymmetricFlow
 from pyflow.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "GIS",
+    "SIG",
     "FileError",
     "Flow",
     "Posterior",

@@ -96,6 +96,25 @@ def gis_fit(
     note: str | None = None,
     **options: Any,
 ) -> Flow: ...
+def sig_fit(
+    *,
+    data_train: ArrayLike,
+    weight_train: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    n_classes: int = 0,
+    flow: Flow | None = None,
+    image: tuple[int, int, int] | None = None,
+    schedule: ArrayLike | None = None,
+    bounds: ArrayLike | None = None,
+    scratch: str | bytes | PathLike[Any] | None = None,
+    stream: bool = False,
+    callback: Callable[[int, NDArray[Any]], object] | None = None,
+    progress: Callable[..., object] | None = None,
+    warn: Callable[[str], object] | None = None,
+    checkpoint: str | bytes | PathLike[Any] | None = None,
+    note: str | None = None,
+    **options: Any,
+) -> Flow: ...
 def symmetric_fit(
     *,
     data_train: ArrayLike,

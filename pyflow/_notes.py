@@ -25,6 +25,12 @@ def _classes(value, n):
     return all(a < b for a, b in itertools.pairwise(value))
 
 
+def _image_shape(value, n):
+    """Whether the value is height, width and channels of images of n numbers."""
+    good = isinstance(value, list) and len(value) == 3
+    return good and all(type(v) is int and v > 0 for v in value) and math.prod(value) == n
+
+
 def _calibration(value):
     numbers = {"points": int, "before": float, "after": float}
     return (
@@ -52,6 +58,7 @@ def read_note(core):
     checks = {
         "columns": lambda v: _strings(v, core.dim),
         "names": lambda v: _strings(v, core.n_conditions),
+        "image_shape": lambda v: _image_shape(v, core.dim),
         "labels": lambda v: _classes(v, core.n_classes),
         "calibration": _calibration,
         "unfinished": lambda v: isinstance(v, bool),

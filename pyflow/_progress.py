@@ -22,9 +22,9 @@ class Progress(NamedTuple):
         pixel; NaN where it is not known.
     distance : float
         For a layer of GIS: root-mean-square sliced Wasserstein distance of the data from a unit
-        Gaussian along its slices. Else NaN.
+        Gaussian along its slices; of SIG, of the sample from the data. Else NaN.
     objective : float
-        What the best step is best by: `logp_validate`, without validation data `logp_train`. While
+        What the best step is best by, NaN for SIG: `logp_validate`, without validation data `logp_train`. While
         fine-tuning on the posterior the mean log p(y|x) / prior(y) of the same points, in nats.
     seconds : float
         Since the fit began.
@@ -42,6 +42,8 @@ class Progress(NamedTuple):
 
 def _words(p):
     """Return what the line says of a `Progress`."""
+    if p.logp_train != p.logp_train:  # NaN: SIG knows no densities
+        return f"sliced distance {p.distance:.4f}"
     words = f"log p {p.logp_train:.4f}"
     if p.logp_validate == p.logp_validate:  # not NaN
         words += f", validation {p.logp_validate:.4f}"

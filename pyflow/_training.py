@@ -75,7 +75,7 @@ def run(
         found = _checkpoint.resume(checkpoint, note)
         if found is not None and not found.unfinished:
             return found
-        if found is not None and kind == "gis":
+        if found is not None and kind in ("gis", "sig"):
             more["flow"] = found._core
     steps = total(options) if total else None
     with _checkpoint.mentioned(checkpoint), reporter(steps, verbose, progress, name) as report:

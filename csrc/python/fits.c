@@ -1,4 +1,4 @@
-/* The fits: GIS, symmetric flows, and the trainer for any flow. */
+/* The fits: GIS, SIG, symmetric flows, and the trainer for any flow. */
 #ifndef real
 #include "core.h"
 
@@ -7,17 +7,19 @@ typedef struct {
     core_state *state;
     call call;
     points x[2]; /* training, validation; source NULL: none */
-    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *noise_k, *noise_power, *frozen;
+    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *schedule, *noise_k, *noise_power, *frozen;
     void *converted[2];                               /* x, where the core needs it in memory and it is not */
-    PyObject *progress, *warn, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
+    PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                /* to go on from, or NULL */
     int bits, stream, read_failed;
     double box[POINT_AXES];
     pf_gis_options gis;
+    pf_sig_options sig;
+    pf_sig_stage stages[64];
     pf_symmetric_options symmetric;
 } job;
 
-typedef enum { GIS, SYMMETRIC, TRAIN } fit;
+typedef enum { GIS, SIG, SYMMETRIC, TRAIN } fit;
 
 /* ---- the core calls these without the GIL ------------------------------------------------------------------ */
 
@@ -47,6 +49,25 @@ static void tell(void *user, pf_status status, const char *message)
         Py_XDECREF(result);
     }
     PyGILState_Release(gil);
+}
+
+static int show(void *user, ptrdiff_t layers, const void *x, int bits, ptrdiff_t n)
+{
+    job *j = user;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (!call_failed(&j->call)) {
+        npy_intp shape[2] = {n, j->x[0].d};
+        PyObject *array = PyArray_SimpleNew(2, shape, bits == 32 ? NPY_FLOAT : NPY_DOUBLE), *result = NULL;
+        if (array) {
+            memcpy(PyArray_DATA((PyArrayObject *)array), x, (size_t)PyArray_NBYTES((PyArrayObject *)array));
+            result = PyObject_CallFunction(j->show, "nN", layers, array);
+        }
+        if (!result) call_keep(&j->call);
+        Py_XDECREF(result);
+    }
+    int stop = call_failed(&j->call);
+    PyGILState_Release(gil);
+    return stop;
 }
 
 static int read_points(job *j, const points *p, void *to, int bits, ptrdiff_t first, ptrdiff_t n)
@@ -84,7 +105,7 @@ static const char *const names[2][4] = {{"data_train", "y_train", "weight_train"
 
 static int open_data(job *j, fit fit, PyObject *kwargs, PyObject *keep)
 {
-    int ndim = fit == SYMMETRIC ? 2 : 1, most = fit == GIS ? 1 : 3;
+    int ndim = fit == SYMMETRIC ? 2 : 1, most = fit <= SIG ? 1 : 3;
     ptrdiff_t shape[POINT_AXES];
     const ptrdiff_t *wanted = NULL;
     if (j->flow) {
@@ -119,7 +140,7 @@ static int open_data(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         if (value[3] && !(j->label[i] = vector_open(value[3], names[i][3], NPY_INT32, p->n))) return -1;
     }
     if (j->x[0].d) return 0;
-    PyErr_SetString(PyExc_ValueError, fit == GIS ? "data_train: has no columns" : "data_train: its fields are empty");
+    PyErr_SetString(PyExc_ValueError, fit <= SIG ? "data_train: has no columns" : "data_train: its fields are empty");
     return -1;
 }
 
@@ -134,6 +155,44 @@ static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
     if (take_path(&j->scratch, kwargs, "scratch", keep) || PyErr_Occurred()) return -1;
     j->gis.bounds = data_or_null(j->bounds);
     j->gis.scratch = j->scratch ? PyBytes_AS_STRING(j->scratch) : NULL;
+    return 0;
+}
+
+/* schedule: rows of layers, kernel[3], slices */
+static int take_schedule(job *j, PyObject *schedule)
+{
+    Py_ssize_t n = PyObject_Size(schedule);
+    if (n < 0 || !(j->schedule = matrix_open(schedule, "schedule", n, 5))) return -1;
+    if (n > 64) {
+        PyErr_Format(PyExc_ValueError, "schedule: has %zd entries; 64 are the most", n);
+        return -1;
+    }
+    const double *from = PyArray_DATA(j->schedule);
+    for (Py_ssize_t i = 0; i < n; i++, from += 5) {
+        pf_sig_stage *s = j->stages + i;
+        s->layers = (ptrdiff_t)from[0], s->slices = (ptrdiff_t)from[4];
+        for (int a = 0; a < 3; a++) s->kernel[a] = (ptrdiff_t)from[1 + a];
+    }
+    j->sig.stages = j->stages, j->sig.n_stages = n;
+    return 0;
+}
+
+static int open_sig(job *j, PyObject *kwargs, PyObject *keep)
+{
+    PyObject *bounds = take(kwargs, "bounds", keep), *classes = take(kwargs, "n_classes", keep),
+             *stream = take(kwargs, "stream", keep), *image = take(kwargs, "image", keep),
+             *schedule = take(kwargs, "schedule", keep);
+    j->show = take(kwargs, "callback", keep);
+    if (PyErr_Occurred() || options_take(&j->sig, pf_sig_list, kwargs)) return -1;
+    if (bounds && !(j->bounds = matrix_open(bounds, "bounds", j->x[0].d, 2))) return -1;
+    if (classes) j->sig.n_classes = (int)PyLong_AsLong(classes);
+    if (stream) j->stream = PyObject_IsTrue(stream);
+    if (image && !PyArg_ParseTuple(image, "nnn", j->sig.image, j->sig.image + 1, j->sig.image + 2)) return -1;
+    if (schedule && take_schedule(j, schedule)) return -1;
+    if (take_path(&j->scratch, kwargs, "scratch", keep) || PyErr_Occurred()) return -1;
+    j->sig.bounds = data_or_null(j->bounds);
+    j->sig.scratch = j->scratch ? PyBytes_AS_STRING(j->scratch) : NULL;
+    if (j->show) j->sig.show = show;
     return 0;
 }
 
@@ -194,6 +253,7 @@ static void job_close(job *j)
         PyMem_Free(j->converted[i]);
     }
     Py_XDECREF(j->bounds);
+    Py_XDECREF(j->schedule);
     Py_XDECREF(j->noise_k);
     Py_XDECREF(j->noise_power);
     Py_XDECREF(j->frozen);
@@ -220,16 +280,21 @@ static int open_flow(job *j, fit fit, PyObject *kwargs, PyObject *keep)
 
 static PyObject *run_fit(fit fit, PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static const char *const functions[] = {"gis_fit", "symmetric_fit", "train"};
+    static const char *const functions[] = {"gis_fit", "sig_fit", "symmetric_fit", "train"};
     job j = {.state = PyModule_GetState(module)};
     PyObject *left = kwargs ? PyDict_Copy(kwargs) : PyDict_New(), *keep = PyList_New(0), *result = NULL;
     pf_gis_defaults(&j.gis);
+    pf_sig_defaults(&j.sig);
     pf_symmetric_defaults(&j.symmetric);
     if (!left || !keep || !PyArg_ParseTuple(args, "")) goto done;
     if (open_flow(&j, fit, left, keep) || open_data(&j, fit, left, keep)) goto done;
     if (!j.bits) j.bits = points_bits(j.x);
-    if (fit == GIS ? open_gis(&j, left, keep) : open_training(&j, fit, left, keep)) goto done;
-    if (open_watch(fit == GIS ? &j.gis.watch : &j.symmetric.train.watch, &j, left, keep)) goto done;
+    if (fit == GIS   ? open_gis(&j, left, keep)
+        : fit == SIG ? open_sig(&j, left, keep)
+                     : open_training(&j, fit, left, keep))
+        goto done;
+    pf_watch *watch = fit == GIS ? &j.gis.watch : fit == SIG ? &j.sig.watch : &j.symmetric.train.watch;
+    if (open_watch(watch, &j, left, keep)) goto done;
     if (options_none_left(left, functions[fit])) goto done;
     result = j.bits == 32 ? pf32_run(&j, fit) : pf64_run(&j, fit);
 done:
@@ -253,6 +318,18 @@ const char gis_fit_doc[] =
 PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     return run_fit(GIS, module, args, kwargs);
+}
+
+const char sig_fit_doc[] =
+    "sig_fit(*, data_train, weight_train=None, labels=None, n_classes=0, flow=None, image=None, schedule=None,\n"
+    "        bounds=None, scratch=None, stream=False, callback=None, progress=None, warn=None, checkpoint=None,\n"
+    "        note=None, **options)\n\n"
+    "Fit SIG, on from flow if that is given. Options are those of pf_sig_list in pyflow.h; image is (height, width,\n"
+    "channels); schedule has rows of layers, a kernel's height, width and channels, slices; callback(layers, sample)\n"
+    "has the sample's first rows; the rest is as in gis_fit.";
+PyObject *core_sig_fit(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return run_fit(SIG, module, args, kwargs);
 }
 
 const char symmetric_fit_doc[] =
@@ -291,7 +368,7 @@ static int X(read)(void *user, real *to, ptrdiff_t first, ptrdiff_t n)
     return read_points(s->job, s->points, to, REAL_BITS, first, n);
 }
 
-/* GIS reads points where they lie or a block at a time; training needs them in memory. */
+/* Greedy fits read points where they lie or a block at a time; training needs them in memory. */
 static int X(open)(X(data) *data, job *j, X(source) *source, int i, int whole)
 {
     points *p = j->x + i;
@@ -324,6 +401,7 @@ static pf_status X(start)(X(flow) **flow, job *j, fit fit, const X(data) data[2]
     if (j->flow) status = X(flow_copy)(flow, j->flow->X(flow), X(flow_layers)(j->flow->X(flow)));
     if (status) return status;
     if (fit == GIS) return X(gis_fit)(flow, data, validate, j->x[0].d, &j->gis);
+    if (fit == SIG) return X(sig_fit)(flow, data, j->x[0].d, &j->sig);
     if (fit == TRAIN) return X(flow_train)(*flow, data, validate, &j->symmetric.train);
     return X(symmetric_fit)(flow, data, validate, j->x[0].ndim, j->x[0].shape, j->box, &j->symmetric);
 }
@@ -334,7 +412,7 @@ static PyObject *X(run)(job *j, fit fit)
     X(source) sources[2];
     X(data) data[2];
     for (int i = 0; i < 2; i++)
-        if (X(open)(data + i, j, sources + i, i, fit != GIS)) return NULL;
+        if (X(open)(data + i, j, sources + i, i, fit > SIG)) return NULL;
     if (call_begin(&j->call, j->state)) return NULL;
     pf_status status;
     Py_BEGIN_ALLOW_THREADS status = X(start)(&flow, j, fit, data);
@@ -346,7 +424,7 @@ static PyObject *X(run)(job *j, fit fit)
     PyObject *reached = X(flow_wrap)(j->state, flow);
     if (status == PF_IO_ERROR && !j->read_failed && !PyErr_ExceptionMatches(PyExc_OSError))
         call_also_raise(pf_message());
-    if (status == PF_DEGENERATE && fit != GIS && reached && j->warn && PyErr_ExceptionMatches(PyExc_ValueError)) {
+    if (status == PF_DEGENERATE && fit > SIG && reached && j->warn && PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyErr_Clear();
         PyObject *told = PyObject_CallFunction(
             j->warn, "NO", PyUnicode_FromFormat("%s: training stopped, with the last good flow", pf_message()),

@@ -175,7 +175,7 @@ int options_none_left(PyObject *kwargs, const char *function)
 
 const char options_doc[] =
     "options(fit, **given)\n--\n\n"
-    "All options of a fit, 'gis', 'symmetric' or 'train': those given, checked, and the defaults\n"
+    "All options of a fit, 'gis', 'sig', 'symmetric' or 'train': those given, checked, and the defaults\n"
     "of the others. 0 or less stands for a default that depends on the data.";
 PyObject *core_options(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
@@ -187,6 +187,10 @@ PyObject *core_options(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kw
         pf_gis_options o;
         pf_gis_defaults(&o);
         failed = options_take(&o, pf_gis_list, left) || options_give(result, &o, pf_gis_list);
+    } else if (!failed && !strcmp(fit, "sig")) {
+        pf_sig_options o;
+        pf_sig_defaults(&o);
+        failed = options_take(&o, pf_sig_list, left) || options_give(result, &o, pf_sig_list);
     } else if (!failed && (!strcmp(fit, "symmetric") || !strcmp(fit, "train"))) {
         pf_symmetric_options o;
         pf_symmetric_defaults(&o);
@@ -195,7 +199,7 @@ PyObject *core_options(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kw
         if (!failed)
             failed = options_take(&o.train, pf_train_list, left) || options_give(result, &o.train, pf_train_list);
     } else if (!failed) {
-        PyErr_Format(PyExc_ValueError, "fit: must be 'gis', 'symmetric' or 'train', not '%s'", fit);
+        PyErr_Format(PyExc_ValueError, "fit: must be 'gis', 'sig', 'symmetric' or 'train', not '%s'", fit);
         failed = 1;
     }
     if (!failed) failed = options_none_left(left, fit);

@@ -1,0 +1,90 @@
+"""Images on their way to a fit: rows of a table, with uniform noise where they are whole numbers."""
+
+import math
+
+import numpy as np
+
+from pyflow import _arguments
+
+STEPS = 1 << 15  # of the noise: with them 255 plus the most of it is below 256 in float32 too
+
+
+def image_shape(data, shape, name):
+    """Return (height, width, channels) of the points of data, or None for a table.
+
+    Parameters
+    ----------
+    data : array-like of the shape (n, d), (n, height, width) or (n, height, width, channels)
+    shape : sequence of int, or None
+        The caller's `image_shape`.
+    name : str
+        What the argument is called.
+    """
+    axes = tuple(getattr(data, "shape", None) or np.shape(data))
+    if shape is None:
+        if len(axes) <= 2:
+            return None
+        shape = axes[1:]
+    try:
+        shape = tuple(_arguments.integer("image_shape", n, 1) for n in shape)
+    except TypeError:
+        raise TypeError(f"image_shape: must be (height, width, channels), not {shape!r}") from None
+    shape = shape + (1,) * (len(shape) == 2)
+    if len(shape) != 3:
+        raise ValueError(f"image_shape: must be (height, width, channels), not {shape}")
+    flat = (math.prod(shape),)
+    if axes[1:] not in (flat, shape, shape[:2] * (shape[2] == 1)):
+        raise ValueError(
+            f"{name}: must have shape (n, {', '.join(map(str, shape))}) or (n, {flat[0]}), "
+            f"images of image_shape {shape}; its shape is {axes}"
+        )
+    return shape
+
+
+class Images:
+    """Images as rows of numbers, read a block at a time.
+
+    Parameters
+    ----------
+    x : array, or what can be cut like one
+    dequantize : bool
+        Add uniform noise between 0 and 1, a function of the seed, the row and the pixel.
+    seed : int
+
+    Attributes
+    ----------
+    shape : (int, int)
+    dtype : numpy.dtype
+        float32 or float64.
+    """
+
+    def __init__(self, x, dequantize, seed):
+        self.x, self.noisy, self.seed = x, dequantize, seed
+        self.shape = (x.shape[0], math.prod(x.shape[1:]))
+        narrow = x.dtype.kind in "iub" and x.dtype.itemsize < 4 or x.dtype in ("f4", "f2")
+        self.dtype = np.dtype(np.float32 if narrow else np.float64)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        first, stop, _ = rows.indices(self.shape[0])
+        x = np.asarray(self.x[first:stop]).reshape(stop - first, self.shape[1]).astype(self.dtype)
+        return x + self._noise(first, len(x)) if self.noisy else x
+
+    def _noise(self, first, n):
+        """Return the noise of n rows; Philox makes four words of each count."""
+        words = -(-self.shape[1] // 4) * 4
+        philox = np.random.Philox(key=self.seed).advance(first * (words // 4))
+        raw = philox.random_raw(n * words).reshape(n, words)[:, : self.shape[1]]
+        return ((raw >> np.uint64(49)) + 0.5).astype(self.dtype) / self.dtype.type(STEPS)
+
+
+def opened(data, dequantize, seed, name):
+    """Return data as `Images`; dequantize None: if they are whole numbers."""
+    x = data if hasattr(data, "dtype") and hasattr(data, "shape") else np.asarray(data)
+    if x.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: must be real numbers; the dtype is {x.dtype}")
+    whole = x.dtype.kind in "biu"
+    noisy = whole if dequantize is None else _arguments.boolean("dequantize", dequantize)
+    return Images(x, noisy, seed)
