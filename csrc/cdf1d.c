@@ -53,8 +53,7 @@ static walk walk_start(const int64_t *count, const pf_grid *grid)
 static double walk_to(walk *w, double level)
 {
     double mass = level * (double)w->total;
-    while (w->bin < w->grid->bins - 1 && (double)(w->below + w->count[w->bin]) < mass)
-        w->below += w->count[w->bin++];
+    while (w->bin < w->grid->bins - 1 && (double)(w->below + w->count[w->bin]) < mass) w->below += w->count[w->bin++];
     double part = (mass - (double)w->below) / (double)PF_MAX(w->count[w->bin], 1);
     return w->grid->lo + w->grid->width * ((double)w->bin + PF_MIN(PF_MAX(part, 0), 1));
 }

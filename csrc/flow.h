@@ -55,8 +55,8 @@ pf_status X(flow_duplicate)(X(flow) **copy, const X(flow) *flow, ptrdiff_t n_lay
 int X(flow_alike)(const X(flow) *a, const X(flow) *b);
 /* A layer without tables, until X(flow_own_tables) and X(flow_prepare): while many are fitted, memory is for data. */
 void X(flow_drop_tables)(X(flow) *flow, ptrdiff_t l);
-/* Gives the flow tables of its own where it shares them or has none, for X(flow_prepare), which must be next, to fill; a
- * conditioned flow's served layers lose theirs. */
+/* Gives the flow tables of its own where it shares them or has none, for X(flow_prepare), which must be next, to fill;
+ * a conditioned flow's served layers lose theirs. */
 pf_status X(flow_own_tables)(X(flow) *flow);
 /* Makes all tables of theta again, in work[flow_prepare_work()]. It cannot fail, so that however training ends, tables
  * are those of theta. */

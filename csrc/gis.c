@@ -6,8 +6,8 @@
 #include "working.h"
 
 enum {
-    MOST_SLICES = 128,      /* of a layer by default, where rows are few: more do not pay for the time */
-    MANY_CLASSES = 16,      /* up to so many labels may have one row each */
+    MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
+    MANY_CLASSES = 16,  /* up to so many labels may have one row each */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 

@@ -191,6 +191,19 @@ static void X(patch_inverse)(const X(layer) *l, const void *ready, X(tile) *t, d
     X(patch_map)((const X(patch) *)l, ready, t, logj, NULL, work, 1);
 }
 
+ptrdiff_t X(patch_count)(const X(layer) *l) { return l->ops == &X(patch_ops) ? ((const X(patch) *)l)->count : 0; }
+
+void X(patch_inverse_one)(const X(layer) *l, const void *ready, ptrdiff_t i, X(tile) *t, double *logj, real *work)
+{
+    const X(patch) *p = (const X(patch) *)l;
+    const int32_t *rows = p->rows + i * p->inner->d;
+    const char *tables = (const char *)ready + (size_t)i * X(inner_sizes)(p, 1, TILE_STEP).ready;
+    X(tile) small = X(patch_tile)(p, t, work);
+    X(gather)(&small, t, rows);
+    p->inner->ops->inverse(p->inner, tables, &small, logj, work + p->inner->d * t->ld);
+    X(scatter)(t, &small, rows);
+}
+
 static void X(patch_vjp)(const X(layer) *l, const void *ready, X(tile) *g, double *gtheta, ptrdiff_t stride,
                          const double *glogj, const real *keep, int want_x, real *work)
 {

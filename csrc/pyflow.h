@@ -139,7 +139,7 @@ typedef struct {
 
 /* SIG: sliced iterative generator (Dai & Seljak 2021) */
 typedef struct {
-    ptrdiff_t image[3];         /* height, width, channels of an image, the numbers of a row in this order; 0: a table */
+    ptrdiff_t image[3]; /* height, width, channels of an image, the numbers of a row in this order; 0: a table */
     const pf_sig_stage *stages; /* [n_stages] what layers there are, the first ones first; or NULL: */
     ptrdiff_t n_stages;         /* for images pf_sig_schedule(), for tables 100 layers */
     ptrdiff_t max_layers;       /* the schedule is cut after so many; 0: it is not */

@@ -1,6 +1,6 @@
 /* SIG, sliced iterative generator (Dai & Seljak 2021, section 3): a sample of N(0, I) is moved to the data, layer by
- * layer, along the slices where the two differ most. The flow is made of the moves undone, so that each new layer stands
- * before the others: data pass through the last one first. */
+ * layer, along the slices where the two differ most. The flow is made of the moves undone, so that each new layer
+ * stands before the others: data pass through the last one first. */
 #ifndef real
 #include <stdio.h>
 
@@ -8,9 +8,9 @@
 #include "working.h"
 
 enum {
-    SAMPLE_PER_ROW = 6,   /* rows of the sample for each row of the data */
-    TABLE_LAYERS = 100,   /* of a table, by default */
-    COLOUR_LAYERS = 200,  /* of a size of patches with all channels, and of one channel each */
+    SAMPLE_PER_ROW = 6,  /* rows of the sample for each row of the data */
+    TABLE_LAYERS = 100,  /* of a table, by default */
+    COLOUR_LAYERS = 200, /* of a size of patches with all channels, and of one channel each */
     GREY_LAYERS = 100,
     MOST_STAGES = 64,
 };
@@ -24,8 +24,7 @@ enum {
 ptrdiff_t pf_sig_schedule(pf_sig_stage *stages, const ptrdiff_t *image)
 {
     ptrdiff_t n = 0, channels = image[2], side = PF_MIN(image[0], image[1]);
-    for (ptrdiff_t size = side; size >= PF_MIN(2, side) && n < MOST_STAGES - 1;
-         size = size > 13 ? size / 2 : size - 1) {
+    for (ptrdiff_t size = side; size >= PF_MIN(2, side) && n<MOST_STAGES - 1; size = size> 13 ? size / 2 : size - 1) {
         int whole = size == side;
         pf_sig_stage s = {.layers = channels > 1 ? COLOUR_LAYERS : GREY_LAYERS,
                           .kernel = {whole ? image[0] : size, whole ? image[1] : size, channels}};
@@ -126,8 +125,7 @@ static pf_status X(fit_show)(X(fit) *f)
     for (ptrdiff_t t = 0; t * ld < n && !status; t++) {
         X(tile) from = X(working_tile)(&f->sample, t), tile = X(worker_tile)(&w, w.workers, 0, from.n, COLUMNS);
         double logj[TILE_MOST];
-        for (ptrdiff_t j = 0; j < d; j++)
-            memcpy(tile.x + j * tile.ld, from.x + j * ld, (size_t)tile.ld * sizeof(real));
+        for (ptrdiff_t j = 0; j < d; j++) memcpy(tile.x + j * tile.ld, from.x + j * ld, (size_t)tile.ld * sizeof(real));
         for (ptrdiff_t l = f->first - 1; l >= 0; l--) {
             const X(layer) *layer = f->flow->layers[l];
             layer->ops->inverse(layer, f->flow->ready[l], &tile, logj, w.workers->work);

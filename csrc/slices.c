@@ -7,8 +7,7 @@
 #include "working.h"
 
 enum {
-    GRID_SIGMAS = 8,   /* a slice's histogram covers its mean +- 8 standard deviations */
-    MANY_PATCHES = 16, /* from here on threads share the patches, below the rows of one patch after another */
+    GRID_SIGMAS = 8, /* a slice's histogram covers its mean +- 8 standard deviations */
 };
 
 /* The first layer's pull towards the identity: one dimension is easy, and nothing was searched for. */
@@ -59,7 +58,9 @@ static real *X(columns_of)(const X(slices) *c, int thread)
 /* p[K][ld] = A x */
 static void X(project)(real *p, const X(slices) *c, const X(tile) *tile)
 {
-    X(gemm)(p, c->a, tile->x, 0, 0, 0, c->k, tile_whole(tile->n), c->d, tile->ld, c->d, tile->ld);
+    ptrdiff_t whole = tile_whole(tile->n), k = c->k, d = c->d;
+    if (c->column) X(tile_product)(p, c->a, tile->x, 0, k, whole, d, d, 1, tile->ld, tile->ld);
+    else X(gemm)(p, c->a, tile->x, 0, 0, 0, k, whole, d, tile->ld, d, tile->ld);
 }
 
 static void X(count_group)(void *arg, ptrdiff_t group, int thread)
@@ -431,7 +432,7 @@ pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(p
 {
     ptrdiff_t n = patches ? pf_patches_count(patches) : 1, d = patches ? pf_patches_size(patches) : p->d;
     ptrdiff_t n_theta = p->classes * p->k * 3 * o->m + p->k * d;
-    int32_t *columns = PF_ALLOC(int32_t, n *d);
+    int32_t *columns = PF_ALLOC(int32_t, n * d);
     double *distance = PF_ALLOC(double, n);
     pf_status *failed = PF_CALLOC(pf_status, n);
     fitted->theta = PF_ALLOC(double, n *n_theta);

@@ -153,8 +153,8 @@ static void X(draw_tile)(void *arg, ptrdiff_t t, int thread)
     X(tile_normals)(&tile, draw->seed, (uint64_t)(t * tile.ld));
 }
 
-pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label,
-                             uint64_t seed, const char *scratch)
+pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label, uint64_t seed,
+                             const char *scratch)
 {
     PF_TRY(X(working_room)(s, n, d, ld, scratch));
     s->label = (int32_t *)label;
@@ -205,26 +205,44 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
     s->sums[2 * t + 1] = sum;
 }
 
-static pf_status X(pass)(X(working) *s, const X(flow) *flow, ptrdiff_t l, int back)
+static pf_status X(pass)(X(working) *s, const X(flow) *flow, ptrdiff_t l, ptrdiff_t blocks,
+                         void (*body)(void *, ptrdiff_t, int), int back)
 {
     struct X(pass) p = {.s = s, .layer = flow->layers[l], .ready = flow->ready[l], .back = back};
     p.per_thread = tile_whole(p.layer->ops->sizes(p.layer, s->ld, s->ld, 1).work);
-    if (!(p.work = PF_ALLOC(real, p.per_thread * pf_max_threads(s->tiles)))) return PF_NO_MEMORY;
-    pf_status status = pf_parallel(s->tiles, X(pass_tile), &p);
+    if (!(p.work = PF_ALLOC(real, p.per_thread * pf_max_threads(blocks)))) return PF_NO_MEMORY;
+    pf_status status = pf_parallel(blocks, body, &p);
     free(p.work);
     return status;
 }
 
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp)
 {
-    pf_status status = X(pass)(s, flow, l, 0);
+    pf_status status = X(pass)(s, flow, l, s->tiles, X(pass_tile), 0);
     double weight = 0, sum = 0;
     for (ptrdiff_t t = 0; t < s->tiles; t++) weight += s->sums[2 * t], sum += s->sums[2 * t + 1];
     *logp = sum / weight;
     return status;
 }
 
-pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l) { return X(pass)(s, flow, l, 1); }
+/* All rows through one patch. */
+static void X(pass_patch)(void *arg, ptrdiff_t i, int thread)
+{
+    struct X(pass) *p = arg;
+    double logj[TILE_MOST];
+    for (ptrdiff_t t = 0; t < p->s->tiles; t++) {
+        X(tile) tile = X(working_tile)(p->s, t);
+        memset(logj, 0, sizeof logj);
+        X(patch_inverse_one)(p->layer, p->ready, i, &tile, logj, p->work + thread * p->per_thread);
+    }
+}
+
+pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l)
+{
+    ptrdiff_t patches = X(patch_count)(flow->layers[l]);
+    return patches < MANY_PATCHES ? X(pass)(s, flow, l, s->tiles, X(pass_tile), 1)
+                                  : X(pass)(s, flow, l, patches, X(pass_patch), 1);
+}
 
 /* ---- moments: mean and covariance ------------------------------------------------------------------------- */
 

@@ -7,8 +7,9 @@
 
 enum {
     MOST_COLUMN_LAYERS = 3, /* bounds, then tails twice: what was 1e150 away is 7 away */
-    MOST_GROUPS = 64, /* sums over rows are made in this many groups of tiles, then over groups in order */
-    FIT_BINS = 2048,  /* bins of the histograms that splines are fitted to */
+    MANY_PATCHES = 16,      /* from here on threads share the patches, below that the rows */
+    MOST_GROUPS = 64,       /* sums over rows are made in this many groups of tiles, then over groups in order */
+    FIT_BINS = 2048,        /* bins of the histograms that splines are fitted to */
 };
 
 /* A search for slices ends with a step that gains less than this part of the objective: later layers do the rest. */
@@ -50,15 +51,15 @@ typedef struct {
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdiff_t ld, int classes,
                          const char *scratch, const char *name);
 /* n rows of N(0, I), a function of the seed; label[n] or NULL */
-pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label,
-                             uint64_t seed, const char *scratch);
+pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label, uint64_t seed,
+                             const char *scratch);
 void X(working_free)(X(working) *s);
 /* rows and n_eff from the weights */
 void X(working_count)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
 /* Applies layer l of the flow to all rows; *logp is then their mean log p. */
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp);
-/* The layer's inverse */
+/* Its inverse; logj is not kept. */
 pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l);
 
 /* Weight of the rows of some tiles, pick[picked], or of all where pick is NULL. */
@@ -120,8 +121,8 @@ typedef struct {
     X(rows) rows;
     const int32_t *column;
     ptrdiff_t d, k, classes, groups;
-    const real *a; /* [K][d], or NULL: the columns themselves */
-    pf_grid *grid; /* [K], the same number of bins each */
+    const real *a;  /* [K][d], or NULL: the columns themselves */
+    pf_grid *grid;  /* [K], the same number of bins each */
     int64_t *count; /* [threads][K][classes][bins]; the first is their sum at the end */
     real *kept;     /* [picked][K][ld] projections, or NULL: made when they are needed */
     real *work;     /* [threads][K + d][ld] */
@@ -130,8 +131,8 @@ typedef struct {
 /* The search for the slices along which the rows are furthest from N(0, 1), or from the others: see stiefel.h. */
 typedef struct {
     X(slices) side[2];
-    int sides, of; /* of: the side that a parallel loop is at */
-    ptrdiff_t bins; /* of its histograms */
+    int sides, of;       /* of: the side that a parallel loop is at */
+    ptrdiff_t bins;      /* of its histograms */
     real *a, *score[2];  /* [K][d]; [K][classes][bins + 1] */
     real *product;       /* [threads][K][d] */
     double *sums;        /* [groups][K][4] of a projection: its sum and its squares', least and most */
@@ -154,8 +155,8 @@ pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(sli
 pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *problem, const X(settings) *o,
                         uint64_t stream);
 /* A patch layer, or for NULL a sliced one. fitted->theta is the caller's to free, after a failure too. */
-pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *problem,
-                         const X(settings) *o, uint64_t stream);
+pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *problem, const X(settings) *o,
+                         uint64_t stream);
 /* A sliced layer that carries the data to N(0, I). number: of the layer, for its random choices. */
 pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 

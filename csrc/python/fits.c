@@ -8,9 +8,9 @@ typedef struct {
     call call;
     points x[2]; /* training, validation; source NULL: none */
     PyArrayObject *y[2], *weight[2], *label[2], *bounds, *schedule, *noise_k, *noise_power, *frozen;
-    void *converted[2];                               /* x, where the core needs it in memory and it is not */
+    void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
-    flow_object *flow;                                /* to go on from, or NULL */
+    flow_object *flow;                                       /* to go on from, or NULL */
     int bits, stream, read_failed;
     double box[POINT_AXES];
     pf_gis_options gis;
