@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
-import pickletools
 import posixpath
-import tarfile
+import warnings
 import zlib
 from typing import TYPE_CHECKING
 
@@ -93,7 +92,7 @@ def _batches(path, names):
             if any(map(os.path.isfile, files)):
                 for where in files:
                     with open(where, "rb") as file:
-                        yield where, _whole(file, where)
+                        yield where, _whole(file, os.fstat(file.fileno()).st_size, where)
                 return
     for archive in (os.path.join(path, archive) for archive in ARCHIVES):
         if os.path.isfile(archive):
@@ -105,11 +104,10 @@ def _batches(path, names):
     )
 
 
-def _whole(file, where):
-    data = file.read(BATCH + 1)
-    if len(data) > BATCH:
+def _whole(file, size, where):
+    if size > BATCH:
         raise FileError(f"{where}: is larger than any batch of CIFAR-10")
-    return data
+    return file.read(size)
 
 
 class _Bounded:
@@ -128,6 +126,8 @@ class _Bounded:
 
 def _archived(path, names):
     """Yield the path and the content of every batch in an archive, in the order of names."""
+    import tarfile  # here, as pickletools, because importing pyflow should not take longer for it
+
     found = {}
     with open(path, "rb") as file:
         packed = file.read(2) == GZIP
@@ -143,7 +143,7 @@ def _archived(path, names):
                     if stem in found:
                         raise FileError(f"{path}: has two files {name}")
                     where = f"{path}: {member.name}"
-                    found[stem] = where, _whole(tar.extractfile(member), where)
+                    found[stem] = where, _whole(tar.extractfile(member), member.size, where)
             while stream.read(1 << 20):  # to the end, where gzip compares its checksum
                 pass
         except FileError:
@@ -173,7 +173,9 @@ def _records(data):
 def _pickled(data):
     """Return pixels (n, 3072) and labels (n,) of the Python version: a pickled dict of both."""
     try:
-        batch = _interpreted(data)
+        with warnings.catch_warnings():  # of opcodes that are refused
+            warnings.simplefilter("ignore")
+            batch = _interpreted(data)
         pixels, labels = batch["data"].array(), batch["labels"]
     except FileError:
         raise
@@ -227,6 +229,8 @@ def _interpreted(data):
     of few names: to that, a file can still give a memo of 2**32 entries, or a key that takes
     forever to hash. Byte strings become str, in Latin-1.
     """
+    import pickletools
+
     stack, marks, memo = [], [], {}
 
     def cut(start):

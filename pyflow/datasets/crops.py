@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Of scikit-learn, then of scikit-image: those in colour that its wheels carry.
 SCENES = {"train": ("china.jpg",), "test": ("flower.jpg",)}
-MORE = {"train": ("astronaut", "chelsea", "rocket"), "test": ("coffee",)}
+MORE = {"train": ("astronaut", "chelsea", "stereo_motorcycle"), "test": ("coffee",)}
 SCALES = 4
 
 
@@ -28,11 +28,14 @@ def photographs(n: int, size: int = 32, split: Split = "train", seed: Seed = 0) 
     """Return random crops of photographs: colour images to try things on where there are no others.
 
     The photographs are those of scikit-learn (`sklearn.datasets.load_sample_images`; it needs
-    Pillow) and of scikit-image (`skimage.data`): a temple, an astronaut, a cat and a rocket for
+    Pillow) and of scikit-image (`skimage.data`): a temple, an astronaut, a cat and a motorcycle for
     training, a flower and a cup of coffee for the test. Without scikit-image there are the temple
-    and the flower alone, and a warning. A crop is of any place in any of them, the more often the
-    larger it is; at one of the scales 1 to 4, a pixel being the mean of so many pixels squared; and
-    mirrored or not.
+    and the flower alone, and a warning. Crops are taken at any place, of a large photograph more
+    often than of a small one; at one of the scales 1 to 4, a pixel being the mean of a square of so
+    many; and mirrored or not.
+
+    So few photographs differ: crops for the test are of other colours and textures than those for
+    training, more so than in CIFAR-10 or CelebA.
 
     Parameters
     ----------
@@ -63,17 +66,21 @@ def photographs(n: int, size: int = 32, split: Split = "train", seed: Seed = 0) 
     """
     n = _arguments.integer("n", n, 0)
     size = _arguments.integer("size", size, 1, 300)
-    scenes = _scenes(checked_split(split))
+    # S[i, j] is the sum of the pixels above and left of (i, j): sums of squares are differences.
+    sums = [np.pad(scene, ((1, 0), (1, 0), (0, 0))) for scene in _scenes(checked_split(split))]
+    sums = [s.cumsum(axis=0, dtype=np.int64).cumsum(axis=1) for s in sums]
+    area = np.cumsum([s[1:, 1:, 0].size for s in sums])
     rng = _arguments.generator(seed)
-    area = np.cumsum([scene.shape[0] * scene.shape[1] for scene in scenes])
     crops = np.empty((n, size, size, 3), np.uint8)
     for crop in crops:
-        scene = scenes[np.searchsorted(area, rng.integers(area[-1]), side="right")]
-        scale = rng.integers(1, min(SCALES, min(scene.shape[:2]) // size) + 1)
-        top, left = (rng.integers(side - scale * size + 1) for side in scene.shape[:2])
-        part = scene[top : top + scale * size, left : left + scale * size]
-        squares = part.reshape(size, scale, size, scale, 3)
-        mean = (squares.sum(axis=(1, 3)) + scale**2 // 2) // scale**2  # rounded
+        s = sums[np.searchsorted(area, rng.integers(area[-1]), side="right")]
+        height, width = s.shape[0] - 1, s.shape[1] - 1
+        scale = rng.integers(1, min(SCALES, height // size, width // size) + 1)
+        side = scale * size
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        corners = s[top : top + side + 1 : scale, left : left + side + 1 : scale]
+        squares = np.diff(np.diff(corners, axis=0), axis=1)
+        mean = (squares + scale**2 // 2) // scale**2  # rounded
         crop[:] = mean[:, ::-1] if rng.integers(2) else mean
     return crops
 
@@ -97,4 +104,7 @@ def _scenes(split):
             "which is not installed"
         )
         return scenes
-    return scenes + [getattr(skimage.data, name)() for name in MORE[split]]
+    for name in MORE[split]:
+        scene = getattr(skimage.data, name)()
+        scenes.append(scene[0] if name == "stereo_motorcycle" else scene)  # its left image
+    return scenes

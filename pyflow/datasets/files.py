@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any, overload
 
@@ -254,6 +253,8 @@ def npy(path: Path, key: str | None = None) -> NDArray[Any]:
     >>> x.shape, x.dtype
     ((10, 8, 8, 1), dtype('uint8'))
     """
+    import zipfile  # here, because importing pyflow should not take longer for it
+
     path = os.fspath(path)
     with open(path, "rb") as file:
         start = file.read(6)
@@ -294,7 +295,9 @@ def npy(path: Path, key: str | None = None) -> NDArray[Any]:
 
 def _member(path, key):
     """Return an array of an .npz file; its size is checked before memory is asked for."""
-    with zipfile.ZipFile(path) as archive:
+    from zipfile import ZipFile
+
+    with ZipFile(path) as archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         known = ", ".join(map(repr, infos))
         if key is None and len(infos) != 1:
