@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zlib
+import warnings
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -253,31 +254,27 @@ def npy(path: Path, key: str | None = None) -> NDArray[Any]:
     >>> x.shape, x.dtype
     ((10, 8, 8, 1), dtype('uint8'))
     """
-    import zipfile  # here, because importing pyflow should not take longer for it
-
     path = os.fspath(path)
     with open(path, "rb") as file:
         start = file.read(6)
-    try:
-        if start == b"\x93NUMPY":
-            if key is not None:
-                raise ValueError(f"key: {path} holds one array, without a name")
-            x = np.load(path, mmap_mode="r", allow_pickle=False)
-            end = x.offset + x.nbytes
-            if end != os.path.getsize(path):
-                raise FileError(f"goes on after its array, which ends at byte {end}")
-        elif start[:4] == b"PK\x03\x04":
-            x = _member(path, key)
-        else:
-            raise FileError("is neither an .npy nor an .npz file")
-    except FileError as error:
-        raise FileError(f"{path}: {error}") from None
-    except (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise FileError(f"{path}: is damaged: {error}") from None
-    except ValueError as error:  # NumPy's
-        if str(error).startswith("key: "):
+        file.seek(0)
+        try:
+            if start == b"\x93NUMPY":
+                if key is not None:
+                    raise _KeyError("{} holds one array, without a name")
+                layout = _layout(file, os.fstat(file.fileno()).st_size)
+                x = np.memmap(file, mode="r", offset=file.tell(), **layout)
+            elif start[:4] == b"PK\x03\x04":
+                x = _member(file, key)
+            else:
+                raise FileError("is neither an .npy nor an .npz file")
+        except _KeyError as error:
+            raise ValueError(f"key: {str(error).format(path)}") from None
+        except MemoryError:
             raise
-        raise FileError(f"{path}: is damaged, or not of numbers: {error}") from None
+        except Exception as error:  # zipfile and NumPy raise whatever they meet
+            what = "" if isinstance(error, FileError) else "is damaged: "
+            raise FileError(f"{path}: {what}{error}") from None
     if x.dtype.kind not in "biuf":
         raise FileError(f"{path}: must hold real numbers; its dtype is {x.dtype}")
     if x.ndim not in (3, 4) or 0 in x.shape[1:]:
@@ -293,30 +290,46 @@ def npy(path: Path, key: str | None = None) -> NDArray[Any]:
     return x if x.ndim == 4 else x[..., None]
 
 
-def _member(path, key):
-    """Return an array of an .npz file; its size is checked before memory is asked for."""
-    from zipfile import ZipFile
+class _KeyError(ValueError):
+    """That there is no such array; {} in the message is for the path."""
 
-    with ZipFile(path) as archive:
+
+def _member(file, key):
+    """Return an array of an .npz file."""
+    import zipfile  # here, because importing pyflow should not take longer for it
+
+    with zipfile.ZipFile(file) as archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        known = ", ".join(map(repr, infos))
+        known = ", ".join(map(repr, infos)).replace("{", "{{").replace("}", "}}")
         if key is None and len(infos) != 1:
-            raise ValueError(f"key: {path} holds {len(infos)} arrays: give one of {known}")
+            raise _KeyError(f"{{}} holds {len(infos)} arrays: give one of {known}")
         if key is not None and key not in infos:
-            raise ValueError(f"key: {path} has no {key!r}; it has {known}")
+            raise _KeyError(f"{{}} has no {key!r}; it has {known}")
         info = infos[key] if key is not None else next(iter(infos.values()))
-        if info.file_size > INFLATED * os.path.getsize(path):
+        if info.file_size > INFLATED * os.fstat(file.fileno()).st_size:
             raise FileError(f"is cut short: {info.filename} would have {info.file_size} bytes")
-        with archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise FileError(f"holds {info.filename} of NPY's version {version}")
-            read = getattr(np.lib.format, "read_array_header_{}_{}".format(*version))
-            shape, fortran, dtype = read(file)
-            size = info.file_size - file.tell()
-            if dtype.hasobject or dtype.itemsize * np.prod(shape, dtype=object) != size:
-                raise FileError(f"is damaged: {info.filename} states {dtype} of shape {shape}")
-            data = bytearray(size)
-            if file.readinto(data) < size or file.read(1):
+        with archive.open(info) as member:
+            layout = _layout(member, info.file_size)
+            data = bytearray(info.file_size - member.tell())
+            if member.readinto(data) < len(data) or member.read(1):
                 raise FileError(f"is cut short, within {info.filename}")
-    return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
+    return np.ndarray(buffer=data, **layout)
+
+
+def _layout(file, size):
+    """Read the header of an .npy file of that many bytes; the array must be what follows."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise FileError(f"is of NPY's version {version}, which arrays of numbers are not")
+    with warnings.catch_warnings():  # that Python 2 wrote it
+        warnings.simplefilter("ignore")
+        read = getattr(np.lib.format, "read_array_header_{}_{}".format(*version))
+        shape, fortran, dtype = read(file)
+    states = dtype.itemsize * math.prod(shape)
+    follow = size - file.tell()
+    if dtype.hasobject or min(shape, default=0) < 0 or states != follow:
+        raise FileError(
+            f"must hold numbers: its header states {dtype} of shape {shape}, {states} bytes, and "
+            f"{follow} follow"
+        )
+    return {"shape": shape, "dtype": dtype, "order": "F" if fortran else "C"}

@@ -17,6 +17,7 @@ from pyflow import FileError, datasets
 from pyflow.datasets import cifar
 
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+# Two in each batch.
 PICTURES = np.random.default_rng(1).integers(
     256, size=(12, 32, 32, 3), dtype=np.uint8
 )  # two in each batch

@@ -102,8 +102,8 @@ def test_folders_as_classes(tmp_path):
     write(tmp_path / "6.png")
     with pytest.raises(ValueError, match=f"^labels: {tmp_path}/6.png is in no folder"):
         datasets.image_folder(tmp_path, labels=True)
+    (tmp_path / "dog/deep/2.png").unlink()
     with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/dog/deep: has no folders"):
-        (tmp_path / "dog/deep/2.png").unlink()
         datasets.image_folder(tmp_path / "dog/deep", labels=True)
 
 
@@ -113,8 +113,8 @@ def test_images_of_two_sizes_are_named(tmp_path):
     with refused(path, "is 7 x 6 pixels, and those before it 8 x 6: give size"):
         datasets.image_folder(tmp_path)
     assert datasets.image_folder(tmp_path, 4).shape == (2, 4, 4, 3)
+    (tmp_path / "1.png").unlink()
     with refused(path, "is 7 x 6 pixels, less than crop=7"):
-        (tmp_path / "1.png").unlink()
         datasets.image_folder(tmp_path, 4, 7)
 
 
@@ -137,15 +137,15 @@ def test_broken_images_are_named(tmp_path):
 
 def test_altered_images_are_read_or_named(tmp_path):
     path = write(tmp_path / "1.png")
-    errors = 0
+    errors = []
     for altered in fuzz(path.read_bytes(), 200):
         path.write_bytes(altered)
         try:
             assert datasets.image_folder(tmp_path, 4).shape == (1, 4, 4, 3)
         except FileError as error:
-            assert str(error).startswith(f"{path}: ")
-            errors += 1
-    assert errors > 50
+            errors.append(str(error).startswith(f"{path}: "))
+    assert all(errors)
+    assert len(errors) > 50
 
 
 def test_deep_images_and_bombs_are_refused(tmp_path, monkeypatch):
@@ -212,7 +212,7 @@ def test_npy_gives_what_was_saved(tmp_path, dtype, shape, order):
     ):
         assert_array_equal(back, images)
         assert back.dtype == x.dtype
-    assert isinstance(datasets.npy(tmp_path / "x.npy"), np.memmap)
+    assert isinstance(datasets.npy(tmp_path / "x.npy"), np.memmap) == (x.size > 0)
 
 
 def test_which_array_of_npz(tmp_path):
@@ -261,15 +261,18 @@ def test_damaged_npy(tmp_path, save):
         path.write_bytes(whole[:k])
         with refused(path):
             datasets.npy(path)
+    errors = []
     for altered in fuzz(whole, 300):
         path.write_bytes(altered)
         try:
             assert datasets.npy(path).ndim == 4
         except FileError as error:
-            assert str(error).startswith(f"{path}: ")
+            errors.append(str(error).startswith(f"{path}: "))
+    assert all(errors)
+    assert len(errors) > 50
     if save is np.save:
         path.write_bytes(whole + b"\0")
-        with refused(path, "goes on after its array"):
+        with refused(path, "must hold numbers: .*and 145 follow"):
             datasets.npy(path)
 
 
