@@ -296,6 +296,6 @@ def _reduced(function, arguments):
             return _Array()
         if function == "numpy dtype" and arguments[0] in ("u1", "|u1", "B"):
             return _BYTES
-        if function == "_codecs encode" and type(arguments[0]) is str:
+        if function == "_codecs encode":
             return arguments[0]
     raise FileError("calls what no batch needs, or has an array that is not of uint8")

@@ -180,17 +180,15 @@ def _images(files, size, crop, channels):
     for i, path in enumerate(files):
         with open(path, "rb") as file:
             try:
-                with PIL.Image.open(file, formats=list(FORMATS)) as opened:
-                    deep = opened.mode.startswith(("I", "F"))
-                    image = None if deep else PIL.ImageOps.exif_transpose(opened)
-                    image = image and image.convert("RGB" if channels == 3 else "L")
-            except (MemoryError, KeyboardInterrupt):
-                raise
+                with PIL.Image.open(file, formats=list(FORMATS)) as image:
+                    if image.mode.startswith(("I", "F")):
+                        raise FileError(f"has more than 8 bits a channel: mode {image.mode}")
+                    image = PIL.ImageOps.exif_transpose(image)
+                    image = _shaped(image.convert("RGB" if channels == 3 else "L"), size, crop)
+            except FileError as error:
+                raise FileError(f"{path}: {error}") from None
             except Exception as error:  # a decoder raises whatever it meets
                 raise FileError(f"{path}: is damaged, or no image: {error}") from None
-        if deep:
-            raise FileError(f"{path}: has more than 8 bits a channel (Pillow's mode {opened.mode})")
-        image = _shaped(path, image, size, crop)
         if images is None:
             images = np.empty((len(files), image.height, image.width, channels), np.uint8)
         if (image.height, image.width) != images.shape[1:3]:
@@ -202,7 +200,7 @@ def _images(files, size, crop, channels):
     return images
 
 
-def _shaped(path, image, size, crop):
+def _shaped(image, size, crop):
     """Return an image cut to its central square and scaled."""
     from PIL.Image import Resampling
 
@@ -211,7 +209,7 @@ def _shaped(path, image, size, crop):
         crop = min(width, height)
     if crop is not None:
         if crop > min(width, height):
-            raise FileError(f"{path}: is {width} x {height} pixels, less than crop={crop}")
+            raise FileError(f"is {width} x {height} pixels, less than crop={crop}")
         left, top = (width - crop) // 2, (height - crop) // 2
         image = image.crop((left, top, left + crop, top + crop))
     if size in (None, crop):
@@ -261,15 +259,15 @@ def npy(path: Path, key: str | None = None) -> NDArray[Any]:
         try:
             if start == b"\x93NUMPY":
                 if key is not None:
-                    raise _KeyError("{} holds one array, without a name")
+                    raise _KeyError(f"key: {path} holds one array, without a name")
                 layout = _layout(file, os.fstat(file.fileno()).st_size)
                 x = np.memmap(file, mode="r", offset=file.tell(), **layout)
             elif start[:4] == b"PK\x03\x04":
-                x = _member(file, key)
+                x = _member(file, path, key)
             else:
                 raise FileError("is neither an .npy nor an .npz file")
         except _KeyError as error:
-            raise ValueError(f"key: {str(error).format(path)}") from None
+            raise ValueError(*error.args) from None
         except MemoryError:
             raise
         except Exception as error:  # zipfile and NumPy raise whatever they meet
@@ -291,20 +289,20 @@ def npy(path: Path, key: str | None = None) -> NDArray[Any]:
 
 
 class _KeyError(ValueError):
-    """That there is no such array; {} in the message is for the path."""
+    """That the argument key is wrong, not the file."""
 
 
-def _member(file, key):
+def _member(file, path, key):
     """Return an array of an .npz file."""
     import zipfile  # here, because importing pyflow should not take longer for it
 
     with zipfile.ZipFile(file) as archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        known = ", ".join(map(repr, infos)).replace("{", "{{").replace("}", "}}")
+        known = ", ".join(map(repr, infos))
         if key is None and len(infos) != 1:
-            raise _KeyError(f"{{}} holds {len(infos)} arrays: give one of {known}")
+            raise _KeyError(f"key: {path} holds {len(infos)} arrays: give one of {known}")
         if key is not None and key not in infos:
-            raise _KeyError(f"{{}} has no {key!r}; it has {known}")
+            raise _KeyError(f"key: {path} has no {key!r}; it has {known}")
         info = infos[key] if key is not None else next(iter(infos.values()))
         if info.file_size > INFLATED * os.fstat(file.fileno()).st_size:
             raise FileError(f"is cut short: {info.filename} would have {info.file_size} bytes")
@@ -327,7 +325,7 @@ def _layout(file, size):
         shape, fortran, dtype = read(file)
     states = dtype.itemsize * math.prod(shape)
     follow = size - file.tell()
-    if dtype.hasobject or min(shape, default=0) < 0 or states != follow:
+    if dtype.hasobject or states != follow:
         raise FileError(
             f"must hold numbers: its header states {dtype} of shape {shape}, {states} bytes, and "
             f"{follow} follow"

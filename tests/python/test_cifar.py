@@ -222,6 +222,8 @@ PICKLES = {
     "doubled key": b"\x80\2}K\1" + b"q\0h\0\x86" * 60 + b"K\1s.",
     "doubled text": b"\x80\2c_codecs\nencode\nK\1" + b"q\0h\0\x86" * 60 + b"\x85R.",
     "new object": b"\x80\2cnumpy\nndarray\n)\x81.",
+    "build a dict": python2([0])[:-1] + b"}b.",
+    "call a dict": python2([0])[:-1] + b")R.",
     "build a name": b"\x80\2cnumpy\nndarray\n}b.",
     "extension": b"\x80\2\x82\1.",
     "persistent": b"\x80\2K\1Q.",

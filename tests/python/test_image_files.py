@@ -128,11 +128,11 @@ def test_broken_images_are_named(tmp_path):
             with refused(path, "is damaged, or no image"):
                 datasets.image_folder(tmp_path, 4)
         path.unlink()
-    with io.BytesIO() as file:
-        Image.fromarray(picture()).save(file, "EPS")  # Pillow would start Ghostscript
-        path.write_bytes(file.getvalue())
-    with refused(path, "is damaged, or no image"):
-        datasets.image_folder(tmp_path, 4)
+    for other in ("PCX", "EPS"):  # for which Pillow starts Ghostscript
+        with open(path, "wb") as file:
+            Image.fromarray(picture()).save(file, other)
+        with refused(path, "is damaged, or no image"):
+            datasets.image_folder(tmp_path, 4)
 
 
 def test_altered_images_are_read_or_named(tmp_path):
@@ -293,11 +293,18 @@ def test_hostile_npy_headers(tmp_path, shape):
         archive.writestr("x.npy", npy_header(shape) + bytes(9))
     with refused(path):
         datasets.npy(path)
+
+
+def test_a_hostile_length_in_npz(tmp_path):
+    length = 0xF0000000
+    path = tmp_path / "file"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy_header((1, 1, length - 128)) + bytes(9))
     whole = bytearray(path.read_bytes())
-    at = whole.rindex(b"PK\1\2") + 24  # the length of the member, in the archive's directory
-    whole[at : at + 4] = b"\xff\xff\xff\xf0"
+    at = whole.rindex(b"PK\1\2") + 24  # that of the member, in the archive's directory
+    whole[at : at + 4] = length.to_bytes(4, "little")
     path.write_bytes(whole)
-    with refused(path):
+    with refused(path, f"is cut short: x.npy would have {length} bytes"):
         datasets.npy(path)
 
 
