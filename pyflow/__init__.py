@@ -11,10 +11,11 @@
 `SymmetricFlow` fits the density p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282).
 All give a `Flow`, as does `Flow([...])` of `layers` composed by hand: densities, samples,
 posteriors of the parameters y, training, and a file that `load` reads. `plots` draws them; `fields`
-holds power spectra and random fields; `compat` the calls of the original implementation.
+holds power spectra and random fields; `datasets` reads sets of images; `compat` the calls of the
+original implementation.
 """
 
-from pyflow import fields, layers, plots
+from pyflow import datasets, fields, layers, plots
 from pyflow._core import FileError, __version__
 from pyflow._progress import Progress
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
@@ -34,6 +35,7 @@ __all__ = [
     "Progress",
     "SymmetricFlow",
     "__version__",
+    "datasets",
     "fields",
     "get_num_threads",
     "layers",
