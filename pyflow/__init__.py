@@ -13,7 +13,7 @@ posteriors of the parameters y, training, and a file that `load` reads. `plots` 
 holds power spectra and random fields; `compat` the calls of the original implementation.
 """
 
-from pyflow import fields, layers, plots
+from pyflow import fields, layers, metrics, plots
 from pyflow._core import FileError, __version__
 from pyflow._progress import Progress
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "load_wisdom",
     "measure_ffts",
+    "metrics",
     "plots",
     "save_wisdom",
     "set_num_threads",
