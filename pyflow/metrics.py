@@ -6,13 +6,14 @@ Every function takes NumPy arrays and what NumPy can view: tensors of PyTorch on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow import _arguments
+from pyflow import _arguments, _lenet
 
 if TYPE_CHECKING:
     from typing import Any
@@ -48,8 +49,8 @@ def _points(x, name, least=1):
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise ValueError(f"{name}: must have shape (n, d) or (n, ...); its shape is {x.shape}")
     if len(x) < least:
-        raise ValueError(f"{name}: must have {least} rows or more, not {len(x)}")
-    return x.reshape(len(x), -1)
+        raise ValueError(f"{name}: the number of rows must be at least {least}, not {len(x)}")
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def _same_width(x, y, names):
@@ -72,7 +73,7 @@ def _features(x, name, features, batch):
     except TypeError:
         raise TypeError(f"{name}: must be a set of points or images, not {x!r}") from None
     if n < 2:
-        raise ValueError(f"{name}: must have 2 rows or more, not {n}")
+        raise ValueError(f"{name}: the number of rows must be at least 2, not {n}")
     parts = []
     for start in range(0, n, batch):
         rows = x[start : start + batch]
@@ -245,19 +246,13 @@ class LeNet:
         pyflow.metrics.frechet_distance(samples, test, features=pyflow.metrics.LeNet("mnist"))
     """
 
-    _BATCH = 32  # images whose patches, 8 MB, are made at once
-
     def __init__(self, network: str = "mnist"):
         if network not in ("mnist", "fashion"):
             raise ValueError(f"network: must be 'mnist' or 'fashion', not {network!r}")
         self.network = network
-        with np.load(Path(__file__).with_name("data") / f"lenet_{network}.npz") as file:
-            conv1, conv2, dense = file["c1.weight"], file["c2.weight"], file["f1.weight"]
-            self._biases = file["c1.bias"], file["c2.bias"], file["f1.bias"]
-        # In the order of the patches below; channels are the last axis throughout.
-        self._conv1 = conv1.reshape(16, 25).T.copy()
-        self._conv2 = conv2.transpose(2, 3, 1, 0).reshape(400, 32)
-        self._dense = dense.reshape(64, 32, 25).transpose(2, 1, 0).reshape(800, 64)
+        self._activations = _lenet.Network(
+            Path(__file__).with_name("data") / f"lenet_{network}.npz"
+        )
 
     def __repr__(self):
         return f"LeNet({self.network!r})"
@@ -282,33 +277,7 @@ class LeNet:
             )
         if x.dtype.kind == "f" and x.size and 0 < x.max() <= 1:
             _arguments.warn("images: no value exceeds 1, but the grey levels meant are 0..255")
-        x = x.reshape(-1, 28, 28)
-        out = np.empty((len(x), 64))
-        for start in range(0, len(x), self._BATCH):
-            out[start : start + self._BATCH] = self._forward(x[start : start + self._BATCH])
-        return out
-
-    def _forward(self, x):
-        n, biases = len(x), self._biases
-        padded = np.zeros((n, 32, 32), np.float32)
-        padded[:, 2:30, 2:30] = np.clip(x.astype(np.float32), 0, 255) / np.float32(255)
-        patches = np.empty((5, 5, n, 28, 28), np.float32)
-        for i in range(5):
-            for j in range(5):
-                patches[i, j] = padded[:, i : i + 28, j : j + 28]
-        z = patches.reshape(25, -1).T @ self._conv1  # (n 28 28, 16)
-        z = self._pool(z.reshape(n, 28, 28, 16), biases[0])
-        # (n, 10, 10, 5, 5 * 16): the five pixels of a row of a patch lie side by side.
-        rows = np.lib.stride_tricks.sliding_window_view(z.reshape(n, 14, 224), (5, 80), (1, 2))
-        z = rows[:, :, ::16].reshape(n * 100, 400) @ self._conv2
-        z = self._pool(z.reshape(n, 10, 10, 32), biases[1])
-        return np.maximum(z.reshape(n, 800) @ self._dense + biases[2], 0)
-
-    @staticmethod
-    def _pool(z, bias):
-        """2 x 2 maximum of z (n, h, w, channels), plus the bias, or 0 where that is negative."""
-        z = np.maximum(z[:, ::2], z[:, 1::2])
-        return np.maximum(np.maximum(z[:, :, ::2], z[:, :, 1::2]) + bias, 0)
+        return self._activations(x.reshape(-1, 28, 28))
 
 
 # ---- Sliced Wasserstein distance -----------------------------------------------------------------
@@ -464,7 +433,7 @@ def nearest(
     >>> index.tolist(), distance.tolist()
     ([[2]], [[1.0]])
     """
-    x, reference = _points(x, "x"), _points(reference, "reference")
+    x, reference = _points(x, "x", least=0), _points(reference, "reference")
     _same_width(x, reference, ("x", "reference"))
     k = _arguments.integer("k", k, 1, len(reference))
     # |x - r|^2 = |x|^2 + |r|^2 - 2 x.r, in `dtype` and of values within -2..2, is off by less than
