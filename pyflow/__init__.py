@@ -15,7 +15,7 @@ holds power spectra and random fields; `datasets` reads sets of images; `compat`
 original implementation.
 """
 
-from pyflow import datasets, fields, layers, plots
+from pyflow import datasets, fields, layers, metrics, plots
 from pyflow._core import FileError, __version__
 from pyflow._progress import Progress
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
@@ -42,6 +42,7 @@ __all__ = [
     "load",
     "load_wisdom",
     "measure_ffts",
+    "metrics",
     "plots",
     "save_wisdom",
     "set_num_threads",
