@@ -253,7 +253,8 @@ static pf_status X(check_stages)(X(fit) *f, ptrdiff_t d)
     const pf_sig_options *o = f->options;
     const ptrdiff_t *image = o->image;
     int colour = image[0] && image[2] > 1;
-    if (image[0] && (image[0] < 1 || image[1] < 1 || image[2] < 1 || image[0] * image[1] * image[2] != d))
+    if (image[0] && (image[0] < 1 || image[1] < 1 || image[2] < 1 || image[0] > INT32_MAX / image[1] / image[2] ||
+                     image[0] * image[1] * image[2] != d))
         return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", image[0],
                        image[1], image[2], d);
     if (o->n_stages > MOST_STAGES)

@@ -271,10 +271,10 @@ class Flow:
         dict of str to (steps,) float64 array
             `epoch`: its number, 0 for a layer; `logp_train`, `logp_validate`: mean log p of the
             training and the validation data, in nats: of a row, or, for fields, of a pixel (NaN
-            without validation data, and for SIG); of an epoch, log p of the training data is that of every
-            batch before its step; `distance`: for layers of GIS, the root-mean-square sliced
-            Wasserstein distance of the data from a unit Gaussian along the layer's slices, before
-            the layer (else NaN); of SIG, of the sample from the data, in the order in which layers
+            without validation data, and for SIG); of an epoch, log p of the training data is that
+            of every batch before its step; `distance`: for layers of GIS, the root-mean-square
+            sliced Wasserstein distance of the data from a unit Gaussian along the layer's slices,
+            before the layer (else NaN); of SIG, of the sample from the data, in the order in which layers
             were fitted, the last of which data pass first.
 
         Examples

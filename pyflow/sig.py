@@ -59,8 +59,8 @@ def SIG(
     """Fit a generator to data: the sliced iterative generator.
 
     A sample of a unit Gaussian is moved to the data, layer by layer: along the directions in which
-    the two differ most, the sample's quantiles are carried to those of the data. The flow is made of
-    these moves. It gives samples that look like the data; for densities `GIS` is better.
+    the two differ most, the sample's quantiles are carried to those of the data. The flow is made
+    of these moves. It gives samples that look like the data; for densities `GIS` is better.
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ def SIG(
     slice_steps : int, optional
         The most steps that it takes; 0 for random slices. Default 200.
     dequantize : bool, optional
-        Add uniform noise between 0 and 1 to the pixels. Default: for images of whole numbers. Pixels
-        of a sample are then integers when rounded down.
+        Add uniform noise between 0 and 1 to the pixels. Default: for images of whole numbers.
+        Pixels of a sample are then integers when rounded down.
     bounds : (d, 2) sequence, optional
         For tables: lower and upper bound of each column, as in `GIS`.
     weight_train : (n,) array-like, optional
