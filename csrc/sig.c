@@ -295,7 +295,7 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
 {
     double n = data->n_eff;
     X(settings) s = {.n = n, .d = data->d, .seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
-    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MAX(PF_MIN(400 * sqrt(n / 60000), 400), 50);
+    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50);
     s.match = (pf_knots){.m = s.m, .edge = PF_MIN(o->edge_knots, (s.m - 2) / 2), .alpha = {o->alpha[0], o->alpha[1]}};
     s.slice_points = o->slice_points;
     s.slice_steps = o->slice_steps;

@@ -84,7 +84,8 @@ def SIG(
     n_slices : int, optional
         Slices of each layer of a table. Default d if d <= 8, else d / 2 between 8 and 128.
     n_knots : int, optional
-        Spline knots of each slice, M. Default 400 sqrt(n / 60000), between 50 and 400.
+        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200. The paper's
+        is 400.
     edge_knots : int, optional
         Knots set aside for each tail. Default 10.
     alpha : (float, float), optional
@@ -95,7 +96,7 @@ def SIG(
     slice_points : int, optional
         Points, of data and sample each, that the search for slices looks at. Default 20000.
     slice_steps : int, optional
-        The most steps that it takes; 0 for random slices. Default 200.
+        The most steps that it takes; 0 for random slices. Default 20. The paper's is 200.
     dequantize : bool, optional
         Add uniform noise between 0 and 1 to the pixels. Default: for images of whole numbers.
         Pixels of a sample are then integers when rounded down.
