@@ -107,11 +107,18 @@ static pf_status X(fit_report)(X(fit) *f)
     return pf_check_interrupt();
 }
 
+/* Slices of a layer by default: of d columns, or of a patch of so many pixels */
+static ptrdiff_t X(slices_of)(const pf_gis_options *o, double n, ptrdiff_t d)
+{
+    if (o->n_slices) return PF_MIN(o->n_slices, d);
+    return d <= 8 ? d : n / (double)d >= 20 ? 8 : PF_MIN(d, MOST_SLICES);
+}
+
 static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X(working) *train)
 {
     double n = train->n_eff;
     X(settings) s = {.options = o, .n = n, .d = d, .seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
-    s.k = o->n_slices ? o->n_slices : d <= 8 ? d : n / (double)d >= 20 ? 8 : PF_MIN(d, MOST_SLICES);
+    s.k = X(slices_of)(o, n, d);
     s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MIN(PF_MAX(sqrt(n), 50), 200);
     s.slice_points = o->slice_points ? o->slice_points : (ptrdiff_t)(1e5 * log10(PF_MAX((double)d, 10)));
     s.slice_steps = o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
@@ -130,8 +137,8 @@ static X(kinds) X(count_kinds)(const X(flow) *flow)
         const X(layer) *l = flow->layers[i];
         if (l->ops == &X(columns_ops)) n.columns++;
         else if (l->ops == &X(affine_ops)) n.affine++;
-        else if (!X(sliced_identity)(l)) n.sliced++;
-        else n.marginal++;
+        else if (l->ops == &X(sliced_ops) &&X(sliced_identity)(l)) n.marginal++;
+        else n.sliced++;
     }
     return n;
 }
@@ -183,6 +190,31 @@ static pf_status X(fit_again)(X(fit) *f)
     return status;
 }
 
+/* Layer number `sliced` of those with slices. Of an image, patches, rolled by a random shift. */
+static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f, ptrdiff_t sliced)
+{
+    const pf_gis_options *o = f->options;
+    ptrdiff_t number = f->flow->n_layers;
+    if (!o->image[0]) return X(fit_sliced)(fitted, &f->train, &f->settings, number);
+    X(settings) own = f->settings;
+    X(problem) p = {.sides = 1, .classes = own.classes};
+    pf_patches patches;
+    uint64_t stream = (uint64_t)number + 1;
+    for (int i = 0; i < 3; i++) {
+        patches.image[i] = (int32_t)o->image[i];
+        patches.kernel[i] = (int32_t)(i < 2 ? PF_MIN(sliced % 2 ? 2 : 4, o->image[i]) : o->image[2]);
+    }
+    for (int i = 0; i < 2; i++)
+        patches.shift[i] = (int32_t)pf_uniform_int(o->seed, stream << 32 | 1, (uint64_t)i, (uint64_t)o->image[i]);
+    own.d = pf_patches_size(&patches);
+    p.k = own.k = X(slices_of)(o, own.n, own.d);
+    if (o->slice_steps < 0) own.slice_steps = (ptrdiff_t)PF_MAX(PF_MIN(own.n / (double)own.d, 200), 1);
+    pf_status status = X(rows_pick)(p.rows, &f->train, own.slice_points, o->seed, stream << 32);
+    if (!status) status = X(fit_patches)(fitted, &patches, &p, &own, stream << 32);
+    free(p.rows->pick);
+    return status;
+}
+
 static pf_status X(fit_run)(X(fit) *f)
 {
     if (f->flow->n_layers) PF_TRY(X(fit_again)(f));
@@ -190,7 +222,7 @@ static pf_status X(fit_run)(X(fit) *f)
     PF_TRY(X(fit_first_layers)(f));
     for (ptrdiff_t sliced = X(count_kinds)(f->flow).sliced; sliced < f->max_layers; sliced++) {
         X(fitted) fitted = {0};
-        PF_TRY(X(fit_add)(f, X(fit_sliced)(&fitted, &f->train, &f->settings, f->flow->n_layers), &fitted));
+        PF_TRY(X(fit_add)(f, X(fit_layer)(&fitted, f, sliced), &fitted));
         int enough = X(fit_judge)(f);
         PF_TRY(X(fit_report)(f));
         if (enough) break;
@@ -209,6 +241,11 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
     if (o->n_slices > d)
         return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
                        d);
+    if (o->image[0] &&
+        (o->image[0] < 1 || o->image[1] < 1 || o->image[2] < 1 || o->image[0] > INT32_MAX / o->image[1] / o->image[2] ||
+         o->image[0] * o->image[1] * o->image[2] != d))
+        return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", o->image[0],
+                       o->image[1], o->image[2], d);
     if (o->n_classes < 0) return pf_fail(PF_BAD_ARGUMENT, "n_classes: %d is negative", o->n_classes);
     for (ptrdiff_t j = 0; o->bounds && j < d; j++)
         if (!(o->bounds[2 * j] < o->bounds[2 * j + 1]))
@@ -239,7 +276,7 @@ static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
                        flow->classes, d, classes);
     for (ptrdiff_t l = 0; l < flow->n_layers; l++) {
         const X(layer_ops) *ops = flow->layers[l]->ops;
-        if (ops != &X(columns_ops) &&ops != &X(affine_ops) &&ops != &X(sliced_ops))
+        if (ops != &X(columns_ops) &&ops != &X(affine_ops) &&ops != &X(sliced_ops) &&ops != &X(patch_ops))
             return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which GIS does not know", ops->kind);
     }
     return PF_OK;
@@ -294,10 +331,11 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
                        "many rows each: cut a continuous number into a few ranges, or make it a column of the data",
                        o->n_classes, train->n);
     f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
-    PF_TRY(X(working_new)(&f->train, train, d, X(tile_rows)(d), o->n_classes, o->scratch, "train"));
+    ptrdiff_t ld = o->image[0] ? TILE_MOST : X(tile_rows)(d);
+    PF_TRY(X(working_new)(&f->train, train, d, ld, o->n_classes, o->scratch, "train"));
     PF_TRY(X(check_bounds)(&f->train, bounds, "train"));
     if (validate) {
-        PF_TRY(X(working_new)(&f->validate, validate, d, X(tile_rows)(d), o->n_classes, o->scratch, "validate"));
+        PF_TRY(X(working_new)(&f->validate, validate, d, ld, o->n_classes, o->scratch, "validate"));
         PF_TRY(X(check_bounds)(&f->validate, bounds, "validate"));
         PF_TRY(X(fit_overlap)(f));
     }

@@ -36,7 +36,7 @@ const pf_option pf_sig_list[] = {
     {"alpha", PF_PAIR, SIG(alpha), 0, OPEN(1.0), {0, 0}, 0},
     {"n_sample", PF_SIZE, SIG(sample), 2, MOST_SIZE, {0}, 1},
     {"slice_points", PF_SIZE, SIG(slice_points), 1, MOST_SIZE, {20000}, 0},
-    {"slice_steps", PF_SIZE, SIG(slice_steps), 0, MOST_SIZE, {200}, 0},
+    {"slice_steps", PF_SIZE, SIG(slice_steps), 0, MOST_SIZE, {20}, 0},
     {"callback_every", PF_SIZE, SIG(show_every), 1, MOST_SIZE, {10}, 0},
     {"callback_rows", PF_SIZE, SIG(show_rows), 1, MOST_SIZE, {100}, 0},
     {"seed", PF_SEED, SIG(seed), 0, 0, {0}, 0},

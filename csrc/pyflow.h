@@ -125,6 +125,7 @@ typedef struct {
     uint64_t seed;
     double checkpoint_seconds;
     const double *bounds; /* [d][2], +-INFINITY where open, or NULL */
+    ptrdiff_t image[3];   /* height, width, channels: layers are of patches of 4 x 4 and 2 x 2 pixels; 0: a table */
     int n_classes;        /* 0, or the number of labels: shared slices, one set of splines per label */
     const char *scratch;  /* folder for a temporary file that holds the working copy, or NULL: in memory */
     pf_watch watch;

@@ -253,7 +253,8 @@ static pf_status X(check_stages)(X(fit) *f, ptrdiff_t d)
     const pf_sig_options *o = f->options;
     const ptrdiff_t *image = o->image;
     int colour = image[0] && image[2] > 1;
-    if (image[0] && (image[0] < 1 || image[1] < 1 || image[2] < 1 || image[0] * image[1] * image[2] != d))
+    if (image[0] && (image[0] < 1 || image[1] < 1 || image[2] < 1 || image[0] > INT32_MAX / image[1] / image[2] ||
+                     image[0] * image[1] * image[2] != d))
         return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", image[0],
                        image[1], image[2], d);
     if (o->n_stages > MOST_STAGES)
@@ -294,7 +295,7 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
 {
     double n = data->n_eff;
     X(settings) s = {.n = n, .d = data->d, .seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
-    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MAX(PF_MIN(400 * sqrt(n / 60000), 400), 50);
+    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50);
     s.match = (pf_knots){.m = s.m, .edge = PF_MIN(o->edge_knots, (s.m - 2) / 2), .alpha = {o->alpha[0], o->alpha[1]}};
     s.slice_points = o->slice_points;
     s.slice_steps = o->slice_steps;

@@ -88,6 +88,7 @@ def gis_fit(
     n_classes: int = 0,
     flow: Flow | None = None,
     bounds: ArrayLike | None = None,
+    image: tuple[int, int, int] | None = None,
     scratch: str | bytes | PathLike[Any] | None = None,
     stream: bool = False,
     progress: Callable[..., object] | None = None,

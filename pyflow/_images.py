@@ -1,4 +1,4 @@
-"""Images on their way to a fit: rows of a table, with uniform noise where they are whole numbers."""
+"""Images on their way to a fit: rows of numbers, made continuous by noise where they are whole."""
 
 import math
 
@@ -61,7 +61,7 @@ class Images:
     def __init__(self, x, dequantize, seed):
         self.x, self.noisy, self.seed = x, dequantize, seed
         self.shape = (x.shape[0], math.prod(x.shape[1:]))
-        narrow = x.dtype.kind in "iub" and x.dtype.itemsize < 4 or x.dtype in ("f4", "f2")
+        narrow = (x.dtype.kind in "iub" and x.dtype.itemsize < 4) or x.dtype in ("f4", "f2")
         self.dtype = np.dtype(np.float32 if narrow else np.float64)
 
     def __len__(self):
@@ -83,8 +83,19 @@ class Images:
 def opened(data, dequantize, seed, name):
     """Return data as `Images`; dequantize None: if they are whole numbers."""
     x = data if hasattr(data, "dtype") and hasattr(data, "shape") else np.asarray(data)
-    if x.dtype.kind not in "biuf":
+    if not isinstance(x.dtype, np.dtype) or x.dtype.kind not in "biuf":
         raise TypeError(f"{name}: must be real numbers; the dtype is {x.dtype}")
-    whole = x.dtype.kind in "biu"
-    noisy = whole if dequantize is None else _arguments.boolean("dequantize", dequantize)
-    return Images(x, noisy, seed)
+    return Images(x, x.dtype.kind in "biu" if dequantize is None else bool(dequantize), seed)
+
+
+def levels(dequantize, x):
+    """Return how many grey levels images have that are made continuous, or None."""
+    if dequantize is None or isinstance(dequantize, bool | np.bool_):
+        if not x.noisy:
+            return None
+        if x.x.dtype.kind == "u":
+            return 1 << 8 * x.x.dtype.itemsize
+        raise ValueError(
+            f"dequantize: of images of {x.x.dtype} the number of grey levels is not known: give it"
+        )
+    return _arguments.integer("dequantize", dequantize, 2)

@@ -24,8 +24,9 @@ class Progress(NamedTuple):
         For a layer of GIS: root-mean-square sliced Wasserstein distance of the data from a unit
         Gaussian along its slices; of SIG, of the sample from the data. Else NaN.
     objective : float
-        What the best step is best by, NaN for SIG: `logp_validate`, without validation data `logp_train`. While
-        fine-tuning on the posterior the mean log p(y|x) / prior(y) of the same points, in nats.
+        What the best step is best by: `logp_validate`, without validation data `logp_train`. While
+        fine-tuning on the posterior the mean log p(y|x) / prior(y) of the same points, in nats. NaN
+        for SIG.
     seconds : float
         Since the fit began.
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow import _arguments, _core, _tables
+from pyflow import _arguments, _core, _images, _tables
 from pyflow._progress import Progress
 from pyflow._training import classes, refuse_unknown, run, saved
 from pyflow.flow import Flow
@@ -45,6 +45,8 @@ def GIS(  # a function with the name that the method has in the literature
     marginal_first: bool | None = None,
     whiten: bool | None = None,
     bounds: Sequence[tuple[float | None, float | None]] | ArrayLike | None = None,
+    image_shape: Sequence[int] | None = None,
+    dequantize: bool | int | None = None,
     weight_train: ArrayLike | None = None,
     weight_validate: ArrayLike | None = None,
     labels: ArrayLike | None = None,
@@ -106,6 +108,14 @@ def GIS(  # a function with the name that the method has in the literature
     bounds : (d, 2) sequence, optional
         Lower and upper bound of each column; None or infinity where there is none. The density is
         zero outside. Data may lie on a bound, but not beyond.
+    image_shape : (height, width[, channels]), optional
+        The rows are images, and layers are made of patches, of 4 x 4 and of 2 x 2 pixels in turn.
+        Data may have the shape (n, *image_shape) too.
+    dequantize : bool or int, optional
+        Of images of whole numbers 0 to levels - 1: how many levels there are (True: 256 of 8 bits,
+        65536 of 16). Uniform noise between 0 and 1 is added, and pixels are bounded by 0 and that
+        number (a logit). Default: True for unsigned integers. `Flow.bits_per_dimension` gives what
+        such flows are compared by.
     weight_train, weight_validate : (n,), (m,) array-like, optional
         Weights of the rows, not negative. The effective sample size takes the place of n
         everywhere.
@@ -183,17 +193,39 @@ def GIS(  # a function with the name that the method has in the literature
     if data_validate is None and (weight_validate is not None or labels_validate is not None):
         name = "weight_validate" if weight_validate is not None else "labels_validate"
         raise ValueError(f"{name}: given without data_validate")
-    columns = _tables.names(data_train, "data_train") if model is None else model.columns
-    train = _arguments.rows(_tables.matched(data_train, "data_train", columns), "data_train")
-    validate = _tables.matched(data_validate, "data_validate", columns)
-    validate = None if validate is None else _arguments.rows(validate, "data_validate")
+    more, tells, note = {}, {}, {}
+    shape = image_shape
+    if shape is None:
+        if dequantize is not None:
+            raise ValueError("dequantize: is for images: give image_shape")
+        columns = _tables.names(data_train, "data_train") if model is None else model.columns
+        train = _arguments.rows(_tables.matched(data_train, "data_train", columns), "data_train")
+        validate = _tables.matched(data_validate, "data_validate", columns)
+        validate = None if validate is None else _arguments.rows(validate, "data_validate")
+    else:
+        shape = _images.image_shape(data_train, image_shape, "data_train")
+        columns, number = None, _arguments.seed(seed)
+        if seed is not None:
+            seed = number  # drawn once of a generator
+        train = _images.opened(data_train, dequantize, number, "data_train")
+        validate = None
+        if data_validate is not None:
+            _images.image_shape(data_validate, shape, "data_validate")
+            other = (number + 1) % 2**64  # other noise
+            validate = _images.opened(data_validate, dequantize, other, "data_validate")
+        most = _images.levels(dequantize, train)
+        if most is not None:
+            if bounds is not None:
+                raise ValueError("bounds: dequantize gives them")
+            bounds = [(0, most)] * train.shape[1]
+        note["image_shape"] = list(shape)
+        more["image"] = shape
     known = (None, "") if model is None else (model.labels, "the flow to go on from")
     values, label_arrays = classes(labels, labels_validate, validate is not None, *known)
     data = {"data_train": train, "data_validate": validate} | label_arrays
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}
     data |= {k: _arguments.rows(v, k) for k, v in weights.items() if v is not None}
 
-    more, tells, note = {}, {}, {}
     if columns is not None:
         note["columns"] = list(columns)
     if values is not None:
@@ -207,8 +239,10 @@ def GIS(  # a function with the name that the method has in the literature
     if model is not None:
         more["flow"] = model._core
         tells["model"] = zlib.crc32(model.to_bytes())
+    if shape is not None:
+        tells["dequantize"] = train.noisy
     stream = _is_read_in_blocks(train) or _is_read_in_blocks(validate)
-    if scratch is None and stream:
+    if scratch is None and stream and shape is None:
         import tempfile  # here, because it takes a third of pyflow's import time
 
         scratch = tempfile.gettempdir()
@@ -229,7 +263,7 @@ def GIS(  # a function with the name that the method has in the literature
         stream=stream,
         **more,
     )
-    if max_layers is None and fitted.layers.count("sliced") >= MOST_LAYERS - 10:
+    if max_layers is None and len(fitted.layers) >= MOST_LAYERS - 10:
         _arguments.warn(
             f"the fit stopped at {MOST_LAYERS} layers while the validation data still gained: a "
             "column of many equal values (integers, flags) has no density and gains without end, "

@@ -59,8 +59,8 @@ def SIG(
     """Fit a generator to data: the sliced iterative generator.
 
     A sample of a unit Gaussian is moved to the data, layer by layer: along the directions in which
-    the two differ most, the sample's quantiles are carried to those of the data. The flow is made of
-    these moves. It gives samples that look like the data; for densities `GIS` is better.
+    the two differ most, the sample's quantiles are carried to those of the data. The flow is made
+    of these moves. It gives samples that look like the data; for densities `GIS` is better.
 
     Parameters
     ----------
@@ -84,7 +84,8 @@ def SIG(
     n_slices : int, optional
         Slices of each layer of a table. Default d if d <= 8, else d / 2 between 8 and 128.
     n_knots : int, optional
-        Spline knots of each slice, M. Default 400 sqrt(n / 60000), between 50 and 400.
+        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200. The paper's
+        is 400.
     edge_knots : int, optional
         Knots set aside for each tail. Default 10.
     alpha : (float, float), optional
@@ -95,10 +96,10 @@ def SIG(
     slice_points : int, optional
         Points, of data and sample each, that the search for slices looks at. Default 20000.
     slice_steps : int, optional
-        The most steps that it takes; 0 for random slices. Default 200.
+        The most steps that it takes; 0 for random slices. Default 20. The paper's is 200.
     dequantize : bool, optional
-        Add uniform noise between 0 and 1 to the pixels. Default: for images of whole numbers. Pixels
-        of a sample are then integers when rounded down.
+        Add uniform noise between 0 and 1 to the pixels. Default: for images of whole numbers.
+        Pixels of a sample are then integers when rounded down.
     bounds : (d, 2) sequence, optional
         For tables: lower and upper bound of each column, as in `GIS`.
     weight_train : (n,) array-like, optional

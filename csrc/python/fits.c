@@ -144,14 +144,22 @@ static int open_data(job *j, fit fit, PyObject *kwargs, PyObject *keep)
     return -1;
 }
 
+static int take_image(ptrdiff_t *image, PyObject *shape)
+{
+    if (PyTuple_Check(shape)) return PyArg_ParseTuple(shape, "nnn", image, image + 1, image + 2) ? 0 : -1;
+    PyErr_Format(PyExc_TypeError, "image: must be (height, width, channels), not %R", shape);
+    return -1;
+}
+
 static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
 {
     PyObject *bounds = take(kwargs, "bounds", keep), *classes = take(kwargs, "n_classes", keep),
-             *stream = take(kwargs, "stream", keep);
+             *stream = take(kwargs, "stream", keep), *image = take(kwargs, "image", keep);
     if (PyErr_Occurred() || options_take(&j->gis, pf_gis_list, kwargs)) return -1;
     if (bounds && !(j->bounds = matrix_open(bounds, "bounds", j->x[0].d, 2))) return -1;
     if (classes) j->gis.n_classes = (int)PyLong_AsLong(classes);
     if (stream) j->stream = PyObject_IsTrue(stream);
+    if (image && take_image(j->gis.image, image)) return -1;
     if (take_path(&j->scratch, kwargs, "scratch", keep) || PyErr_Occurred()) return -1;
     j->gis.bounds = data_or_null(j->bounds);
     j->gis.scratch = j->scratch ? PyBytes_AS_STRING(j->scratch) : NULL;
@@ -187,7 +195,7 @@ static int open_sig(job *j, PyObject *kwargs, PyObject *keep)
     if (bounds && !(j->bounds = matrix_open(bounds, "bounds", j->x[0].d, 2))) return -1;
     if (classes) j->sig.n_classes = (int)PyLong_AsLong(classes);
     if (stream) j->stream = PyObject_IsTrue(stream);
-    if (image && !PyArg_ParseTuple(image, "nnn", j->sig.image, j->sig.image + 1, j->sig.image + 2)) return -1;
+    if (image && take_image(j->sig.image, image)) return -1;
     if (schedule && take_schedule(j, schedule)) return -1;
     if (take_path(&j->scratch, kwargs, "scratch", keep) || PyErr_Occurred()) return -1;
     j->sig.bounds = data_or_null(j->bounds);
@@ -306,7 +314,8 @@ done:
 
 const char gis_fit_doc[] =
     "gis_fit(*, data_train, data_validate=None, weight_train=None, weight_validate=None, labels=None,\n"
-    "        labels_validate=None, n_classes=0, flow=None, bounds=None, scratch=None, stream=False, progress=None,\n"
+    "        labels_validate=None, n_classes=0, flow=None, bounds=None, image=None, scratch=None, stream=False, "
+    "progress=None,\n"
     "        warn=None, checkpoint=None, note=None, **options)\n\n"
     "Fit GIS, on from flow if that is given. Options are those of pf_gis_list in pyflow.h; progress(stage, step, "
     "best,\n"

@@ -675,7 +675,7 @@ def test_stubs_are_complete():
     }
     flow = pyflow.GIS(X, max_layers=1, verbose=False)._core
     common = {"data_train": X, "epochs": 0, "max_layers": 1, "box": (1.0,), "flow": flow}
-    for name in ("gis_fit", "symmetric_fit", "train"):
+    for name in ("gis_fit", "sig_fit", "symmetric_fit", "train"):
         known = {argument.arg for argument in stub[name].args.kwonlyargs}
         given = {k: v for k, v in common.items() if k in known}
         for argument in known - set(given):
