@@ -380,7 +380,8 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
 {
     pf_train_options options = *given, *o = &options;
     const char *path = o->watch.checkpoint;
-    ptrdiff_t n_y = f->net ? f->net->n_y - f->noise_condition : train->n_y, tile = X(flow_tile_rows)(f);
+    ptrdiff_t n_y = f->net ? f->net->n_y - f->noise_condition : train->n_y,
+              tile = PF_MIN(X(flow_tile_rows)(f), X(tile_rows)(f->space.d));
     *trained = 0;
     PF_TRY(pf_check_options(o, pf_train_list));
     if (f->n_layers == 0) return pf_fail(PF_BAD_ARGUMENT, "the flow has no layers");

@@ -277,7 +277,7 @@ static void X(pass_patch)(void *arg, ptrdiff_t i, int thread)
     for (ptrdiff_t t = 0; t < p->s->tiles; t++) {
         X(tile) tile = X(working_tile)(p->s, t);
         memset(logj, 0, sizeof logj);
-        X(patch_inverse_one)(p->layer, p->ready, i, &tile, logj, p->work + thread * p->per_thread);
+        X(patch_map)(p->layer, p->ready, i, &tile, logj, NULL, p->work + thread * p->per_thread, 1);
     }
 }
 
