@@ -144,7 +144,8 @@ typedef struct {
     real *product;       /* [threads][K][d] */
     double *sums;        /* [groups][K][4] of a projection: its sum and its squares', least and most */
     double *gradient[2]; /* [groups][K][d] */
-    double *distance;    /* [K] mean over classes */
+    double *distance;    /* [K] mean over classes, each by its part of the first side */
+    double *share;       /* [classes] that part, in units of its part of the second side */
     double total[2];     /* weight of the rows looked at */
 } X(search);
 

@@ -10,6 +10,7 @@
 #include "internal.h"
 
 enum { SMALL_ROWS = 40, SMALL_D = 3, SMALL_FIELDS = 6, SMALL_PIXELS = 280, SMALL_Y = 2 };
+enum { SMALL_IMAGES = 24 }; /* of 4 x 3 x 2, made of the numbers of the fields */
 
 static const double small_bounds[2 * SMALL_D] = {-INFINITY, INFINITY, -9, INFINITY, -9, 9};
 static const double small_matrix[SMALL_D * SMALL_D] = {1, 0.5, 0, -0.5, 2, 0, 0, 0.25, 1},
@@ -33,6 +34,12 @@ static void small_warn(void *user, pf_status status, const char *message)
 {
     (void)user, (void)message;
     small_warned += status == PF_NO_MEMORY;
+}
+
+static inline int small_show(void *user, ptrdiff_t layers, const void *x, int bits, ptrdiff_t n)
+{
+    (void)user, (void)layers, (void)bits, (void)n;
+    return !x;
 }
 
 /* In place of libc's: checkpoints need not be on the disk, which would take most of the time. */
@@ -166,6 +173,56 @@ static inline pf_status X(small_gis_more)(X(flow) **flow)
     o.kde = 0;
     X(data) train = {.read = X(small_rows), .n = SMALL_ROWS};
     return X(gis_fit)(flow, &train, NULL, SMALL_D, &o);
+}
+
+/* ---- by SIG ---- */
+
+static inline void X(small_sig_options)(pf_sig_options *o, int images)
+{
+    static const pf_sig_stage stages[2] = {{1, {2, 2, 1}, 2}, {1, {0}, 3}};
+    static const ptrdiff_t image[3] = {4, 3, 2};
+    pf_sig_defaults(o);
+    o->n_knots = 5;
+    o->sample = 50;
+    o->slice_steps = 2;
+    o->max_layers = 2;
+    o->show = small_show;
+    o->show_every = 1;
+    o->watch.note = "{\"a\": 1}";
+    o->watch.checkpoint = small_checkpoint;
+    o->watch.warn = small_warn;
+    o->checkpoint_seconds = 0;
+    if (images) {
+        memcpy(o->image, image, sizeof image);
+        o->stages = stages;
+        o->n_stages = 2;
+    } else {
+        o->bounds = small_bounds;
+        o->n_classes = 2;
+    }
+}
+
+/* Of images, or of rows with labels, weights and bounds; on from *flow if that is not NULL. */
+static inline pf_status X(small_sig)(X(flow) **flow, int images)
+{
+    pf_sig_options o;
+    X(small_sig_options)(&o, images);
+    X(data) rows = {.x = X(small).x, .n = SMALL_ROWS, .weight = X(small).weight, .label = X(small).label};
+    X(data) fields = {.x = X(small).field, .n = SMALL_IMAGES};
+    return X(sig_fit)(flow, images ? &fields : &rows, images ? 24 : SMALL_D, &o);
+}
+
+/* A layer more. Data and sample are in files. */
+static inline pf_status X(small_sig_more)(X(flow) **flow)
+{
+    pf_sig_options o;
+    X(small_sig_options)(&o, 1);
+    o.stages = NULL, o.n_stages = 0;
+    o.max_layers = 3;
+    o.scratch = "/tmp";
+    o.slice_points = 5;
+    X(data) fields = {.x = X(small).field, .n = SMALL_IMAGES};
+    return X(sig_fit)(flow, &fields, 24, &o);
 }
 
 /* ---- by hand ---- */

@@ -384,27 +384,6 @@ def test_images_of_any_sides(shape):
     assert fit(rows.astype(x.dtype) * 0 + x.reshape(60, -1), shape, schedule=schedule) == flow
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_schedule_is_the_published_one(channels):
-    """Table 5 of the paper: 28, 14, then 7 to 2; in colour 32, 16, 8 to 2, with one channel too."""
-    side = 28 if channels == 1 else 32
-    seen = []
-
-    class Stop(Exception):
-        pass
-
-    def stop(p):
-        seen.append(p)
-        raise Stop
-
-    x = np.zeros((4, side, side, channels), np.uint8)
-    with pytest.raises(Stop):
-        fit(x, progress=stop, n_knots=3, slice_steps=0, n_sample=4)
-    sizes = [28, 14, 7, 6, 5, 4, 3, 2] if channels == 1 else [32, 16, 8, 7, 6, 5, 4, 3, 2]
-    assert pyflow.SIG.__doc__.count("halves of it") == 1
-    assert len(sizes) == 8 + (channels > 1)
-
-
 def test_few_and_equal_images():
     two = pictures(2, 28)
     flow = fit(two, schedule=[(20, None, 10)])
