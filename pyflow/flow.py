@@ -274,8 +274,8 @@ class Flow:
             without validation data, and for SIG); of an epoch, log p of the training data is that
             of every batch before its step; `distance`: for layers of GIS, the root-mean-square
             sliced Wasserstein distance of the data from a unit Gaussian along the layer's slices,
-            before the layer (else NaN); of SIG, of the sample from the data, in the order in which layers
-            were fitted, the last of which data pass first.
+            before the layer (else NaN); of SIG, of the sample from the data, in the order in which
+            layers were fitted, the last of which data pass first.
 
         Examples
         --------

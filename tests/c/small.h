@@ -26,7 +26,7 @@ static double small_normal(uint64_t stream, ptrdiff_t i)
     return z;
 }
 
-static int small_stop(void *user, const pf_progress *p) { return p->step == *(const int *)user; }
+static inline int small_stop(void *user, const pf_progress *p) { return p->step == *(const int *)user; }
 
 /* A checkpoint that cannot be written is told, and does not end a fit. */
 static int small_warned;
@@ -63,7 +63,7 @@ static void small_train_options(pf_train_options *o)
 
 /* With coloured noise, which is a condition, a posterior stage and a checkpoint, which training goes on from if it is
  * there. */
-static void small_train_fields(pf_train_options *o, small_fit kind)
+static inline void small_train_fields(pf_train_options *o, small_fit kind)
 {
     static int last;
     small_train_options(o);
@@ -228,7 +228,7 @@ static inline pf_status X(small_sig_more)(X(flow) **flow)
 /* ---- by hand ---- */
 
 /* Hands over what was made, unless a step failed. */
-static pf_status X(small_made)(X(flow) **flow, X(flow) *f, pf_status status)
+static inline pf_status X(small_made)(X(flow) **flow, X(flow) *f, pf_status status)
 {
     if (status) X(flow_free)(f);
     else *flow = f;
@@ -236,7 +236,7 @@ static pf_status X(small_made)(X(flow) **flow, X(flow) *f, pf_status status)
 }
 
 /* For rows with labels: every kind of layer of a table */
-static pf_status X(small_table)(X(flow) **flow)
+static inline pf_status X(small_table)(X(flow) **flow)
 {
     X(flow) *f = NULL;
     ptrdiff_t d = SMALL_D;
@@ -250,7 +250,7 @@ static pf_status X(small_table)(X(flow) **flow)
 }
 
 /* For fields: layers of both layouts, some of which can be conditioned */
-static pf_status X(small_mixed)(X(flow) **flow)
+static inline pf_status X(small_mixed)(X(flow) **flow)
 {
     X(flow) *f = NULL;
     pf_status status = X(flow_new)(&f, 2, small_mesh[0], small_box, 0);
@@ -277,7 +277,7 @@ static inline pf_status X(small_train_table)(X(flow) *flow)
     return X(flow_train)(flow, &train, &validate, &o);
 }
 
-static void X(small_split)(X(data) *train, X(data) *validate)
+static inline void X(small_split)(X(data) *train, X(data) *validate)
 {
     *train = (X(data)){.x = X(small).field, .n = 4, .y = X(small).y, .n_y = SMALL_Y};
     *validate = (X(data)){.x = train->x + 4 * 24, .n = 2, .y = train->y + 4 * SMALL_Y, .n_y = SMALL_Y};
@@ -294,7 +294,7 @@ static inline pf_status X(small_train_mixed)(X(flow) *flow, small_fit kind)
 
 /* ---- symmetric flows ---- */
 
-static void X(small_symmetric)(pf_symmetric_options *o)
+static inline void X(small_symmetric)(pf_symmetric_options *o)
 {
     pf_symmetric_defaults(o);
     o->n_layers = 2;
@@ -311,7 +311,7 @@ static inline pf_status X(small_sym)(X(flow) **flow, int ndim, const ptrdiff_t *
     return X(symmetric_fit)(flow, &train, NULL, ndim, mesh, small_box, &o);
 }
 
-static pf_status X(small_sym_y)(X(flow) **flow, small_fit kind)
+static inline pf_status X(small_sym_y)(X(flow) **flow, small_fit kind)
 {
     pf_symmetric_options o;
     X(data) train, validate;
