@@ -19,17 +19,19 @@ enum {
 
 /* ---- rows and their histograms ---------------------------------------------------------------------------- */
 
+/* Only tiles with weight are picked. */
 pf_status X(rows_pick)(X(rows) *r, const X(working) *s, ptrdiff_t points, uint64_t seed, uint64_t stream)
 {
     *r = (X(rows)){.s = s, .picked = s->tiles};
     if (points >= s->rows) return PF_OK;
     double part = (double)points / (double)s->rows;
-    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), s->tiles), 1);
-    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles);
+    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles), tiles = 0;
     if (!all) return PF_NO_MEMORY;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
+    for (ptrdiff_t t = 0; t < s->tiles; t++)
+        if (!s->weight || X(working_weight)(s, &t, 1) > 0) all[tiles++] = t;
+    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), tiles), 1);
     for (ptrdiff_t t = 0; t < r->picked; t++) {
-        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
+        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(tiles - t)),
                   swap = all[t];
         all[t] = all[other], all[other] = swap;
     }
@@ -343,7 +345,8 @@ static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
         square += (double)moments.total * (to ? pf_cdf1d_match(scratch, count, c->grid + j, other, to->grid + j)
                                               : pf_cdf1d_scores(scratch, count, c->grid + j));
         double *theta = f->theta + (l * c->k + j) * 3 * m;
-        if (!moments.total) { /* a class with no weight: the identity, with knots 1 apart */
+        /* a class with no weight, or that no row of the sample has: the identity, with knots 1 apart */
+        if (!moments.total || (to && !pf_cdf1d_moments(other, to->grid + j).total)) {
             memset(theta, 0, (size_t)(3 * m) * sizeof *theta);
             theta[0] = theta[m] = -0.5 * (double)(m - 1);
             continue;
