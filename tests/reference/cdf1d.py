@@ -117,13 +117,14 @@ def fit(count, lo, width, m, edge, kde, bandwidth, alpha):
 def exact_transport(v, w):
     """Square of the Wasserstein distance of two samples, and where v's rows go: means of quantiles.
 
-    Of the product of all pairs of rows, in the order of their quantiles: integral (Q_v - Q_w)^2.
+    Integral (Q_v - Q_w)^2, of rows repeated to be as many on both sides.
     """
     order = np.argsort(v, kind="stable")
     n, m = len(v), len(w)
-    many_v, many_w = np.repeat(v[order], m), np.repeat(np.sort(w), n)
+    many = np.lcm(n, m)
+    many_v, many_w = np.repeat(v[order], many // n), np.repeat(np.sort(w), many // m)
     to = np.empty(n)
-    to[order] = many_w.reshape(n, m).mean(axis=1)
+    to[order] = many_w.reshape(n, -1).mean(axis=1)
     return np.mean((many_v - many_w) ** 2), to
 
 
