@@ -305,8 +305,11 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
 {
     double n = data->n_eff;
     X(settings) s = {.n = n, .d = data->d, .seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
-    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50);
+    double knots = PF_MIN(PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50), PF_MAX(n / 4, 10));
+    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)knots;
     s.match = (pf_knots){.m = s.m, .edge = PF_MIN(o->edge_knots, (s.m - 2) / 2), .alpha = {o->alpha[0], o->alpha[1]}};
+    /* no nearer to each other than rows are */
+    while (s.match.edge && (double)((s.match.edge + 1) * (s.m - 2 * s.match.edge + 1)) > n) s.match.edge--;
     s.slice_points = o->slice_points;
     s.slice_steps = o->slice_steps;
     return s;

@@ -85,10 +85,10 @@ def SIG(
     n_slices : int, optional
         Slices of each layer of a table. Default d if d <= 8, else d / 2 between 8 and 128.
     n_knots : int, optional
-        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200. The paper's
-        is 400.
+        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200, but for
+        less than 200 points n / 4, or 10. The paper's is 400.
     edge_knots : int, optional
-        Knots set aside for each tail. Default 10.
+        Knots set aside for each tail, as far as there are points for them. Default 10.
     alpha : (float, float), optional
         Pull of the splines towards the identity, and of their end slopes, from 0 to almost 1.
         Default (0, 0).
