@@ -249,6 +249,19 @@ static inline pf_status X(small_table)(X(flow) **flow)
     return X(small_made)(flow, f, status);
 }
 
+/* For images of 4 x 3 x 2 with labels: patches of all channels and of one, sides that are not divided, no slices */
+static pf_status X(small_patches)(X(flow) **flow)
+{
+    static const ptrdiff_t d = 24, image[3] = {4, 3, 2}, kernel[3][3] = {{2, 2, 2}, {3, 1, 1}, {2, 3, 1}};
+    static const ptrdiff_t shift[3][2] = {{1, 2}, {0, 0}, {3, 1}};
+    X(flow) *f = NULL;
+    pf_status status = X(flow_new)(&f, 1, &d, NULL, 2);
+    if (!status) status = X(flow_add_scale)(f, 0.25, 1.5);
+    for (int i = 0; i < 3 && !status; i++)
+        status = X(flow_add_patch)(f, image, kernel[i], shift[i], 2 - i, 3, (uint64_t)i);
+    return X(small_made)(flow, f, status);
+}
+
 /* For fields: layers of both layouts, some of which can be conditioned */
 static inline pf_status X(small_mixed)(X(flow) **flow)
 {

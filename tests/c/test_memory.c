@@ -115,6 +115,7 @@ static pf_status X(fit_more_images)(X(made) *m)
 }
 
 static pf_status X(by_hand)(X(made) *m) { return X(small_table)(&m->flow); }
+static pf_status X(by_hand_patches)(X(made) *m) { return X(small_patches)(&m->flow); }
 static pf_status X(by_hand_mixed)(X(made) *m) { return X(small_mixed)(&m->flow); }
 
 /* A flow to train, when nothing fails yet; the call is the training alone. */
@@ -220,6 +221,7 @@ static const struct {
     {"symmetric fit, stopped", X(sym_fit_stopped), 0, 1, 0},
     {"symmetric fit, resumed", X(sym_fit_resumed), 0, 1, 0},
     {"layers by hand", X(by_hand), 0, 0, 0},
+    {"layers by hand, for images", X(by_hand_patches), 0, 0, 0},
     {"layers by hand, for fields", X(by_hand_mixed), 0, 0, 0},
     {"training with labels, weights and a frozen layer", X(train_table), 0, 1, 1 + X(TABLE)},
     {"training of layers of both layouts, with y and a checkpoint", X(train_mixed), 0, 1, 1 + X(MIXED)},
