@@ -101,11 +101,13 @@ static pf_status X(slices_count)(X(slices) *c)
 
 /* ---- the search for slices -------------------------------------------------------------------------------- */
 
-/* Least and most of p[n] where it has a weight, into range[2]. */
-static void X(reach)(double *range, const real *p, const double *w, ptrdiff_t n)
+/* Least and most of p[n] where it has a weight, or of all for NULL, into range[2]. */
+static void X(reach)(double *range, const real *p, const int64_t *weight, ptrdiff_t n)
 {
-    for (ptrdiff_t i = 0; i < n; i++)
-        if (w[i] > 0) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
+    for (ptrdiff_t i = 0; i < n && weight; i++)
+        if (weight[i]) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
+    for (ptrdiff_t i = 0; i < n && !weight; i++)
+        range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
 }
 
 /* Projections of the tiles looked at, and their sums. */
@@ -124,10 +126,11 @@ static void X(project_group)(void *arg, ptrdiff_t group, int thread)
         real *p = c->kept + i * c->k * s->ld;
         ptrdiff_t whole = tile_whole(tile.n);
         X(project)(p, c, &tile);
-        for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : s->weight ? (double)s->weight[t * s->ld + r] : 1;
+        const int64_t *weight = s->weight ? s->weight + t * s->ld : NULL;
+        for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : weight ? (double)weight[r] : 1;
         for (ptrdiff_t k = 0; k < c->k; k++) {
             X(cdf1d_sums)(sums + 4 * k, p + k * s->ld, w, whole);
-            if (q->sides > 1) X(reach)(sums + 4 * k + 2, p + k * s->ld, w, tile.n);
+            if (q->sides > 1) X(reach)(sums + 4 * k + 2, p + k * s->ld, weight, tile.n);
         }
     }
 }
