@@ -168,34 +168,47 @@ def draw(flow, data, n, seed=1):
     return whole(flow.sample(n, y, seed=seed)[0], data.levels)
 
 
-def between(flow, data, pairs=8, steps=10, seed=0):
-    """Return images (pairs, steps, ...) on the way from one test image to another, in latent space.
+def between(flow, ends, y, levels, steps=8):
+    """Return images (pairs, steps, ...) on the way from one latent point to another.
 
     The way keeps to the shell where latent points are: it is part of a great circle, with the
-    distance from the centre changing evenly. Of a flow with classes both ends are of one. The
-    second value is how far the ends come back from the images, in grey levels (the median of the
-    largest differences): more than 1 where rounding errors grow from layer to layer.
+    distance from the centre changing evenly.
+
+    Parameters
+    ----------
+    flow : pyflow.Flow
+    ends : (2, pairs, height, width, channels) array
+        Latent points.
+    y : (pairs,) labels, or None
+    levels : int
+        Of grey.
+    steps : int
+    """
+    a, b = np.reshape(ends, (2, len(ends[0]), -1))
+    size_a, size_b = (np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b))
+    cosine = (a * b).sum(axis=1, keepdims=True) / (size_a * size_b)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    images = []
+    for t in np.linspace(0, 1, steps):
+        direction = np.sin((1 - t) * angle) * (a / size_a) + np.sin(t * angle) * (b / size_b)
+        z = direction / np.sin(angle) * ((1 - t) * size_a + t * size_b)
+        images.append(flow.inverse(z.reshape(ends[0].shape).astype(flow.dtype), y)[0])
+    return whole(np.stack(images, axis=1), levels)
+
+
+def pairs_of_test_images(flow, data, pairs=8, seed=0):
+    """Return test images (2, pairs, ...), their latent points, and the labels: one for each pair.
+
+    Of a flow without classes the labels are None, and a pair is of any two.
     """
     rng = np.random.default_rng(seed)
     if flow.labels is None:
         x, y = data.test[rng.choice(len(data.test), (2, pairs), replace=False)], None
     else:
         y = np.resize(flow.labels, pairs)
-        ends = [
-            rng.choice(np.flatnonzero(data.test_labels == label), 2, replace=False) for label in y
-        ]
-        x = data.test[np.transpose(ends)]
-    (a, b) = (flow.forward(end + np.float32(0.5), y)[0].reshape(pairs, -1) for end in x)
-    size_a, size_b = (np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b))
-    angle = np.arccos(np.clip((a * b).sum(axis=1, keepdims=True) / (size_a * size_b), -1, 1))
-    images = []
-    for t in np.linspace(0, 1, steps):
-        direction = np.sin((1 - t) * angle) * (a / size_a) + np.sin(t * angle) * (b / size_b)
-        z = direction / np.sin(angle) * ((1 - t) * size_a + t * size_b)
-        images.append(flow.inverse(z.reshape(pairs, *flow.shape).astype(flow.dtype), y)[0])
-    images = np.stack(images, axis=1)
-    off = np.abs(images[:, [0, -1]] - np.stack(x, axis=1) - 0.5).reshape(2 * pairs, -1).max(axis=1)
-    return whole(images, data.levels), float(np.median(off))
+        rows = [np.flatnonzero(data.test_labels == label) for label in y]
+        x = data.test[np.transpose([rng.choice(row, 2, replace=False) for row in rows])]
+    return x, np.stack([flow.forward(end + np.float32(0.5), y)[0] for end in x]), y
 
 
 # ---- measures ------------------------------------------------------------------------------------
@@ -272,11 +285,29 @@ def draw_nearest(samples, data, columns=12):
     return image_grid(rows, 4, columns, row_labels=names, limits=(0, data.levels - 1))
 
 
-def draw_between(images, data):
-    pairs, steps = images.shape[:2]
-    ends = ["test image", *[""] * (steps - 2), "test image"]
-    flat = images.reshape(pairs * steps, *images.shape[2:])
-    return image_grid(flat, pairs, steps, column_labels=ends, limits=(0, data.levels - 1))
+def draw_between(flow, data, pairs=8):
+    """From sample to sample, and from test image to test image, on arcs in latent space.
+
+    Latent points of test images lie outside the shell of the samples where the flow knows its few
+    training images too well, and images between them are then poor.
+    """
+    x, z, y = pairs_of_test_images(flow, data, pairs)
+    noise = np.random.default_rng(1).normal(size=z.shape)
+    away = np.abs(flow.inverse(z[0], y)[0] - x[0] - 0.5).reshape(pairs, -1).max(axis=1)
+    sizes = [np.sqrt((ends**2).mean()) for ends in (z, noise)]
+    print(f"rms latent of test images {sizes[0]:.2f}, of samples {sizes[1]:.2f}; images come back")
+    print(f"from latent space {np.median(away):.2g} grey levels off in their worst pixel (median)")
+    figure, axes = canvas(1, 2, (8, 4.4))
+    for ax, ends, kind in zip(axes.flat, (noise, z), ("samples", "test images"), strict=True):
+        images = between(flow, ends, y, data.levels)
+        image_grid(
+            images.reshape(-1, *data.x.shape[1:]),
+            *images.shape[:2],
+            ax=ax,
+            title=f"between {kind}",
+            limits=(0, data.levels - 1),
+        )
+    return figure
 
 
 def draw_classes(flow, data, each=12):
@@ -329,9 +360,7 @@ def pictures(data, flow, film, samples, dense, scores):
         sets["samples of GIS"] = draw(dense, data, 100)
     yield "samples", draw_samples(sets, data)
     yield "nearest", draw_nearest(samples, data)
-    ways, off = between(flow, data)
-    print(f"from images to latent space and back: {off:.2g} grey levels off")
-    yield "between", draw_between(ways, data)
+    yield "between", draw_between(flow, data)
     if flow.labels is not None:
         yield "classes", draw_classes(flow, data)
     if dense is not None:

@@ -98,20 +98,31 @@ def without_classes(example, digits):
 
 
 def test_interpolation_begins_and_ends_at_images(example, digits, without_classes):
-    images, off = example.between(without_classes, digits, pairs=5, steps=4)
+    x, z, y = example.pairs_of_test_images(without_classes, digits, pairs=5)
+    assert y is None
+    images = example.between(without_classes, z, y, digits.levels, steps=4)
     assert images.shape == (5, 4, 8, 8, 1)
-    assert off < 0.01
-    tests = {x.tobytes() for x in digits.test}
-    for step, known in enumerate((True, False, False, True)):
-        assert [x.tobytes() in tests for x in images[:, step]] == [known] * 5
+    assert_array_equal(images[:, [0, -1]].swapaxes(0, 1), x)
+    assert all((images[:, step] != end).any() for step in (1, 2) for end in x)
+
+
+def test_interpolation_keeps_to_the_shell(example):
+    """With the identity for a flow: half-way between orthogonal points of one length is as far."""
+    flow = pyflow.Flow([pyflow.layers.Affine(np.eye(4))], shape=(4,))
+    ends = np.zeros((2, 1, 4))
+    ends[0, 0, 0] = ends[1, 0, 2] = 90.0
+    images = example.between(flow, ends, None, 256, steps=3)
+    assert_array_equal(images[0], [[90, 0, 0, 0], [63, 0, 63, 0], [0, 0, 90, 0]])
 
 
 def test_interpolation_within_a_class(example, digits, fitted):
-    images, off = example.between(fitted[0], digits, pairs=10, steps=3)
-    assert images.shape == (10, 3, 8, 8, 1)
-    assert off < digits.levels
+    x, z, y = example.pairs_of_test_images(fitted[0], digits, pairs=12)
+    assert_array_equal(y, np.arange(12) % 10)
+    labels = {a.tobytes(): label for a, label in zip(digits.test, digits.test_labels, strict=True)}
+    assert [[labels[a.tobytes()] for a in end] for end in x] == [y.tolist()] * 2
+    images = example.between(fitted[0], z, y, digits.levels, steps=3)
     index, _ = pyflow.metrics.nearest(images[:, 1], digits.x)
-    assert (digits.labels[index[:, 0]] == np.arange(10)).mean() > 0.5
+    assert (digits.labels[index[:, 0]] == y).mean() > 0.5
 
 
 def test_film_goes_from_noise_to_images(example, digits, fitted):
