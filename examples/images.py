@@ -252,13 +252,14 @@ def canvas(rows, columns, size):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.1)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def draw_film(film, data):
     """The moving sample after 1, 10, 50, ... layers."""
-    columns = min(4, len(film))
-    rows = -(-len(film) // columns)
+    rows = -(-len(film) // 4)
+    columns = -(-len(film) // rows)
     figure, axes = canvas(rows, columns, (2.6 * columns, 2.8 * rows))
     for ax in axes.flat[len(film) :]:
         ax.remove()
