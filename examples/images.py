@@ -2,7 +2,7 @@
 
     python examples/images.py                    # 8 x 8 digits of scikit-learn: a few minutes
     python examples/images.py --quick            # few layers, to see that all works
-    python examples/images.py --per-class        # p(image | class): samples of a class that is asked for
+    python examples/images.py --per-class        # p(image | class): a class is asked for
     python examples/images.py --data fashion     # hours; --layers 100 --images 5000: minutes
     python examples/images.py --data mnist --flow FILE --density FILE    # flows that were fitted
 
@@ -43,12 +43,12 @@ class Images(NamedTuple):
     x: np.ndarray  # (n, height, width, channels) uint8, for training
     labels: np.ndarray | None
     test: np.ndarray
+    test_labels: np.ndarray | None
     levels: int  # of grey: pixels are 0 to levels - 1
 
     def first(self, n):
         """Return the set with n images at most for training, and for the test."""
-        labels = None if self.labels is None else self.labels[:n]
-        return self._replace(x=self.x[:n], labels=labels, test=self.test[:n])
+        return Images(self.name, *(a if a is None else a[:n] for a in self[1:5]), self.levels)
 
 
 def digits():
@@ -57,7 +57,7 @@ def digits():
     found = load_digits()
     order = np.random.default_rng(0).permutation(len(found.target))
     x, labels = found.images.astype(np.uint8)[order, :, :, None], found.target[order]
-    return Images("digits", x[:1497], labels[:1497], x[1497:], 17)
+    return Images("digits", x[:1497], labels[:1497], x[1497:], labels[1497:], 17)
 
 
 def photographs():
@@ -65,7 +65,7 @@ def photographs():
         datasets.photographs(PHOTOGRAPHS),
         datasets.photographs(PHOTOGRAPHS // 10, split="test"),
     )
-    return Images("photographs", x, None, test, 256)
+    return Images("photographs", x, None, test, None, 256)
 
 
 def load(name, folder=None):
@@ -76,7 +76,7 @@ def load(name, folder=None):
         parts = [datasets.mnist(folder or MNIST, split) for split in ("train", "test")]
     else:
         parts = [datasets.fashion_mnist(split=split) for split in ("train", "test")]
-    return Images(name, *parts[0], parts[1][0], 256)
+    return Images(name, *parts[0], *parts[1], 256)
 
 
 def like(images, levels, data):
@@ -169,18 +169,22 @@ def draw(flow, data, n, seed=1):
 
 
 def between(flow, data, pairs=8, steps=10, seed=0):
-    """Return images (pairs, steps, ...) on the way from one image to another, in latent space.
+    """Return images (pairs, steps, ...) on the way from one test image to another, in latent space.
 
     The way keeps to the shell where latent points are: it is part of a great circle, with the
-    distance from the centre changing evenly. Of a flow with classes both ends are of one.
+    distance from the centre changing evenly. Of a flow with classes both ends are of one. The
+    second value is how far the ends come back from the images, in grey levels (the median of the
+    largest differences): more than 1 where rounding errors grow from layer to layer.
     """
     rng = np.random.default_rng(seed)
     if flow.labels is None:
         x, y = data.test[rng.choice(len(data.test), (2, pairs), replace=False)], None
     else:
         y = np.resize(flow.labels, pairs)
-        ends = [rng.choice(np.flatnonzero(data.labels == label), 2, replace=False) for label in y]
-        x = data.x[np.transpose(ends)]
+        ends = [
+            rng.choice(np.flatnonzero(data.test_labels == label), 2, replace=False) for label in y
+        ]
+        x = data.test[np.transpose(ends)]
     (a, b) = (flow.forward(end + np.float32(0.5), y)[0].reshape(pairs, -1) for end in x)
     size_a, size_b = (np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b))
     angle = np.arccos(np.clip((a * b).sum(axis=1, keepdims=True) / (size_a * size_b), -1, 1))
@@ -189,17 +193,22 @@ def between(flow, data, pairs=8, steps=10, seed=0):
         direction = np.sin((1 - t) * angle) * (a / size_a) + np.sin(t * angle) * (b / size_b)
         z = direction / np.sin(angle) * ((1 - t) * size_a + t * size_b)
         images.append(flow.inverse(z.reshape(pairs, *flow.shape).astype(flow.dtype), y)[0])
-    return whole(np.stack(images, axis=1), data.levels)
+    images = np.stack(images, axis=1)
+    off = np.abs(images[:, [0, -1]] - np.stack(x, axis=1) - 0.5).reshape(2 * pairs, -1).max(axis=1)
+    return whole(images, data.levels), float(np.median(off))
 
 
 # ---- measures ------------------------------------------------------------------------------------
 
 
 def quality(samples, data):
-    """Return {measure: (of samples, of as many training images)}, both against the test set."""
+    """Return how near samples, and as many training images, are to the test set.
+
+    The first value is {measure: [of samples, of training images]}; the second, how far samples,
+    and test images, are from the nearest training image (the median).
+    """
     n = min(len(samples), len(data.x))
-    height, width = data.x.shape[1:3]
-    patch = max(4, height // 4)
+    patch = max(4, data.x.shape[1] // 4)
     sets = samples[:n], data.x[:n]
     found = {
         "sliced Wasserstein, images": [metrics.sliced_wasserstein(x, data.test) for x in sets],
@@ -229,7 +238,7 @@ def oddness(flow, data, odd):
 def canvas(rows, columns, size):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="compressed")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -265,7 +274,7 @@ def draw_nearest(samples, data, columns=12):
 
 def draw_between(images, data):
     pairs, steps = images.shape[:2]
-    ends = ["image", *[""] * (steps - 2), "image"]
+    ends = ["test image", *[""] * (steps - 2), "test image"]
     flat = images.reshape(pairs * steps, *images.shape[2:])
     return image_grid(flat, pairs, steps, column_labels=ends, limits=(0, data.levels - 1))
 
@@ -302,7 +311,9 @@ def draw_odd(bits, others, data):
             lw=1.4,
             label=f"{name}: AUROC {area:.3f}",
         )
-    ax.set(xlabel="bits per dimension", ylabel="density", xlim=(low, high))
+    ax.set(
+        xlabel="bits per dimension (and more: in the last bar)", ylabel="density", xlim=(low, high)
+    )
     ax.set_title(f"trained on {data.name}", fontsize=10, color=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
@@ -318,7 +329,9 @@ def pictures(data, flow, film, samples, dense, scores):
         sets["samples of GIS"] = draw(dense, data, 100)
     yield "samples", draw_samples(sets, data)
     yield "nearest", draw_nearest(samples, data)
-    yield "between", draw_between(between(flow, data), data)
+    ways, off = between(flow, data)
+    print(f"from images to latent space and back: {off:.2g} grey levels off")
+    yield "between", draw_between(ways, data)
     if flow.labels is not None:
         yield "classes", draw_classes(flow, data)
     if dense is not None:
@@ -401,9 +414,8 @@ def main():
             print(f"GIS: {len(dense)} layers in {time.perf_counter() - start:.0f} s", flush=True)
             dense.save(out / "gis.pyflow")
         scores = bits, others = oddness(dense, data, odd_ones(data, given.folder))
-        print(
-            f"bits per dimension of test images: {bits.mean():.3f} ± {bits.std() / len(bits) ** 0.5:.3f}"
-        )
+        error = bits.std() / len(bits) ** 0.5
+        print(f"bits per dimension of test images: {bits.mean():.3f} ± {error:.3f}")
         print("others:         bits   AUROC")
         for name, (b, area) in others.items():
             print(f"  {name:12} {b.mean():6.3f}  {area:6.3f}")
