@@ -100,16 +100,20 @@ def peer(method, images, n, options, peers):
     """A method of image_worker.py, in its own process and environment."""
     if not peers or (method == "original" and "original" not in peers):
         raise SkippedError("not installed")
-    search = {"search_steps": 5} if options.quick and method == "original" else {}
+    settings = {}
+    if method == "gan":
+        settings = {"rate": options.gan_rate}
+    elif method == "original" and options.quick:
+        settings = {"search_steps": 5}
     out = str(SAMPLES / f"{options.data}-{method}.npy")
     arguments = [WORKER, method, str(options.threads)]
     with Process(f"images-{method}", PYTHON, arguments, options.threads) as process:
         path = str(Path(process.scratch.name) / "images.npy")
         np.save(path, images)
         record = process.ask(
-            "make", images=path, out=out, minutes=options.minutes, n=n, options=search
+            "make", images=path, out=out, minutes=options.minutes, n=n, options=settings
         )
-    return np.load(out), record
+    return np.load(out), {**record, **settings}
 
 
 def make(method, images, n, options, peers, records):
@@ -184,6 +188,7 @@ def main():
     parser.add_argument("--folder", type=Path, help="where its IDX files are")
     parser.add_argument("--methods", nargs="+", default=list(NAMES), choices=list(NAMES))
     parser.add_argument("--threads", type=int, default=cores(), help="of every method")
+    parser.add_argument("--gan-rate", type=float, default=1e-4, help="default: the published 1e-4")
     parser.add_argument("--sinf", help="checkout of the original (default: $PYFLOW_BENCH_SINF)")
     options = parser.parse_args()
     if options.sinf:

@@ -5,8 +5,8 @@
 As in worker.py; `bench_images.py` is the other end. Every method trains for a number of minutes and
 writes its samples, uint8, to a file.
 
-- vae: a variational autoencoder whose pixels are Gaussian, their one variance learned (Dai & Wipf
-  2019, arXiv 1903.05789); samples are the decoder's means.
+- vae: a variational autoencoder whose pixels are Gaussian, with the one variance that is the most
+  likely (Rybkin et al. 2021, arXiv 2006.13202); samples are the decoder's means.
 - gan: a Wasserstein GAN with gradient penalty (Gulrajani et al. 2017, arXiv 1704.00028).
 - swf: a sliced Wasserstein flow (Liutkus et al. 2019, arXiv 1806.08141) without noise.
 - original: SIG by its authors, from the checkout that PYFLOW_BENCH_SINF names.
@@ -106,21 +106,19 @@ def vae(images, minutes, n):
     """Minimise -log p(x|z) + KL(q(z|x) || N(0, 1)); Adam, its rate falling from 1e-3 to 0."""
     x = torch.from_numpy(images).float()[:, None] / 255
     encode, decode = encoder(2 * LATENT, normalise=True), generator()
-    log_scale = nn.Parameter(torch.zeros(()))
-    parameters = [*encode.parameters(), *decode.parameters(), log_scale]
-    optimiser, clock = torch.optim.Adam(parameters), Clock(minutes)
+    parameters = [*encode.parameters(), *decode.parameters()]
+    optimiser, clock = torch.optim.Adam(parameters, fused=True), Clock(minutes)
     for share, batch in zip(clock.ticks(), batches(x, 128), strict=False):
         set_rate(optimiser, 1e-3 * (1 - share))
         mean, log_s = encode(batch).chunk(2, dim=1)
         kl = 0.5 * (mean**2 + (2 * log_s).exp() - 2 * log_s - 1).sum()
         z = mean + log_s.exp() * torch.randn_like(mean)
-        gap = (decode(z) - batch) / log_scale.exp()
-        loss = (kl + 0.5 * (gap**2).sum() + batch.numel() * log_scale) / len(batch)
+        variance = ((decode(z) - batch) ** 2).mean()
+        loss = (kl + 0.5 * batch.numel() * variance.log()) / len(batch)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    record = clock.record()
-    return generate(decode, n), {**record, "pixel_scale": log_scale.exp().item()}
+    return generate(decode, n), clock.record()
 
 
 def gradient_penalty(critic, real, fake):
@@ -130,16 +128,17 @@ def gradient_penalty(critic, real, fake):
     return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()
 
 
-def gan(images, minutes, n):
-    """Five steps of the critic to one of the generator; Adam, its rate falling from 1e-4 to 0."""
+def gan(images, minutes, n, rate):
+    """Five steps of the critic to one of the generator; Adam, its rate falling to 0."""
     x = torch.from_numpy(images).float()[:, None] / 255
     critic, make = encoder(1, normalise=False), generator()
     of_critic, of_maker = (
-        torch.optim.Adam(network.parameters(), betas=(0.5, 0.9)) for network in (critic, make)
+        torch.optim.Adam(network.parameters(), betas=(0.5, 0.9), fused=True)
+        for network in (critic, make)
     )
     clock, size = Clock(minutes), 64
     for share, real in zip(clock.ticks(), batches(x, size), strict=False):
-        set_rate(of_critic, 1e-4 * (1 - share))
+        set_rate(of_critic, rate * (1 - share))
         with torch.no_grad():
             fake = make(torch.randn(size, LATENT))
         loss = critic(fake).mean() - critic(real).mean()
@@ -148,7 +147,7 @@ def gan(images, minutes, n):
         loss.backward()
         of_critic.step()
         if clock.steps % 5 == 4:
-            set_rate(of_maker, 1e-4 * (1 - share))
+            set_rate(of_maker, rate * (1 - share))
             of_maker.zero_grad()
             (-critic(make(torch.randn(size, LATENT))).mean()).backward()
             of_maker.step()

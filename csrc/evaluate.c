@@ -6,6 +6,7 @@ typedef enum { FORWARD, INVERSE, LOGP, LOGP_AT, SCORE, SCORE_Y, SAMPLE } task;
 
 enum {
     BLOCK_BYTES = 1 << 18,  /* of the tiles that go through a layer together: its tables serve them while in cache */
+    PATCH_BYTES = 1 << 25,  /* the same where there are patches, of which one at a time is in cache */
     SCORE_BYTES = 16 << 20, /* of what is kept for the way back */
 };
 
@@ -239,10 +240,15 @@ static void X(plan)(X(job) *job)
         ptrdiff_t fit = SCORE_BYTES / (ptrdiff_t)sizeof(real) / PF_MAX(keep, 1) / TILE_STEP * TILE_STEP;
         job->rows = PF_MIN(job->rows, PF_MAX(fit, TILE_STEP));
     }
-    ptrdiff_t all = (job->n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
-    int single = f->net || job->task == SCORE || job->rows <= TILE_STEP;
-    job->tiles = single ? 1 : PF_MAX(PF_MIN(BLOCK_BYTES / bytes, X(MOST_TILES)), 1);
-    job->tiles = PF_MAX(PF_MIN(job->tiles, all / pf_max_threads(all)), 1);
+    ptrdiff_t n = PF_MAX(job->n, 1);
+    job->rows = PF_MIN(job->rows, tile_whole(n));
+    ptrdiff_t all = (n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
+    int single = f->net || job->task == SCORE || job->rows <= TILE_STEP, patches = 0;
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) patches |= X(patch_count)(f->layers[l]) > 1;
+    job->tiles = single ? 1 : PF_MAX(PF_MIN((patches ? PATCH_BYTES : BLOCK_BYTES) / bytes, X(MOST_TILES)), 1);
+    /* so that all threads have as many blocks */
+    ptrdiff_t threads = pf_max_threads(all), rounds = (all + job->tiles * threads - 1) / (job->tiles * threads);
+    job->tiles = (all + rounds * threads - 1) / (rounds * threads);
 }
 
 /* Blocks of conditions (in LOGP_AT) or of points, each with its parameters; all at once without conditions. */

@@ -7,7 +7,6 @@
 
 enum {
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
-    MANY_CLASSES = 16,  /* up to so many labels may have one row each */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
@@ -246,24 +245,6 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
          o->image[0] * o->image[1] * o->image[2] != d))
         return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", o->image[0],
                        o->image[1], o->image[2], d);
-    if (o->n_classes < 0) return pf_fail(PF_BAD_ARGUMENT, "n_classes: %d is negative", o->n_classes);
-    for (ptrdiff_t j = 0; o->bounds && j < d; j++)
-        if (!(o->bounds[2 * j] < o->bounds[2 * j + 1]))
-            return pf_fail(PF_BAD_ARGUMENT, "bounds: of column %td, %g is not below %g", j, o->bounds[2 * j],
-                           o->bounds[2 * j + 1]);
-    return PF_OK;
-}
-
-/* Rows outside bounds are refused, with the row's number. */
-static pf_status X(check_bounds)(const X(working) *s, const double *bounds, const char *name)
-{
-    for (ptrdiff_t i = 0; bounds && i < s->n; i++)
-        for (ptrdiff_t j = 0; j < s->d; j++) {
-            double x = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
-            if (x < (real)bounds[2 * j] || x > (real)bounds[2 * j + 1])
-                return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %g, outside the bounds [%g, %g]", name,
-                               i, j, x, bounds[2 * j], bounds[2 * j + 1]);
-        }
     return PF_OK;
 }
 
@@ -278,21 +259,6 @@ static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
         const X(layer_ops) *ops = flow->layers[l]->ops;
         if (ops != &X(columns_ops) &&ops != &X(affine_ops) &&ops != &X(sliced_ops) &&ops != &X(patch_ops))
             return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which GIS does not know", ops->kind);
-    }
-    return PF_OK;
-}
-
-/* It keeps the bounds that it has. */
-static pf_status X(check_same_bounds)(const X(flow) *flow, const double *bounds)
-{
-    const double *own = X(layer_bounds)(flow->layers[0]);
-    for (ptrdiff_t i = 0; bounds && i < 2 * flow->space.d; i++) {
-        double has = own ? own[i] : i % 2 ? INFINITY : -INFINITY;
-        if ((real)bounds[i] != (real)has)
-            return pf_fail(PF_BAD_ARGUMENT,
-                           "bounds: of column %td, the %s one is %g, but %g in the flow to go on from, and stays so: "
-                           "leave bounds out, or fit anew",
-                           i / 2, i % 2 ? "upper" : "lower", bounds[i], has);
     }
     return PF_OK;
 }
@@ -322,21 +288,17 @@ static pf_status X(fit_overlap)(X(fit) *f)
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *validate, ptrdiff_t d)
 {
     const pf_gis_options *o = f->options;
-    const double *bounds = f->flow->n_layers ? X(layer_bounds)(f->flow->layers[0]) : o->bounds;
+    const double *bounds;
     PF_TRY(X(check_options)(o, d, validate != NULL));
-    if (f->flow->n_layers) PF_TRY(X(check_same_bounds)(f->flow, o->bounds));
-    else if (o->n_classes > MANY_CLASSES && o->n_classes > train->n / 2)
-        return pf_fail(PF_BAD_ARGUMENT,
-                       "labels: %d different ones in %td rows leave none to learn a class from; labels are classes of "
-                       "many rows each: cut a continuous number into a few ranges, or make it a column of the data",
-                       o->n_classes, train->n);
+    PF_TRY(X(bounds_of)(&bounds, f->flow, o->bounds));
+    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
     f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
     ptrdiff_t ld = o->image[0] ? TILE_MOST : X(tile_rows)(d);
     PF_TRY(X(working_new)(&f->train, train, d, ld, o->n_classes, o->scratch, "train"));
-    PF_TRY(X(check_bounds)(&f->train, bounds, "train"));
+    PF_TRY(X(working_within)(&f->train, bounds, "train"));
     if (validate) {
         PF_TRY(X(working_new)(&f->validate, validate, d, ld, o->n_classes, o->scratch, "validate"));
-        PF_TRY(X(check_bounds)(&f->validate, bounds, "validate"));
+        PF_TRY(X(working_within)(&f->validate, bounds, "validate"));
         PF_TRY(X(fit_overlap)(f));
     }
     if (f->train.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");

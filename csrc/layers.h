@@ -48,9 +48,10 @@ int X(sliced_identity)(const X(layer) *l);    /* whether A = I */
 pf_status X(patch_new)(X(layer) **l, const pf_patches *p, ptrdiff_t k, ptrdiff_t m, ptrdiff_t classes);
 const pf_patches *X(layer_patches)(const X(layer) *l); /* NULL for any other layer */
 ptrdiff_t X(patch_count)(const X(layer) *l);           /* patches of a patch layer, else 0 */
-/* The inverse of patch i alone: where many tiles go through a layer, one patch after another keeps its tables in cache.
- */
-void X(patch_inverse_one)(const X(layer) *l, const void *ready, ptrdiff_t i, X(tile) *t, double *logj, real *work);
+/* Patch i alone, forward (keep: the whole layer's, or NULL) or inverse: where many tiles go through a layer, one patch
+ * after another keeps its tables in cache. */
+void X(patch_map)(const X(layer) *l, const void *ready, ptrdiff_t i, X(tile) *t, double *logj, real *keep, real *work,
+                  int inverse);
 const X(layer) *X(patch_inner)(const X(layer) *l); /* the sliced layer of one patch */
 
 /* symmetric.c: x <- Psi(F^-1 T(|k|) F x). theta = Psi's [3 psi_knots] (psi.h), then of log T against |k| / k_max

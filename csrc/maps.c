@@ -110,6 +110,19 @@ void X(worker_prepare)(const X(workers) *w, X(worker) *worker, const double *row
 
 /* ---- there and back --------------------------------------------------------------------------------------- */
 
+/* All tiles through a layer. Patches have large tables: all tiles go through one after another. */
+static void X(layer_tiles)(const X(layer) *layer, const void *ready, X(tile) *const *t, double *const *logj,
+                           ptrdiff_t count, real *keep, real *work, int inverse)
+{
+    ptrdiff_t patches = count > 1 ? X(patch_count)(layer) : 0;
+    for (ptrdiff_t p = 0; p < patches; p++)
+        for (ptrdiff_t i = 0; i < count; i++) X(patch_map)(layer, ready, p, t[i], logj[i], NULL, work, inverse);
+    for (ptrdiff_t i = 0; i < count && !patches; i++) {
+        if (inverse) layer->ops->inverse(layer, ready, t[i], logj[i], work);
+        else layer->ops->forward(layer, ready, t[i], logj[i], keep, work);
+    }
+}
+
 void X(flow_forward_tiles)(const X(workers) *w, X(worker) *worker, X(tile) *const *t, double *const *logj,
                            ptrdiff_t count)
 {
@@ -123,8 +136,8 @@ void X(flow_forward_tiles)(const X(workers) *w, X(worker) *worker, X(tile) *cons
         for (ptrdiff_t i = 0; i < count; i++) {
             X(tile_turn)(t[i], layer->ops->layout, &worker->spare);
             t[i]->tables = served ? t[i]->n : 1;
-            layer->ops->forward(layer, served ? ready : f->ready[l], t[i], logj[i], keep, worker->work);
         }
+        X(layer_tiles)(layer, served ? ready : f->ready[l], t, logj, count, keep, worker->work, 0);
         if (keep) keep += s.keep;
         if (served) ready += s.ready;
     }
@@ -144,8 +157,8 @@ void X(flow_inverse_tiles)(const X(workers) *w, X(worker) *worker, X(tile) *cons
         for (ptrdiff_t i = 0; i < count; i++) {
             X(tile_turn)(t[i], layer->ops->layout, &worker->spare);
             t[i]->tables = served ? t[i]->n : 1;
-            layer->ops->inverse(layer, served ? ready : f->ready[l], t[i], logj[i], worker->work);
         }
+        X(layer_tiles)(layer, served ? ready : f->ready[l], t, logj, count, NULL, worker->work, 1);
     }
 }
 

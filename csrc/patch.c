@@ -1,6 +1,7 @@
-/* The patch layer (Dai & Seljak 2021, section 3.4): an image, flattened as (height, width, channels), is rolled by a
- * shift and cut into patches, and each patch goes through a sliced layer of its own. Where the kernel does not divide a
- * side, the numbers left over stay: a layer with another shift moves them. log|det| is the sum over patches.
+/* The patch layer (the hierarchical approach of Dai & Seljak 2021): an image, flattened as (height, width, channels),
+ * is rolled by a shift and cut into patches, and each patch goes through a sliced layer of its own. Where the kernel
+ * does not divide a side, the numbers left over stay: a layer with another shift moves them. log|det| is the sum over
+ * patches.
  *
  * One sliced layer, d the size of a patch, is the shape of all of them. theta, the tables and what is kept for the way
  * back stand patch after patch, each as the sliced layer has it. */
@@ -112,6 +113,8 @@ const pf_patches *X(layer_patches)(const X(layer) *l)
     return l->ops == &X(patch_ops) ? &((const X(patch) *)l)->patches : NULL;
 }
 
+ptrdiff_t X(patch_count)(const X(layer) *l) { return l->ops == &X(patch_ops) ? ((const X(patch) *)l)->count : 0; }
+
 const X(layer) *X(patch_inner)(const X(layer) *l) { return ((const X(patch) *)l)->inner; }
 
 /* ---- sizes and tables, patch after patch ------------------------------------------------------------------ */
@@ -164,44 +167,30 @@ static void X(scatter)(X(tile) *to, const X(tile) *from, const int32_t *rows)
         memcpy(to->x + rows[j] * to->ld, from->x + j * from->ld, (size_t)to->ld * sizeof(real));
 }
 
-static void X(patch_map)(const X(patch) *p, const void *ready, X(tile) *t, double *logj, real *keep, real *work,
-                         int inverse)
+void X(patch_map)(const X(layer) *l, const void *ready, ptrdiff_t i, X(tile) *t, double *logj, real *keep, real *work,
+                  int inverse)
 {
+    const X(patch) *p = (const X(patch) *)l;
     const X(layer) *inner = p->inner;
-    const char *tables = ready;
-    const int32_t *rows = p->rows;
+    const int32_t *rows = p->rows + i * inner->d;
     pf_sizes s = X(inner_sizes)(p, t->n, t->ld);
+    const char *tables = (const char *)ready + (size_t)i * s.ready;
     X(tile) small = X(patch_tile)(p, t, work);
     work += inner->d * t->ld;
-    for (ptrdiff_t i = 0; i < p->count; i++, tables += s.ready, rows += inner->d) {
-        X(gather)(&small, t, rows);
-        if (inverse) inner->ops->inverse(inner, tables, &small, logj, work);
-        else inner->ops->forward(inner, tables, &small, logj, keep ? keep + i * s.keep : NULL, work);
-        X(scatter)(t, &small, rows);
-    }
+    X(gather)(&small, t, rows);
+    if (inverse) inner->ops->inverse(inner, tables, &small, logj, work);
+    else inner->ops->forward(inner, tables, &small, logj, keep ? keep + i * s.keep : NULL, work);
+    X(scatter)(t, &small, rows);
 }
 
 static void X(patch_forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work)
 {
-    X(patch_map)((const X(patch) *)l, ready, t, logj, keep, work, 0);
+    for (ptrdiff_t i = 0; i < X(patch_count)(l); i++) X(patch_map)(l, ready, i, t, logj, keep, work, 0);
 }
 
 static void X(patch_inverse)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *work)
 {
-    X(patch_map)((const X(patch) *)l, ready, t, logj, NULL, work, 1);
-}
-
-ptrdiff_t X(patch_count)(const X(layer) *l) { return l->ops == &X(patch_ops) ? ((const X(patch) *)l)->count : 0; }
-
-void X(patch_inverse_one)(const X(layer) *l, const void *ready, ptrdiff_t i, X(tile) *t, double *logj, real *work)
-{
-    const X(patch) *p = (const X(patch) *)l;
-    const int32_t *rows = p->rows + i * p->inner->d;
-    const char *tables = (const char *)ready + (size_t)i * X(inner_sizes)(p, 1, TILE_STEP).ready;
-    X(tile) small = X(patch_tile)(p, t, work);
-    X(gather)(&small, t, rows);
-    p->inner->ops->inverse(p->inner, tables, &small, logj, work + p->inner->d * t->ld);
-    X(scatter)(t, &small, rows);
+    for (ptrdiff_t i = 0; i < X(patch_count)(l); i++) X(patch_map)(l, ready, i, t, logj, NULL, work, 1);
 }
 
 static void X(patch_vjp)(const X(layer) *l, const void *ready, X(tile) *g, double *gtheta, ptrdiff_t stride,

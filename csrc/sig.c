@@ -37,6 +37,13 @@ ptrdiff_t pf_sig_schedule(pf_sig_stage *stages, const ptrdiff_t *image)
     return n;
 }
 
+/* Whose label row i of a sample of n has: every row's as often, and what is left over is spread over all of them. */
+static ptrdiff_t row_of(ptrdiff_t i, ptrdiff_t n, ptrdiff_t rows)
+{
+    ptrdiff_t left = n % rows, whole = n - left;
+    return i < whole ? i % rows : (ptrdiff_t)((double)(i - whole) * (double)rows / (double)left);
+}
+
 #define TWICE "sig.c"
 #include "twice.h"
 #else
@@ -257,6 +264,9 @@ static pf_status X(check_stages)(X(fit) *f, ptrdiff_t d)
                      image[0] * image[1] * image[2] != d))
         return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", image[0],
                        image[1], image[2], d);
+    if (o->n_slices > d)
+        return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
+                       d);
     if (o->n_stages > MOST_STAGES)
         return pf_fail(PF_BAD_ARGUMENT, "schedule: has %td entries; %d are the most", o->n_stages, MOST_STAGES);
     if (o->n_stages) memcpy(f->stages, o->stages, (size_t)o->n_stages * sizeof *o->stages);
@@ -293,10 +303,13 @@ static pf_status X(check_stages)(X(fit) *f, ptrdiff_t d)
 
 static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *data)
 {
-    double n = data->n_eff;
+    double n = data->n_eff, own = n / PF_MAX(o->n_classes, 1); /* rows of a class */
     X(settings) s = {.n = n, .d = data->d, .seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
-    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50);
+    double knots = PF_MIN(PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50), PF_MAX(own / 4, 10));
+    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)knots;
     s.match = (pf_knots){.m = s.m, .edge = PF_MIN(o->edge_knots, (s.m - 2) / 2), .alpha = {o->alpha[0], o->alpha[1]}};
+    /* no nearer to each other than rows are */
+    while (s.match.edge && (double)((s.match.edge + 1) * (s.m - 2 * s.match.edge + 1)) > own) s.match.edge--;
     s.slice_points = o->slice_points;
     s.slice_steps = o->slice_steps;
     return s;
@@ -314,14 +327,18 @@ static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, ptrdiff_t d)
 {
     const pf_sig_options *o = f->options;
+    const double *bounds;
     PF_TRY(pf_check_options(o, pf_sig_list));
     PF_TRY(X(check_stages)(f, d));
+    PF_TRY(X(bounds_of)(&bounds, f->flow, o->bounds));
+    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
     PF_TRY(X(working_new)(&f->data, train, d, TILE_MOST, o->n_classes, o->scratch, "train"));
+    PF_TRY(X(working_within)(&f->data, bounds, "train"));
     if (f->data.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     ptrdiff_t n = o->sample ? o->sample : SAMPLE_PER_ROW * train->n;
     if (f->data.label) {
         if (!(f->label = PF_ALLOC(int32_t, n))) return PF_NO_MEMORY;
-        for (ptrdiff_t i = 0; i < n; i++) f->label[i] = f->data.label[i % train->n];
+        for (ptrdiff_t i = 0; i < n; i++) f->label[i] = f->data.label[row_of(i, n, train->n)];
     }
     PF_TRY(X(working_normals)(&f->sample, n, d, TILE_MOST, f->label, o->seed ^ SAMPLE_KEY, o->scratch));
     f->settings = X(fit_settings)(o, &f->data);

@@ -19,17 +19,19 @@ enum {
 
 /* ---- rows and their histograms ---------------------------------------------------------------------------- */
 
+/* Only tiles with weight are picked. */
 pf_status X(rows_pick)(X(rows) *r, const X(working) *s, ptrdiff_t points, uint64_t seed, uint64_t stream)
 {
     *r = (X(rows)){.s = s, .picked = s->tiles};
     if (points >= s->rows) return PF_OK;
     double part = (double)points / (double)s->rows;
-    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), s->tiles), 1);
-    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles);
+    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles), tiles = 0;
     if (!all) return PF_NO_MEMORY;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
+    for (ptrdiff_t t = 0; t < s->tiles; t++)
+        if (!s->weight || X(working_weight)(s, &t, 1) > 0) all[tiles++] = t;
+    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), tiles), 1);
     for (ptrdiff_t t = 0; t < r->picked; t++) {
-        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
+        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(tiles - t)),
                   swap = all[t];
         all[t] = all[other], all[other] = swap;
     }
@@ -99,10 +101,11 @@ static pf_status X(slices_count)(X(slices) *c)
 
 /* ---- the search for slices -------------------------------------------------------------------------------- */
 
-/* Least and most of p[n], into range[2]. */
-static void X(reach)(double *range, const real *p, ptrdiff_t n)
+/* Least and most of p[n] where it has a weight, into range[2]. */
+static void X(reach)(double *range, const real *p, const double *w, ptrdiff_t n)
 {
-    for (ptrdiff_t i = 0; i < n; i++) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (w[i] > 0) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
 }
 
 /* Projections of the tiles looked at, and their sums. */
@@ -124,7 +127,7 @@ static void X(project_group)(void *arg, ptrdiff_t group, int thread)
         for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : s->weight ? (double)s->weight[t * s->ld + r] : 1;
         for (ptrdiff_t k = 0; k < c->k; k++) {
             X(cdf1d_sums)(sums + 4 * k, p + k * s->ld, w, whole);
-            if (q->sides > 1) X(reach)(sums + 4 * k + 2, p + k * s->ld, tile.n);
+            if (q->sides > 1) X(reach)(sums + 4 * k + 2, p + k * s->ld, w, tile.n);
         }
     }
 }
@@ -159,6 +162,14 @@ static pf_status X(search_project)(X(search) *q, const double *a, ptrdiff_t bins
     return PF_OK;
 }
 
+/* Of a class, all that was counted; the same along every slice */
+static int64_t X(class_mass)(const X(slices) *c, ptrdiff_t l, ptrdiff_t bins)
+{
+    int64_t mass = 0;
+    for (ptrdiff_t b = 0; b < bins; b++) mass += c->count[l * bins + b];
+    return mass;
+}
+
 /* Scores and distance of one slice. */
 static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
 {
@@ -171,11 +182,9 @@ static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
     for (ptrdiff_t l = 0; l < from->classes; l++) {
         ptrdiff_t at = j * from->classes + l;
         const int64_t *count = from->count + at * bins, *other = q->sides > 1 ? to->count + at * bins : NULL;
-        int64_t mass = 0;
-        for (ptrdiff_t b = 0; b < bins; b++) mass += count[b];
         double square = other ? pf_cdf1d_match(edges, count, from->grid + j, other, to->grid + j)
                               : pf_cdf1d_scores(edges, count, from->grid + j);
-        q->distance[j] += square * (double)mass / q->total[0];
+        q->distance[j] += square * (double)X(class_mass)(from, l, bins) / q->total[0];
         for (ptrdiff_t b = 0; b <= bins; b++) q->score[0][at * (bins + 1) + b] = (real)edges[b];
         if (!other) continue;
         pf_cdf1d_match(edges, other, to->grid + j, count, from->grid + j);
@@ -189,6 +198,11 @@ pf_status X(search_value)(void *user, double *value, const double *a)
     ptrdiff_t k = q->side->k;
     PF_TRY(X(search_project)(q, a, q->bins));
     for (int i = 0; i < q->sides; i++) PF_TRY(X(slices_count)(q->side + i));
+    for (ptrdiff_t l = 0; l < q->side->classes; l++) {
+        double part[2] = {1, 1};
+        for (int i = 0; i < q->sides; i++) part[i] = (double)X(class_mass)(q->side + i, l, q->bins) / q->total[i];
+        q->share[l] = part[1] > 0 ? part[0] / part[1] : 0;
+    }
     PF_TRY(pf_parallel(k, X(score_slice), q));
     *value = 0;
     for (ptrdiff_t j = 0; j < k; j++) *value += q->distance[j] / (double)k;
@@ -216,8 +230,10 @@ static void X(gradient_group)(void *arg, ptrdiff_t group, int thread)
             const real *score = q->score[q->of] + j * c->classes * edges, *p = c->kept + (i * k + j) * ld;
             if (c->classes == 1) X(cdf1d_residual)(rj, p, score, c->grid + j, tile.n);
             else
-                for (ptrdiff_t n = 0; n < tile.n; n++)
+                for (ptrdiff_t n = 0; n < tile.n; n++) {
                     X(cdf1d_residual)(rj + n, p + n, score + tile.label[n] * edges, c->grid + j, 1);
+                    if (q->of) rj[n] *= (real)q->share[tile.label[n]];
+                }
             for (ptrdiff_t n = 0; weight && n < tile.n; n++) rj[n] *= (real)((double)weight[n] * 0x1p-40);
             for (ptrdiff_t n = tile.n; n < whole; n++) rj[n] = 0;
         }
@@ -278,11 +294,12 @@ pf_status X(search_new)(X(search) *q, const X(problem) *p)
     q->product = PF_ALLOC(real, pf_max_threads(groups) * k * d);
     q->sums = PF_ALLOC(double, groups * 4 * k);
     q->distance = PF_ALLOC(double, k);
+    q->share = PF_ALLOC(double, p->classes);
     for (int i = 0; i < q->sides; i++) {
         q->score[i] = PF_ALLOC(real, k * p->classes * (q->bins + 1));
         if (!q->score[i] || !q->gradient[i]) return PF_NO_MEMORY;
     }
-    return q->product && q->sums && q->distance ? PF_OK : PF_NO_MEMORY;
+    return q->product && q->sums && q->distance && q->share ? PF_OK : PF_NO_MEMORY;
 }
 
 void X(search_free)(X(search) *q)
@@ -299,6 +316,7 @@ void X(search_free)(X(search) *q)
     free(q->product);
     free(q->sums);
     free(q->distance);
+    free(q->share);
 }
 
 /* ---- fitting a layer -------------------------------------------------------------------------------------- */
@@ -343,7 +361,8 @@ static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
         square += (double)moments.total * (to ? pf_cdf1d_match(scratch, count, c->grid + j, other, to->grid + j)
                                               : pf_cdf1d_scores(scratch, count, c->grid + j));
         double *theta = f->theta + (l * c->k + j) * 3 * m;
-        if (!moments.total) { /* a class with no weight: the identity, with knots 1 apart */
+        /* a class with no weight, or that no row of the sample has: the identity, with knots 1 apart */
+        if (!moments.total || (to && !pf_cdf1d_moments(other, to->grid + j).total)) {
             memset(theta, 0, (size_t)(3 * m) * sizeof *theta);
             theta[0] = theta[m] = -0.5 * (double)(m - 1);
             continue;

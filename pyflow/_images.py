@@ -6,8 +6,6 @@ import numpy as np
 
 from pyflow import _arguments
 
-STEPS = 1 << 15  # of the noise: with them 255 plus the most of it is below 256 in float32 too
-
 
 def image_shape(data, shape, name):
     """Return (height, width, channels) of the points of data, or None for a table.
@@ -20,7 +18,8 @@ def image_shape(data, shape, name):
     name : str
         What the argument is called.
     """
-    axes = tuple(getattr(data, "shape", None) or np.shape(data))
+    axes = getattr(data, "shape", None)
+    axes = tuple(np.shape(_arguments.rows(data, name)) if axes is None else axes)
     if shape is None:
         if len(axes) <= 2:
             return None
@@ -61,8 +60,11 @@ class Images:
     def __init__(self, x, dequantize, seed):
         self.x, self.noisy, self.seed = x, dequantize, seed
         self.shape = (x.shape[0], math.prod(x.shape[1:]))
-        narrow = (x.dtype.kind in "iub" and x.dtype.itemsize < 4) or x.dtype in ("f4", "f2")
+        kind, size = x.dtype.kind, x.dtype.itemsize
+        narrow = size <= 4 if kind == "f" else size < 4
         self.dtype = np.dtype(np.float32 if narrow else np.float64)
+        # of the noise: with them x plus the most of it is below x + 1 in the flow's precision too
+        self.bits = 7 if kind in "iu" and size == 2 else 15
 
     def __len__(self):
         return self.shape[0]
@@ -77,13 +79,15 @@ class Images:
         words = -(-self.shape[1] // 4) * 4
         philox = np.random.Philox(key=self.seed).advance(first * (words // 4))
         raw = philox.random_raw(n * words).reshape(n, words)[:, : self.shape[1]]
-        return ((raw >> np.uint64(49)) + 0.5).astype(self.dtype) / self.dtype.type(STEPS)
+        part = (raw >> np.uint64(64 - self.bits)) + 0.5
+        return part.astype(self.dtype) / self.dtype.type(1 << self.bits)
 
 
 def opened(data, dequantize, seed, name):
     """Return data as `Images`; dequantize None: if they are whole numbers."""
-    x = data if hasattr(data, "dtype") and hasattr(data, "shape") else np.asarray(data)
-    if not isinstance(x.dtype, np.dtype) or x.dtype.kind not in "biuf":
+    plain = isinstance(getattr(data, "dtype", None), np.dtype) and hasattr(data, "shape")
+    x = data if plain and not isinstance(data, np.ma.MaskedArray) else _arguments.rows(data, name)
+    if x.dtype.kind not in "biuf":
         raise TypeError(f"{name}: must be real numbers; the dtype is {x.dtype}")
     return Images(x, x.dtype.kind in "biu" if dequantize is None else bool(dequantize), seed)
 

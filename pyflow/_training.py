@@ -13,6 +13,8 @@ from pyflow.fields import wavenumbers
 from pyflow.flow import NOISE, Flow, parameters_of
 from pyflow.posterior import warn_outside
 
+# Options that say what is heard of a fit, not what comes of it.
+WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
 
 
@@ -68,7 +70,7 @@ def run(
     data = {k: v for k, v in data.items() if v is not None}
     data |= {k: given.pop(k) for k in ("noise_k", "noise_power") if k in given}
     options = _core.options(kind, **given)
-    tells = {k: v for k, v in options.items() if k != "checkpoint_seconds"} | (tells or {})
+    tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
     if checkpoint is not None:
         _checkpoint.check(checkpoint, seed)
@@ -283,7 +285,8 @@ def trained(
     given["noise_condition"] = core.noise_condition if noise_condition is None else noise_condition
     n_y = 0 if y_train is None else y_train.shape[1]
     given["posterior_weight"] = posterior_weight(objective, n_y)
-    note = {k: v for k, v in flow._note.items() if k in ("columns", "names", "labels")}
+    kept = ("columns", "image_shape", "names", "labels")
+    note = {k: v for k, v in flow._note.items() if k in kept}
     if not core.n_conditions:
         found = condition_names(names, table, n_y) + [NOISE] * bool(given["noise_condition"])
         note["names"] = found

@@ -274,8 +274,8 @@ class Flow:
             without validation data, and for SIG); of an epoch, log p of the training data is that
             of every batch before its step; `distance`: for layers of GIS, the root-mean-square
             sliced Wasserstein distance of the data from a unit Gaussian along the layer's slices,
-            before the layer (else NaN); of SIG, of the sample from the data, in the order in which layers
-            were fitted, the last of which data pass first.
+            before the layer (else NaN); of SIG, of the sample from the data, in the order in which
+            layers were fitted, the last of which data pass first.
 
         Examples
         --------
@@ -346,7 +346,7 @@ class Flow:
     def _flat(self, x):
         """Return images as the rows that they are to the core; an only channel needs no axis."""
         shape = self._note.get("image_shape")
-        if shape is None or x.shape[-1:] == (self.dim,):
+        if shape is None or (len(x.shape) <= 2 and x.shape[-1:] == (self.dim,)):
             return x
         for image in (tuple(shape), tuple(shape[:2]))[: 1 + (shape[2] == 1)]:
             if x.shape[-len(image) :] == image and len(x.shape) - len(image) in (0, 1):

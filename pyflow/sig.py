@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import TYPE_CHECKING
 
@@ -84,10 +85,10 @@ def SIG(
     n_slices : int, optional
         Slices of each layer of a table. Default d if d <= 8, else d / 2 between 8 and 128.
     n_knots : int, optional
-        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200. The paper's
-        is 400.
+        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200, but for
+        less than 200 points of a class a fourth of them, or 10. The paper's is 400.
     edge_knots : int, optional
-        Knots set aside for each tail. Default 10.
+        Knots set aside for each tail, as far as there are points for them. Default 10.
     alpha : (float, float), optional
         Pull of the splines towards the identity, and of their end slopes, from 0 to almost 1.
         Default (0, 0).
@@ -162,6 +163,8 @@ def SIG(
     note: dict[str, Any] = {}
     tells: dict[str, Any] = {}
     more: dict[str, Any] = {}
+    if image_shape is None and model is not None:
+        image_shape = model._note.get("image_shape")
     shape = _images.image_shape(data_train, image_shape, "data_train")
     if shape is None:
         columns = _tables.names(data_train, "data_train") if model is None else model.columns
@@ -174,13 +177,15 @@ def SIG(
     else:
         if bounds is not None:
             raise ValueError("bounds: are for tables")
+        if dequantize is not None:
+            dequantize = _arguments.boolean("dequantize", dequantize)
         train = _images.opened(data_train, dequantize, seed, "data_train")
         note["image_shape"] = list(shape)
         more["image"] = shape
         tells["dequantize"] = train.noisy
         stream = True
-    if shape is not None and n_slices is not None:
-        raise ValueError("n_slices: is for tables; the slices of patches are in the schedule")
+    if n_slices is not None and (shape is not None or schedule is not None):
+        raise ValueError("n_slices: is for tables without a schedule, which has the slices in it")
     if schedule is not None:
         more["schedule"] = _schedule(schedule, shape, train.shape[1])
         tells["schedule"] = more["schedule"].tolist()
@@ -217,7 +222,7 @@ def SIG(
         seed=seed_given if seed_given is None else seed,
         progress=progress,
         verbose=verbose,
-        total=lambda options: _most_layers(options, shape, more.get("schedule")),
+        total=lambda options: _most_layers(options, more.get("schedule")),
         scratch=scratch,
         stream=stream,
         **more,
@@ -232,6 +237,12 @@ def _known(model):
 def _schedule(schedule, shape, d):
     """Return a schedule as the core takes it: rows of layers, kernel[3], slices."""
     rows = []
+    try:
+        schedule = list(schedule)
+    except TypeError:
+        raise TypeError(
+            f"schedule: must be a sequence of (layers, kernel, slices), not {schedule!r}"
+        ) from None
     for entry in schedule:
         try:
             layers, kernel, slices = entry
@@ -240,7 +251,7 @@ def _schedule(schedule, shape, d):
                 f"schedule: entries are (layers, kernel, slices), not {entry!r}"
             ) from None
         if kernel is None:
-            kernel = shape or (0, 0, 0)
+            kernel = (0, 0, 0) if shape is None else shape
         elif shape is None:
             raise ValueError("schedule: kernels are for images: give image_shape")
         elif np.ndim(kernel) == 0:
@@ -251,8 +262,9 @@ def _schedule(schedule, shape, d):
                 raise ValueError(
                     f"schedule: a kernel is (height, width[, channels]), not {kernel!r}"
                 )
-        kernel = [_arguments.integer("schedule: kernel", n, 0) for n in kernel]
-        size = int(np.prod(kernel)) or d
+        if shape is not None:
+            kernel = [_arguments.integer("schedule: kernel", n, 1) for n in kernel]
+        size = d if shape is None else math.prod(kernel)
         layers = _arguments.integer("schedule: layers", layers, 0)
         slices = _arguments.integer("schedule: slices", slices, 1, size)
         rows.append([layers, *kernel, slices])
@@ -261,6 +273,8 @@ def _schedule(schedule, shape, d):
     return np.array(rows, dtype=np.float64)
 
 
-def _most_layers(options, shape, schedule):
+def _most_layers(options, schedule):
     """Return the number of layers that a progress bar can expect, or None."""
-    return options["max_layers"] or (int(schedule[:, 0].sum()) if schedule is not None else None)
+    most = [options["max_layers"]] if options["max_layers"] else []
+    most += [int(schedule[:, 0].sum())] if schedule is not None else []
+    return min(most, default=None)
