@@ -106,8 +106,7 @@ static void X(reach)(double *range, const real *p, const int64_t *weight, ptrdif
 {
     for (ptrdiff_t i = 0; i < n && weight; i++)
         if (weight[i]) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
-    for (ptrdiff_t i = 0; i < n && !weight; i++)
-        range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
+    for (ptrdiff_t i = 0; i < n && !weight; i++) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
 }
 
 /* Projections of the tiles looked at, and their sums. */

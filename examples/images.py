@@ -2,7 +2,7 @@
 
     python examples/images.py                    # 8 x 8 digits of scikit-learn: a few minutes
     python examples/images.py --quick            # few layers, to see that all works
-    python examples/images.py --per-class        # p(image | class): samples of a class that is asked for
+    python examples/images.py --per-class        # p(image | class): a class is asked for
     python examples/images.py --data fashion     # hours; --layers 100 --images 5000: minutes
     python examples/images.py --data mnist --flow FILE --density FILE    # flows that were fitted
 
@@ -43,12 +43,12 @@ class Images(NamedTuple):
     x: np.ndarray  # (n, height, width, channels) uint8, for training
     labels: np.ndarray | None
     test: np.ndarray
+    test_labels: np.ndarray | None
     levels: int  # of grey: pixels are 0 to levels - 1
 
     def first(self, n):
         """Return the set with n images at most for training, and for the test."""
-        labels = None if self.labels is None else self.labels[:n]
-        return self._replace(x=self.x[:n], labels=labels, test=self.test[:n])
+        return Images(self.name, *(a if a is None else a[:n] for a in self[1:5]), self.levels)
 
 
 def digits():
@@ -57,7 +57,7 @@ def digits():
     found = load_digits()
     order = np.random.default_rng(0).permutation(len(found.target))
     x, labels = found.images.astype(np.uint8)[order, :, :, None], found.target[order]
-    return Images("digits", x[:1497], labels[:1497], x[1497:], 17)
+    return Images("digits", x[:1497], labels[:1497], x[1497:], labels[1497:], 17)
 
 
 def photographs():
@@ -65,7 +65,7 @@ def photographs():
         datasets.photographs(PHOTOGRAPHS),
         datasets.photographs(PHOTOGRAPHS // 10, split="test"),
     )
-    return Images("photographs", x, None, test, 256)
+    return Images("photographs", x, None, test, None, 256)
 
 
 def load(name, folder=None):
@@ -76,7 +76,7 @@ def load(name, folder=None):
         parts = [datasets.mnist(folder or MNIST, split) for split in ("train", "test")]
     else:
         parts = [datasets.fashion_mnist(split=split) for split in ("train", "test")]
-    return Images(name, *parts[0], parts[1][0], 256)
+    return Images(name, *parts[0], *parts[1], 256)
 
 
 def like(images, levels, data):
@@ -168,38 +168,60 @@ def draw(flow, data, n, seed=1):
     return whole(flow.sample(n, y, seed=seed)[0], data.levels)
 
 
-def between(flow, data, pairs=8, steps=10, seed=0):
-    """Return images (pairs, steps, ...) on the way from one image to another, in latent space.
+def between(flow, ends, y, levels, steps=8):
+    """Return images (pairs, steps, ...) on the way from one latent point to another.
 
     The way keeps to the shell where latent points are: it is part of a great circle, with the
-    distance from the centre changing evenly. Of a flow with classes both ends are of one.
+    distance from the centre changing evenly.
+
+    Parameters
+    ----------
+    flow : pyflow.Flow
+    ends : (2, pairs, height, width, channels) array
+        Latent points.
+    y : (pairs,) labels, or None
+    levels : int
+        Of grey.
+    steps : int
+    """
+    a, b = np.reshape(ends, (2, len(ends[0]), -1))
+    size_a, size_b = (np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b))
+    cosine = (a * b).sum(axis=1, keepdims=True) / (size_a * size_b)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    images = []
+    for t in np.linspace(0, 1, steps):
+        direction = np.sin((1 - t) * angle) * (a / size_a) + np.sin(t * angle) * (b / size_b)
+        z = direction / np.sin(angle) * ((1 - t) * size_a + t * size_b)
+        images.append(flow.inverse(z.reshape(ends[0].shape).astype(flow.dtype), y)[0])
+    return whole(np.stack(images, axis=1), levels)
+
+
+def pairs_of_test_images(flow, data, pairs=8, seed=0):
+    """Return test images (2, pairs, ...), their latent points, and the labels: one for each pair.
+
+    Of a flow without classes the labels are None, and a pair is of any two.
     """
     rng = np.random.default_rng(seed)
     if flow.labels is None:
         x, y = data.test[rng.choice(len(data.test), (2, pairs), replace=False)], None
     else:
         y = np.resize(flow.labels, pairs)
-        ends = [rng.choice(np.flatnonzero(data.labels == label), 2, replace=False) for label in y]
-        x = data.x[np.transpose(ends)]
-    (a, b) = (flow.forward(end + np.float32(0.5), y)[0].reshape(pairs, -1) for end in x)
-    size_a, size_b = (np.linalg.norm(z, axis=1, keepdims=True) for z in (a, b))
-    angle = np.arccos(np.clip((a * b).sum(axis=1, keepdims=True) / (size_a * size_b), -1, 1))
-    images = []
-    for t in np.linspace(0, 1, steps):
-        direction = np.sin((1 - t) * angle) * (a / size_a) + np.sin(t * angle) * (b / size_b)
-        z = direction / np.sin(angle) * ((1 - t) * size_a + t * size_b)
-        images.append(flow.inverse(z.reshape(pairs, *flow.shape).astype(flow.dtype), y)[0])
-    return whole(np.stack(images, axis=1), data.levels)
+        rows = [np.flatnonzero(data.test_labels == label) for label in y]
+        x = data.test[np.transpose([rng.choice(row, 2, replace=False) for row in rows])]
+    return x, np.stack([flow.forward(end + np.float32(0.5), y)[0] for end in x]), y
 
 
 # ---- measures ------------------------------------------------------------------------------------
 
 
 def quality(samples, data):
-    """Return {measure: (of samples, of as many training images)}, both against the test set."""
+    """Return how near samples, and as many training images, are to the test set.
+
+    The first value is {measure: [of samples, of training images]}; the second, how far samples,
+    and test images, are from the nearest training image (the median).
+    """
     n = min(len(samples), len(data.x))
-    height, width = data.x.shape[1:3]
-    patch = max(4, height // 4)
+    patch = max(4, data.x.shape[1] // 4)
     sets = samples[:n], data.x[:n]
     found = {
         "sliced Wasserstein, images": [metrics.sliced_wasserstein(x, data.test) for x in sets],
@@ -229,14 +251,15 @@ def oddness(flow, data, odd):
 def canvas(rows, columns, size):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="compressed")
+    figure.get_layout_engine().set(w_pad=0.1)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def draw_film(film, data):
     """The moving sample after 1, 10, 50, ... layers."""
-    columns = min(4, len(film))
-    rows = -(-len(film) // columns)
+    rows = -(-len(film) // 4)
+    columns = -(-len(film) // rows)
     figure, axes = canvas(rows, columns, (2.6 * columns, 2.8 * rows))
     for ax in axes.flat[len(film) :]:
         ax.remove()
@@ -263,11 +286,29 @@ def draw_nearest(samples, data, columns=12):
     return image_grid(rows, 4, columns, row_labels=names, limits=(0, data.levels - 1))
 
 
-def draw_between(images, data):
-    pairs, steps = images.shape[:2]
-    ends = ["image", *[""] * (steps - 2), "image"]
-    flat = images.reshape(pairs * steps, *images.shape[2:])
-    return image_grid(flat, pairs, steps, column_labels=ends, limits=(0, data.levels - 1))
+def draw_between(flow, data, pairs=8):
+    """From sample to sample, and from test image to test image, on arcs in latent space.
+
+    Latent points of test images lie outside the shell of the samples where the flow knows its few
+    training images too well, and images between them are then poor.
+    """
+    x, z, y = pairs_of_test_images(flow, data, pairs)
+    noise = np.random.default_rng(1).normal(size=z.shape)
+    away = np.abs(flow.inverse(z[0], y)[0] - x[0] - 0.5).reshape(pairs, -1).max(axis=1)
+    sizes = [np.sqrt((ends**2).mean()) for ends in (z, noise)]
+    print(f"rms latent of test images {sizes[0]:.2f}, of samples {sizes[1]:.2f}; images come back")
+    print(f"from latent space {np.median(away):.2g} grey levels off in their worst pixel (median)")
+    figure, axes = canvas(1, 2, (8, 4.4))
+    for ax, ends, kind in zip(axes.flat, (noise, z), ("samples", "test images"), strict=True):
+        images = between(flow, ends, y, data.levels)
+        image_grid(
+            images.reshape(-1, *data.x.shape[1:]),
+            *images.shape[:2],
+            ax=ax,
+            title=f"between {kind}",
+            limits=(0, data.levels - 1),
+        )
+    return figure
 
 
 def draw_classes(flow, data, each=12):
@@ -302,7 +343,9 @@ def draw_odd(bits, others, data):
             lw=1.4,
             label=f"{name}: AUROC {area:.3f}",
         )
-    ax.set(xlabel="bits per dimension", ylabel="density", xlim=(low, high))
+    ax.set(
+        xlabel="bits per dimension (and more: in the last bar)", ylabel="density", xlim=(low, high)
+    )
     ax.set_title(f"trained on {data.name}", fontsize=10, color=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
@@ -318,7 +361,7 @@ def pictures(data, flow, film, samples, dense, scores):
         sets["samples of GIS"] = draw(dense, data, 100)
     yield "samples", draw_samples(sets, data)
     yield "nearest", draw_nearest(samples, data)
-    yield "between", draw_between(between(flow, data), data)
+    yield "between", draw_between(flow, data)
     if flow.labels is not None:
         yield "classes", draw_classes(flow, data)
     if dense is not None:
@@ -401,9 +444,8 @@ def main():
             print(f"GIS: {len(dense)} layers in {time.perf_counter() - start:.0f} s", flush=True)
             dense.save(out / "gis.pyflow")
         scores = bits, others = oddness(dense, data, odd_ones(data, given.folder))
-        print(
-            f"bits per dimension of test images: {bits.mean():.3f} ± {bits.std() / len(bits) ** 0.5:.3f}"
-        )
+        error = bits.std() / len(bits) ** 0.5
+        print(f"bits per dimension of test images: {bits.mean():.3f} ± {error:.3f}")
         print("others:         bits   AUROC")
         for name, (b, area) in others.items():
             print(f"  {name:12} {b.mean():6.3f}  {area:6.3f}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyflow import _arguments
-from pyflow.plots._style import drawing, interval
+from pyflow.plots._style import INK, drawing, interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,22 +104,25 @@ def image_grid(
             where[..., 3] = 1
         if ax is None:
             size = CELL * columns * max(1, width / height), CELL * rows * max(1, height / width)
-            margin = 0.1 + 0.6 * (row_labels is not None)
-            above = 0.1 + 0.25 * (title is not None) + 0.25 * (column_labels is not None)
-            figure = plt.figure(
-                figsize=(max(size[0] + margin, 1.5), size[1] + above), layout="constrained"
+            longest = max(
+                len(str(label)) for label in (*([] if row_labels is None else row_labels), "")
             )
+            lines = (title is not None) + (column_labels is not None)
+            size = size[0] + 0.1 + 0.08 * longest, size[1] + 0.1 + 0.25 * lines
+            figure = plt.figure(figsize=(max(size[0], 1.5), size[1]), layout="compressed")
             ax = figure.add_subplot()
         ax.imshow(picture)
         ax.spines[:].set_visible(False)
-        ax.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+        ax.tick_params(
+            length=0, top=False, labeltop=True, labelbottom=False, labelsize=8, colors=INK
+        )
         middle = (height - gap - 1) / 2, (width - gap - 1) / 2
         ax.set_yticks(np.arange(rows) * height + middle[0] if row_labels is not None else [])
         ax.set_xticks(np.arange(columns) * width + middle[1] if column_labels is not None else [])
         ax.set_yticklabels([] if row_labels is None else map(str, row_labels))
         ax.set_xticklabels([] if column_labels is None else map(str, column_labels))
         if title is not None:
-            ax.set_title(title)
+            ax.set_title(title, fontsize=9, color=INK)
         return ax.get_figure()
 
 

@@ -250,7 +250,7 @@ static inline pf_status X(small_table)(X(flow) **flow)
 }
 
 /* For images of 4 x 3 x 2 with labels: patches of all channels and of one, sides that are not divided, no slices */
-static pf_status X(small_patches)(X(flow) **flow)
+static inline pf_status X(small_patches)(X(flow) **flow)
 {
     static const ptrdiff_t d = 24, image[3] = {4, 3, 2}, kernel[3][3] = {{2, 2, 2}, {3, 1, 1}, {2, 3, 1}};
     static const ptrdiff_t shift[3][2] = {{1, 2}, {0, 0}, {3, 1}};

@@ -18,7 +18,7 @@ def digits():
 
 
 def test_patches_beat_whole_rows(digits):
-    """What is near in an image depends on each other: of the same data and noise, at equal layers."""
+    """What is near in an image depends on each other: at equal layers."""
     noise = np.random.default_rng(1).random
     rows = [x.reshape(-1, 64) + noise((len(x), 64)) for x in (TRAIN, VALIDATE)]
     whole = pyflow.GIS(*rows, bounds=[(0, 17)] * 64, max_layers=30, verbose=False)
@@ -49,7 +49,8 @@ def test_bits_are_log_density_with_noise(digits):
 def test_pixels_stay_within_levels(digits):
     x, logp = digits.sample(500, seed=1)
     assert x.shape == (500, 8, 8, 1)
-    assert x.min() >= 0 and x.max() <= 17
+    assert x.min() >= 0
+    assert x.max() <= 17
     np.testing.assert_allclose(digits.evaluate_density(x), logp, rtol=2e-3, atol=0.5)
     outside = np.full((8, 8), 17.5)
     assert digits.evaluate_density(outside) == -np.inf
