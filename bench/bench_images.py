@@ -10,7 +10,6 @@ what is measured and how.
 """
 
 import argparse
-import gzip
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ from measure import RESULTS, cores, markdown, write
 from peers import PYTHON, PeerError, Process, installed_peers
 
 import pyflow
-from pyflow import metrics
+from pyflow import datasets, metrics
 
 FOLDERS = {
     "mnist": REPOSITORY.parent / "shared" / "data" / "mnist",
@@ -48,16 +47,9 @@ class SkippedError(RuntimeError):
     """Why a method does not run here."""
 
 
-def load_idx(path):
-    """Return the images of a gzipped IDX file, (n, height, width) uint8."""
-    content = gzip.decompress(path.read_bytes())
-    shape = np.frombuffer(content, ">i4", 3, offset=4)
-    return np.frombuffer(content, np.uint8, offset=16).reshape(shape)
-
-
 def load_images(folder):
     """Return the training and the test images of MNIST or Fashion-MNIST."""
-    return [load_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
+    return [datasets.mnist(folder, split)[0][..., 0] for split in ("train", "test")]
 
 
 # ---- Methods: each returns samples, (n, 28, 28) uint8, and a record with "minutes" ---------------

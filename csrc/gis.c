@@ -113,6 +113,12 @@ static ptrdiff_t X(slices_of)(const pf_gis_options *o, double n, ptrdiff_t d)
     return d <= 8 ? d : n / (double)d >= 20 ? 8 : PF_MIN(d, MOST_SLICES);
 }
 
+/* Steps of the search for them */
+static ptrdiff_t X(steps_of)(const pf_gis_options *o, double n, ptrdiff_t d)
+{
+    return o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
+}
+
 static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X(working) *train)
 {
     double n = train->n_eff;
@@ -120,7 +126,7 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
     s.k = X(slices_of)(o, n, d);
     s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MIN(PF_MAX(sqrt(n), 50), 200);
     s.slice_points = o->slice_points ? o->slice_points : (ptrdiff_t)(1e5 * log10(PF_MAX((double)d, 10)));
-    s.slice_steps = o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
+    s.slice_steps = X(steps_of)(o, n, d);
     return s;
 }
 
@@ -189,27 +195,26 @@ static pf_status X(fit_again)(X(fit) *f)
     return status;
 }
 
-/* Layer number `sliced` of those with slices. Of an image, patches, rolled by a random shift. */
+/* Layer number `sliced` of those with slices. Of an image, patches. */
 static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f, ptrdiff_t sliced)
 {
     const pf_gis_options *o = f->options;
-    ptrdiff_t number = f->flow->n_layers;
-    if (!o->image[0]) return X(fit_sliced)(fitted, &f->train, &f->settings, number);
     X(settings) own = f->settings;
-    X(problem) p = {.sides = 1, .classes = own.classes};
+    uint64_t number = (uint64_t)f->flow->n_layers + 1, stream = number;
     pf_patches patches;
-    uint64_t stream = (uint64_t)number + 1;
-    for (int i = 0; i < 3; i++) {
-        patches.image[i] = (int32_t)o->image[i];
-        patches.kernel[i] = (int32_t)(i < 2 ? PF_MIN(sliced % 2 ? 2 : 4, o->image[i]) : o->image[2]);
+    int cut = o->image[0] != 0;
+    if (cut) {
+        ptrdiff_t most = sliced % 2 ? 2 : 4,
+                  kernel[3] = {PF_MIN(most, o->image[0]), PF_MIN(most, o->image[1]), o->image[2]};
+        stream = number << 32;
+        patches = pf_patches_rolled(o->image, kernel, o->seed, stream | 1);
+        own.d = pf_patches_size(&patches);
+        own.k = X(slices_of)(o, own.n, own.d);
+        own.slice_steps = X(steps_of)(o, own.n, own.d);
     }
-    for (int i = 0; i < 2; i++)
-        patches.shift[i] = (int32_t)pf_uniform_int(o->seed, stream << 32 | 1, (uint64_t)i, (uint64_t)o->image[i]);
-    own.d = pf_patches_size(&patches);
-    p.k = own.k = X(slices_of)(o, own.n, own.d);
-    if (o->slice_steps < 0) own.slice_steps = (ptrdiff_t)PF_MAX(PF_MIN(own.n / (double)own.d, 200), 1);
-    pf_status status = X(rows_pick)(p.rows, &f->train, own.slice_points, o->seed, stream << 32);
-    if (!status) status = X(fit_patches)(fitted, &patches, &p, &own, stream << 32);
+    X(problem) p = {.sides = 1, .d = own.d, .k = own.k, .classes = own.classes};
+    pf_status status = X(rows_pick)(p.rows, &f->train, own.slice_points, o->seed, number << 32);
+    if (!status) status = X(fit_patches)(fitted, cut ? &patches : NULL, &p, &own, stream);
     free(p.rows->pick);
     return status;
 }
@@ -240,12 +245,7 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
     if (o->n_slices > d)
         return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
                        d);
-    if (o->image[0] &&
-        (o->image[0] < 1 || o->image[1] < 1 || o->image[2] < 1 || o->image[0] > INT32_MAX / o->image[1] / o->image[2] ||
-         o->image[0] * o->image[1] * o->image[2] != d))
-        return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", o->image[0],
-                       o->image[1], o->image[2], d);
-    return PF_OK;
+    return pf_check_image(o->image, d);
 }
 
 /* A flow to go on from is one of GIS's. */

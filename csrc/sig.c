@@ -2,9 +2,6 @@
  * layer, along the slices where the two differ most. The flow is made of the moves undone, so that each new layer
  * stands before the others: data pass through the last one first. */
 #ifndef real
-#include <stdio.h>
-
-#include "blas.h"
 #include "working.h"
 
 enum {
@@ -70,17 +67,6 @@ static pf_sig_stage X(stage_of)(const X(fit) *f, ptrdiff_t number)
     return f->stages[i];
 }
 
-/* Rolled by a random shift. */
-static pf_patches X(patches_of)(const X(fit) *f, const pf_sig_stage *stage, ptrdiff_t number)
-{
-    const ptrdiff_t *image = f->options->image;
-    uint64_t seed = f->settings.seed, stream = ((uint64_t)number + 1) << 32 | 1;
-    pf_patches p;
-    for (int i = 0; i < 3; i++) p.image[i] = (int32_t)image[i], p.kernel[i] = (int32_t)stage->kernel[i];
-    for (int i = 0; i < 2; i++) p.shift[i] = (int32_t)pf_uniform_int(seed, stream, (uint64_t)i, (uint64_t)image[i]);
-    return p;
-}
-
 /* The next layer, fitted; *fitted has memory to free even after a failure. */
 static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f)
 {
@@ -91,7 +77,7 @@ static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f)
     X(problem) p = {.sides = 2, .d = d, .classes = classes, .k = stage.slices};
     uint64_t stream = ((uint64_t)number + 1) << 32;
     pf_patches patches;
-    if (!whole) patches = X(patches_of)(f, &stage, number);
+    if (!whole) patches = pf_patches_rolled(f->options->image, stage.kernel, o.seed, stream | 1);
     pf_status status = X(rows_pick)(p.rows, &f->data, o.slice_points, o.seed, stream | 2);
     if (!status) status = X(rows_pick)(p.rows + 1, &f->sample, o.slice_points, o.seed, stream | 3);
     if (!status) status = X(fit_patches)(fitted, whole ? NULL : &patches, &p, &o, stream);
@@ -112,7 +98,7 @@ static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
         X(flow_drop_tables)(f->flow, l);
         f->fitted++;
     } else {
-        X(flow_truncate)(f->flow, PF_MIN(f->flow->n_layers, l));
+        X(flow_truncate)(f->flow, l);
     }
     return status;
 }
@@ -131,7 +117,7 @@ static pf_status X(fit_show)(X(fit) *f)
     if (!x) status = PF_NO_MEMORY;
     for (ptrdiff_t t = 0; t * ld < n && !status; t++) {
         X(tile) from = X(working_tile)(&f->sample, t), tile = X(worker_tile)(&w, w.workers, 0, from.n, COLUMNS);
-        double logj[TILE_MOST];
+        double logj[TILE_MOST] = {0}; /* that nobody asks for */
         for (ptrdiff_t j = 0; j < d; j++) memcpy(tile.x + j * tile.ld, from.x + j * ld, (size_t)tile.ld * sizeof(real));
         for (ptrdiff_t l = f->first - 1; l >= 0; l--) {
             const X(layer) *layer = f->flow->layers[l];
@@ -260,10 +246,7 @@ static pf_status X(check_stages)(X(fit) *f, ptrdiff_t d)
     const pf_sig_options *o = f->options;
     const ptrdiff_t *image = o->image;
     int colour = image[0] && image[2] > 1;
-    if (image[0] && (image[0] < 1 || image[1] < 1 || image[2] < 1 || image[0] > INT32_MAX / image[1] / image[2] ||
-                     image[0] * image[1] * image[2] != d))
-        return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", image[0],
-                       image[1], image[2], d);
+    PF_TRY(pf_check_image(image, d));
     if (o->n_slices > d)
         return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
                        d);

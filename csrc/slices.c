@@ -99,6 +99,21 @@ static pf_status X(slices_count)(X(slices) *c)
     return PF_OK;
 }
 
+/* The counts of a class along slice j. */
+static const int64_t *X(class_count)(const X(slices) *c, ptrdiff_t j, ptrdiff_t l)
+{
+    return c->count + (j * c->classes + l) * c->grid->bins;
+}
+
+/* All that was counted of a class; the same along every slice */
+static int64_t X(class_mass)(const X(slices) *c, ptrdiff_t l)
+{
+    const int64_t *count = X(class_count)(c, 0, l);
+    int64_t mass = 0;
+    for (ptrdiff_t b = 0; b < c->grid->bins; b++) mass += count[b];
+    return mass;
+}
+
 /* ---- the search for slices -------------------------------------------------------------------------------- */
 
 /* Least and most of p[n] where it has a weight, or of all for NULL, into range[2]. */
@@ -164,14 +179,6 @@ static pf_status X(search_project)(X(search) *q, const double *a, ptrdiff_t bins
     return PF_OK;
 }
 
-/* Of a class, all that was counted; the same along every slice */
-static int64_t X(class_mass)(const X(slices) *c, ptrdiff_t l, ptrdiff_t bins)
-{
-    int64_t mass = 0;
-    for (ptrdiff_t b = 0; b < bins; b++) mass += c->count[l * bins + b];
-    return mass;
-}
-
 /* Scores and distance of one slice. */
 static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
 {
@@ -183,10 +190,10 @@ static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
     q->distance[j] = 0;
     for (ptrdiff_t l = 0; l < from->classes; l++) {
         ptrdiff_t at = j * from->classes + l;
-        const int64_t *count = from->count + at * bins, *other = q->sides > 1 ? to->count + at * bins : NULL;
+        const int64_t *count = X(class_count)(from, j, l), *other = q->sides > 1 ? X(class_count)(to, j, l) : NULL;
         double square = other ? pf_cdf1d_match(edges, count, from->grid + j, other, to->grid + j)
                               : pf_cdf1d_scores(edges, count, from->grid + j);
-        q->distance[j] += square * (double)X(class_mass)(from, l, bins) / q->total[0];
+        q->distance[j] += square * (double)X(class_mass)(from, l) / q->total[0];
         for (ptrdiff_t b = 0; b <= bins; b++) q->score[0][at * (bins + 1) + b] = (real)edges[b];
         if (!other) continue;
         pf_cdf1d_match(edges, other, to->grid + j, count, from->grid + j);
@@ -202,7 +209,7 @@ pf_status X(search_value)(void *user, double *value, const double *a)
     for (int i = 0; i < q->sides; i++) PF_TRY(X(slices_count)(q->side + i));
     for (ptrdiff_t l = 0; l < q->side->classes; l++) {
         double part[2] = {1, 1};
-        for (int i = 0; i < q->sides; i++) part[i] = (double)X(class_mass)(q->side + i, l, q->bins) / q->total[i];
+        for (int i = 0; i < q->sides; i++) part[i] = (double)X(class_mass)(q->side + i, l) / q->total[i];
         q->share[l] = part[1] > 0 ? part[0] / part[1] : 0;
     }
     PF_TRY(pf_parallel(k, X(score_slice), q));
@@ -355,23 +362,22 @@ static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
     const X(slices) *c = f->from, *to = f->to;
     ptrdiff_t bins = c->grid->bins, m = f->settings->m;
     double *scratch = f->scratch + thread * (3 * m + 4 * bins + 4), square = 0, all = 0;
-    for (ptrdiff_t b = 0; b < c->classes * bins; b++) all += (double)c->count[j * c->classes * bins + b];
+    for (ptrdiff_t l = 0; l < c->classes; l++) all += (double)X(class_mass)(c, l);
     for (ptrdiff_t l = 0; l < c->classes; l++) {
-        const int64_t *count = c->count + (j * c->classes + l) * bins;
-        const int64_t *other = to ? to->count + (j * c->classes + l) * bins : NULL;
-        pf_moments moments = pf_cdf1d_moments(count, c->grid + j);
-        square += (double)moments.total * (to ? pf_cdf1d_match(scratch, count, c->grid + j, other, to->grid + j)
-                                              : pf_cdf1d_scores(scratch, count, c->grid + j));
+        const int64_t *count = X(class_count)(c, j, l), *other = to ? X(class_count)(to, j, l) : NULL;
+        double mass = (double)X(class_mass)(c, l);
+        square += mass * (to ? pf_cdf1d_match(scratch, count, c->grid + j, other, to->grid + j)
+                             : pf_cdf1d_scores(scratch, count, c->grid + j));
         double *theta = f->theta + (l * c->k + j) * 3 * m;
         /* a class with no weight, or that no row of the sample has: the identity, with knots 1 apart */
-        if (!moments.total || (to && !pf_cdf1d_moments(other, to->grid + j).total)) {
+        if (!mass || (to && !X(class_mass)(to, l))) {
             memset(theta, 0, (size_t)(3 * m) * sizeof *theta);
             theta[0] = theta[m] = -0.5 * (double)(m - 1);
             continue;
         }
         if (to) pf_cdf1d_fit_match(scratch, count, c->grid + j, other, to->grid + j, &f->settings->match);
         else {
-            pf_knots options = X(class_knots)(f->settings, f->settings->n * (double)moments.total / all);
+            pf_knots options = X(class_knots)(f->settings, f->settings->n * mass / all);
             pf_cdf1d_fit(scratch, count, c->grid + j, &options, scratch + 3 * m);
         }
         pf_rqs_theta(theta, scratch, m);
@@ -474,15 +480,5 @@ pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(p
     if (status) return status;
     return patches ? X(patch_new)(&fitted->layer, patches, p->k, o->m, p->classes)
                    : X(sliced_new)(&fitted->layer, d, p->k, o->m, p->classes);
-}
-
-pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number)
-{
-    X(problem) p = {.sides = 1, .d = o->d, .k = o->k, .classes = o->classes};
-    uint64_t stream = (uint64_t)number + 1;
-    pf_status status = X(rows_pick)(p.rows, s, o->slice_points, o->seed, stream << 32);
-    if (!status) status = X(fit_patches)(fitted, NULL, &p, o, stream);
-    free(p.rows->pick);
-    return status;
 }
 #endif

@@ -22,6 +22,23 @@ pf_status pf_check_classes(int n_classes, ptrdiff_t n)
                    n_classes, n);
 }
 
+pf_status pf_check_image(const ptrdiff_t *image, ptrdiff_t d)
+{
+    if (!image[0] || (image[0] >= 1 && image[1] >= 1 && image[2] >= 1 && image[0] <= INT32_MAX / image[1] / image[2] &&
+                      image[0] * image[1] * image[2] == d))
+        return PF_OK;
+    return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", image[0], image[1],
+                   image[2], d);
+}
+
+pf_patches pf_patches_rolled(const ptrdiff_t *image, const ptrdiff_t *kernel, uint64_t seed, uint64_t stream)
+{
+    pf_patches p;
+    for (int i = 0; i < 3; i++) p.image[i] = (int32_t)image[i], p.kernel[i] = (int32_t)kernel[i];
+    for (int i = 0; i < 2; i++) p.shift[i] = (int32_t)pf_uniform_int(seed, stream, (uint64_t)i, (uint64_t)image[i]);
+    return p;
+}
+
 #define TWICE "working.c"
 #include "twice.h"
 #else

@@ -28,6 +28,10 @@ typedef struct {
     double reach;
 } pf_look;
 
+/* Whether image[3] = height, width, channels are the d numbers of a row; of a table, image[0] = 0, all is well. */
+pf_status pf_check_image(const ptrdiff_t *image, ptrdiff_t d);
+/* Patches of an image, rolled by a random shift, a function of (seed, stream). */
+pf_patches pf_patches_rolled(const ptrdiff_t *image, const ptrdiff_t *kernel, uint64_t seed, uint64_t stream);
 /* Labels of which there are nearly as many as rows are refused: they are no classes. */
 pf_status pf_check_classes(int n_classes, ptrdiff_t n);
 
@@ -165,8 +169,6 @@ pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *probl
 /* A patch layer, or for NULL a sliced one. fitted->theta is the caller's to free, after a failure too. */
 pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *problem, const X(settings) *o,
                          uint64_t stream);
-/* A sliced layer that carries the data to N(0, I). number: of the layer, for its random choices. */
-pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 
 /* ---- gis_first.c: the layers that GIS begins with --------------------------------------------------------- */
 

@@ -158,6 +158,56 @@ def classes(labels, labels_validate, has_validate, known, whose):
     return values, given
 
 
+def known_classes(model):
+    """Return what `classes` asks of a flow that a fit goes on from, None if there is none."""
+    if model is not None and not isinstance(model, Flow):
+        raise TypeError(f"model: must be a pyflow.Flow, not {type(model).__name__}")
+    return (None, "") if model is None else (model.labels, "the flow to go on from")
+
+
+def greedy(columns, shape, values, bounds, model, noisy):
+    """Return what the greedy fits, GIS and SIG, tell alike: the note, the core, the checkpoint.
+
+    Parameters
+    ----------
+    columns : sequence of str or None
+        Names of a table's columns.
+    shape : (int, int, int) or None
+        Of an image.
+    values : array or None
+        The sorted labels.
+    bounds : sequence or None
+        The caller's, of every column.
+    model : Flow or None
+        To go on from.
+    noisy : bool or None
+        Whether images are made continuous.
+
+    Returns
+    -------
+    note, more, tells : dict
+    """
+    note, more, tells = {}, {}, {}
+    if columns is not None:
+        note["columns"] = list(columns)
+    if shape is not None:
+        note["image_shape"] = list(shape)
+        more["image"] = shape
+        tells["dequantize"] = noisy
+    if values is not None:
+        note["labels"] = values.tolist()
+        more["n_classes"] = len(values)
+    if bounds is not None:
+        more["bounds"] = _arguments.bounds(bounds)
+        tells["bounds"] = [
+            [b if np.isfinite(b) else None for b in p] for p in more["bounds"].tolist()
+        ]
+    if model is not None:
+        more["flow"] = model._core
+        tells["model"] = zlib.crc32(model.to_bytes())
+    return note, more, tells
+
+
 def conditions(y_train, y_validate, n_train, n_validate, p=None):
     """Return y_train and y_validate as the core takes them, None for what is not there.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyflow import _arguments, _core, _images, _tables
-from pyflow._training import classes, refuse_unknown, run, saved
+from pyflow._training import classes, greedy, known_classes, refuse_unknown, run, saved
 from pyflow.flow import Flow
 
 if TYPE_CHECKING:
@@ -154,15 +153,13 @@ def SIG(
     """
     refuse_unknown(SIG, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("sig") and k != "seed"}
-    if model is not None and not isinstance(model, Flow):
-        raise TypeError(f"model: must be a pyflow.Flow, not {type(model).__name__}")
+    known = known_classes(model)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: must be callable, not {callback!r}")
-    seed_given = seed
-    seed = _arguments.seed(seed)
-    note: dict[str, Any] = {}
-    tells: dict[str, Any] = {}
-    more: dict[str, Any] = {}
+    number = _arguments.seed(seed)
+    if seed is not None:
+        seed = number  # drawn once of a generator
+    columns, noisy = None, None
     if image_shape is None and model is not None:
         image_shape = model._note.get("image_shape")
     shape = _images.image_shape(data_train, image_shape, "data_train")
@@ -171,39 +168,23 @@ def SIG(
         train = _arguments.rows(_tables.matched(data_train, "data_train", columns), "data_train")
         if dequantize:
             raise ValueError("dequantize: is for images: give image_shape")
-        if columns is not None:
-            note["columns"] = list(columns)
-        stream = False
     else:
         if bounds is not None:
             raise ValueError("bounds: are for tables")
         if dequantize is not None:
             dequantize = _arguments.boolean("dequantize", dequantize)
-        train = _images.opened(data_train, dequantize, seed, "data_train")
-        note["image_shape"] = list(shape)
-        more["image"] = shape
-        tells["dequantize"] = train.noisy
-        stream = True
+        train = _images.opened(data_train, dequantize, number, "data_train")
+        noisy = train.noisy
     if n_slices is not None and (shape is not None or schedule is not None):
         raise ValueError("n_slices: is for tables without a schedule, which has the slices in it")
-    if schedule is not None:
-        more["schedule"] = _schedule(schedule, shape, train.shape[1])
-        tells["schedule"] = more["schedule"].tolist()
-    values, label_arrays = classes(labels, None, False, *_known(model))
+    rows = None if schedule is None else _schedule(schedule, shape, train.shape[1])
+    values, label_arrays = classes(labels, None, False, *known)
     data = {"data_train": train} | label_arrays
     if weight_train is not None:
         data["weight_train"] = _arguments.rows(weight_train, "weight_train")
-    if values is not None:
-        note["labels"] = values.tolist()
-        more["n_classes"] = len(values)
-    if bounds is not None:
-        more["bounds"] = _arguments.bounds(bounds)
-        tells["bounds"] = [
-            [b if np.isfinite(b) else None for b in p] for p in more["bounds"].tolist()
-        ]
-    if model is not None:
-        more["flow"] = model._core
-        tells["model"] = zlib.crc32(model.to_bytes())
+    note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
+    if rows is not None:
+        more["schedule"], tells["schedule"] = rows, rows.tolist()
     if callback is not None:
         more["callback"] = (
             callback
@@ -219,19 +200,15 @@ def SIG(
         note,
         tells,
         checkpoint=checkpoint,
-        seed=seed_given if seed_given is None else seed,
+        seed=seed,
         progress=progress,
         verbose=verbose,
-        total=lambda options: _most_layers(options, more.get("schedule")),
+        total=lambda options: _most_layers(options, rows),
         scratch=scratch,
-        stream=stream,
+        stream=shape is not None,
         **more,
     )
     return saved(fitted, checkpoint)
-
-
-def _known(model):
-    return (None, "") if model is None else (model.labels, "the flow to go on from")
 
 
 def _schedule(schedule, shape, d):

@@ -1,9 +1,8 @@
 """The example of images: its parts at tiny sizes; CI runs the whole of it with --quick."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
+import example_script
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -11,16 +10,12 @@ from pictures import check_drawn
 
 import pyflow
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "images.py"
-pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the examples are not here")
+pytestmark = example_script.there("images.py")
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("images_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_script.load("images.py")
 
 
 @pytest.fixture(scope="module")
