@@ -222,9 +222,10 @@ static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f, ptrdiff_t sliced)
 static pf_status X(fit_run)(X(fit) *f)
 {
     if (f->flow->n_layers) PF_TRY(X(fit_again)(f));
-    if (f->waited >= f->options->patience) return PF_OK;
     PF_TRY(X(fit_first_layers)(f));
-    for (ptrdiff_t sliced = X(count_kinds)(f->flow).sliced; sliced < f->max_layers; sliced++) {
+    ptrdiff_t sliced = X(count_kinds)(f->flow).sliced;
+    if (sliced && f->waited >= f->options->patience) return PF_OK; /* the fit had ended */
+    for (; sliced < f->max_layers; sliced++) {
         X(fitted) fitted = {0};
         PF_TRY(X(fit_add)(f, X(fit_layer)(&fitted, f, sliced), &fitted));
         int enough = X(fit_judge)(f);

@@ -137,7 +137,7 @@ static void X(project_group)(void *arg, ptrdiff_t group, int thread)
     for (ptrdiff_t i = group * picked / c->groups; i < (group + 1) * picked / c->groups; i++) {
         ptrdiff_t t = X(tile_number)(&c->rows, i);
         X(tile) tile = X(slices_tile)(c, i, X(columns_of)(c, thread));
-        real *p = c->kept + i * c->k * s->ld;
+        real *p = c->kept ? c->kept + i * c->k * s->ld : c->work + thread * (c->k + c->d) * s->ld;
         ptrdiff_t whole = tile_whole(tile.n);
         X(project)(p, c, &tile);
         const int64_t *weight = s->weight ? s->weight + t * s->ld : NULL;
@@ -284,6 +284,13 @@ static pf_status X(slices_new)(X(slices) *c, const X(problem) *p, int side)
     return c->grid && c->count && c->kept && c->work ? PF_OK : PF_NO_MEMORY;
 }
 
+/* Weight of the rows looked at; 1 if they have none, to divide by. */
+static double X(total_of)(const X(rows) *r)
+{
+    double total = X(working_weight)(r->s, r->pick, r->picked);
+    return total > 0 ? total : 1;
+}
+
 pf_status X(search_new)(X(search) *q, const X(problem) *p)
 {
     ptrdiff_t k = p->k, d = p->d, groups = 0, least = PTRDIFF_MAX;
@@ -293,11 +300,10 @@ pf_status X(search_new)(X(search) *q, const X(problem) *p)
         X(slices) *c = q->side + i;
         PF_TRY(X(slices_new)(c, p, i));
         c->a = q->a;
-        groups = PF_MAX(groups, c->groups);
+        groups = PF_MAX(groups, X(working_groups)(c->rows.s->tiles, k * d));
         least = PF_MIN(least, PF_MIN(c->rows.s->rows, c->rows.picked * c->rows.s->ld));
         q->gradient[i] = PF_ALLOC(double, c->groups *k *d);
-        q->total[i] = X(working_weight)(c->rows.s, c->rows.pick, c->rows.picked);
-        if (!(q->total[i] > 0)) q->total[i] = 1;
+        q->total[i] = X(total_of)(&c->rows);
     }
     while (q->bins < 1024 && q->bins * 16 < least) q->bins *= 2;
     q->product = PF_ALLOC(real, pf_max_threads(groups) * k * d);
@@ -400,6 +406,17 @@ pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(sli
     return status;
 }
 
+/* Splines are fitted to all rows, of which the search may have looked at some. */
+static void X(look_at_all)(X(search) *q, int side)
+{
+    X(slices) *c = q->side + side;
+    if (!c->rows.pick) return;
+    free(c->kept); /* room for the rows picked only */
+    c->kept = NULL, c->rows.pick = NULL, c->rows.picked = c->rows.s->tiles;
+    c->groups = X(working_groups)(c->rows.picked, c->k * c->d);
+    q->total[side] = X(total_of)(&c->rows);
+}
+
 /* Slices a[K][d] and the splines along them, theta */
 static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *distance, const X(settings) *o,
                                uint64_t stream)
@@ -410,16 +427,9 @@ static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *d
     PF_TRY(pf_stiefel_random(a, k, d, o->seed, stream));
     if (o->slice_steps > 0 && d > 1)
         PF_TRY(pf_stiefel_ascend(a, &value, k, d, o->slice_steps, SEARCH_TOLERANCE, &objective));
+    for (int i = 0; i < q->sides; i++) X(look_at_all)(q, i);
     PF_TRY(X(search_project)(q, a, FIT_BINS));
-    X(slices) all[2]; /* splines are fitted to all rows */
-    for (int i = 0; i < q->sides; i++) {
-        X(slices) *c = all + i;
-        *c = q->side[i];
-        if (!c->rows.pick) continue;
-        c->rows.pick = NULL, c->kept = NULL, c->rows.picked = c->rows.s->tiles;
-        c->groups = X(working_groups)(c->rows.picked, k * d);
-    }
-    return X(fit_splines)(theta, distance, all, q->sides > 1 ? all + 1 : NULL, o);
+    return X(fit_splines)(theta, distance, q->side, q->sides > 1 ? q->side + 1 : NULL, o);
 }
 
 pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *p, const X(settings) *o, uint64_t stream)

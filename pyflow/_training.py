@@ -191,9 +191,9 @@ def greedy(columns, shape, values, bounds, model, noisy):
     if columns is not None:
         note["columns"] = list(columns)
     if shape is not None:
-        note["image_shape"] = list(shape)
+        note["image_shape"] = tells["image_shape"] = list(shape)
+        note["dequantized"] = tells["dequantize"] = noisy
         more["image"] = shape
-        tells["dequantize"] = noisy
     if values is not None:
         note["labels"] = values.tolist()
         more["n_classes"] = len(values)
@@ -335,7 +335,7 @@ def trained(
     given["noise_condition"] = core.noise_condition if noise_condition is None else noise_condition
     n_y = 0 if y_train is None else y_train.shape[1]
     given["posterior_weight"] = posterior_weight(objective, n_y)
-    kept = ("columns", "image_shape", "names", "labels")
+    kept = ("columns", "image_shape", "dequantized", "names", "labels")
     note = {k: v for k, v in flow._note.items() if k in kept}
     if not core.n_conditions:
         found = condition_names(names, table, n_y) + [NOISE] * bool(given["noise_condition"])

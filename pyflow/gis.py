@@ -191,8 +191,11 @@ def GIS(  # a function with the name that the method has in the literature
     if data_validate is None and (weight_validate is not None or labels_validate is not None):
         name = "weight_validate" if weight_validate is not None else "labels_validate"
         raise ValueError(f"{name}: given without data_validate")
-    shape, noisy = image_shape, None
-    if shape is None:
+    noisy = None
+    if image_shape is None and model is not None:
+        image_shape = model._note.get("image_shape")
+    if image_shape is None:
+        shape = None
         if dequantize is not None:
             raise ValueError("dequantize: is for images: give image_shape")
         columns = _tables.names(data_train, "data_train") if model is None else model.columns

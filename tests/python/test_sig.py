@@ -328,7 +328,7 @@ def test_noise_is_a_function_of_seed_row_and_pixel(dtype):
     x = np.full((40, 3, 7), top, dtype)
     x[::2] = 0
     for shape in ((40, 3, 7), (30, 4, 7)):  # pixels that four divides, and not
-        images = pyflow._images.Images(np.resize(x, shape), True, 5)
+        images = pyflow._images.Images(np.resize(x, shape), True, 5, "x")
         whole = images[:]
         assert whole.dtype == images.dtype
         assert_array_equal(np.floor(whole), np.resize(x, shape).reshape(shape[0], -1))
@@ -336,12 +336,12 @@ def test_noise_is_a_function_of_seed_row_and_pixel(dtype):
         for size in (1, 7, 16):
             parts = [images[i : i + size] for i in range(0, shape[0], size)]
             assert_array_equal(np.concatenate(parts), whole)
-        other = pyflow._images.Images(np.resize(x, shape), True, 6)[:]
+        other = pyflow._images.Images(np.resize(x, shape), True, 6, "x")[:]
         assert np.mean(other == whole) < 0.05
         noise = whole - np.floor(whole)
         assert stats.kstest(noise.ravel(), "uniform").pvalue > 1e-3
         assert abs(np.corrcoef(noise[:, 0], noise[:, 1])[0, 1]) < 0.6
-    assert_array_equal(pyflow._images.Images(x, False, 5)[:], x.reshape(40, -1))
+    assert_array_equal(pyflow._images.Images(x, False, 5, "x")[:], x.reshape(40, -1))
 
 
 def test_pixels_of_samples_are_whole_when_rounded_down():
@@ -451,3 +451,29 @@ def test_bounds_hold():
         with pytest.raises(ValueError, match="^bounds: of column 0, the .* flow to go on from"):
             fit(x, model=flow, bounds=bounds, max_layers=12)
     assert len(fit(x, model=flow, max_layers=12)) == 13
+
+
+@pytest.mark.parametrize("kind", ["gis", "sig"])
+def test_splines_cover_rows_that_the_search_did_not_look_at(kind):
+    """In sorted data the tiles that the search looks at span a small part of the range."""
+    x = np.sort(np.random.default_rng(1).uniform(-1, 1, 20_000))
+    x = np.stack([x, x], axis=1) + 0.01 * np.random.default_rng(2).normal(size=(20_000, 2))
+    known = {"slice_points": 256, "verbose": False}
+    if kind == "gis":
+        flow = pyflow.GIS(x, max_layers=3, marginal_first=False, alpha=(0, 0), **known)
+    else:
+        flow = pyflow.SIG(x, max_layers=12, n_sample=20_000, **known)
+    sample, _ = flow.sample(20_000, seed=1)
+    parts = [0.001, 0.1, 0.5, 0.9, 0.999]
+    assert_allclose(np.quantile(sample, parts, axis=0), np.quantile(x, parts, axis=0), atol=0.05)
+
+
+def test_the_first_layers_of_a_generator_have_no_history():
+    """Steps are in the order of the fit, layers are not: none of them is of the first layers."""
+    x = np.random.default_rng(1).gamma(2, size=(500, 2))
+    flow = pyflow.SIG(x, max_layers=4, verbose=False)
+    assert len(flow.history["distance"]) == 4
+    assert len(flow[:3].history["distance"]) == 0
+    assert len(flow[: len(flow)].history["distance"]) == 4
+    gis = pyflow.GIS(x, max_layers=4, verbose=False)
+    assert_array_equal(gis[:3].history["distance"], gis.history["distance"][:3])
