@@ -21,7 +21,8 @@ enum {
 ptrdiff_t pf_sig_schedule(pf_sig_stage *stages, const ptrdiff_t *image)
 {
     ptrdiff_t n = 0, channels = image[2], side = PF_MIN(image[0], image[1]);
-    for (ptrdiff_t size = side; size >= PF_MIN(2, side) && n<MOST_STAGES - 1; size = size> 13 ? size / 2 : size - 1) {
+    for (ptrdiff_t size = side; size >= PF_MIN(2, side) && n + 1 < MOST_STAGES;
+         size = (size > 13) ? size / 2 : size - 1) {
         int whole = size == side;
         pf_sig_stage s = {.layers = channels > 1 ? COLOUR_LAYERS : GREY_LAYERS,
                           .kernel = {whole ? image[0] : size, whole ? image[1] : size, channels}};

@@ -116,25 +116,6 @@ def whole(x, levels):
 # ---- flows ---------------------------------------------------------------------------------------
 
 
-def schedule(shape, layers):
-    """Return the default schedule of SIG with that many layers in all, or a few more.
-
-    Whole images, halves of them while they are large, then every size down to 2.
-    """
-    height, width, channels = shape
-    stages, size = [], min(height, width)
-    while size >= 2:
-        kernel = (height, width) if not stages else (size, size)
-        pixels = kernel[0] * kernel[1]
-        times = 1 + (channels > 1)
-        stages.append((times, (*kernel, channels), min(2 * size, pixels * channels)))
-        if channels > 1 and size <= 8:
-            stages.append((1, (*kernel, 1), min(size, pixels)))
-        size = size // 2 if size > 13 else size - 1
-    share = layers / sum(times for times, _, _ in stages)
-    return [(max(1, round(share * times)), *rest) for times, *rest in stages]
-
-
 def generator(data, layers=None, per_class=False, **options):
     """Fit SIG; return the flow and the film, {layers: images on their way from noise}."""
     film = {}
@@ -146,7 +127,7 @@ def generator(data, layers=None, per_class=False, **options):
     flow = pyflow.SIG(
         data.x,
         labels=data.labels if per_class else None,
-        schedule=None if layers is None else schedule(data.x.shape[1:], layers),
+        schedule=pyflow.image_schedule(data.x.shape[1:], layers),
         callback=keep,
         callback_every=1,
         **options,

@@ -7,6 +7,18 @@ import numpy as np
 from pyflow import _arguments
 
 
+def image_sides(shape):
+    """Return the caller's `image_shape` as (height, width, channels)."""
+    try:
+        sides = tuple(_arguments.integer("image_shape", n, 1) for n in shape)
+    except TypeError:
+        raise TypeError(f"image_shape: must be (height, width, channels), not {shape!r}") from None
+    sides = sides + (1,) * (len(sides) == 2)
+    if len(sides) != 3:
+        raise ValueError(f"image_shape: must be (height, width, channels), not {sides}")
+    return sides
+
+
 def image_shape(data, shape, name):
     """Return (height, width, channels) of the points of data, or None for a table.
 
@@ -24,13 +36,7 @@ def image_shape(data, shape, name):
         if len(axes) <= 2:
             return None
         shape = axes[1:]
-    try:
-        shape = tuple(_arguments.integer("image_shape", n, 1) for n in shape)
-    except TypeError:
-        raise TypeError(f"image_shape: must be (height, width, channels), not {shape!r}") from None
-    shape = shape + (1,) * (len(shape) == 2)
-    if len(shape) != 3:
-        raise ValueError(f"image_shape: must be (height, width, channels), not {shape}")
+    shape = image_sides(shape)
     flat = (math.prod(shape),)
     if axes[1:] not in [flat, shape] + [shape[:2]] * (shape[2] == 1):
         raise ValueError(

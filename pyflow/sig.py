@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pyflow._progress import Progress
 
-__all__ = ["SIG"]
+__all__ = ["SIG", "image_schedule"]
 
 
 def __dir__():
@@ -75,10 +75,8 @@ def SIG(
     schedule : sequence of (layers, kernel, slices), optional
         How many layers of which patches, with how many slices each; kernel is a size, (height,
         width), (height, width, channels), or None for the whole. The channels are all, or 1: each
-        has patches of its own. Default for images: the published one: 100 layers (200 of patches
-        with more than one channel) of each size: the whole image, halves of it while they are
-        larger than some 8 pixels, then every size down to 2; 2 size slices of a patch, size where
-        there is one channel of several. For tables: 100 layers.
+        has patches of its own. Default for images: the published one, `image_schedule`; for
+        tables: 100 layers.
     max_layers : int, optional
         Stop after this many.
     n_slices : int, optional
@@ -209,6 +207,44 @@ def SIG(
         **more,
     )
     return saved(fitted, checkpoint)
+
+
+def image_schedule(
+    image_shape: Sequence[int], layers: int | None = None
+) -> list[tuple[int, tuple[int, int, int], int]]:
+    """Return the published schedule of `SIG` for images, to look at or to change.
+
+    The whole image, halves of it while they are larger than some 8 pixels, then every size down to
+    2, with 2 size slices of a patch. Patches of colour images come with all channels, and those of
+    up to 8 pixels then with one each, with size slices.
+
+    Parameters
+    ----------
+    image_shape : (height, width[, channels])
+    layers : int, optional
+        Layers in all, in the same proportions, at least one of each size. Default: 100 of each
+        size, 200 of patches with more than one channel.
+
+    Returns
+    -------
+    list of (layers, (height, width, channels), slices)
+
+    References
+    ----------
+    B. Dai and U. Seljak, arXiv 2007.00674, appendix.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> pyflow.image_schedule((8, 8), layers=40)[:2]
+    [(6, (8, 8, 1), 16), (6, (7, 7, 1), 14)]
+    """
+    shape = _images.image_sides(image_shape)
+    schedule = _core.sig_schedule(*shape)
+    if layers is None:
+        return schedule
+    share = _arguments.integer("layers", layers, 1) / sum(n for n, _, _ in schedule)
+    return [(max(1, round(share * n)), *rest) for n, *rest in schedule]
 
 
 def _schedule(schedule, shape, d):

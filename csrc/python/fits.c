@@ -348,6 +348,26 @@ PyObject *core_sig_fit(PyObject *module, PyObject *args, PyObject *kwargs)
     return run_fit(SIG, module, args, kwargs);
 }
 
+const char sig_schedule_doc[] =
+    "sig_schedule(height, width, channels)\n--\n\nThe published schedule, as a list of (layers, "
+    "(height, width, channels), slices).";
+PyObject *core_sig_schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"height", "width", "channels", NULL};
+    ptrdiff_t image[3];
+    pf_sig_stage stages[64];
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nnn", names, image, image + 1, image + 2)) return NULL;
+    ptrdiff_t n = pf_sig_schedule(stages, image);
+    PyObject *list = PyList_New(n);
+    for (ptrdiff_t i = 0; list && i < n; i++) {
+        const pf_sig_stage *s = stages + i;
+        PyObject *entry = Py_BuildValue("n(nnn)n", s->layers, s->kernel[0], s->kernel[1], s->kernel[2], s->slices);
+        if (entry) PyList_SET_ITEM(list, i, entry);
+        else Py_CLEAR(list);
+    }
+    return list;
+}
+
 const char symmetric_fit_doc[] =
     "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, box, noise_k=None,\n"
     "              noise_power=None, progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"

@@ -44,26 +44,6 @@ def test_parts_of_the_digits_are_disjoint(example, digits):
     assert ones[4, 4, 0] > 5  # the labels are those of the images: zeros are hollow
 
 
-def test_schedule_is_the_default(example):
-    """As many layers as the default has give the flow of the default, layer by layer."""
-    published = example.schedule((28, 28, 1), 800)
-    assert [kernel[:2] for _, kernel, _ in published] == [
-        (k, k) for k in (28, 14, 7, 6, 5, 4, 3, 2)
-    ]
-    assert {layers for layers, _, _ in published} == {100}
-    rng = np.random.default_rng(0)
-    for shape, most in (((4, 5, 1), 300), ((3, 3, 3), 600)):
-        images = rng.integers(0, 256, (30, *shape), dtype=np.uint8)
-        options = {"n_sample": 40, "n_knots": 20, "edge_knots": 2, "slice_steps": 0}
-        mine, default = (
-            pyflow.SIG(images, schedule=schedule, verbose=False, **options)
-            for schedule in (example.schedule(shape, most), None)
-        )
-        assert_array_equal(mine.history["distance"], default.history["distance"])
-        assert_array_equal(mine.sample(9, seed=1)[0], default.sample(9, seed=1)[0])
-        assert sum(layers for layers, *_ in example.schedule(shape, 40)) in range(35, 46)
-
-
 def test_images_of_other_sets_take_the_shape(example, digits):
     grey = np.full((3, 28, 28, 1), np.array([0, 128, 255]).reshape(3, 1, 1, 1), np.uint8)
     small = example.like(grey, 256, digits)

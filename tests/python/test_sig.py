@@ -477,3 +477,29 @@ def test_the_first_layers_of_a_generator_have_no_history():
     assert len(flow[: len(flow)].history["distance"]) == 4
     gis = pyflow.GIS(x, max_layers=4, verbose=False)
     assert_array_equal(gis[:3].history["distance"], gis.history["distance"][:3])
+
+
+def test_the_published_schedule_is_the_default():
+    """As many layers as the default has give the flow of the default, layer by layer."""
+    published = pyflow.image_schedule((28, 28, 1), 800)
+    assert [kernel[:2] for _, kernel, _ in published] == [
+        (k, k) for k in (28, 14, 7, 6, 5, 4, 3, 2)
+    ]
+    assert {layers for layers, _, _ in published} == {100}
+    rng = np.random.default_rng(0)
+    for shape, most in (((4, 5, 1), 300), ((3, 3, 3), 600)):
+        images = rng.integers(0, 256, (30, *shape), dtype=np.uint8)
+        options = {"n_sample": 40, "n_knots": 20, "edge_knots": 2, "slice_steps": 0}
+        mine, default = (
+            pyflow.SIG(images, schedule=schedule, verbose=False, **options)
+            for schedule in (pyflow.image_schedule(shape, most), None)
+        )
+        assert_array_equal(mine.history["distance"], default.history["distance"])
+        assert_array_equal(mine.sample(9, seed=1)[0], default.sample(9, seed=1)[0])
+        assert sum(layers for layers, *_ in pyflow.image_schedule(shape, 40)) in range(35, 46)
+    assert pyflow.image_schedule((4, 5)) == pyflow.image_schedule((4, 5, 1), 300)
+    assert pyflow.image_schedule((1, 9)) == [(100, (1, 9, 1), 2)]
+    with pytest.raises(ValueError, match=r"^image_shape"):
+        pyflow.image_schedule((4,))
+    with pytest.raises(ValueError, match=r"^layers"):
+        pyflow.image_schedule((4, 4), 0)
