@@ -1,5 +1,7 @@
 """Makers of images side by side: what an hour of training gives on two cores.
 
+Time is the processor's, divided by the threads, so that other jobs on the machine do not count.
+
     python bench/bench_images.py --quick              # minutes; figures mean nothing
     python bench/bench_images.py --minutes 60         # MNIST; an hour for every method
     python bench/bench_images.py --data fashion
@@ -61,13 +63,13 @@ def sig(images, n, threads, layers=None):
         raise SkippedError("this pyflow has no SIG")
     pyflow.set_num_threads(threads)
     options = {} if layers is None else {"max_layers": layers}
-    start = time.perf_counter()
+    start = time.process_time()
     flow = pyflow.SIG(images, image_shape=(28, 28, 1), seed=0, verbose=False, **options)
-    fitted = time.perf_counter()
+    fitted = time.process_time()
     x, _ = flow.sample(n, seed=1)
     record = {
-        "minutes": (fitted - start) / 60,
-        "sample_seconds": time.perf_counter() - fitted,
+        "minutes": (fitted - start) / 60 / threads,
+        "sample_seconds": (time.process_time() - fitted) / threads,
         "layers": len(flow.layers),
     }
     return np.clip(x, 0, 255).astype(np.uint8).reshape(n, 28, 28), record
