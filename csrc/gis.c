@@ -113,10 +113,11 @@ static ptrdiff_t X(slices_of)(const pf_gis_options *o, double n, ptrdiff_t d)
     return d <= 8 ? d : n / (double)d >= 20 ? 8 : PF_MIN(d, MOST_SLICES);
 }
 
-/* Steps of the search for them */
+/* Steps of the search for them. The many small searches of patches gain nothing from more than a few. */
 static ptrdiff_t X(steps_of)(const pf_gis_options *o, double n, ptrdiff_t d)
 {
-    return o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
+    double most = o->image[0] ? 20 : 200;
+    return o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, most), 1);
 }
 
 static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X(working) *train)

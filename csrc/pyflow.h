@@ -156,8 +156,9 @@ typedef struct {
     const double *bounds; /* of a table's columns, as GIS has them */
     int n_classes;
     const char *scratch; /* folder for temporary files that hold data and sample, or NULL: in memory */
-    /* Called after every show_every layers, and before the first, with the first show_rows rows of the sample, x[n][d]
-     * of float or double by the fit's precision, in the units of the data; non-zero interrupts. NULL: nobody is. */
+    /* Called after every show_every layers, before the first and after the last, with the first show_rows rows of the
+     * sample, x[n][d] of float or double by the fit's precision, in the units of the data; non-zero interrupts. NULL:
+     * nobody is. */
     int (*show)(void *user, ptrdiff_t layers, const void *x, int bits, ptrdiff_t n);
     ptrdiff_t show_every, show_rows;
     pf_watch watch; /* progress has no log p */

@@ -111,7 +111,7 @@ static pf_status X(fit_show)(X(fit) *f)
 {
     const pf_sig_options *o = f->options;
     ptrdiff_t d = f->data.d, ld = f->sample.ld, n = PF_MIN(o->show_rows, f->sample.n);
-    if (!o->show || !o->show_every || f->fitted % o->show_every || n < 1) return PF_OK;
+    if (!o->show || !o->show_every || n < 1) return PF_OK;
     X(workers) w;
     pf_status status = X(workers_new)(&w, f->flow, ld, 1, 0, 1);
     real *x = PF_ALLOC(real, (n + ld) * d);
@@ -158,7 +158,8 @@ static pf_status X(fit_report)(X(fit) *f)
         f->saved = pf_seconds();
     }
     PF_TRY(pf_progressed(&o->watch, &p));
-    PF_TRY(X(fit_show)(f));
+    int last = f->fitted == f->layers;
+    if (last || (o->show_every && f->fitted % o->show_every == 0)) PF_TRY(X(fit_show)(f));
     return pf_check_interrupt();
 }
 
@@ -302,6 +303,11 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
 static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
 {
     if (flow->net) return pf_fail(PF_BAD_ARGUMENT, "model: it has conditions, which SIG does not know");
+    for (ptrdiff_t l = 0; l < flow->n_layers; l++) {
+        const X(layer_ops) *ops = flow->layers[l]->ops;
+        if (ops != &X(columns_ops) &&ops != &X(scale_ops) &&ops != &X(sliced_ops) &&ops != &X(patch_ops))
+            return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which SIG does not make", ops->kind);
+    }
     if (flow->space.d != d || flow->space.ndim != 1 || flow->classes != classes)
         return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", flow->space.d,
                        flow->classes, d, classes);

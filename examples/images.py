@@ -118,11 +118,13 @@ def whole(x, levels):
 
 def generator(data, layers=None, per_class=False, **options):
     """Fit SIG; return the flow and the film, {layers: images on their way from noise}."""
-    film = {}
+    film, last = {}, {}
 
     def keep(number, x):
+        last.clear()
+        last[number] = np.array(x[:64])
         if number in FILM:
-            film[number] = np.array(x[:64])
+            film.update(last)
 
     flow = pyflow.SIG(
         data.x,
@@ -132,7 +134,7 @@ def generator(data, layers=None, per_class=False, **options):
         callback_every=1,
         **options,
     )
-    return flow, film
+    return flow, film | last
 
 
 def density(data, layers=None, **options):
@@ -424,12 +426,15 @@ def main():
             dense = density(data, given.density_layers)
             print(f"GIS: {len(dense)} layers in {time.perf_counter() - start:.0f} s", flush=True)
             dense.save(out / "gis.pyflow")
-        scores = bits, others = oddness(dense, data, odd_ones(data, given.folder))
+        odd = odd_ones(data, given.folder)
+        scores = bits, others = oddness(dense, data, odd)
+        generated = None if flow.labels is not None else oddness(flow, data, odd)[1]
         error = bits.std() / len(bits) ** 0.5
         print(f"bits per dimension of test images: {bits.mean():.3f} ± {error:.3f}")
-        print("others:         bits   AUROC")
+        print("others:         bits   AUROC  by SIG's density")
         for name, (b, area) in others.items():
-            print(f"  {name:12} {b.mean():6.3f}  {area:6.3f}")
+            by_sig = "" if generated is None else f"{generated[name][1]:6.3f}"
+            print(f"  {name:12} {b.mean():6.3f}  {area:6.3f}  {by_sig}")
 
     print()
     for name, figure in pictures(data, flow, film, samples, dense, scores):

@@ -35,6 +35,10 @@ def image_shape(data, shape, name):
     if shape is None:
         if len(axes) <= 2:
             return None
+        if len(axes) > 4 or 0 in axes:
+            raise ValueError(
+                f"{name}: must have shape (n, d) or (n, height, width[, channels]), not {axes}"
+            )
         shape = axes[1:]
     shape = image_sides(shape)
     flat = (math.prod(shape),)

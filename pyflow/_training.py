@@ -61,7 +61,8 @@ def run(
     Returns
     -------
     Flow
-        What a fit that ends early had reached is the exception's attribute `flow`.
+        What a fit that ends early had reached is the exception's attribute `flow`; None before
+        there is a layer.
     """
     if progress is not None and not callable(progress):
         raise TypeError(f"progress: must be callable, not {progress!r}")
@@ -92,8 +93,8 @@ def run(
                 warn=warn,
             )
         except BaseException as error:
-            if isinstance(getattr(error, "flow", None), _core.Flow):
-                error.flow = Flow._of(error.flow)
+            core = getattr(error, "flow", None)
+            error.flow = Flow._of(core) if isinstance(core, _core.Flow) else None
             raise
     return Flow._of(core.with_note(json.dumps(note, allow_nan=False)))
 

@@ -11,11 +11,11 @@ tensors come out, on the device that they came from; arrays give arrays.
 What is different:
 
 - An option that is not given has pyflow's default, which fits better: see `pyflow.GIS`.
-- Everything is computed on the processor. `batchsize`, `nocuda` and `shape` have no meaning.
+- Everything is computed on the processor. `batchsize` and `nocuda` have no meaning.
 - Log-densities and log-determinants are float64.
 - Gradients do not flow through a model, and a tensor that asks for them is refused: `score` gives
   d log p / dx.
-- Patches of images and layers that depend on parameters (`param`) raise NotImplementedError.
+- Layers that depend on parameters (`param`) raise NotImplementedError.
 - `add_layer` and `delete_layer` are not there: `model.layer = model.layer[:k]` cuts a model.
 
 `model.flow` is pyflow's own model, with all that it can do.

@@ -409,6 +409,8 @@ class Flow:
         Parameters
         ----------
         x : (n, *shape) or shape array-like of real numbers
+            They are taken as they are: images of whole numbers that the fit added noise to want it
+            here too, as `bits_per_dimension` adds it.
         y : optional
             For a conditional flow: parameters (n, p) or (p,), or labels (n,) or a single one. A
             warning names a parameter that lies outside of the training range.

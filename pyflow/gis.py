@@ -99,7 +99,8 @@ def GIS(  # a function with the name that the method has in the literature
     slice_points : int, optional
         Rows that the search for slices looks at. Default 1e5 log10(d).
     slice_steps : int, optional
-        The most steps that it takes; 0 for random slices. Default n / d, at most 200.
+        The most steps that it takes; 0 for random slices. Default n / d, at most 200 (of images
+        20).
     marginal_first : bool, optional
         Begin with a layer that treats each column on its own (naive Bayes). Default True.
     whiten : bool, optional
@@ -157,8 +158,9 @@ def GIS(  # a function with the name that the method has in the literature
     FileError
         If the checkpoint is no file of pyflow's, or damaged.
     KeyboardInterrupt
-        On Ctrl-C, within a second. What had been reached is the exception's attribute `flow`, as it
-        is for an exception raised by `progress`; a note with it names the checkpoint that was left.
+        On Ctrl-C, within a second or so. What had been reached is the exception's attribute `flow`
+        (None before there is a layer), as it is for an exception raised by `progress`; a note with
+        it names the checkpoint that was left.
 
     Warns
     -----
@@ -194,8 +196,8 @@ def GIS(  # a function with the name that the method has in the literature
     noisy = None
     if image_shape is None and model is not None:
         image_shape = model._note.get("image_shape")
-    if image_shape is None:
-        shape = None
+    shape = _images.image_shape(data_train, image_shape, "data_train")
+    if shape is None:
         if dequantize is not None:
             raise ValueError("dequantize: is for images: give image_shape")
         columns = _tables.names(data_train, "data_train") if model is None else model.columns
@@ -203,7 +205,6 @@ def GIS(  # a function with the name that the method has in the literature
         validate = _tables.matched(data_validate, "data_validate", columns)
         validate = None if validate is None else _arguments.rows(validate, "data_validate")
     else:
-        shape = _images.image_shape(data_train, image_shape, "data_train")
         columns, number = None, _arguments.seed(seed)
         if seed is not None:
             seed = number  # drawn once of a generator

@@ -166,7 +166,7 @@ def test_the_callback_sees_the_sample_move_to_the_data(dtype):
     seen = []
     known = {"callback_every": 3, "callback_rows": 1000, "bounds": [(99, None)] * 3}
     flow = fit(x, max_layers=7, callback=lambda *a: seen.append(a), **known)
-    assert [layers for layers, _ in seen] == [0, 3, 6]
+    assert [layers for layers, _ in seen] == [0, 3, 6, 7]
     for _, sample in seen:
         assert sample.shape == (1000, 3)
         assert sample.dtype == dtype == flow.dtype
@@ -176,7 +176,7 @@ def test_the_callback_sees_the_sample_move_to_the_data(dtype):
     assert away[2] < 0.5 * away[0]
     # what is seen after six layers is a sample of the flow of six
     part = fit(x, max_layers=6, **known)
-    z = part.forward(seen[-1][1])[0]
+    z = part.forward(seen[2][1])[0]
     assert abs(z.mean()) < 0.1
     assert abs(z.std() - 1) < 0.1
 
@@ -187,7 +187,7 @@ def test_the_callback_sees_images_in_units_of_pixels():
         known = {"callback": lambda *a, s=seen: s.append(a), "callback_every": 2}
         flow = fit(x.reshape(len(x), -1), shape, schedule=[(5, 2, 2)], n_sample=77, **known)
         assert flow.shape == shape
-        assert [layers for layers, _ in seen] == [0, 2, 4]
+        assert [layers for layers, _ in seen] == [0, 2, 4, 5]
         for _, sample in seen:
             assert sample.shape == (77, *shape)
         assert abs(seen[0][1].mean() - 0.5 * (int(x.max()) + int(x.min()))) < 20
@@ -212,7 +212,7 @@ def test_what_a_callback_raises_comes_out_with_what_was_reached(error):
         assert_array_equal(flow.sample(5, seed=1)[0], fit(x, **options).sample(5, seed=1)[0])
     with pytest.raises(ZeroDivisionError) as caught:  # at 0, with nothing to hand out
         fit(TABLE, callback=lambda *_: 1 / 0)
-    assert not hasattr(caught.value, "flow")
+    assert caught.value.flow is None
 
 
 def test_ctrl_c():
@@ -265,8 +265,12 @@ WRONG = {
     "no rows": ({"data_train": TABLE[:0]}, ValueError, "data_train: "),
     "no columns": ({"data_train": TABLE[:, :0]}, ValueError, "data_train: "),
     "one axis": ({"data_train": TABLE[:, 0]}, ValueError, "data_train: must be two-dim"),
-    "five axes": ({"data_train": np.zeros((9, 2, 2, 2, 2))}, ValueError, "image_shape: "),
-    "no pixels": ({"data_train": np.zeros((9, 0, 3))}, ValueError, "image_shape: "),
+    "five axes": (
+        {"data_train": np.zeros((9, 2, 2, 2, 2))},
+        ValueError,
+        "data_train: must have shape",
+    ),
+    "no pixels": ({"data_train": np.zeros((9, 0, 3))}, ValueError, "data_train: must have shape"),
     "other shape": ({"image_shape": (5, 6)}, ValueError, "data_train: must have shape"),
     "shape of a number": ({"image_shape": 30}, TypeError, "image_shape: "),
     "shape of floats": ({"image_shape": (6.0, 5)}, TypeError, "image_shape: "),
