@@ -535,7 +535,6 @@ pf_status X(flow_add_patch)(X(flow) *f, const ptrdiff_t *image, const ptrdiff_t 
 }
 
 typedef struct {
-    const X(mesh) *mesh;
     ptrdiff_t psi_knots, filter_knots;
 } X(symmetric_from);
 
@@ -552,10 +551,15 @@ static void X(fill_symmetric)(double *theta, const X(layer) *l, const void *from
 
 pf_status X(flow_add_symmetric)(X(flow) *f, ptrdiff_t psi_knots, ptrdiff_t filter_knots)
 {
+    return X(flow_add_axial)(f, -1, psi_knots, filter_knots, 1);
+}
+
+pf_status X(flow_add_axial)(X(flow) *f, ptrdiff_t axis, ptrdiff_t psi_knots, ptrdiff_t filter_knots, ptrdiff_t mu_knots)
+{
     X(layer) *layer = NULL;
     pf_begin();
-    return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots), &layer, X(fill_symmetric),
-                  &(X(symmetric_from)){f->mesh, psi_knots, filter_knots});
+    return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots, axis, mu_knots), &layer,
+                  X(fill_symmetric), &(X(symmetric_from)){psi_knots, filter_knots});
 }
 
 /* ---- data -------------------------------------------------------------------------------------------------- */
