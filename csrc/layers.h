@@ -22,7 +22,7 @@ void pf_patches_rows(int32_t *rows, const pf_patches *p);
 
 /* Between mu^2 and what an axial layer's theta has at J knots: knot j stands at mu^2 = (1 - cos(pi j / (J - 1))) / 2, and
  * the polynomial through values v_j there is sum_i mu^(2 i) sum_j c[i][j] v_j. J = 1: a constant. */
-enum { MU_MOST = 6 };
+enum { MU_MOST = 4 }; /* as many as pf_cspline4() makes at once */
 double pf_mu_knot(ptrdiff_t j, ptrdiff_t knots);
 void pf_mu_polynomials(double *c, ptrdiff_t knots);
 

@@ -163,15 +163,21 @@ const X(mesh) *X(symmetric_mesh)(const X(layer) *l) { return ((const X(symmetric
 typedef struct {
     X(psi) *psi;
     real *t;         /* [shells] */
-    double *knots;   /* [1 + mu_knots][filter_knots]: positions; coefficients of log T, a polynomial in mu^2 */
+    double *knots;   /* [filter_knots] positions; values of log T, with an axis [filter_knots][4] coefficients of mu^(2 i) */
     double *log_det; /* of the filter */
 } X(symmetric_ready);
+
+/* of the knots' positions and values, or coefficients */
+static ptrdiff_t X(coefficients)(const X(symmetric) *s)
+{
+    return tile_whole((s->mesh->shell ? 5 : 2) * s->filter_knots);
+}
 
 static size_t X(table)(const X(symmetric) *s)
 {
     ptrdiff_t shells = tile_whole(s->mesh->filter->shells);
     return (sizeof(X(psi)) + 63) / 64 * 64 + (size_t)shells * sizeof(real) +
-           (size_t)tile_whole((1 + s->mu_knots) * s->filter_knots + 1) * sizeof(double);
+           (size_t)(X(coefficients)(s) + TILE_STEP) * sizeof(double);
 }
 
 /* The tables of point i, or the one that all share. */
@@ -181,11 +187,9 @@ static X(symmetric_ready) X(symmetric_view)(const X(symmetric) *s, const void *r
     X(symmetric_ready) r = {.psi = (X(psi) *)at};
     r.t = (real *)(at + (sizeof(X(psi)) + 63) / 64 * 64);
     r.knots = (double *)(r.t + tile_whole(s->mesh->filter->shells));
-    r.log_det = r.knots + (1 + s->mu_knots) * s->filter_knots;
+    r.log_det = r.knots + X(coefficients)(s);
     return r;
 }
-
-static ptrdiff_t X(coefficients)(const X(symmetric) *s) { return tile_whole((1 + s->mu_knots) * s->filter_knots); }
 
 static pf_sizes X(symmetric_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables)
 {
@@ -195,10 +199,12 @@ static pf_sizes X(symmetric_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld,
     return (pf_sizes){
         .ready = (size_t)tables * X(table)(s),
         .keep = n * (s->padded + s->spectrum),
-        /* a field, its spectrum, the filter's scratch; doubles: [2][shells], [1 + mu_knots][filter_knots], and with an
-         * axis [mu_knots][n_k] */
+        /* a field, its spectrum, the filter's scratch; doubles: [2][shells], as many as the knots', and with an axis
+         * [n_k][4] and what the splines need */
         .work = s->padded + s->spectrum + tile_whole(s->mesh->filter->work) +
-                (2 * shells + X(coefficients)(s) + (s->mesh->shell ? s->mu_knots * s->mesh->n_k : 0)) * doubles,
+                (2 * shells + X(coefficients)(s) +
+                 (s->mesh->shell ? 4 * s->mesh->n_k + PF_CSPLINE4_ROOM * s->filter_knots : 0)) *
+                    doubles,
     };
 }
 
@@ -207,34 +213,39 @@ static double *X(doubles)(const X(symmetric) *s, real *work)
     return (double *)(work + s->padded + s->spectrum + tile_whole(s->mesh->filter->work));
 }
 
-/* to[mu_knots][filter_knots] = the polynomial's coefficients from its values; transposed: to +=, for the way back */
-static void X(mix)(double *to, const double *from, const X(symmetric) *s, int transposed)
+/* to[filter_knots][4] = the polynomials' coefficients, from[mu_knots][filter_knots] their values */
+static void X(to_coefficients)(double *to, const double *from, const X(symmetric) *s)
 {
     ptrdiff_t m = s->filter_knots, n = s->mu_knots;
-    if (!transposed) memset(to, 0, (size_t)(n * m) * sizeof(double));
+    memset(to, 0, (size_t)(4 * m) * sizeof(double));
     for (ptrdiff_t i = 0; i < n; i++)
-        for (ptrdiff_t j = 0; j < n; j++) {
-            double c = s->polynomial[transposed ? j * n + i : i * n + j];
-            for (ptrdiff_t l = 0; l < m; l++) to[i * m + l] += c * from[j * m + l];
-        }
+        for (ptrdiff_t j = 0; j < n; j++)
+            for (ptrdiff_t l = 0; l < m; l++) to[4 * l + i] += s->polynomial[i * n + j] * from[j * m + l];
 }
 
-/* log T[shells]; room[mu_knots][n_k], with an axis */
+/* g[mu_knots][filter_knots] += what the gradient gc of the coefficients is for the values */
+static void X(coefficients_vjp)(double *g, const double *gc, const X(symmetric) *s)
+{
+    ptrdiff_t m = s->filter_knots, n = s->mu_knots;
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t j = 0; j < n; j++)
+            for (ptrdiff_t l = 0; l < m; l++) g[j * m + l] += s->polynomial[i * n + j] * gc[4 * l + i];
+}
+
+/* log T[shells]; room of an axis */
 static void X(log_filter)(double *log_t, const X(symmetric) *s, const double *knots, double *room)
 {
     const X(mesh) *mesh = s->mesh;
     const double *mu2 = mesh->filter->mu2;
-    ptrdiff_t m = s->filter_knots, n_k = mesh->n_k, most = s->mu_knots - 1;
+    ptrdiff_t m = s->filter_knots, n_k = mesh->n_k;
     if (!mesh->shell) {
         pf_cspline(log_t, mesh->k, knots, knots + m, m, n_k);
         return;
     }
-    for (ptrdiff_t i = 0; i <= most; i++) pf_cspline(room + i * n_k, mesh->k, knots, knots + (1 + i) * m, m, n_k);
+    pf_cspline4(room, mesh->k, knots, knots + m, m, n_k, room + 4 * n_k);
     for (ptrdiff_t j = 0; j < mesh->filter->shells; j++) {
-        const double *c = room + mesh->shell[j];
-        double sum = c[most * n_k];
-        for (ptrdiff_t i = most - 1; i >= 0; i--) sum = sum * mu2[j] + c[i * n_k];
-        log_t[j] = sum;
+        const double *c = room + 4 * (ptrdiff_t)mesh->shell[j];
+        log_t[j] = c[0] + mu2[j] * (c[1] + mu2[j] * (c[2] + mu2[j] * c[3]));
     }
 }
 
@@ -251,7 +262,8 @@ static void X(symmetric_prepare)(const X(layer) *l, void *ready, const double *t
         const double *knots = theta + 3 * s->psi_knots;
         X(psi_make)(r.psi, theta, s->psi_knots);
         pf_increasing(r.knots, knots, m);
-        X(mix)(r.knots + m, knots + m, s, 0);
+        if (s->mesh->shell) X(to_coefficients)(r.knots + m, knots + m, s);
+        else memcpy(r.knots + m, knots + m, (size_t)m * sizeof(double));
         X(log_filter)(log_t, s, r.knots, room);
         *r.log_det = 0;
         for (ptrdiff_t j = 0; j < shells; j++) {
@@ -355,22 +367,21 @@ static void X(knots_vjp)(double *gtheta, double *gt, const X(symmetric) *s, X(sy
 {
     const X(mesh) *mesh = s->mesh;
     double *gc = gp + s->filter_knots, *room = gp + X(coefficients)(s); /* as of prepare */
-    ptrdiff_t n_k = mesh->n_k, n = s->mu_knots;
+    ptrdiff_t n_k = mesh->n_k;
     ptrdiff_t m = s->filter_knots, shells = s->mesh->filter->shells;
     const real most = (real)exp(LOG_T_MOST), least = (real)exp(-LOG_T_MOST);
     for (ptrdiff_t j = 0; j < shells; j++)
         gt[j] = r.t[j] < most && r.t[j] > least ? gt[j] * (double)r.t[j] + glogj * s->mesh->filter->modes[j] : 0;
-    for (ptrdiff_t j = 0; j < (1 + n) * m; j++) gp[j] = 0;
+    memset(gp, 0, (size_t)X(coefficients)(s) * sizeof(double));
     if (!mesh->shell) pf_cspline_vjp(gp, gtheta + m, gt, mesh->k, r.knots, r.knots + m, m, n_k);
     else {
-        for (ptrdiff_t j = 0; j < n * n_k; j++) room[j] = 0;
+        memset(room, 0, (size_t)(4 * n_k) * sizeof(double));
         for (ptrdiff_t j = 0; j < shells; j++) {
-            double g = gt[j], u = mesh->filter->mu2[j];
-            for (ptrdiff_t i = 0; i < n; i++, g *= u) room[i * n_k + mesh->shell[j]] += g;
+            double g = gt[j], u = mesh->filter->mu2[j], *to = room + 4 * (ptrdiff_t)mesh->shell[j];
+            for (ptrdiff_t i = 0; i < 4; i++, g *= u) to[i] += g;
         }
-        for (ptrdiff_t i = 0; i < n; i++)
-            pf_cspline_vjp(gp, gc + i * m, room + i * n_k, mesh->k, r.knots, r.knots + (1 + i) * m, m, n_k);
-        X(mix)(gtheta + m, gc, s, 1);
+        pf_cspline4_vjp(gp, gc, room, mesh->k, r.knots, r.knots + m, m, n_k, room + 4 * n_k);
+        X(coefficients_vjp)(gtheta + m, gc, s);
     }
     pf_increasing_vjp(gtheta, gp, r.knots, m);
 }

@@ -237,7 +237,7 @@ class Symmetric:
     axis : int
         Of axial layers: the axis of the mesh that is the line of sight. Default: the last.
     mu_knots : int
-        Of axial layers: points mu^2 from 0 to 1 at which log T has knots, 2 to 6.
+        Of axial layers: points mu^2 from 0 to 1 at which log T has knots, 2 to 4.
 
     Examples
     --------
@@ -256,7 +256,7 @@ class Symmetric:
         knots = integer("psi_knots", self.psi_knots, 2, 63)
         axis, along = line_of_sight(self.symmetry, self.axis, len(shape)), None
         if axis is not None:
-            along = axis, integer("mu_knots", self.mu_knots, 2, 6)
+            along = axis, integer("mu_knots", self.mu_knots, 2, 4)
         return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096), along
 
 

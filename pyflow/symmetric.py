@@ -114,7 +114,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     axis : int
         Of axial flows: the axis of the mesh that is the line of sight. Default: the last.
     mu_knots : int, optional
-        Of axial flows: knots of log T along mu^2, through which a polynomial goes, 2 to 6.
+        Of axial flows: knots of log T along mu^2, through which a polynomial goes, 2 to 4.
         Default 4.
     hidden : sequence of int, optional
         Units of the network's hidden layers. Default (512, 512).

@@ -369,7 +369,7 @@ LAYERS = {
     "symmetric, 3-D, a table a field": own_tables((3, 2, 4), (1, 2, 1), m=3, filter_knots=4),
     "symmetric, axis 0 of 4 x 6": symmetric((4, 6), (1, 1), axial=(0, 4)),
     "symmetric, axis 1 of 4 x 6": symmetric((4, 6), (1, 1), axial=(1, 2)),
-    "symmetric, axis 1 of 5 x 3": symmetric((5, 3), (2, 1), m=3, filter_knots=2, axial=(1, 6)),
+    "symmetric, axis 1 of 5 x 3": symmetric((5, 3), (2, 1), m=3, filter_knots=2, axial=(1, 3)),
     "symmetric, axis 0 of 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, axial=(0, 3)),
     "symmetric, axis 1 of 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, axial=(1, 4)),
     "symmetric, axis 2 of 2 x 3 x 4": symmetric((2, 3, 4), (1, 1, 1), m=2, axial=(2, 4)),
