@@ -37,8 +37,8 @@ static ptrdiff_t find_shells(int32_t *shell, double *k, mode_k2 *list, const ptr
     return shells;
 }
 
-/* Shells of equal |k| in parts of equal |k_axis| = step times an index below m[axis]; in order of |k|, then of that. k is
- * spread over the parts; mu2[parts]. */
+/* Shells of equal |k| in parts of equal |k_axis| = step times an index below m[axis]; in order of |k|, then of that. k
+ * is spread over the parts; mu2[parts]. */
 static ptrdiff_t split_shells(int32_t *shell, double *k, double *mu2, mode_k2 *list, const ptrdiff_t m[3], int axis,
                               double step)
 {

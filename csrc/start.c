@@ -95,10 +95,10 @@ static void X(fit_knots)(double *value, const double *position, const double *lo
     }
 }
 
-/* The same with an axis, value[mu_knots][m]: for every knot of k, log T of the shells around it is fitted by a polynomial
- * in mu^2, with a prior on its coefficients, which there are not enough shells for at the lowest k. log T of one mode of n
- * fields has variance 1 / 2 n; coefficient i > 0, 4^(1 - i). Shells within reach are those between the neighbouring knots,
- * and at least those of the nearest |k| on either side. */
+/* The same with an axis, value[mu_knots][m]: for every knot of k, log T of the shells around it is fitted by a
+ * polynomial in mu^2, with a prior on its coefficients, which there are not enough shells for at the lowest k. log T of
+ * one mode of n fields has variance 1 / 2 n; coefficient i > 0, 4^(1 - i). Shells within reach are those between the
+ * neighbouring knots, and at least those of the nearest |k| on either side. */
 static void X(fit_axial_knots)(double *value, const double *position, const double *log_t, const X(mesh) *mesh,
                                ptrdiff_t m, ptrdiff_t mu_knots, ptrdiff_t n)
 {

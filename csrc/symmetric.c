@@ -1,6 +1,6 @@
 /* The symmetric layer (Dai & Seljak 2022, arXiv 2202.05282): x <- Psi(F^-1 T(|k|) F x), equivariant under translations
- * and rotations of the mesh. log|det| = sum over pixels of log Psi' + sum over all modes of log T. With an axis, the line
- * of sight, T(|k|, |mu|), mu = k_axis / |k|: the symmetry that redshift space leaves.
+ * and rotations of the mesh. log|det| = sum over pixels of log Psi' + sum over all modes of log T. With an axis, the
+ * line of sight, T(|k|, |mu|), mu = k_axis / |k|: the symmetry that redshift space leaves.
  *
  * theta: Psi's 3 psi_knots numbers (psi.h), then filter_knots positions of the knots of log T against |k| / k_max
  * (cspline.h), and for each of mu_knots (1 without an axis) as many values. Along mu^2, log T is the polynomial through
@@ -13,7 +13,6 @@
 #define SMOOTH 0.05 /* width of the smoothing along k, in units of the number of knots */
 /* |log T| is at most this: far from what was trained on there is a density still. */
 #define LOG_T_MOST 20.0
-enum { MU_LEAST = 2 };
 enum { PARTS = 32, PART_LEAST = 1 << 16 }; /* of a large field: at most as many; pixels in each, at least */
 
 double pf_mu_knot(ptrdiff_t j, ptrdiff_t knots)
@@ -33,6 +32,28 @@ void pf_mu_polynomials(double *c, ptrdiff_t knots)
         for (ptrdiff_t i = 0; i < knots; i++) c[i * knots + j] = a[i];
     }
 }
+
+/* log T[shells] from its coefficients c[n_k][4], and the sum of modes log T */
+PF_KERNEL void pf_along_mu_body(double *restrict log_t, double *log_det, const double *restrict c, const int32_t *at,
+                                const double *mu2, const double *modes, ptrdiff_t shells)
+{
+    double sum[8] = {0};
+    for (ptrdiff_t j = 0; j < shells; j++) {
+        ptrdiff_t a = 4 * (ptrdiff_t)at[j];
+        double t = c[a] + mu2[j] * (c[a + 1] + mu2[j] * (c[a + 2] + mu2[j] * c[a + 3]));
+        t = t > LOG_T_MOST ? LOG_T_MOST : t;
+        log_t[j] = t < -LOG_T_MOST ? -LOG_T_MOST : t;
+    }
+    for (ptrdiff_t j = 0; j < shells - shells % 8; j += 8)
+        for (int l = 0; l < 8; l++) sum[l] += modes[j + l] * log_t[j + l];
+    for (ptrdiff_t j = shells - shells % 8; j < shells; j++) sum[0] += modes[j] * log_t[j];
+    for (int l = 1; l < 8; l++) sum[0] += sum[l];
+    *log_det = sum[0];
+}
+PF_DISPATCH(pf_along_mu,
+            (double *log_t, double *log_det, const double *c, const int32_t *at, const double *mu2, const double *modes,
+             ptrdiff_t shells),
+            (log_t, log_det, c, at, mu2, modes, shells))
 
 #define TWICE "symmetric.c"
 #include "twice.h"
@@ -105,8 +126,8 @@ typedef struct {
     X(mesh) *mesh;
     ptrdiff_t psi_knots, filter_knots, mu_knots;
     double polynomial[MU_MOST * MU_MOST]; /* [mu_knots][mu_knots]: coefficients of mu^(2 i) from values */
-    ptrdiff_t padded, spectrum; /* reals of a field, of its spectrum, rounded up so that arrays are aligned */
-    real *taps;                 /* [reach + 1] of the smoothing: a Gaussian, from its middle on */
+    ptrdiff_t padded, spectrum;           /* reals of a field, of its spectrum, rounded up so that arrays are aligned */
+    real *taps;                           /* [reach + 1] of the smoothing: a Gaussian, from its middle on */
     ptrdiff_t reach;
 } X(symmetric);
 
@@ -126,8 +147,8 @@ pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptr
         return pf_fail(PF_BAD_ARGUMENT, "psi_knots: %td is not between 2 and %d", psi_knots, PSI_MOST);
     if (filter_knots < 2 || filter_knots > 4096)
         return pf_fail(PF_BAD_ARGUMENT, "filter_knots: %td is not between 2 and 4096", filter_knots);
-    if (axis != -1 && (mu_knots < MU_LEAST || mu_knots > MU_MOST))
-        return pf_fail(PF_BAD_ARGUMENT, "mu_knots: %td is not between %d and %d", mu_knots, MU_LEAST, MU_MOST);
+    if (axis != -1 && (mu_knots < 2 || mu_knots > MU_MOST))
+        return pf_fail(PF_BAD_ARGUMENT, "mu_knots: %td is not between 2 and %d", mu_knots, MU_MOST);
     if (axis == -1) mu_knots = 1;
     else PF_TRY(X(mesh_axial)(&mesh, mesh, axis));
     X(symmetric) *s = PF_CALLOC(X(symmetric), 1);
@@ -141,7 +162,7 @@ pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptr
     }
     for (ptrdiff_t t = -s->reach; t <= s->reach; t++) sum += exp(-0.5 * (double)(t * t) / (sigma * sigma));
     for (ptrdiff_t t = 0; t <= s->reach; t++) s->taps[t] = (real)(exp(-0.5 * (double)(t * t) / (sigma * sigma)) / sum);
-    s->base = (X(layer)){.ops = &X(symmetric_ops),
+    s->base = (X(layer)){.ops = axis == -1 ? &X(symmetric_ops) : &X(axial_ops),
                          .d = mesh->filter->fft->pixels,
                          .n_theta = 3 * psi_knots + (1 + mu_knots) * filter_knots,
                          .references = 1};
@@ -162,8 +183,9 @@ const X(mesh) *X(symmetric_mesh)(const X(layer) *l) { return ((const X(symmetric
 
 typedef struct {
     X(psi) *psi;
-    real *t;         /* [shells] */
-    double *knots;   /* [filter_knots] positions; values of log T, with an axis [filter_knots][4] coefficients of mu^(2 i) */
+    real *t; /* [shells] */
+    double
+        *knots; /* [filter_knots] positions; values of log T, with an axis [filter_knots][4] coefficients of mu^(2 i) */
     double *log_det; /* of the filter */
 } X(symmetric_ready);
 
@@ -232,23 +254,6 @@ static void X(coefficients_vjp)(double *g, const double *gc, const X(symmetric) 
             for (ptrdiff_t l = 0; l < m; l++) g[j * m + l] += s->polynomial[i * n + j] * gc[4 * l + i];
 }
 
-/* log T[shells]; room of an axis */
-static void X(log_filter)(double *log_t, const X(symmetric) *s, const double *knots, double *room)
-{
-    const X(mesh) *mesh = s->mesh;
-    const double *mu2 = mesh->filter->mu2;
-    ptrdiff_t m = s->filter_knots, n_k = mesh->n_k;
-    if (!mesh->shell) {
-        pf_cspline(log_t, mesh->k, knots, knots + m, m, n_k);
-        return;
-    }
-    pf_cspline4(room, mesh->k, knots, knots + m, m, n_k, room + 4 * n_k);
-    for (ptrdiff_t j = 0; j < mesh->filter->shells; j++) {
-        const double *c = room + 4 * (ptrdiff_t)mesh->shell[j];
-        log_t[j] = c[0] + mu2[j] * (c[1] + mu2[j] * (c[2] + mu2[j] * c[3]));
-    }
-}
-
 static void X(symmetric_prepare)(const X(layer) *l, void *ready, const double *theta, ptrdiff_t stride,
                                  ptrdiff_t tables, real *work)
 {
@@ -264,11 +269,16 @@ static void X(symmetric_prepare)(const X(layer) *l, void *ready, const double *t
         pf_increasing(r.knots, knots, m);
         if (s->mesh->shell) X(to_coefficients)(r.knots + m, knots + m, s);
         else memcpy(r.knots + m, knots + m, (size_t)m * sizeof(double));
-        X(log_filter)(log_t, s, r.knots, room);
-        *r.log_det = 0;
-        for (ptrdiff_t j = 0; j < shells; j++) {
-            log_t[j] = PF_MIN(PF_MAX(log_t[j], -LOG_T_MOST), LOG_T_MOST);
-            *r.log_det += filter->modes[j] * log_t[j];
+        if (s->mesh->shell) {
+            pf_cspline4(room, s->mesh->k, r.knots, r.knots + m, m, s->mesh->n_k, room + 4 * s->mesh->n_k);
+            pf_along_mu(log_t, r.log_det, room, s->mesh->shell, filter->mu2, filter->modes, shells);
+        } else {
+            pf_cspline(log_t, s->mesh->k, r.knots, r.knots + m, m, shells);
+            *r.log_det = 0;
+            for (ptrdiff_t j = 0; j < shells; j++) {
+                log_t[j] = PF_MIN(PF_MAX(log_t[j], -LOG_T_MOST), LOG_T_MOST);
+                *r.log_det += filter->modes[j] * log_t[j];
+            }
         }
         pf_exp(t, log_t, shells);
         for (ptrdiff_t j = 0; j < shells; j++) r.t[j] = (real)t[j];
@@ -405,9 +415,9 @@ static void X(symmetric_vjp)(const X(layer) *l, const void *ready, X(tile) *g, d
     }
 }
 
-/* ---- smoothing: positions and values of log T's knots, for each knot of mu, along k, by a Gaussian of SMOOTH times their number.
- * Without it every knot learns noise of its own from the training fields, and log p seems to know more of y than it
- * does: posteriors are too narrow. Knots beyond the ends are mirrored, which makes the smoothing symmetric. */
+/* ---- smoothing: positions and values of log T's knots, for each knot of mu, along k, by a Gaussian of SMOOTH times
+ * their number. Without it every knot learns noise of its own from the training fields, and log p seems to know more of
+ * y than it does: posteriors are too narrow. Knots beyond the ends are mirrored, which makes the smoothing symmetric. */
 
 /* to[m] = line[m], smoothed; line has `reach` more at either end. */
 PF_KERNEL void X(smooth_body)(real *restrict to, const real *restrict line, const real *restrict taps, ptrdiff_t reach,
@@ -444,35 +454,44 @@ static void X(symmetric_write)(const X(layer) *l, pf_writer *w)
     const X(symmetric) *s = (const X(symmetric) *)l;
     pf_put_int(w, s->psi_knots);
     pf_put_int(w, s->filter_knots);
-    if (s->mesh->axis < 0) return;
-    pf_put_int(w, s->mesh->axis);
-    pf_put_int(w, s->mu_knots);
 }
 
-static pf_status X(symmetric_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
+static pf_status X(read_knots)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, int axial)
 {
-    ptrdiff_t psi_knots = pf_get_int(r, 2, PSI_MOST), filter_knots = pf_get_int(r, 2, 4096), axis = -1, mu_knots = 1;
-    (void)classes;
-    if (!r->status && pf_left(r)) { /* an isotropic layer ends here */
-        axis = pf_get_int(r, 0, space->ndim - 1);
-        mu_knots = pf_get_int(r, MU_LEAST, MU_MOST);
-    }
+    ptrdiff_t psi_knots = pf_get_int(r, 2, PSI_MOST), filter_knots = pf_get_int(r, 2, 4096);
+    ptrdiff_t axis = axial ? pf_get_int(r, 0, space->ndim - 1) : -1, mu_knots = axial ? pf_get_int(r, 2, MU_MOST) : 1;
     if (!r->status && !mesh) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a symmetric layer without a mesh");
     return r->status ? r->status : X(symmetric_new)(l, mesh, psi_knots, filter_knots, axis, mu_knots);
 }
 
-const X(layer_ops) X(symmetric_ops) = {
-    .kind = "symmetric",
-    .layout = ROWS,
-    .conditional = 1,
-    .sizes = X(symmetric_sizes),
-    .prepare = X(symmetric_prepare),
-    .forward = X(symmetric_forward),
-    .inverse = X(symmetric_inverse),
-    .vjp = X(symmetric_vjp),
-    .smooth = X(symmetric_smooth),
-    .write = X(symmetric_write),
-    .read = X(symmetric_read),
-    .destroy = X(symmetric_destroy),
-};
+static pf_status X(symmetric_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
+{
+    (void)classes;
+    return X(read_knots)(l, r, space, mesh, 0);
+}
+
+static void X(axial_write)(const X(layer) *l, pf_writer *w)
+{
+    const X(symmetric) *s = (const X(symmetric) *)l;
+    X(symmetric_write)(l, w);
+    pf_put_int(w, s->mesh->axis);
+    pf_put_int(w, s->mu_knots);
+}
+
+static pf_status X(axial_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
+{
+    (void)classes;
+    return X(read_knots)(l, r, space, mesh, 1);
+}
+
+/* clang-format off */
+#define OPS(name)                                                                                                      \
+    .layout = ROWS, .conditional = 1, .sizes = X(symmetric_sizes), .prepare = X(symmetric_prepare),                    \
+    .forward = X(symmetric_forward), .inverse = X(symmetric_inverse), .vjp = X(symmetric_vjp),                         \
+    .smooth = X(symmetric_smooth), .destroy = X(symmetric_destroy), .kind = #name, .write = X(name##_write),           \
+    .read = X(name##_read)
+/* clang-format on */
+const X(layer_ops) X(symmetric_ops) = {OPS(symmetric)};
+const X(layer_ops) X(axial_ops) = {OPS(axial)}; /* with a line of sight */
+#undef OPS
 #endif

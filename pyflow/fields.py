@@ -187,7 +187,9 @@ def power_spectrum(
     >>> bool(np.all(abs(power.mean(axis=0) / (100.0**2 / 32**2) - 1) < 0.4))  # white noise
     True
     """
-    k, power, modes, one = _binned(x, box_size, bins, lambda mesh, box: [np.ones_like(wavenumbers(mesh, box)[0])])
+    k, power, modes, one = _binned(
+        x, box_size, bins, lambda mesh, box: [np.ones_like(wavenumbers(mesh, box)[0])]
+    )
     power = power[:, 0]
     return k, power[0] if one else power, modes
 
@@ -240,9 +242,9 @@ def power_multipoles(
     >>> import numpy as np, pyflow
     >>> power = lambda k, mu: (1 + 0.5 * mu**2) ** 2 / k
     >>> x = pyflow.fields.gaussian_field(power, (16, 16, 16), 200, seed=1, axis=-1)
-    >>> k, power, _ = pyflow.fields.power_multipoles(x, multipoles=(0, 2), bins=4)
-    >>> (power[:, 1].mean(axis=0) * k).round(1).tolist()
-    []
+    >>> k, power, _ = pyflow.fields.power_multipoles(x, multipoles=(0, 2), bins=[30, 50])
+    >>> [round(float(p), 1) for p in power.mean(axis=0)[:, 0] * k]
+    [1.4, 0.8]
     """
     multipoles = [_arguments.integer("multipoles", m, 0, 20) for m in multipoles]
     if not multipoles or any(m % 2 for m in multipoles):
@@ -253,7 +255,9 @@ def power_multipoles(
         if len(mesh) == 2:
             return np.stack([min(m + 1, 2) * np.cos(m * np.arccos(mu)) for m in multipoles])
         eye = np.eye(max(multipoles) + 1)
-        return np.stack([(2 * m + 1) * np.polynomial.legendre.legval(mu, eye[m]) for m in multipoles])
+        return np.stack(
+            [(2 * m + 1) * np.polynomial.legendre.legval(mu, eye[m]) for m in multipoles]
+        )
 
     k, power, modes, one = _binned(x, box_size, bins, weights)
     return k, power[0] if one else power, modes

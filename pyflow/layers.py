@@ -234,7 +234,7 @@ class Symmetric:
     psi_knots, filter_knots : int
         Knots of Psi, and of log T along |k|.
     symmetry : "isotropic" or "axial"
-    axis : int
+    axis : int, optional
         Of axial layers: the axis of the mesh that is the line of sight. Default: the last.
     mu_knots : int
         Of axial layers: points mu^2 from 0 to 1 at which log T has knots, 2 to 4.
@@ -249,7 +249,7 @@ class Symmetric:
     psi_knots: int = 8
     filter_knots: int = 32
     symmetry: str = "isotropic"
-    axis: int = -1
+    axis: int | None = None
     mu_knots: int = 4
 
     def _core(self, shape, seed):
@@ -260,14 +260,14 @@ class Symmetric:
         return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096), along
 
 
-def line_of_sight(symmetry: str, axis: int, ndim: int) -> int | None:
+def line_of_sight(symmetry: str, axis: int | None, ndim: int) -> int | None:
     """Return the axis, from 0 on, of an axial layer, or None for an isotropic one."""
     if symmetry not in SYMMETRIES:
         names = " or ".join(map(repr, SYMMETRIES))
         raise ValueError(f"symmetry: must be {names}, not {symmetry!r}")
     if symmetry == "axial":
-        return axis_of(axis, ndim)
-    if axis != -1:
+        return axis_of(-1 if axis is None else axis, ndim)
+    if axis is not None:
         raise ValueError(f"axis: is {axis!r}, but only symmetry='axial' has one")
     return None
 

@@ -54,7 +54,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     psi_knots: int | None = None,
     filter_knots: int | None = None,
     symmetry: str = "isotropic",
-    axis: int = -1,
+    axis: int | None = None,
     mu_knots: int | None = None,
     hidden: int | Sequence[int] | None = None,
     start_fields: int | None = None,
@@ -111,7 +111,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     symmetry : "isotropic" or "axial"
         Axial flows have a line of sight, as fields in redshift space have: their T(|k|, |mu|)
         depends on the cosine mu of the angle between the mode and that axis as well.
-    axis : int
+    axis : int, optional
         Of axial flows: the axis of the mesh that is the line of sight. Default: the last.
     mu_knots : int, optional
         Of axial flows: knots of log T along mu^2, through which a polynomial goes, 2 to 4.

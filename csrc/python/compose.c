@@ -107,8 +107,7 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
             Py_ssize_t axis = -1, mu_knots = 1;
             if (PyTuple_Check(c) && !PyArg_ParseTuple(c, "nn", &axis, &mu_knots)) return -1;
             status = X(flow_add_axial)(flow, axis, m, n, mu_knots);
-        }
-        else {
+        } else {
             PyErr_Format(PyExc_ValueError, "layers: there is no layer '%s'", kind);
             return -1;
         }

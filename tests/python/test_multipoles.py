@@ -18,7 +18,8 @@ def modes(mesh, box, axis):
     """|k|, mu and modes of every mode of fftn, one after another."""
     k, mu = [], []
     for index in np.ndindex(*mesh):
-        f = [2 * np.pi * (i if 2 * i <= n else i - n) / L for i, n, L in zip(index, mesh, box)]
+        whole = (i if 2 * i <= n else i - n for i, n in zip(index, mesh, strict=True))
+        f = [2 * np.pi * i / side for i, side in zip(whole, box, strict=True)]
         k.append(np.sqrt(np.dot(f, f)))
         mu.append(abs(f[axis]) / k[-1] if k[-1] else 0)
     return np.array(k), np.array(mu)
