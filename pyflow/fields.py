@@ -343,8 +343,8 @@ def pdf(
 def _eigenvalues(power, mesh, box, axis):
     """Variance of every mode in units of white noise's: the covariance matrix's eigenvalues.
 
-    They are P(k) N / V, or P(k, mu) N / V with an axis. The mean, k = 0, has the power of the lowest
-    frequency, at mu = 0.
+    They are P(k) N / V, or P(k, mu) N / V with an axis. The mean, k = 0, has the power of the
+    lowest frequency, at mu = 0.
     """
     k, modes = wavenumbers(mesh, box)
     lowest = k[k > 0].min() if k.size > 1 else 1.0
