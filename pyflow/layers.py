@@ -265,8 +265,9 @@ def line_of_sight(symmetry: str, axis: int | None, ndim: int) -> int | None:
     if symmetry not in SYMMETRIES:
         names = " or ".join(map(repr, SYMMETRIES))
         raise ValueError(f"symmetry: must be {names}, not {symmetry!r}")
+    place = axis_of(-1 if axis is None else axis, ndim)
     if symmetry == "axial":
-        return axis_of(-1 if axis is None else axis, ndim)
+        return place
     if axis is not None:
         raise ValueError(f"axis: is {axis!r}, but only symmetry='axial' has one")
     return None
