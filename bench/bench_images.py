@@ -10,7 +10,6 @@ what is measured and how.
 """
 
 import argparse
-import gzip
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ from measure import RESULTS, cores, markdown, write
 from peers import PYTHON, PeerError, Process, installed_peers
 
 import pyflow
-from pyflow import metrics
+from pyflow import datasets, metrics
 
 FOLDERS = {
     "mnist": REPOSITORY.parent / "shared" / "data" / "mnist",
@@ -48,16 +47,9 @@ class SkippedError(RuntimeError):
     """Why a method does not run here."""
 
 
-def load_idx(path):
-    """Return the images of a gzipped IDX file, (n, height, width) uint8."""
-    content = gzip.decompress(path.read_bytes())
-    shape = np.frombuffer(content, ">i4", 3, offset=4)
-    return np.frombuffer(content, np.uint8, offset=16).reshape(shape)
-
-
 def load_images(folder):
     """Return the training and the test images of MNIST or Fashion-MNIST."""
-    return [load_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
+    return [datasets.mnist(folder, split)[0][..., 0] for split in ("train", "test")]
 
 
 # ---- Methods: each returns samples, (n, 28, 28) uint8, and a record with "minutes" ---------------
@@ -100,16 +92,20 @@ def peer(method, images, n, options, peers):
     """A method of image_worker.py, in its own process and environment."""
     if not peers or (method == "original" and "original" not in peers):
         raise SkippedError("not installed")
-    search = {"search_steps": 5} if options.quick and method == "original" else {}
+    settings = {}
+    if method == "gan":
+        settings = {"rate": options.gan_rate}
+    elif method == "original" and options.quick:
+        settings = {"search_steps": 5}
     out = str(SAMPLES / f"{options.data}-{method}.npy")
     arguments = [WORKER, method, str(options.threads)]
     with Process(f"images-{method}", PYTHON, arguments, options.threads) as process:
         path = str(Path(process.scratch.name) / "images.npy")
         np.save(path, images)
         record = process.ask(
-            "make", images=path, out=out, minutes=options.minutes, n=n, options=search
+            "make", images=path, out=out, minutes=options.minutes, n=n, options=settings
         )
-    return np.load(out), record
+    return np.load(out), {**record, **settings}
 
 
 def make(method, images, n, options, peers, records):
@@ -184,6 +180,7 @@ def main():
     parser.add_argument("--folder", type=Path, help="where its IDX files are")
     parser.add_argument("--methods", nargs="+", default=list(NAMES), choices=list(NAMES))
     parser.add_argument("--threads", type=int, default=cores(), help="of every method")
+    parser.add_argument("--gan-rate", type=float, default=1e-4, help="default: the published 1e-4")
     parser.add_argument("--sinf", help="checkout of the original (default: $PYFLOW_BENCH_SINF)")
     options = parser.parse_args()
     if options.sinf:

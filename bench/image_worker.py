@@ -128,8 +128,8 @@ def gradient_penalty(critic, real, fake):
     return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()
 
 
-def gan(images, minutes, n):
-    """Five steps of the critic to one of the generator; Adam, its rate falling from 1e-4 to 0."""
+def gan(images, minutes, n, rate):
+    """Five steps of the critic to one of the generator; Adam, its rate falling to 0."""
     x = torch.from_numpy(images).float()[:, None] / 255
     critic, make = encoder(1, normalise=False), generator()
     of_critic, of_maker = (
@@ -138,7 +138,7 @@ def gan(images, minutes, n):
     )
     clock, size = Clock(minutes), 64
     for share, real in zip(clock.ticks(), batches(x, size), strict=False):
-        set_rate(of_critic, 1e-4 * (1 - share))
+        set_rate(of_critic, rate * (1 - share))
         with torch.no_grad():
             fake = make(torch.randn(size, LATENT))
         loss = critic(fake).mean() - critic(real).mean()
@@ -147,7 +147,7 @@ def gan(images, minutes, n):
         loss.backward()
         of_critic.step()
         if clock.steps % 5 == 4:
-            set_rate(of_maker, 1e-4 * (1 - share))
+            set_rate(of_maker, rate * (1 - share))
             of_maker.zero_grad()
             (-critic(make(torch.randn(size, LATENT))).mean()).backward()
             of_maker.step()

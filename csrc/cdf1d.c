@@ -34,7 +34,8 @@ double pf_cdf1d_scores(double *score, const int64_t *count, const pf_grid *grid)
     return distance * inv;
 }
 
-/* Quantiles of a histogram, at levels that ascend: how far the walk along its bins has come. */
+/* Quantiles of a histogram, at levels that ascend: how far the walk along its bins has come. Where no mass lies between
+ * two bins, a level between theirs has the end of the first and the start of the second. */
 typedef struct {
     const int64_t *count;
     const pf_grid *grid;
@@ -50,10 +51,14 @@ static walk walk_start(const int64_t *count, const pf_grid *grid)
     return w;
 }
 
-static double walk_to(walk *w, double level)
+/* The quantile at a level that was rounded: from below the end of a bin, from above the start of the next one. */
+static double walk_to(walk *w, double level, int from_above)
 {
-    double mass = level * (double)w->total;
-    while (w->bin < w->grid->bins - 1 && (double)(w->below + w->count[w->bin]) < mass) w->below += w->count[w->bin++];
+    double mass = level * (double)w->total, enough = mass * (from_above ? 1 + 1e-14 : 1 - 1e-14);
+    for (; w->bin < w->grid->bins - 1; w->below += w->count[w->bin++]) {
+        double end = (double)(w->below + w->count[w->bin]);
+        if (end > enough || (end == enough && !from_above)) break;
+    }
     double part = (mass - (double)w->below) / (double)PF_MAX(w->count[w->bin], 1);
     return w->grid->lo + w->grid->width * ((double)w->bin + PF_MIN(PF_MAX(part, 0), 1));
 }
@@ -64,11 +69,18 @@ double pf_cdf1d_match(double *to, const int64_t *count, const pf_grid *grid, con
     walk w = walk_start(other, other_grid);
     int64_t total = 0, below = 0;
     for (ptrdiff_t b = 0; b < grid->bins; b++) total += count[b];
-    double inv = 1 / (double)PF_MAX(total, 1), distance = 0;
-    to[0] = walk_to(&w, 0);
+    if (!total || !w.total) {
+        for (ptrdiff_t b = 0; b <= grid->bins; b++) to[b] = grid->lo + (double)b * grid->width;
+        return 0;
+    }
+    double inv = 1 / (double)total, distance = 0;
+    to[0] = walk_to(&w, 0, 0);
     for (ptrdiff_t b = 0; b < grid->bins; b++) {
+        to[b + 1] = to[b];
+        if (!count[b]) continue;
+        if (b && !count[b - 1]) to[b] = walk_to(&w, (double)below * inv, 1);
         below += count[b];
-        to[b + 1] = count[b] ? walk_to(&w, (double)below * inv) : to[b];
+        to[b + 1] = walk_to(&w, (double)below * inv, 0);
         double r = grid->lo + ((double)b + 0.5) * grid->width - 0.5 * (to[b] + to[b + 1]);
         distance += (double)count[b] * r * r;
     }
@@ -240,7 +252,7 @@ void pf_cdf1d_fit_match(double *knots, const int64_t *count, const pf_grid *grid
     walk from = walk_start(count, grid), to = walk_start(other, other_grid);
     for (ptrdiff_t j = 0; j < m; j++) {
         double q = level(j, m, o->edge);
-        x[j] = walk_to(&from, q), y[j] = walk_to(&to, q);
+        x[j] = walk_to(&from, q, 0), y[j] = walk_to(&to, q, 0);
     }
     for (ptrdiff_t j = 1; j < m; j++) {
         x[j] = PF_MAX(x[j], x[j - 1] + least * PF_MAX(y[j] - y[j - 1], least * other_grid->width));

@@ -31,7 +31,7 @@ void pf64_cdf1d_sums(double *sums, const double *v, const double *w, ptrdiff_t n
 double pf_cdf1d_scores(double *score, const int64_t *count, const pf_grid *grid);
 
 /* The optimal transport of one histogram to another: to[bins + 1], the other's quantiles at F of the grid's edges, in
- * the place of normal scores. Returns the squared W_2 distance of the two. */
+ * the place of normal scores. Returns the squared W_2 distance of the two. Where one has no mass: the identity, and 0. */
 double pf_cdf1d_match(double *to, const int64_t *count, const pf_grid *grid, const int64_t *other,
                       const pf_grid *other_grid);
 

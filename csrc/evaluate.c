@@ -81,13 +81,6 @@ static int X(load)(X(piece) *p, X(job) *job)
     return !X(clamp)(&p->t, job->bounds, p->outside) || job->task == LOGP || job->task == LOGP_AT;
 }
 
-static int X(finite)(const real *x, ptrdiff_t n)
-{
-    real sum = 0;
-    for (ptrdiff_t i = 0; i < n; i++) sum += 0 * x[i];
-    return sum == 0;
-}
-
 /* Where log p overflows it is that of no density; what overflows otherwise is refused. */
 static void X(finish)(X(piece) *p, X(job) *job)
 {
@@ -102,9 +95,10 @@ static void X(finish)(X(piece) *p, X(job) *job)
         if (isnan(p->log[i])) p->log[i] = -INFINITY;
     if (job->log && job->task != LOGP_AT) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
     if (job->out) X(tile_store)(job->out + p->start * p->t.d, &p->t);
-    if (job->out && job->task != SAMPLE)
-        for (ptrdiff_t i = 0, d = p->t.d; i < n; i++)
-            if (!X(finite)(job->out + (p->start + i) * d, d)) X(refuse)(job, p->start + i);
+    ptrdiff_t d = p->t.d;
+    if (!job->out || job->task == SAMPLE || X(all_finite)(job->out + p->start * d, n * d)) return;
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (!X(all_finite)(job->out + (p->start + i) * d, d)) X(refuse)(job, p->start + i);
 }
 
 /* d log N(z) / dz = -z, back through the layers */

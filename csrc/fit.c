@@ -380,8 +380,9 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
 {
     pf_train_options options = *given, *o = &options;
     const char *path = o->watch.checkpoint;
-    ptrdiff_t n_y = f->net ? f->net->n_y - f->noise_condition : train->n_y,
-              tile = PF_MIN(X(flow_tile_rows)(f), X(tile_rows)(f->space.d));
+    ptrdiff_t n_y = f->net ? f->net->n_y - f->noise_condition : train->n_y;
+    /* by default; large tiles, as patches have them, are no reason for a large batch */
+    ptrdiff_t batch = GROUPS * PF_MIN(X(flow_tile_rows)(f), X(tile_rows)(f->space.d));
     *trained = 0;
     PF_TRY(pf_check_options(o, pf_train_list));
     if (f->n_layers == 0) return pf_fail(PF_BAD_ARGUMENT, "the flow has no layers");
@@ -403,7 +404,7 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     if (o->posterior_weight > 0 && !n_y) return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: there is no y");
     if (o->posterior_weight > 0 && (train->weight || (validate && validate->weight)))
         return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: weights of points are for the likelihood alone");
-    o->batch = PF_MIN(o->batch ? o->batch : PF_MAX(GROUPS * tile, GROUPS), train->n);
+    o->batch = PF_MIN(o->batch ? o->batch : batch, train->n);
     if (!o->posterior_draws) o->posterior_draws = pf_default_draws(n_y);
     PF_TRY(X(train_begin)(f, train, o));
     if (path && !access(path, F_OK)) {

@@ -265,12 +265,14 @@ static pf_status X(copy_conditioner)(X(flow) *copy, const X(flow) *f)
 
 static pf_status X(copy_record)(X(flow) *copy, const X(flow) *f)
 {
+    ptrdiff_t greedy = 0; /* steps that are a layer's each, in order; SIG's are fewer, and in the order of its fit */
+    for (ptrdiff_t i = 0; i < f->n_history; i++) greedy += f->history[i].epoch == 0;
     int whole = copy->n_layers == f->n_layers;
     copy->temperature = whole ? f->temperature : 1;
     memcpy(copy->noise, f->noise, sizeof f->noise);
     copy->noise_condition = copy->net && f->noise_condition;
     for (ptrdiff_t i = 0; i < f->n_history; i++)
-        if (whole || (i < copy->n_layers && f->history[i].epoch == 0)) PF_TRY(X(flow_record)(copy, f->history[i]));
+        if (whole || (greedy == f->n_layers && i < copy->n_layers)) PF_TRY(X(flow_record)(copy, f->history[i]));
     if (f->note) PF_TRY(X(flow_set_note)(copy, f->note));
     if (f->noise_t) {
         if (!(copy->noise_t = PF_ALLOC(real, f->mesh->filter->shells))) return PF_NO_MEMORY;

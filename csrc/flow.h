@@ -77,8 +77,7 @@ typedef struct {
 /* What tiles of a flow need, and memory for it. */
 typedef struct {
     const X(flow) *flow;
-    ptrdiff_t rows;                 /* points in a tile: a function of the stack alone, so that results never depend on
-                                     * threads */
+    ptrdiff_t rows;                 /* points in a tile: no function of threads, where sums over tiles are made */
     ptrdiff_t x, spare, keep, work; /* reals of a worker */
     size_t ready;
     int count;

@@ -7,7 +7,6 @@
 
 enum {
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
-    MANY_CLASSES = 16,  /* up to so many labels may have one row each */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
@@ -114,6 +113,12 @@ static ptrdiff_t X(slices_of)(const pf_gis_options *o, double n, ptrdiff_t d)
     return d <= 8 ? d : n / (double)d >= 20 ? 8 : PF_MIN(d, MOST_SLICES);
 }
 
+/* Steps of the search for them */
+static ptrdiff_t X(steps_of)(const pf_gis_options *o, double n, ptrdiff_t d)
+{
+    return o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
+}
+
 static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X(working) *train)
 {
     double n = train->n_eff;
@@ -121,7 +126,7 @@ static X(settings) X(fit_settings)(const pf_gis_options *o, ptrdiff_t d, const X
     s.k = X(slices_of)(o, n, d);
     s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MIN(PF_MAX(sqrt(n), 50), 200);
     s.slice_points = o->slice_points ? o->slice_points : (ptrdiff_t)(1e5 * log10(PF_MAX((double)d, 10)));
-    s.slice_steps = o->slice_steps >= 0 ? o->slice_steps : (ptrdiff_t)PF_MAX(PF_MIN(n / (double)d, 200), 1);
+    s.slice_steps = X(steps_of)(o, n, d);
     return s;
 }
 
@@ -190,27 +195,26 @@ static pf_status X(fit_again)(X(fit) *f)
     return status;
 }
 
-/* Layer number `sliced` of those with slices. Of an image, patches, rolled by a random shift. */
+/* Layer number `sliced` of those with slices. Of an image, patches. */
 static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f, ptrdiff_t sliced)
 {
     const pf_gis_options *o = f->options;
-    ptrdiff_t number = f->flow->n_layers;
-    if (!o->image[0]) return X(fit_sliced)(fitted, &f->train, &f->settings, number);
     X(settings) own = f->settings;
-    X(problem) p = {.sides = 1, .classes = own.classes};
+    uint64_t number = (uint64_t)f->flow->n_layers + 1, stream = number;
     pf_patches patches;
-    uint64_t stream = (uint64_t)number + 1;
-    for (int i = 0; i < 3; i++) {
-        patches.image[i] = (int32_t)o->image[i];
-        patches.kernel[i] = (int32_t)(i < 2 ? PF_MIN(sliced % 2 ? 2 : 4, o->image[i]) : o->image[2]);
+    int cut = o->image[0] != 0;
+    if (cut) {
+        ptrdiff_t most = sliced % 2 ? 2 : 4,
+                  kernel[3] = {PF_MIN(most, o->image[0]), PF_MIN(most, o->image[1]), o->image[2]};
+        stream = number << 32;
+        patches = pf_patches_rolled(o->image, kernel, o->seed, stream | 1);
+        own.d = pf_patches_size(&patches);
+        own.k = X(slices_of)(o, own.n, own.d);
+        own.slice_steps = X(steps_of)(o, own.n, own.d);
     }
-    for (int i = 0; i < 2; i++)
-        patches.shift[i] = (int32_t)pf_uniform_int(o->seed, stream << 32 | 1, (uint64_t)i, (uint64_t)o->image[i]);
-    own.d = pf_patches_size(&patches);
-    p.k = own.k = X(slices_of)(o, own.n, own.d);
-    if (o->slice_steps < 0) own.slice_steps = (ptrdiff_t)PF_MAX(PF_MIN(own.n / (double)own.d, 200), 1);
-    pf_status status = X(rows_pick)(p.rows, &f->train, own.slice_points, o->seed, stream << 32);
-    if (!status) status = X(fit_patches)(fitted, &patches, &p, &own, stream << 32);
+    X(problem) p = {.sides = 1, .d = own.d, .k = own.k, .classes = own.classes};
+    pf_status status = X(rows_pick)(p.rows, &f->train, own.slice_points, o->seed, number << 32);
+    if (!status) status = X(fit_patches)(fitted, cut ? &patches : NULL, &p, &own, stream);
     free(p.rows->pick);
     return status;
 }
@@ -218,9 +222,10 @@ static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f, ptrdiff_t sliced)
 static pf_status X(fit_run)(X(fit) *f)
 {
     if (f->flow->n_layers) PF_TRY(X(fit_again)(f));
-    if (f->waited >= f->options->patience) return PF_OK;
     PF_TRY(X(fit_first_layers)(f));
-    for (ptrdiff_t sliced = X(count_kinds)(f->flow).sliced; sliced < f->max_layers; sliced++) {
+    ptrdiff_t sliced = X(count_kinds)(f->flow).sliced;
+    if (sliced && f->waited >= f->options->patience) return PF_OK; /* the fit had ended */
+    for (; sliced < f->max_layers; sliced++) {
         X(fitted) fitted = {0};
         PF_TRY(X(fit_add)(f, X(fit_layer)(&fitted, f, sliced), &fitted));
         int enough = X(fit_judge)(f);
@@ -241,30 +246,7 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
     if (o->n_slices > d)
         return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
                        d);
-    if (o->image[0] &&
-        (o->image[0] < 1 || o->image[1] < 1 || o->image[2] < 1 || o->image[0] > INT32_MAX / o->image[1] / o->image[2] ||
-         o->image[0] * o->image[1] * o->image[2] != d))
-        return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", o->image[0],
-                       o->image[1], o->image[2], d);
-    if (o->n_classes < 0) return pf_fail(PF_BAD_ARGUMENT, "n_classes: %d is negative", o->n_classes);
-    for (ptrdiff_t j = 0; o->bounds && j < d; j++)
-        if (!(o->bounds[2 * j] < o->bounds[2 * j + 1]))
-            return pf_fail(PF_BAD_ARGUMENT, "bounds: of column %td, %g is not below %g", j, o->bounds[2 * j],
-                           o->bounds[2 * j + 1]);
-    return PF_OK;
-}
-
-/* Rows outside bounds are refused, with the row's number. */
-static pf_status X(check_bounds)(const X(working) *s, const double *bounds, const char *name)
-{
-    for (ptrdiff_t i = 0; bounds && i < s->n; i++)
-        for (ptrdiff_t j = 0; j < s->d; j++) {
-            double x = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
-            if (x < (real)bounds[2 * j] || x > (real)bounds[2 * j + 1])
-                return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %g, outside the bounds [%g, %g]", name,
-                               i, j, x, bounds[2 * j], bounds[2 * j + 1]);
-        }
-    return PF_OK;
+    return pf_check_image(o->image, d);
 }
 
 /* A flow to go on from is one of GIS's. */
@@ -278,21 +260,6 @@ static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
         const X(layer_ops) *ops = flow->layers[l]->ops;
         if (ops != &X(columns_ops) &&ops != &X(affine_ops) &&ops != &X(sliced_ops) &&ops != &X(patch_ops))
             return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which GIS does not know", ops->kind);
-    }
-    return PF_OK;
-}
-
-/* It keeps the bounds that it has. */
-static pf_status X(check_same_bounds)(const X(flow) *flow, const double *bounds)
-{
-    const double *own = X(layer_bounds)(flow->layers[0]);
-    for (ptrdiff_t i = 0; bounds && i < 2 * flow->space.d; i++) {
-        double has = own ? own[i] : i % 2 ? INFINITY : -INFINITY;
-        if ((real)bounds[i] != (real)has)
-            return pf_fail(PF_BAD_ARGUMENT,
-                           "bounds: of column %td, the %s one is %g, but %g in the flow to go on from, and stays so: "
-                           "leave bounds out, or fit anew",
-                           i / 2, i % 2 ? "upper" : "lower", bounds[i], has);
     }
     return PF_OK;
 }
@@ -322,21 +289,17 @@ static pf_status X(fit_overlap)(X(fit) *f)
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *validate, ptrdiff_t d)
 {
     const pf_gis_options *o = f->options;
-    const double *bounds = f->flow->n_layers ? X(layer_bounds)(f->flow->layers[0]) : o->bounds;
+    const double *bounds;
     PF_TRY(X(check_options)(o, d, validate != NULL));
-    if (f->flow->n_layers) PF_TRY(X(check_same_bounds)(f->flow, o->bounds));
-    else if (o->n_classes > MANY_CLASSES && o->n_classes > train->n / 2)
-        return pf_fail(PF_BAD_ARGUMENT,
-                       "labels: %d different ones in %td rows leave none to learn a class from; labels are classes of "
-                       "many rows each: cut a continuous number into a few ranges, or make it a column of the data",
-                       o->n_classes, train->n);
+    PF_TRY(X(bounds_of)(&bounds, f->flow, o->bounds));
+    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
     f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
     ptrdiff_t ld = o->image[0] ? TILE_MOST : X(tile_rows)(d);
     PF_TRY(X(working_new)(&f->train, train, d, ld, o->n_classes, o->scratch, "train"));
-    PF_TRY(X(check_bounds)(&f->train, bounds, "train"));
+    PF_TRY(X(working_within)(&f->train, bounds, "train"));
     if (validate) {
         PF_TRY(X(working_new)(&f->validate, validate, d, ld, o->n_classes, o->scratch, "validate"));
-        PF_TRY(X(check_bounds)(&f->validate, bounds, "validate"));
+        PF_TRY(X(working_within)(&f->validate, bounds, "validate"));
         PF_TRY(X(fit_overlap)(f));
     }
     if (f->train.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");

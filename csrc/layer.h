@@ -118,6 +118,7 @@ extern const X(layer_ops) *const X(layer_kinds)[];
 ptrdiff_t X(tile_rows)(ptrdiff_t d);
 /* t <- rows x[n][d], in t's layout; whether all of them are finite numbers */
 int X(tile_load)(X(tile) *t, const real *x);
+int X(all_finite)(const real *x, ptrdiff_t n);
 void X(tile_store)(real *x, const X(tile) *t);
 /* Changes the layout; spare is another tile's memory, and becomes t->x when the old x becomes *spare. */
 void X(tile_turn)(X(tile) *t, pf_layout layout, real **spare);

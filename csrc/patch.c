@@ -1,6 +1,7 @@
-/* The patch layer (Dai & Seljak 2021, section 3.4): an image, flattened as (height, width, channels), is rolled by a
- * shift and cut into patches, and each patch goes through a sliced layer of its own. Where the kernel does not divide a
- * side, the numbers left over stay: a layer with another shift moves them. log|det| is the sum over patches.
+/* The patch layer (the hierarchical approach of Dai & Seljak 2021): an image, flattened as (height, width, channels),
+ * is rolled by a shift and cut into patches, and each patch goes through a sliced layer of its own. Where the kernel
+ * does not divide a side, the numbers left over stay: a layer with another shift moves them. log|det| is the sum over
+ * patches.
  *
  * One sliced layer, d the size of a patch, is the shape of all of them. theta, the tables and what is kept for the way
  * back stand patch after patch, each as the sliced layer has it. */

@@ -2,9 +2,6 @@
  * layer, along the slices where the two differ most. The flow is made of the moves undone, so that each new layer
  * stands before the others: data pass through the last one first. */
 #ifndef real
-#include <stdio.h>
-
-#include "blas.h"
 #include "working.h"
 
 enum {
@@ -24,7 +21,8 @@ enum {
 ptrdiff_t pf_sig_schedule(pf_sig_stage *stages, const ptrdiff_t *image)
 {
     ptrdiff_t n = 0, channels = image[2], side = PF_MIN(image[0], image[1]);
-    for (ptrdiff_t size = side; size >= PF_MIN(2, side) && n<MOST_STAGES - 1; size = size> 13 ? size / 2 : size - 1) {
+    for (ptrdiff_t size = side; size >= PF_MIN(2, side) && n + 1 < MOST_STAGES;
+         size = (size > 13) ? size / 2 : size - 1) {
         int whole = size == side;
         pf_sig_stage s = {.layers = channels > 1 ? COLOUR_LAYERS : GREY_LAYERS,
                           .kernel = {whole ? image[0] : size, whole ? image[1] : size, channels}};
@@ -35,6 +33,13 @@ ptrdiff_t pf_sig_schedule(pf_sig_stage *stages, const ptrdiff_t *image)
         stages[n++] = s;
     }
     return n;
+}
+
+/* Whose label row i of a sample of n has: every row's as often, and what is left over is spread over all of them. */
+static ptrdiff_t row_of(ptrdiff_t i, ptrdiff_t n, ptrdiff_t rows)
+{
+    ptrdiff_t left = n % rows, whole = n - left;
+    return i < whole ? i % rows : (ptrdiff_t)((double)(i - whole) * (double)rows / (double)left);
 }
 
 #define TWICE "sig.c"
@@ -63,17 +68,6 @@ static pf_sig_stage X(stage_of)(const X(fit) *f, ptrdiff_t number)
     return f->stages[i];
 }
 
-/* Rolled by a random shift. */
-static pf_patches X(patches_of)(const X(fit) *f, const pf_sig_stage *stage, ptrdiff_t number)
-{
-    const ptrdiff_t *image = f->options->image;
-    uint64_t seed = f->settings.seed, stream = ((uint64_t)number + 1) << 32 | 1;
-    pf_patches p;
-    for (int i = 0; i < 3; i++) p.image[i] = (int32_t)image[i], p.kernel[i] = (int32_t)stage->kernel[i];
-    for (int i = 0; i < 2; i++) p.shift[i] = (int32_t)pf_uniform_int(seed, stream, (uint64_t)i, (uint64_t)image[i]);
-    return p;
-}
-
 /* The next layer, fitted; *fitted has memory to free even after a failure. */
 static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f)
 {
@@ -84,7 +78,7 @@ static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f)
     X(problem) p = {.sides = 2, .d = d, .classes = classes, .k = stage.slices};
     uint64_t stream = ((uint64_t)number + 1) << 32;
     pf_patches patches;
-    if (!whole) patches = X(patches_of)(f, &stage, number);
+    if (!whole) patches = pf_patches_rolled(f->options->image, stage.kernel, o.seed, stream | 1);
     pf_status status = X(rows_pick)(p.rows, &f->data, o.slice_points, o.seed, stream | 2);
     if (!status) status = X(rows_pick)(p.rows + 1, &f->sample, o.slice_points, o.seed, stream | 3);
     if (!status) status = X(fit_patches)(fitted, whole ? NULL : &patches, &p, &o, stream);
@@ -105,7 +99,7 @@ static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
         X(flow_drop_tables)(f->flow, l);
         f->fitted++;
     } else {
-        X(flow_truncate)(f->flow, PF_MIN(f->flow->n_layers, l));
+        X(flow_truncate)(f->flow, l);
     }
     return status;
 }
@@ -124,7 +118,7 @@ static pf_status X(fit_show)(X(fit) *f)
     if (!x) status = PF_NO_MEMORY;
     for (ptrdiff_t t = 0; t * ld < n && !status; t++) {
         X(tile) from = X(working_tile)(&f->sample, t), tile = X(worker_tile)(&w, w.workers, 0, from.n, COLUMNS);
-        double logj[TILE_MOST];
+        double logj[TILE_MOST] = {0}; /* that nobody asks for */
         for (ptrdiff_t j = 0; j < d; j++) memcpy(tile.x + j * tile.ld, from.x + j * ld, (size_t)tile.ld * sizeof(real));
         for (ptrdiff_t l = f->first - 1; l >= 0; l--) {
             const X(layer) *layer = f->flow->layers[l];
@@ -253,10 +247,10 @@ static pf_status X(check_stages)(X(fit) *f, ptrdiff_t d)
     const pf_sig_options *o = f->options;
     const ptrdiff_t *image = o->image;
     int colour = image[0] && image[2] > 1;
-    if (image[0] && (image[0] < 1 || image[1] < 1 || image[2] < 1 || image[0] > INT32_MAX / image[1] / image[2] ||
-                     image[0] * image[1] * image[2] != d))
-        return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", image[0],
-                       image[1], image[2], d);
+    PF_TRY(pf_check_image(image, d));
+    if (o->n_slices > d)
+        return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
+                       d);
     if (o->n_stages > MOST_STAGES)
         return pf_fail(PF_BAD_ARGUMENT, "schedule: has %td entries; %d are the most", o->n_stages, MOST_STAGES);
     if (o->n_stages) memcpy(f->stages, o->stages, (size_t)o->n_stages * sizeof *o->stages);
@@ -293,10 +287,13 @@ static pf_status X(check_stages)(X(fit) *f, ptrdiff_t d)
 
 static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *data)
 {
-    double n = data->n_eff;
+    double n = data->n_eff, own = n / PF_MAX(o->n_classes, 1); /* rows of a class */
     X(settings) s = {.n = n, .d = data->d, .seed = o->seed, .classes = PF_MAX(o->n_classes, 1)};
-    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50);
+    double knots = PF_MIN(PF_MAX(PF_MIN(200 * sqrt(n / 60000), 200), 50), PF_MAX(own / 4, 10));
+    s.m = o->n_knots ? o->n_knots : (ptrdiff_t)knots;
     s.match = (pf_knots){.m = s.m, .edge = PF_MIN(o->edge_knots, (s.m - 2) / 2), .alpha = {o->alpha[0], o->alpha[1]}};
+    /* no nearer to each other than rows are */
+    while (s.match.edge && (double)((s.match.edge + 1) * (s.m - 2 * s.match.edge + 1)) > own) s.match.edge--;
     s.slice_points = o->slice_points;
     s.slice_steps = o->slice_steps;
     return s;
@@ -314,14 +311,18 @@ static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, ptrdiff_t d)
 {
     const pf_sig_options *o = f->options;
+    const double *bounds;
     PF_TRY(pf_check_options(o, pf_sig_list));
     PF_TRY(X(check_stages)(f, d));
+    PF_TRY(X(bounds_of)(&bounds, f->flow, o->bounds));
+    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
     PF_TRY(X(working_new)(&f->data, train, d, TILE_MOST, o->n_classes, o->scratch, "train"));
+    PF_TRY(X(working_within)(&f->data, bounds, "train"));
     if (f->data.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     ptrdiff_t n = o->sample ? o->sample : SAMPLE_PER_ROW * train->n;
     if (f->data.label) {
         if (!(f->label = PF_ALLOC(int32_t, n))) return PF_NO_MEMORY;
-        for (ptrdiff_t i = 0; i < n; i++) f->label[i] = f->data.label[i % train->n];
+        for (ptrdiff_t i = 0; i < n; i++) f->label[i] = f->data.label[row_of(i, n, train->n)];
     }
     PF_TRY(X(working_normals)(&f->sample, n, d, TILE_MOST, f->label, o->seed ^ SAMPLE_KEY, o->scratch));
     f->settings = X(fit_settings)(o, &f->data);

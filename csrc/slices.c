@@ -19,17 +19,19 @@ enum {
 
 /* ---- rows and their histograms ---------------------------------------------------------------------------- */
 
+/* Only tiles with weight are picked. */
 pf_status X(rows_pick)(X(rows) *r, const X(working) *s, ptrdiff_t points, uint64_t seed, uint64_t stream)
 {
     *r = (X(rows)){.s = s, .picked = s->tiles};
     if (points >= s->rows) return PF_OK;
     double part = (double)points / (double)s->rows;
-    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), s->tiles), 1);
-    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles);
+    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles), tiles = 0;
     if (!all) return PF_NO_MEMORY;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) all[t] = t;
+    for (ptrdiff_t t = 0; t < s->tiles; t++)
+        if (!s->weight || X(working_weight)(s, &t, 1) > 0) all[tiles++] = t;
+    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), tiles), 1);
     for (ptrdiff_t t = 0; t < r->picked; t++) {
-        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(s->tiles - t)),
+        ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(tiles - t)),
                   swap = all[t];
         all[t] = all[other], all[other] = swap;
     }
@@ -97,12 +99,29 @@ static pf_status X(slices_count)(X(slices) *c)
     return PF_OK;
 }
 
+/* The counts of a class along slice j. */
+static const int64_t *X(class_count)(const X(slices) *c, ptrdiff_t j, ptrdiff_t l)
+{
+    return c->count + (j * c->classes + l) * c->grid->bins;
+}
+
+/* All that was counted of a class; the same along every slice */
+static int64_t X(class_mass)(const X(slices) *c, ptrdiff_t l)
+{
+    const int64_t *count = X(class_count)(c, 0, l);
+    int64_t mass = 0;
+    for (ptrdiff_t b = 0; b < c->grid->bins; b++) mass += count[b];
+    return mass;
+}
+
 /* ---- the search for slices -------------------------------------------------------------------------------- */
 
-/* Least and most of p[n], into range[2]. */
-static void X(reach)(double *range, const real *p, ptrdiff_t n)
+/* Least and most of p[n] where it has a weight, or of all for NULL, into range[2]. */
+static void X(reach)(double *range, const real *p, const int64_t *weight, ptrdiff_t n)
 {
-    for (ptrdiff_t i = 0; i < n; i++) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
+    for (ptrdiff_t i = 0; i < n && weight; i++)
+        if (weight[i]) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
+    for (ptrdiff_t i = 0; i < n && !weight; i++) range[0] = PF_MIN(range[0], p[i]), range[1] = PF_MAX(range[1], p[i]);
 }
 
 /* Projections of the tiles looked at, and their sums. */
@@ -118,13 +137,14 @@ static void X(project_group)(void *arg, ptrdiff_t group, int thread)
     for (ptrdiff_t i = group * picked / c->groups; i < (group + 1) * picked / c->groups; i++) {
         ptrdiff_t t = X(tile_number)(&c->rows, i);
         X(tile) tile = X(slices_tile)(c, i, X(columns_of)(c, thread));
-        real *p = c->kept + i * c->k * s->ld;
+        real *p = c->kept ? c->kept + i * c->k * s->ld : c->work + thread * (c->k + c->d) * s->ld;
         ptrdiff_t whole = tile_whole(tile.n);
         X(project)(p, c, &tile);
-        for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : s->weight ? (double)s->weight[t * s->ld + r] : 1;
+        const int64_t *weight = s->weight ? s->weight + t * s->ld : NULL;
+        for (ptrdiff_t r = 0; r < whole; r++) w[r] = r >= tile.n ? 0 : weight ? (double)weight[r] : 1;
         for (ptrdiff_t k = 0; k < c->k; k++) {
             X(cdf1d_sums)(sums + 4 * k, p + k * s->ld, w, whole);
-            if (q->sides > 1) X(reach)(sums + 4 * k + 2, p + k * s->ld, tile.n);
+            if (q->sides > 1) X(reach)(sums + 4 * k + 2, p + k * s->ld, weight, tile.n);
         }
     }
 }
@@ -170,12 +190,10 @@ static void X(score_slice)(void *arg, ptrdiff_t j, int thread)
     q->distance[j] = 0;
     for (ptrdiff_t l = 0; l < from->classes; l++) {
         ptrdiff_t at = j * from->classes + l;
-        const int64_t *count = from->count + at * bins, *other = q->sides > 1 ? to->count + at * bins : NULL;
-        int64_t mass = 0;
-        for (ptrdiff_t b = 0; b < bins; b++) mass += count[b];
+        const int64_t *count = X(class_count)(from, j, l), *other = q->sides > 1 ? X(class_count)(to, j, l) : NULL;
         double square = other ? pf_cdf1d_match(edges, count, from->grid + j, other, to->grid + j)
                               : pf_cdf1d_scores(edges, count, from->grid + j);
-        q->distance[j] += square * (double)mass / q->total[0];
+        q->distance[j] += square * (double)X(class_mass)(from, l) / q->total[0];
         for (ptrdiff_t b = 0; b <= bins; b++) q->score[0][at * (bins + 1) + b] = (real)edges[b];
         if (!other) continue;
         pf_cdf1d_match(edges, other, to->grid + j, count, from->grid + j);
@@ -189,6 +207,11 @@ pf_status X(search_value)(void *user, double *value, const double *a)
     ptrdiff_t k = q->side->k;
     PF_TRY(X(search_project)(q, a, q->bins));
     for (int i = 0; i < q->sides; i++) PF_TRY(X(slices_count)(q->side + i));
+    for (ptrdiff_t l = 0; l < q->side->classes; l++) {
+        double part[2] = {1, 1};
+        for (int i = 0; i < q->sides; i++) part[i] = (double)X(class_mass)(q->side + i, l) / q->total[i];
+        q->share[l] = part[1] > 0 ? part[0] / part[1] : 0;
+    }
     PF_TRY(pf_parallel(k, X(score_slice), q));
     *value = 0;
     for (ptrdiff_t j = 0; j < k; j++) *value += q->distance[j] / (double)k;
@@ -216,8 +239,10 @@ static void X(gradient_group)(void *arg, ptrdiff_t group, int thread)
             const real *score = q->score[q->of] + j * c->classes * edges, *p = c->kept + (i * k + j) * ld;
             if (c->classes == 1) X(cdf1d_residual)(rj, p, score, c->grid + j, tile.n);
             else
-                for (ptrdiff_t n = 0; n < tile.n; n++)
+                for (ptrdiff_t n = 0; n < tile.n; n++) {
                     X(cdf1d_residual)(rj + n, p + n, score + tile.label[n] * edges, c->grid + j, 1);
+                    if (q->of) rj[n] *= (real)q->share[tile.label[n]];
+                }
             for (ptrdiff_t n = 0; weight && n < tile.n; n++) rj[n] *= (real)((double)weight[n] * 0x1p-40);
             for (ptrdiff_t n = tile.n; n < whole; n++) rj[n] = 0;
         }
@@ -259,6 +284,13 @@ static pf_status X(slices_new)(X(slices) *c, const X(problem) *p, int side)
     return c->grid && c->count && c->kept && c->work ? PF_OK : PF_NO_MEMORY;
 }
 
+/* Weight of the rows looked at; 1 if they have none, to divide by. */
+static double X(total_of)(const X(rows) *r)
+{
+    double total = X(working_weight)(r->s, r->pick, r->picked);
+    return total > 0 ? total : 1;
+}
+
 pf_status X(search_new)(X(search) *q, const X(problem) *p)
 {
     ptrdiff_t k = p->k, d = p->d, groups = 0, least = PTRDIFF_MAX;
@@ -268,21 +300,21 @@ pf_status X(search_new)(X(search) *q, const X(problem) *p)
         X(slices) *c = q->side + i;
         PF_TRY(X(slices_new)(c, p, i));
         c->a = q->a;
-        groups = PF_MAX(groups, c->groups);
+        groups = PF_MAX(groups, X(working_groups)(c->rows.s->tiles, k * d));
         least = PF_MIN(least, PF_MIN(c->rows.s->rows, c->rows.picked * c->rows.s->ld));
         q->gradient[i] = PF_ALLOC(double, c->groups *k *d);
-        q->total[i] = X(working_weight)(c->rows.s, c->rows.pick, c->rows.picked);
-        if (!(q->total[i] > 0)) q->total[i] = 1;
+        q->total[i] = X(total_of)(&c->rows);
     }
     while (q->bins < 1024 && q->bins * 16 < least) q->bins *= 2;
     q->product = PF_ALLOC(real, pf_max_threads(groups) * k * d);
     q->sums = PF_ALLOC(double, groups * 4 * k);
     q->distance = PF_ALLOC(double, k);
+    q->share = PF_ALLOC(double, p->classes);
     for (int i = 0; i < q->sides; i++) {
         q->score[i] = PF_ALLOC(real, k * p->classes * (q->bins + 1));
         if (!q->score[i] || !q->gradient[i]) return PF_NO_MEMORY;
     }
-    return q->product && q->sums && q->distance ? PF_OK : PF_NO_MEMORY;
+    return q->product && q->sums && q->distance && q->share ? PF_OK : PF_NO_MEMORY;
 }
 
 void X(search_free)(X(search) *q)
@@ -299,6 +331,7 @@ void X(search_free)(X(search) *q)
     free(q->product);
     free(q->sums);
     free(q->distance);
+    free(q->share);
 }
 
 /* ---- fitting a layer -------------------------------------------------------------------------------------- */
@@ -335,22 +368,22 @@ static void X(fit_slice)(void *arg, ptrdiff_t j, int thread)
     const X(slices) *c = f->from, *to = f->to;
     ptrdiff_t bins = c->grid->bins, m = f->settings->m;
     double *scratch = f->scratch + thread * (3 * m + 4 * bins + 4), square = 0, all = 0;
-    for (ptrdiff_t b = 0; b < c->classes * bins; b++) all += (double)c->count[j * c->classes * bins + b];
+    for (ptrdiff_t l = 0; l < c->classes; l++) all += (double)X(class_mass)(c, l);
     for (ptrdiff_t l = 0; l < c->classes; l++) {
-        const int64_t *count = c->count + (j * c->classes + l) * bins;
-        const int64_t *other = to ? to->count + (j * c->classes + l) * bins : NULL;
-        pf_moments moments = pf_cdf1d_moments(count, c->grid + j);
-        square += (double)moments.total * (to ? pf_cdf1d_match(scratch, count, c->grid + j, other, to->grid + j)
-                                              : pf_cdf1d_scores(scratch, count, c->grid + j));
+        const int64_t *count = X(class_count)(c, j, l), *other = to ? X(class_count)(to, j, l) : NULL;
+        double mass = (double)X(class_mass)(c, l);
+        square += mass * (to ? pf_cdf1d_match(scratch, count, c->grid + j, other, to->grid + j)
+                             : pf_cdf1d_scores(scratch, count, c->grid + j));
         double *theta = f->theta + (l * c->k + j) * 3 * m;
-        if (!moments.total) { /* a class with no weight: the identity, with knots 1 apart */
+        /* a class with no weight, or that no row of the sample has: the identity, with knots 1 apart */
+        if (!mass || (to && !X(class_mass)(to, l))) {
             memset(theta, 0, (size_t)(3 * m) * sizeof *theta);
             theta[0] = theta[m] = -0.5 * (double)(m - 1);
             continue;
         }
         if (to) pf_cdf1d_fit_match(scratch, count, c->grid + j, other, to->grid + j, &f->settings->match);
         else {
-            pf_knots options = X(class_knots)(f->settings, f->settings->n * (double)moments.total / all);
+            pf_knots options = X(class_knots)(f->settings, f->settings->n * mass / all);
             pf_cdf1d_fit(scratch, count, c->grid + j, &options, scratch + 3 * m);
         }
         pf_rqs_theta(theta, scratch, m);
@@ -373,6 +406,17 @@ pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(sli
     return status;
 }
 
+/* Splines are fitted to all rows, of which the search may have looked at some. */
+static void X(look_at_all)(X(search) *q, int side)
+{
+    X(slices) *c = q->side + side;
+    if (!c->rows.pick) return;
+    free(c->kept); /* room for the rows picked only */
+    c->kept = NULL, c->rows.pick = NULL, c->rows.picked = c->rows.s->tiles;
+    c->groups = X(working_groups)(c->rows.picked, c->k * c->d);
+    q->total[side] = X(total_of)(&c->rows);
+}
+
 /* Slices a[K][d] and the splines along them, theta */
 static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *distance, const X(settings) *o,
                                uint64_t stream)
@@ -383,16 +427,9 @@ static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *d
     PF_TRY(pf_stiefel_random(a, k, d, o->seed, stream));
     if (o->slice_steps > 0 && d > 1)
         PF_TRY(pf_stiefel_ascend(a, &value, k, d, o->slice_steps, SEARCH_TOLERANCE, &objective));
+    for (int i = 0; i < q->sides; i++) X(look_at_all)(q, i);
     PF_TRY(X(search_project)(q, a, FIT_BINS));
-    X(slices) all[2]; /* splines are fitted to all rows */
-    for (int i = 0; i < q->sides; i++) {
-        X(slices) *c = all + i;
-        *c = q->side[i];
-        if (!c->rows.pick) continue;
-        c->rows.pick = NULL, c->kept = NULL, c->rows.picked = c->rows.s->tiles;
-        c->groups = X(working_groups)(c->rows.picked, k * d);
-    }
-    return X(fit_splines)(theta, distance, all, q->sides > 1 ? all + 1 : NULL, o);
+    return X(fit_splines)(theta, distance, q->side, q->sides > 1 ? q->side + 1 : NULL, o);
 }
 
 pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *p, const X(settings) *o, uint64_t stream)
@@ -453,15 +490,5 @@ pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(p
     if (status) return status;
     return patches ? X(patch_new)(&fitted->layer, patches, p->k, o->m, p->classes)
                    : X(sliced_new)(&fitted->layer, d, p->k, o->m, p->classes);
-}
-
-pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number)
-{
-    X(problem) p = {.sides = 1, .d = o->d, .k = o->k, .classes = o->classes};
-    uint64_t stream = (uint64_t)number + 1;
-    pf_status status = X(rows_pick)(p.rows, s, o->slice_points, o->seed, stream << 32);
-    if (!status) status = X(fit_patches)(fitted, NULL, &p, o, stream);
-    free(p.rows->pick);
-    return status;
 }
 #endif

@@ -29,6 +29,13 @@ PF_KERNEL void X(differences_body)(double *sum, const real *x, ptrdiff_t n)
 }
 PF_DISPATCH(X(differences), (double *sum, const real *x, ptrdiff_t n), (sum, x, n))
 
+int X(all_finite)(const real *x, ptrdiff_t n)
+{
+    double sum;
+    X(differences)(&sum, x, n);
+    return sum == 0;
+}
+
 /* to[b][ld_to] = from[a][ld_from] turned, in squares that stay in the first-level cache */
 static void X(turn)(real *restrict to, const real *restrict from, ptrdiff_t a, ptrdiff_t b, ptrdiff_t ld_to,
                     ptrdiff_t ld_from)
@@ -43,8 +50,7 @@ static void X(turn)(real *restrict to, const real *restrict from, ptrdiff_t a, p
 int X(tile_load)(X(tile) *t, const real *x)
 {
     ptrdiff_t d = t->d;
-    double sum;
-    X(differences)(&sum, x, t->n * d);
+    int finite = X(all_finite)(x, t->n * d);
     if (t->layout == ROWS)
         for (ptrdiff_t i = 0; i < t->n; i++) memcpy(t->x + i * t->ld, x + i * d, (size_t)d * sizeof *x);
     else {
@@ -52,7 +58,7 @@ int X(tile_load)(X(tile) *t, const real *x)
         for (ptrdiff_t j = 0; j < d; j++)
             for (ptrdiff_t i = t->n; i < t->ld; i++) t->x[j * t->ld + i] = 0;
     }
-    return sum == 0;
+    return finite;
 }
 
 void X(tile_store)(real *x, const X(tile) *t)

@@ -10,6 +10,35 @@
 
 #include "blas.h"
 
+enum { MANY_CLASSES = 16 }; /* up to so many labels may have one row each */
+
+pf_status pf_check_classes(int n_classes, ptrdiff_t n)
+{
+    if (n_classes < 0) return pf_fail(PF_BAD_ARGUMENT, "n_classes: %d is negative", n_classes);
+    if (n_classes <= MANY_CLASSES || n_classes <= n / 2) return PF_OK;
+    return pf_fail(PF_BAD_ARGUMENT,
+                   "labels: %d different ones in %td rows leave none to learn a class from; labels are classes of "
+                   "many rows each: cut a continuous number into a few ranges, or make it a column of the data",
+                   n_classes, n);
+}
+
+pf_status pf_check_image(const ptrdiff_t *image, ptrdiff_t d)
+{
+    if (!image[0] || (image[0] >= 1 && image[1] >= 1 && image[2] >= 1 && image[0] <= INT32_MAX / image[1] / image[2] &&
+                      image[0] * image[1] * image[2] == d))
+        return PF_OK;
+    return pf_fail(PF_BAD_ARGUMENT, "image_shape: (%td, %td, %td) are not the %td numbers of a row", image[0], image[1],
+                   image[2], d);
+}
+
+pf_patches pf_patches_rolled(const ptrdiff_t *image, const ptrdiff_t *kernel, uint64_t seed, uint64_t stream)
+{
+    pf_patches p;
+    for (int i = 0; i < 3; i++) p.image[i] = (int32_t)image[i], p.kernel[i] = (int32_t)kernel[i];
+    for (int i = 0; i < 2; i++) p.shift[i] = (int32_t)pf_uniform_int(seed, stream, (uint64_t)i, (uint64_t)image[i]);
+    return p;
+}
+
 #define TWICE "working.c"
 #include "twice.h"
 #else
@@ -98,6 +127,38 @@ static pf_status X(working_fill)(X(working) *s, const X(data) *data, const char 
     }
     free(rows);
     return status;
+}
+
+pf_status X(bounds_of)(const double **bounds, const X(flow) *flow, const double *given)
+{
+    *bounds = given;
+    for (ptrdiff_t j = 0; given && j < flow->space.d; j++)
+        if (!(given[2 * j] < given[2 * j + 1]))
+            return pf_fail(PF_BAD_ARGUMENT, "bounds: of column %td, %g is not below %g", j, given[2 * j],
+                           given[2 * j + 1]);
+    if (!flow->n_layers) return PF_OK;
+    const double *own = *bounds = X(layer_bounds)(flow->layers[0]);
+    for (ptrdiff_t i = 0; given && i < 2 * flow->space.d; i++) {
+        double has = own ? own[i] : i % 2 ? INFINITY : -INFINITY;
+        if ((real)given[i] != (real)has)
+            return pf_fail(PF_BAD_ARGUMENT,
+                           "bounds: of column %td, the %s one is %g, but %g in the flow to go on from, and stays so: "
+                           "leave bounds out, or fit anew",
+                           i / 2, i % 2 ? "upper" : "lower", given[i], has);
+    }
+    return PF_OK;
+}
+
+pf_status X(working_within)(const X(working) *s, const double *bounds, const char *name)
+{
+    for (ptrdiff_t i = 0; bounds && i < s->n; i++)
+        for (ptrdiff_t j = 0; j < s->d; j++) {
+            double x = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
+            if (x < (real)bounds[2 * j] || x > (real)bounds[2 * j + 1])
+                return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %g, outside the bounds [%g, %g]", name,
+                               i, j, x, bounds[2 * j], bounds[2 * j + 1]);
+        }
+    return PF_OK;
 }
 
 void X(working_count)(X(working) *s)

@@ -28,6 +28,13 @@ typedef struct {
     double reach;
 } pf_look;
 
+/* Whether image[3] = height, width, channels are the d numbers of a row; of a table, image[0] = 0, all is well. */
+pf_status pf_check_image(const ptrdiff_t *image, ptrdiff_t d);
+/* Patches of an image, rolled by a random shift, a function of (seed, stream). */
+pf_patches pf_patches_rolled(const ptrdiff_t *image, const ptrdiff_t *kernel, uint64_t seed, uint64_t stream);
+/* Labels of which there are nearly as many as rows are refused: they are no classes. */
+pf_status pf_check_classes(int n_classes, ptrdiff_t n);
+
 #define TWICE "working.h"
 #include "twice.h"
 #elif defined(real)
@@ -54,6 +61,10 @@ pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdif
 pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label, uint64_t seed,
                              const char *scratch);
 void X(working_free)(X(working) *s);
+/* The bounds of the fit, [d][2] or NULL: those given, in order; on from a flow its own, which given ones must be. */
+pf_status X(bounds_of)(const double **bounds, const X(flow) *flow, const double *given);
+/* Rows outside bounds, if there are any, are refused, with the row's number. */
+pf_status X(working_within)(const X(working) *s, const double *bounds, const char *name);
 /* rows and n_eff from the weights */
 void X(working_count)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
@@ -137,7 +148,8 @@ typedef struct {
     real *product;       /* [threads][K][d] */
     double *sums;        /* [groups][K][4] of a projection: its sum and its squares', least and most */
     double *gradient[2]; /* [groups][K][d] */
-    double *distance;    /* [K] mean over classes */
+    double *distance;    /* [K] mean over classes, each by its part of the first side */
+    double *share;       /* [classes] that part, in units of its part of the second side */
     double total[2];     /* weight of the rows looked at */
 } X(search);
 
@@ -157,8 +169,6 @@ pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *probl
 /* A patch layer, or for NULL a sliced one. fitted->theta is the caller's to free, after a failure too. */
 pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *problem, const X(settings) *o,
                          uint64_t stream);
-/* A sliced layer that carries the data to N(0, I). number: of the layer, for its random choices. */
-pf_status X(fit_sliced)(X(fitted) *fitted, const X(working) *s, const X(settings) *o, ptrdiff_t number);
 
 /* ---- gis_first.c: the layers that GIS begins with --------------------------------------------------------- */
 

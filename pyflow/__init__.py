@@ -22,7 +22,7 @@ from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
 from pyflow.flow import Flow, load
 from pyflow.gis import GIS
 from pyflow.posterior import Posterior
-from pyflow.sig import SIG
+from pyflow.sig import SIG, image_schedule
 from pyflow.symmetric import SymmetricFlow
 from pyflow.threads import get_num_threads, set_num_threads
 
@@ -38,6 +38,7 @@ __all__ = [
     "datasets",
     "fields",
     "get_num_threads",
+    "image_schedule",
     "layers",
     "load",
     "load_wisdom",

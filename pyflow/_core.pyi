@@ -116,6 +116,9 @@ def sig_fit(
     note: str | None = None,
     **options: Any,
 ) -> Flow: ...
+def sig_schedule(
+    height: int, width: int, channels: int
+) -> list[tuple[int, tuple[int, int, int], int]]: ...
 def symmetric_fit(
     *,
     data_train: ArrayLike,

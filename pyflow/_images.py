@@ -6,7 +6,17 @@ import numpy as np
 
 from pyflow import _arguments
 
-STEPS = 1 << 15  # of the noise: with them 255 plus the most of it is below 256 in float32 too
+
+def image_sides(shape):
+    """Return the caller's `image_shape` as (height, width, channels)."""
+    try:
+        sides = tuple(_arguments.integer("image_shape", n, 1) for n in shape)
+    except TypeError:
+        raise TypeError(f"image_shape: must be (height, width, channels), not {shape!r}") from None
+    sides = sides + (1,) * (len(sides) == 2)
+    if len(sides) != 3:
+        raise ValueError(f"image_shape: must be (height, width, channels), not {sides}")
+    return sides
 
 
 def image_shape(data, shape, name):
@@ -20,20 +30,15 @@ def image_shape(data, shape, name):
     name : str
         What the argument is called.
     """
-    axes = tuple(getattr(data, "shape", None) or np.shape(data))
+    axes = getattr(data, "shape", None)
+    axes = tuple(np.shape(_arguments.rows(data, name)) if axes is None else axes)
     if shape is None:
         if len(axes) <= 2:
             return None
         shape = axes[1:]
-    try:
-        shape = tuple(_arguments.integer("image_shape", n, 1) for n in shape)
-    except TypeError:
-        raise TypeError(f"image_shape: must be (height, width, channels), not {shape!r}") from None
-    shape = shape + (1,) * (len(shape) == 2)
-    if len(shape) != 3:
-        raise ValueError(f"image_shape: must be (height, width, channels), not {shape}")
+    shape = image_sides(shape)
     flat = (math.prod(shape),)
-    if axes[1:] not in (flat, shape, shape[:2] * (shape[2] == 1)):
+    if axes[1:] not in [flat, shape] + [shape[:2]] * (shape[2] == 1):
         raise ValueError(
             f"{name}: must have shape (n, {', '.join(map(str, shape))}) or (n, {flat[0]}), "
             f"images of image_shape {shape}; its shape is {axes}"
@@ -50,19 +55,25 @@ class Images:
     dequantize : bool
         Add uniform noise between 0 and 1, a function of the seed, the row and the pixel.
     seed : int
+    name : str
+        What the argument is called.
+    dtype : numpy.dtype, optional
+        float32 or float64. Default: what holds the numbers of x.
 
     Attributes
     ----------
     shape : (int, int)
     dtype : numpy.dtype
-        float32 or float64.
     """
 
-    def __init__(self, x, dequantize, seed):
-        self.x, self.noisy, self.seed = x, dequantize, seed
+    def __init__(self, x, dequantize, seed, name, dtype=None):
+        self.x, self.noisy, self.seed, self.name = x, dequantize, seed, name
         self.shape = (x.shape[0], math.prod(x.shape[1:]))
-        narrow = (x.dtype.kind in "iub" and x.dtype.itemsize < 4) or x.dtype in ("f4", "f2")
-        self.dtype = np.dtype(np.float32 if narrow else np.float64)
+        kind, size = x.dtype.kind, x.dtype.itemsize
+        narrow = size <= 4 if kind == "f" else size < 4
+        self.dtype = np.dtype(np.float32 if narrow else np.float64) if dtype is None else dtype
+        # of the noise: with them x plus the most of it is below x + 1 in the flow's precision too
+        self.bits = 7 if self.dtype == np.float32 and (kind == "f" or size > 1) else 15
 
     def __len__(self):
         return self.shape[0]
@@ -70,22 +81,33 @@ class Images:
     def __getitem__(self, rows):
         first, stop, _ = rows.indices(self.shape[0])
         x = np.asarray(self.x[first:stop]).reshape(stop - first, self.shape[1]).astype(self.dtype)
-        return x + self._noise(first, len(x)) if self.noisy else x
+        if not self.noisy:
+            return x
+        part = ((x != np.floor(x)) & np.isfinite(x)).any(axis=1)
+        if part.any():
+            raise ValueError(
+                f"{self.name}: image {first + int(part.argmax())} is not of whole numbers, which "
+                "dequantize is for"
+            )
+        return x + self._noise(first, len(x))
 
     def _noise(self, first, n):
         """Return the noise of n rows; Philox makes four words of each count."""
         words = -(-self.shape[1] // 4) * 4
         philox = np.random.Philox(key=self.seed).advance(first * (words // 4))
         raw = philox.random_raw(n * words).reshape(n, words)[:, : self.shape[1]]
-        return ((raw >> np.uint64(49)) + 0.5).astype(self.dtype) / self.dtype.type(STEPS)
+        part = (raw >> np.uint64(64 - self.bits)) + 0.5
+        return part.astype(self.dtype) / self.dtype.type(1 << self.bits)
 
 
 def opened(data, dequantize, seed, name):
     """Return data as `Images`; dequantize None: if they are whole numbers."""
-    x = data if hasattr(data, "dtype") and hasattr(data, "shape") else np.asarray(data)
-    if not isinstance(x.dtype, np.dtype) or x.dtype.kind not in "biuf":
+    plain = isinstance(getattr(data, "dtype", None), np.dtype) and hasattr(data, "shape")
+    x = data if plain and not isinstance(data, np.ma.MaskedArray) else _arguments.rows(data, name)
+    if x.dtype.kind not in "biuf":
         raise TypeError(f"{name}: must be real numbers; the dtype is {x.dtype}")
-    return Images(x, x.dtype.kind in "biu" if dequantize is None else bool(dequantize), seed)
+    noisy = x.dtype.kind in "biu" if dequantize is None else bool(dequantize)
+    return Images(x, noisy, seed, name)
 
 
 def levels(dequantize, x):

@@ -59,6 +59,7 @@ def read_note(core):
         "columns": lambda v: _strings(v, core.dim),
         "names": lambda v: _strings(v, core.n_conditions),
         "image_shape": lambda v: _image_shape(v, core.dim),
+        "dequantized": lambda v: isinstance(v, bool),
         "labels": lambda v: _classes(v, core.n_classes),
         "calibration": _calibration,
         "unfinished": lambda v: isinstance(v, bool),

@@ -13,6 +13,8 @@ from pyflow.fields import wavenumbers
 from pyflow.flow import NOISE, Flow, parameters_of
 from pyflow.posterior import warn_outside
 
+# Options that say what is heard of a fit, not what comes of it.
+WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
 
 
@@ -68,7 +70,7 @@ def run(
     data = {k: v for k, v in data.items() if v is not None}
     data |= {k: given.pop(k) for k in ("noise_k", "noise_power") if k in given}
     options = _core.options(kind, **given)
-    tells = {k: v for k, v in options.items() if k != "checkpoint_seconds"} | (tells or {})
+    tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
     if checkpoint is not None:
         _checkpoint.check(checkpoint, seed)
@@ -154,6 +156,56 @@ def classes(labels, labels_validate, has_validate, known, whose):
         labels = _arguments.labels(labels_validate, "labels_validate")
         given["labels_validate"] = _arguments.classes(values, labels, "labels_validate", of)
     return values, given
+
+
+def known_classes(model):
+    """Return what `classes` asks of a flow that a fit goes on from, None if there is none."""
+    if model is not None and not isinstance(model, Flow):
+        raise TypeError(f"model: must be a pyflow.Flow, not {type(model).__name__}")
+    return (None, "") if model is None else (model.labels, "the flow to go on from")
+
+
+def greedy(columns, shape, values, bounds, model, noisy):
+    """Return what the greedy fits, GIS and SIG, tell alike: the note, the core, the checkpoint.
+
+    Parameters
+    ----------
+    columns : sequence of str or None
+        Names of a table's columns.
+    shape : (int, int, int) or None
+        Of an image.
+    values : array or None
+        The sorted labels.
+    bounds : sequence or None
+        The caller's, of every column.
+    model : Flow or None
+        To go on from.
+    noisy : bool or None
+        Whether images are made continuous.
+
+    Returns
+    -------
+    note, more, tells : dict
+    """
+    note, more, tells = {}, {}, {}
+    if columns is not None:
+        note["columns"] = list(columns)
+    if shape is not None:
+        note["image_shape"] = tells["image_shape"] = list(shape)
+        note["dequantized"] = tells["dequantize"] = noisy
+        more["image"] = shape
+    if values is not None:
+        note["labels"] = values.tolist()
+        more["n_classes"] = len(values)
+    if bounds is not None:
+        more["bounds"] = _arguments.bounds(bounds)
+        tells["bounds"] = [
+            [b if np.isfinite(b) else None for b in p] for p in more["bounds"].tolist()
+        ]
+    if model is not None:
+        more["flow"] = model._core
+        tells["model"] = zlib.crc32(model.to_bytes())
+    return note, more, tells
 
 
 def conditions(y_train, y_validate, n_train, n_validate, p=None):
@@ -283,7 +335,8 @@ def trained(
     given["noise_condition"] = core.noise_condition if noise_condition is None else noise_condition
     n_y = 0 if y_train is None else y_train.shape[1]
     given["posterior_weight"] = posterior_weight(objective, n_y)
-    note = {k: v for k, v in flow._note.items() if k in ("columns", "names", "labels")}
+    kept = ("columns", "image_shape", "dequantized", "names", "labels")
+    note = {k: v for k, v in flow._note.items() if k in kept}
     if not core.n_conditions:
         found = condition_names(names, table, n_y) + [NOISE] * bool(given["noise_condition"])
         note["names"] = found

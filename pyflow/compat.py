@@ -75,10 +75,12 @@ def GIS(
     K, M, KDE, b_factor, alpha, bounds, edge_bins, ndata_A, MSWD_max_iter, NBfirstlayer, Whiten
         In `pyflow.GIS`: n_slices, n_knots, kde, bandwidth_factor, alpha, bounds, edge_knots,
         slice_points, slice_steps, marginal_first, whiten.
-    batchsize, nocuda, shape
+    batchsize, nocuda
         Ignored.
     patch : bool
-        Must be false.
+        Layers of patches of images, which are rows of `shape`, (height, width, channels).
+    shape : sequence of int, optional
+        Without patches it is ignored.
     model : SINF, optional
         Go on from this model. It is not changed: the longer one is returned.
     verbose : bool
@@ -91,8 +93,6 @@ def GIS(
     ------
     ValueError, TypeError
         As `pyflow.GIS`.
-    NotImplementedError
-        For patches.
 
     Examples
     --------
@@ -107,8 +107,11 @@ def GIS(
     >>> bool(np.allclose(back, x))
     True
     """
+    image = {}
     if _arguments.boolean("patch", patch):
-        raise NotImplementedError("patch: layers of patches are not here; give patch=False")
+        if shape is None:
+            raise ValueError("shape: must be given, since patch is")
+        image = {"image_shape": shape, "dequantize": False}
     options = {
         "max_layers": iteration,
         "n_slices": K,
@@ -131,6 +134,7 @@ def GIS(
         weight_validate=weight_validate,
         model=getattr(model, "flow", model),
         verbose=verbose,
+        **image,
     )
     if iteration is not None and len(flow) > iteration:  # `max_layers` counts sliced ones alone
         gained = flow.history["logp_validate"][:iteration]
@@ -240,6 +244,7 @@ class SINF:
         seed = None if torch is None else int(torch.randint(2**63 - 1, (1,)).item())
         if start:
             x, logp = self.flow[:start].sample(nsample, seed=seed)
+            x = x.reshape(nsample, self.ndim)
         else:
             x = np.random.default_rng(seed).normal(size=(nsample, self.ndim))
             logp = _normal(x)

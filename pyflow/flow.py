@@ -274,8 +274,8 @@ class Flow:
             without validation data, and for SIG); of an epoch, log p of the training data is that
             of every batch before its step; `distance`: for layers of GIS, the root-mean-square
             sliced Wasserstein distance of the data from a unit Gaussian along the layer's slices,
-            before the layer (else NaN); of SIG, of the sample from the data, in the order in which layers
-            were fitted, the last of which data pass first.
+            before the layer (else NaN); of SIG, of the sample from the data, in the order in which
+            layers were fitted, the last of which data pass first.
 
         Examples
         --------
@@ -346,7 +346,7 @@ class Flow:
     def _flat(self, x):
         """Return images as the rows that they are to the core; an only channel needs no axis."""
         shape = self._note.get("image_shape")
-        if shape is None or x.shape[-1:] == (self.dim,):
+        if shape is None or (len(x.shape) <= 2 and x.shape[-1:] == (self.dim,)):
             return x
         for image in (tuple(shape), tuple(shape[:2]))[: 1 + (shape[2] == 1)]:
             if x.shape[-len(image) :] == image and len(x.shape) - len(image) in (0, 1):
@@ -449,9 +449,9 @@ class Flow:
         Parameters
         ----------
         x : (n, *shape) or shape array-like
-            Images as the flow was fitted to. Whole numbers are made continuous by uniform noise
-            between 0 and 1, so that the bits bound those of the whole numbers from above (Theis et
-            al. 2016, arXiv 1511.01844).
+            Images as the flow was fitted to. Where the fit added noise to whole numbers
+            (`dequantize`), whole numbers get it here too, so that the bits bound those of the whole
+            numbers from above (Theis et al. 2016, arXiv 1511.01844).
         y : optional
             As in `evaluate_density`.
         seed : int or None
@@ -470,11 +470,11 @@ class Flow:
         >>> bool(abs(flow.bits_per_dimension(images).mean() - 8) < 0.5)  # of uniform noise
         True
         """
-        x = np.asarray(x)
-        if x.dtype.kind in "biu":
-            x, n = self._points(x)
-            rows = Images(np.reshape(x, (n, self.dim)), True, _arguments.seed(seed))
-            x = np.reshape(rows[:], x.shape)
+        x, n = self._points(x)
+        x, seed = np.asarray(x), _arguments.seed(seed)
+        if self._note.get("dequantized") and (x == np.floor(x)).all():
+            rows = Images(x.reshape(n, self.dim), True, seed, "x", self.dtype)
+            x = rows[:].reshape(x.shape)
         return self.evaluate_density(x, y) / (-np.log(2) * self.dim)
 
     def sample(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyflow import _arguments, _core, _images, _tables
 from pyflow._progress import Progress
-from pyflow._training import classes, refuse_unknown, run, saved
+from pyflow._training import classes, greedy, known_classes, refuse_unknown, run, saved
 from pyflow.flow import Flow
 
 if TYPE_CHECKING:
@@ -188,14 +187,15 @@ def GIS(  # a function with the name that the method has in the literature
         raise ValueError(
             "data_validate, max_layers: give validation data, or the number of layers, or both"
         )
-    if model is not None and not isinstance(model, Flow):
-        raise TypeError(f"model: must be a pyflow.Flow, not {type(model).__name__}")
+    known = known_classes(model)
     if data_validate is None and (weight_validate is not None or labels_validate is not None):
         name = "weight_validate" if weight_validate is not None else "labels_validate"
         raise ValueError(f"{name}: given without data_validate")
-    more, tells, note = {}, {}, {}
-    shape = image_shape
-    if shape is None:
+    noisy = None
+    if image_shape is None and model is not None:
+        image_shape = model._note.get("image_shape")
+    if image_shape is None:
+        shape = None
         if dequantize is not None:
             raise ValueError("dequantize: is for images: give image_shape")
         columns = _tables.names(data_train, "data_train") if model is None else model.columns
@@ -218,29 +218,13 @@ def GIS(  # a function with the name that the method has in the literature
             if bounds is not None:
                 raise ValueError("bounds: dequantize gives them")
             bounds = [(0, most)] * train.shape[1]
-        note["image_shape"] = list(shape)
-        more["image"] = shape
-    known = (None, "") if model is None else (model.labels, "the flow to go on from")
+        noisy = train.noisy
     values, label_arrays = classes(labels, labels_validate, validate is not None, *known)
     data = {"data_train": train, "data_validate": validate} | label_arrays
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}
     data |= {k: _arguments.rows(v, k) for k, v in weights.items() if v is not None}
 
-    if columns is not None:
-        note["columns"] = list(columns)
-    if values is not None:
-        note["labels"] = values.tolist()
-        more["n_classes"] = len(values)
-    if bounds is not None:
-        more["bounds"] = _arguments.bounds(bounds)
-        tells["bounds"] = [
-            [b if np.isfinite(b) else None for b in p] for p in more["bounds"].tolist()
-        ]
-    if model is not None:
-        more["flow"] = model._core
-        tells["model"] = zlib.crc32(model.to_bytes())
-    if shape is not None:
-        tells["dequantize"] = train.noisy
+    note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
     stream = _is_read_in_blocks(train) or _is_read_in_blocks(validate)
     if scratch is None and stream and shape is None:
         import tempfile  # here, because it takes a third of pyflow's import time

@@ -159,7 +159,7 @@ class Patch:
     The image is rolled by the shift and cut into patches. Where the kernel does not divide a side,
     the pixels left over stay; another layer, with another shift, moves them. Points are rows of
     height x width x channels numbers in C order: `images.reshape(n, -1)`. Slices and splines begin
-    as those of `Sliced`. Dai & Seljak 2021, section 3.4.
+    as those of `Sliced`. The hierarchical approach of Dai & Seljak 2021.
 
     Attributes
     ----------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pyflow import _arguments, _core, _images, _tables
-from pyflow._training import classes, refuse_unknown, run, saved
+from pyflow._training import classes, greedy, known_classes, refuse_unknown, run, saved
 from pyflow.flow import Flow
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pyflow._progress import Progress
 
-__all__ = ["SIG"]
+__all__ = ["SIG", "image_schedule"]
 
 
 def __dir__():
@@ -75,19 +75,17 @@ def SIG(
     schedule : sequence of (layers, kernel, slices), optional
         How many layers of which patches, with how many slices each; kernel is a size, (height,
         width), (height, width, channels), or None for the whole. The channels are all, or 1: each
-        has patches of its own. Default for images: the published one: 100 layers (200 of patches
-        with more than one channel) of each size: the whole image, halves of it while they are
-        larger than some 8 pixels, then every size down to 2; 2 size slices of a patch, size where
-        there is one channel of several. For tables: 100 layers.
+        has patches of its own. Default for images: the published one, `image_schedule`; for
+        tables: 100 layers.
     max_layers : int, optional
         Stop after this many.
     n_slices : int, optional
         Slices of each layer of a table. Default d if d <= 8, else d / 2 between 8 and 128.
     n_knots : int, optional
-        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200. The paper's
-        is 400.
+        Spline knots of each slice, M. Default 200 sqrt(n / 60000), between 50 and 200, but for
+        less than 200 points of a class a fourth of them, or 10. The paper's is 400.
     edge_knots : int, optional
-        Knots set aside for each tail. Default 10.
+        Knots set aside for each tail, as far as there are points for them. Default 10.
     alpha : (float, float), optional
         Pull of the splines towards the identity, and of their end slopes, from 0 to almost 1.
         Default (0, 0).
@@ -153,52 +151,38 @@ def SIG(
     """
     refuse_unknown(SIG, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("sig") and k != "seed"}
-    if model is not None and not isinstance(model, Flow):
-        raise TypeError(f"model: must be a pyflow.Flow, not {type(model).__name__}")
+    known = known_classes(model)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: must be callable, not {callback!r}")
-    seed_given = seed
-    seed = _arguments.seed(seed)
-    note: dict[str, Any] = {}
-    tells: dict[str, Any] = {}
-    more: dict[str, Any] = {}
+    number = _arguments.seed(seed)
+    if seed is not None:
+        seed = number  # drawn once of a generator
+    columns, noisy = None, None
+    if image_shape is None and model is not None:
+        image_shape = model._note.get("image_shape")
     shape = _images.image_shape(data_train, image_shape, "data_train")
     if shape is None:
         columns = _tables.names(data_train, "data_train") if model is None else model.columns
         train = _arguments.rows(_tables.matched(data_train, "data_train", columns), "data_train")
         if dequantize:
             raise ValueError("dequantize: is for images: give image_shape")
-        if columns is not None:
-            note["columns"] = list(columns)
-        stream = False
     else:
         if bounds is not None:
             raise ValueError("bounds: are for tables")
-        train = _images.opened(data_train, dequantize, seed, "data_train")
-        note["image_shape"] = list(shape)
-        more["image"] = shape
-        tells["dequantize"] = train.noisy
-        stream = True
-    if shape is not None and n_slices is not None:
-        raise ValueError("n_slices: is for tables; the slices of patches are in the schedule")
-    if schedule is not None:
-        more["schedule"] = _schedule(schedule, shape, train.shape[1])
-        tells["schedule"] = more["schedule"].tolist()
-    values, label_arrays = classes(labels, None, False, *_known(model))
+        if dequantize is not None:
+            dequantize = _arguments.boolean("dequantize", dequantize)
+        train = _images.opened(data_train, dequantize, number, "data_train")
+        noisy = train.noisy
+    if n_slices is not None and (shape is not None or schedule is not None):
+        raise ValueError("n_slices: is for tables without a schedule, which has the slices in it")
+    rows = None if schedule is None else _schedule(schedule, shape, train.shape[1])
+    values, label_arrays = classes(labels, None, False, *known)
     data = {"data_train": train} | label_arrays
     if weight_train is not None:
         data["weight_train"] = _arguments.rows(weight_train, "weight_train")
-    if values is not None:
-        note["labels"] = values.tolist()
-        more["n_classes"] = len(values)
-    if bounds is not None:
-        more["bounds"] = _arguments.bounds(bounds)
-        tells["bounds"] = [
-            [b if np.isfinite(b) else None for b in p] for p in more["bounds"].tolist()
-        ]
-    if model is not None:
-        more["flow"] = model._core
-        tells["model"] = zlib.crc32(model.to_bytes())
+    note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
+    if rows is not None:
+        more["schedule"], tells["schedule"] = rows, rows.tolist()
     if callback is not None:
         more["callback"] = (
             callback
@@ -214,24 +198,64 @@ def SIG(
         note,
         tells,
         checkpoint=checkpoint,
-        seed=seed_given if seed_given is None else seed,
+        seed=seed,
         progress=progress,
         verbose=verbose,
-        total=lambda options: _most_layers(options, shape, more.get("schedule")),
+        total=lambda options: _most_layers(options, rows),
         scratch=scratch,
-        stream=stream,
+        stream=shape is not None,
         **more,
     )
     return saved(fitted, checkpoint)
 
 
-def _known(model):
-    return (None, "") if model is None else (model.labels, "the flow to go on from")
+def image_schedule(
+    image_shape: Sequence[int], layers: int | None = None
+) -> list[tuple[int, tuple[int, int, int], int]]:
+    """Return the published schedule of `SIG` for images, to look at or to change.
+
+    The whole image, halves of it while they are larger than some 8 pixels, then every size down to
+    2, with 2 size slices of a patch. Patches of colour images come with all channels, and those of
+    up to 8 pixels then with one each, with size slices.
+
+    Parameters
+    ----------
+    image_shape : (height, width[, channels])
+    layers : int, optional
+        Layers in all, in the same proportions, at least one of each size. Default: 100 of each
+        size, 200 of patches with more than one channel.
+
+    Returns
+    -------
+    list of (layers, (height, width, channels), slices)
+
+    References
+    ----------
+    B. Dai and U. Seljak, arXiv 2007.00674, appendix.
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> pyflow.image_schedule((8, 8), layers=40)[:2]
+    [(6, (8, 8, 1), 16), (6, (7, 7, 1), 14)]
+    """
+    shape = _images.image_sides(image_shape)
+    schedule = _core.sig_schedule(*shape)
+    if layers is None:
+        return schedule
+    share = _arguments.integer("layers", layers, 1) / sum(n for n, _, _ in schedule)
+    return [(max(1, round(share * n)), *rest) for n, *rest in schedule]
 
 
 def _schedule(schedule, shape, d):
     """Return a schedule as the core takes it: rows of layers, kernel[3], slices."""
     rows = []
+    try:
+        schedule = list(schedule)
+    except TypeError:
+        raise TypeError(
+            f"schedule: must be a sequence of (layers, kernel, slices), not {schedule!r}"
+        ) from None
     for entry in schedule:
         try:
             layers, kernel, slices = entry
@@ -240,7 +264,7 @@ def _schedule(schedule, shape, d):
                 f"schedule: entries are (layers, kernel, slices), not {entry!r}"
             ) from None
         if kernel is None:
-            kernel = shape or (0, 0, 0)
+            kernel = (0, 0, 0) if shape is None else shape
         elif shape is None:
             raise ValueError("schedule: kernels are for images: give image_shape")
         elif np.ndim(kernel) == 0:
@@ -251,8 +275,9 @@ def _schedule(schedule, shape, d):
                 raise ValueError(
                     f"schedule: a kernel is (height, width[, channels]), not {kernel!r}"
                 )
-        kernel = [_arguments.integer("schedule: kernel", n, 0) for n in kernel]
-        size = int(np.prod(kernel)) or d
+        if shape is not None:
+            kernel = [_arguments.integer("schedule: kernel", n, 1) for n in kernel]
+        size = d if shape is None else math.prod(kernel)
         layers = _arguments.integer("schedule: layers", layers, 0)
         slices = _arguments.integer("schedule: slices", slices, 1, size)
         rows.append([layers, *kernel, slices])
@@ -261,6 +286,8 @@ def _schedule(schedule, shape, d):
     return np.array(rows, dtype=np.float64)
 
 
-def _most_layers(options, shape, schedule):
+def _most_layers(options, schedule):
     """Return the number of layers that a progress bar can expect, or None."""
-    return options["max_layers"] or (int(schedule[:, 0].sum()) if schedule is not None else None)
+    most = [options["max_layers"]] if options["max_layers"] else []
+    most += [int(schedule[:, 0].sum())] if schedule is not None else []
+    return min(most, default=None)

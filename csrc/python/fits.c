@@ -151,19 +151,33 @@ static int take_image(ptrdiff_t *image, PyObject *shape)
     return -1;
 }
 
-static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
+/* Where the options of a greedy fit, GIS or SIG, have what both are told. */
+typedef struct {
+    const double **bounds;
+    const char **scratch;
+    int *n_classes;
+    ptrdiff_t *image;
+} greedy;
+
+static int open_greedy(job *j, const greedy *to, void *options, const pf_option *list, PyObject *kwargs, PyObject *keep)
 {
     PyObject *bounds = take(kwargs, "bounds", keep), *classes = take(kwargs, "n_classes", keep),
              *stream = take(kwargs, "stream", keep), *image = take(kwargs, "image", keep);
-    if (PyErr_Occurred() || options_take(&j->gis, pf_gis_list, kwargs)) return -1;
+    if (PyErr_Occurred() || options_take(options, list, kwargs)) return -1;
     if (bounds && !(j->bounds = matrix_open(bounds, "bounds", j->x[0].d, 2))) return -1;
-    if (classes) j->gis.n_classes = (int)PyLong_AsLong(classes);
+    if (classes) *to->n_classes = (int)PyLong_AsLong(classes);
     if (stream) j->stream = PyObject_IsTrue(stream);
-    if (image && take_image(j->gis.image, image)) return -1;
+    if (image && take_image(to->image, image)) return -1;
     if (take_path(&j->scratch, kwargs, "scratch", keep) || PyErr_Occurred()) return -1;
-    j->gis.bounds = data_or_null(j->bounds);
-    j->gis.scratch = j->scratch ? PyBytes_AS_STRING(j->scratch) : NULL;
+    *to->bounds = data_or_null(j->bounds);
+    *to->scratch = j->scratch ? PyBytes_AS_STRING(j->scratch) : NULL;
     return 0;
+}
+
+static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
+{
+    pf_gis_options *o = &j->gis;
+    return open_greedy(j, &(greedy){&o->bounds, &o->scratch, &o->n_classes, o->image}, o, pf_gis_list, kwargs, keep);
 }
 
 /* schedule: rows of layers, kernel[3], slices */
@@ -187,20 +201,13 @@ static int take_schedule(job *j, PyObject *schedule)
 
 static int open_sig(job *j, PyObject *kwargs, PyObject *keep)
 {
-    PyObject *bounds = take(kwargs, "bounds", keep), *classes = take(kwargs, "n_classes", keep),
-             *stream = take(kwargs, "stream", keep), *image = take(kwargs, "image", keep),
-             *schedule = take(kwargs, "schedule", keep);
+    pf_sig_options *o = &j->sig;
+    PyObject *schedule = take(kwargs, "schedule", keep);
     j->show = take(kwargs, "callback", keep);
-    if (PyErr_Occurred() || options_take(&j->sig, pf_sig_list, kwargs)) return -1;
-    if (bounds && !(j->bounds = matrix_open(bounds, "bounds", j->x[0].d, 2))) return -1;
-    if (classes) j->sig.n_classes = (int)PyLong_AsLong(classes);
-    if (stream) j->stream = PyObject_IsTrue(stream);
-    if (image && take_image(j->sig.image, image)) return -1;
-    if (schedule && take_schedule(j, schedule)) return -1;
-    if (take_path(&j->scratch, kwargs, "scratch", keep) || PyErr_Occurred()) return -1;
-    j->sig.bounds = data_or_null(j->bounds);
-    j->sig.scratch = j->scratch ? PyBytes_AS_STRING(j->scratch) : NULL;
-    if (j->show) j->sig.show = show;
+    if (PyErr_Occurred()) return -1;
+    greedy to = {&o->bounds, &o->scratch, &o->n_classes, o->image};
+    if (open_greedy(j, &to, o, pf_sig_list, kwargs, keep) || (schedule && take_schedule(j, schedule))) return -1;
+    if (j->show) o->show = show;
     return 0;
 }
 
@@ -339,6 +346,26 @@ const char sig_fit_doc[] =
 PyObject *core_sig_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     return run_fit(SIG, module, args, kwargs);
+}
+
+const char sig_schedule_doc[] =
+    "sig_schedule(height, width, channels)\n--\n\nThe published schedule, as a list of (layers, "
+    "(height, width, channels), slices).";
+PyObject *core_sig_schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"height", "width", "channels", NULL};
+    ptrdiff_t image[3];
+    pf_sig_stage stages[64];
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nnn", names, image, image + 1, image + 2)) return NULL;
+    ptrdiff_t n = pf_sig_schedule(stages, image);
+    PyObject *list = PyList_New(n);
+    for (ptrdiff_t i = 0; list && i < n; i++) {
+        const pf_sig_stage *s = stages + i;
+        PyObject *entry = Py_BuildValue("n(nnn)n", s->layers, s->kernel[0], s->kernel[1], s->kernel[2], s->slices);
+        if (entry) PyList_SET_ITEM(list, i, entry);
+        else Py_CLEAR(list);
+    }
+    return list;
 }
 
 const char symmetric_fit_doc[] =

@@ -1,4 +1,4 @@
-"""Pictures of tables, fields and posteriors: data beside samples, and a latent space beside noise.
+"""Pictures of tables, fields, images and posteriors: data beside samples, latents beside noise.
 
 Every function returns a `matplotlib.figure.Figure`, which pyplot does not know: a notebook shows it
 as the value of a cell, and `figure.savefig` writes it to a file. matplotlib is imported when the
@@ -6,12 +6,14 @@ first one is called.
 """
 
 from pyflow.plots.fields import field_pdf, latent_map, maps, power_spectra
+from pyflow.plots.images import image_grid
 from pyflow.plots.tables import history, latent, marginals, pairs
 from pyflow.plots.triangle import posteriors
 
 __all__ = [
     "field_pdf",
     "history",
+    "image_grid",
     "latent",
     "latent_map",
     "maps",

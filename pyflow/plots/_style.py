@@ -75,6 +75,14 @@ def span(x, cut=0.005):
     return lo - margin, hi + margin
 
 
+def interval(limits):
+    """Return limits as two numbers that rise."""
+    values = np.asarray(limits, dtype=np.float64)
+    if values.shape != (2,) or not np.isfinite(values).all() or not values[0] < values[1]:
+        raise ValueError(f"limits: must be two numbers, low and high, not {limits!r}")
+    return values.tolist()
+
+
 def contour_levels(density, masses, share=None):
     """Return the levels, rising, inside which these shares of a density lie.
 

@@ -8,7 +8,18 @@ import numpy as np
 
 from pyflow import _arguments
 from pyflow.fields import box_lengths, checked, pdf, power_spectrum
-from pyflow.plots._style import BAND, DATA, INK, SAMPLES, TRAIN, drawing, gaussian, key, span
+from pyflow.plots._style import (
+    BAND,
+    DATA,
+    INK,
+    SAMPLES,
+    TRAIN,
+    drawing,
+    gaussian,
+    interval,
+    key,
+    span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,15 +183,8 @@ def _scale(pictures, limits):
         lo, hi = np.quantile(pictures, [0.001, 0.999])
         lo, hi = (lo, hi) if lo < hi else (lo - 0.5, hi + 0.5)
     else:
-        lo, hi = _interval(limits)
+        lo, hi = interval(limits)
     return {"vmin": lo, "vmax": hi}
-
-
-def _interval(limits):
-    values = np.asarray(limits, dtype=np.float64)
-    if values.shape != (2,) or not np.isfinite(values).all() or not values[0] < values[1]:
-        raise ValueError(f"limits: must be two numbers, low and high, not {limits!r}")
-    return values.tolist()
 
 
 def _ticks(axes, shown, unit):
@@ -263,7 +267,7 @@ def field_pdf(
     data, samples = _both(data, samples)
     bins = _arguments.integer("bins", bins, 1)
     log, ratio = _arguments.boolean("log", log), _arguments.boolean("ratio", ratio)
-    limits = span(data, 0.0005) if limits is None else _interval(limits)
+    limits = span(data, 0.0005) if limits is None else interval(limits)
     edges = np.linspace(*limits, bins + 1)
     densities = [np.stack([_density(field, edges) for field in x]) for x in (data, samples)]
     with drawing() as plt:

@@ -10,6 +10,7 @@
 #include "internal.h"
 
 enum { SMALL_ROWS = 40, SMALL_D = 3, SMALL_FIELDS = 6, SMALL_PIXELS = 280, SMALL_Y = 2 };
+enum { SMALL_IMAGES = 24 }; /* of 4 x 3 x 2, made of the numbers of the fields */
 
 static const double small_bounds[2 * SMALL_D] = {-INFINITY, INFINITY, -9, INFINITY, -9, 9};
 static const double small_matrix[SMALL_D * SMALL_D] = {1, 0.5, 0, -0.5, 2, 0, 0, 0.25, 1},
@@ -25,7 +26,7 @@ static double small_normal(uint64_t stream, ptrdiff_t i)
     return z;
 }
 
-static int small_stop(void *user, const pf_progress *p) { return p->step == *(const int *)user; }
+static inline int small_stop(void *user, const pf_progress *p) { return p->step == *(const int *)user; }
 
 /* A checkpoint that cannot be written is told, and does not end a fit. */
 static int small_warned;
@@ -33,6 +34,12 @@ static void small_warn(void *user, pf_status status, const char *message)
 {
     (void)user, (void)message;
     small_warned += status == PF_NO_MEMORY;
+}
+
+static inline int small_show(void *user, ptrdiff_t layers, const void *x, int bits, ptrdiff_t n)
+{
+    (void)user, (void)layers, (void)bits, (void)n;
+    return !x;
 }
 
 /* In place of libc's: checkpoints need not be on the disk, which would take most of the time. */
@@ -56,7 +63,7 @@ static void small_train_options(pf_train_options *o)
 
 /* With coloured noise, which is a condition, a posterior stage and a checkpoint, which training goes on from if it is
  * there. */
-static void small_train_fields(pf_train_options *o, small_fit kind)
+static inline void small_train_fields(pf_train_options *o, small_fit kind)
 {
     static int last;
     small_train_options(o);
@@ -168,10 +175,60 @@ static inline pf_status X(small_gis_more)(X(flow) **flow)
     return X(gis_fit)(flow, &train, NULL, SMALL_D, &o);
 }
 
+/* ---- by SIG ---- */
+
+static inline void X(small_sig_options)(pf_sig_options *o, int images)
+{
+    static const pf_sig_stage stages[2] = {{1, {2, 2, 1}, 2}, {1, {0}, 3}};
+    static const ptrdiff_t image[3] = {4, 3, 2};
+    pf_sig_defaults(o);
+    o->n_knots = 5;
+    o->sample = 50;
+    o->slice_steps = 2;
+    o->max_layers = 2;
+    o->show = small_show;
+    o->show_every = 1;
+    o->watch.note = "{\"a\": 1}";
+    o->watch.checkpoint = small_checkpoint;
+    o->watch.warn = small_warn;
+    o->checkpoint_seconds = 0;
+    if (images) {
+        memcpy(o->image, image, sizeof image);
+        o->stages = stages;
+        o->n_stages = 2;
+    } else {
+        o->bounds = small_bounds;
+        o->n_classes = 2;
+    }
+}
+
+/* Of images, or of rows with labels, weights and bounds; on from *flow if that is not NULL. */
+static inline pf_status X(small_sig)(X(flow) **flow, int images)
+{
+    pf_sig_options o;
+    X(small_sig_options)(&o, images);
+    X(data) rows = {.x = X(small).x, .n = SMALL_ROWS, .weight = X(small).weight, .label = X(small).label};
+    X(data) fields = {.x = X(small).field, .n = SMALL_IMAGES};
+    return X(sig_fit)(flow, images ? &fields : &rows, images ? 24 : SMALL_D, &o);
+}
+
+/* A layer more. Data and sample are in files. */
+static inline pf_status X(small_sig_more)(X(flow) **flow)
+{
+    pf_sig_options o;
+    X(small_sig_options)(&o, 1);
+    o.stages = NULL, o.n_stages = 0;
+    o.max_layers = 3;
+    o.scratch = "/tmp";
+    o.slice_points = 5;
+    X(data) fields = {.x = X(small).field, .n = SMALL_IMAGES};
+    return X(sig_fit)(flow, &fields, 24, &o);
+}
+
 /* ---- by hand ---- */
 
 /* Hands over what was made, unless a step failed. */
-static pf_status X(small_made)(X(flow) **flow, X(flow) *f, pf_status status)
+static inline pf_status X(small_made)(X(flow) **flow, X(flow) *f, pf_status status)
 {
     if (status) X(flow_free)(f);
     else *flow = f;
@@ -179,7 +236,7 @@ static pf_status X(small_made)(X(flow) **flow, X(flow) *f, pf_status status)
 }
 
 /* For rows with labels: every kind of layer of a table */
-static pf_status X(small_table)(X(flow) **flow)
+static inline pf_status X(small_table)(X(flow) **flow)
 {
     X(flow) *f = NULL;
     ptrdiff_t d = SMALL_D;
@@ -192,8 +249,21 @@ static pf_status X(small_table)(X(flow) **flow)
     return X(small_made)(flow, f, status);
 }
 
+/* For images of 4 x 3 x 2 with labels: patches of all channels and of one, sides that are not divided, no slices */
+static inline pf_status X(small_patches)(X(flow) **flow)
+{
+    static const ptrdiff_t d = 24, image[3] = {4, 3, 2}, kernel[3][3] = {{2, 2, 2}, {3, 1, 1}, {2, 3, 1}};
+    static const ptrdiff_t shift[3][2] = {{1, 2}, {0, 0}, {3, 1}};
+    X(flow) *f = NULL;
+    pf_status status = X(flow_new)(&f, 1, &d, NULL, 2);
+    if (!status) status = X(flow_add_scale)(f, 0.25, 1.5);
+    for (int i = 0; i < 3 && !status; i++)
+        status = X(flow_add_patch)(f, image, kernel[i], shift[i], 2 - i, 3, (uint64_t)i);
+    return X(small_made)(flow, f, status);
+}
+
 /* For fields: layers of both layouts, some of which can be conditioned */
-static pf_status X(small_mixed)(X(flow) **flow)
+static inline pf_status X(small_mixed)(X(flow) **flow)
 {
     X(flow) *f = NULL;
     pf_status status = X(flow_new)(&f, 2, small_mesh[0], small_box, 0);
@@ -220,7 +290,7 @@ static inline pf_status X(small_train_table)(X(flow) *flow)
     return X(flow_train)(flow, &train, &validate, &o);
 }
 
-static void X(small_split)(X(data) *train, X(data) *validate)
+static inline void X(small_split)(X(data) *train, X(data) *validate)
 {
     *train = (X(data)){.x = X(small).field, .n = 4, .y = X(small).y, .n_y = SMALL_Y};
     *validate = (X(data)){.x = train->x + 4 * 24, .n = 2, .y = train->y + 4 * SMALL_Y, .n_y = SMALL_Y};
@@ -237,7 +307,7 @@ static inline pf_status X(small_train_mixed)(X(flow) *flow, small_fit kind)
 
 /* ---- symmetric flows ---- */
 
-static void X(small_symmetric)(pf_symmetric_options *o)
+static inline void X(small_symmetric)(pf_symmetric_options *o)
 {
     pf_symmetric_defaults(o);
     o->n_layers = 2;
@@ -254,7 +324,7 @@ static inline pf_status X(small_sym)(X(flow) **flow, int ndim, const ptrdiff_t *
     return X(symmetric_fit)(flow, &train, NULL, ndim, mesh, small_box, &o);
 }
 
-static pf_status X(small_sym_y)(X(flow) **flow, small_fit kind)
+static inline pf_status X(small_sym_y)(X(flow) **flow, small_fit kind)
 {
     pf_symmetric_options o;
     X(data) train, validate;

@@ -186,6 +186,36 @@ static void X(check_gradient)(const X(flow) *given, const char *name, const X(da
 
 /* ---- flows that cannot be ---- */
 
+/* of an image of three numbers */
+static void X(test_bad_patches)(X(flow) *f)
+{
+    static const struct {
+        ptrdiff_t image[3], kernel[3], shift[2], k, m;
+        const char *name;
+    } bad[] = {
+        {{3, 1, 1}, {1, 1, 1}, {0, 0}, 2, 4, "n_slices"},
+        {{3, 1, 1}, {1, 1, 1}, {0, 0}, -1, 4, "n_slices"},
+        {{3, 1, 1}, {1, 1, 1}, {0, 0}, 1, 1, "n_knots"},
+        {{3, 1, 1}, {4, 1, 1}, {0, 0}, 1, 4, "kernel: height 4"},
+        {{3, 1, 1}, {1, 0, 1}, {0, 0}, 1, 4, "kernel: width 0"},
+        {{1, 1, 3}, {1, 1, 2}, {0, 0}, 1, 4, "kernel: has 1 or all 3 channels, not 2"},
+        {{3, 1, 1}, {1, 1, 1}, {3, 0}, 1, 4, "shift: 3"},
+        {{3, 1, 1}, {1, 1, 1}, {0, -1}, 1, 4, "shift: -1"},
+        {{3, 1, 1}, {1, 1, 1}, {0, (ptrdiff_t)1 << 32}, 1, 4, "shift: "},
+        {{2, 1, 1}, {1, 1, 1}, {0, 0}, 1, 4, "image_shape: has 2 numbers, a point of the flow 3"},
+        {{-3, 1, -1}, {1, 1, 1}, {0, 0}, 1, 4, "image_shape: height"},
+        {{1 << 20, 1 << 20, 1 << 20}, {1, 1, 1}, {0, 0}, 1, 4, "image_shape: an image has at most"},
+        {{((ptrdiff_t)1 << 32) + 3, 1, 1}, {1, 1, 1}, {0, 0}, 1, 4, "image_shape: height"},
+    };
+    ptrdiff_t layers = X(flow_layers)(f);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK(X(flow_add_patch)(f, bad[i].image, bad[i].kernel, bad[i].shift, bad[i].k, bad[i].m, 0) == PF_BAD_ARGUMENT,
+              "%zu", i);
+        CHECK(strstr(pf_message(), bad[i].name), "%zu: %s", i, pf_message());
+    }
+    CHECK(X(flow_layers)(f) == layers, "a refused layer is there");
+}
+
 static void X(test_refusals)(const X(flow) *with_y)
 {
     X(flow) *f = NULL, *copy = NULL;
@@ -204,6 +234,7 @@ static void X(test_refusals)(const X(flow) *with_y)
           pf_message());
     CHECK(X(flow_add_sliced)(f, 1, 1, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "n_knots"), "%s", pf_message());
     CHECK(X(flow_add_scale)(f, 0, 0) == PF_BAD_ARGUMENT && strstr(pf_message(), "scale"), "%s", pf_message());
+    X(test_bad_patches)(f);
     CHECK(!X(flow_add_scale)(f, 0, 2) && !X(flow_add_sliced)(f, 0, 3, 0), "%s", pf_message());
     CHECK(X(flow_add_bounds)(f, small_bounds) == PF_BAD_ARGUMENT && strstr(pf_message(), "first"), "%s", pf_message());
 
@@ -242,6 +273,8 @@ static void X(test_refusals)(const X(flow) *with_y)
     CHECK(!X(flow_new)(&f, 1, &d, NULL, classes), "%s", pf_message());
     CHECK(X(flow_add_sliced)(f, d, 65535, 0) == PF_NO_MEMORY, "%s", pf_message());
     CHECK(X(flow_add_affine)(f, NULL, NULL) == PF_NO_MEMORY, "%s", pf_message());
+    const ptrdiff_t image[] = {d, 1, 1}, one[] = {1, 1, 1}, none[] = {0, 0}; /* each patch could be made, not all */
+    CHECK(X(flow_add_patch)(f, image, one, none, 1, 65535, 0) == PF_NO_MEMORY, "%s", pf_message());
     X(flow_free)(f);
 }
 
@@ -277,10 +310,11 @@ static void X(test_state_of_another_fit)(void)
 
 static void X(test)(void)
 {
-    X(flow) *table = NULL, *mixed = NULL, *with_y = NULL, *sym = NULL, *labelled = NULL;
+    X(flow) *table = NULL, *mixed = NULL, *with_y = NULL, *sym = NULL, *labelled = NULL, *images = NULL;
     pf_train_options o;
     X(small_fill)();
     CHECK(!X(small_table)(&table) && !X(small_train_table)(table), "%s", pf_message());
+    CHECK(!X(small_patches)(&images), "%s", pf_message());
     CHECK(!X(small_mixed)(&mixed) && !X(flow_copy)(&with_y, mixed, X(flow_layers)(mixed)), "%s", pf_message());
     unlink(small_checkpoint);
     CHECK(!X(small_train_mixed)(with_y, SMALL_WHOLE), "%s", pf_message());
@@ -295,11 +329,8 @@ static void X(test)(void)
     struct {
         const X(flow) *f;
         const char *name;
-    } flows[] = {{table, "rows"},
-                 {mixed, "fields"},
-                 {with_y, "fields with y"},
-                 {sym, "symmetric with y"},
-                 {labelled, "fields with y and labels"}};
+    } flows[] = {{table, "rows"},           {images, "images"},        {mixed, "fields"},
+                 {with_y, "fields with y"}, {sym, "symmetric with y"}, {labelled, "fields with y and labels"}};
     for (size_t i = 0; i < sizeof flows / sizeof *flows; i++)
         for (int threads = 1; threads <= 2; threads++) {
             pf_set_num_threads(threads);
@@ -317,7 +348,10 @@ static void X(test)(void)
         X(data) rows = {.x = X(small).x, .n = SMALL_ROWS, .label = X(small).label};
         X(data) fields = {.x = X(small).field, .n = 2 * SMALL_FIELDS}, both = fields;
         both.y = X(small).y, both.n_y = SMALL_Y, both.n = SMALL_FIELDS;
+        X(data) labelled_images = fields;
+        labelled_images.label = X(small).label;
         X(check_gradient)(table, "rows", &rows, 0);
+        X(check_gradient)(images, "images", &labelled_images, 0.1);
         X(check_gradient)(mixed, "fields", &fields, 0.1);
         X(check_gradient)(with_y, "fields with y", &both, 0.1);
         X(check_gradient)(sym, "symmetric with y", &both, 0.1);
@@ -326,7 +360,7 @@ static void X(test)(void)
     X(test_refusals)(with_y);
     X(test_state_of_another_fit)();
     X(flow_free)(table), X(flow_free)(mixed), X(flow_free)(with_y), X(flow_free)(sym);
-    X(flow_free)(labelled);
+    X(flow_free)(labelled), X(flow_free)(images);
 }
 #undef TOLERANCE
 #endif

@@ -47,8 +47,8 @@ int main(void)
 #else
 
 /* What calls are given to work on: by GIS, the same with labels, by hand for rows and for fields, symmetric, the same
- * with y, fields by hand trained with y; and their bytes. */
-enum { X(GIS), X(LABELLED), X(TABLE), X(MIXED), X(SYM), X(SYM_Y), X(MIXED_Y), X(FLOWS) };
+ * with y, fields by hand trained with y, of images by SIG; and their bytes. */
+enum { X(GIS), X(LABELLED), X(TABLE), X(MIXED), X(SYM), X(SYM_Y), X(MIXED_Y), X(IMAGES), X(FLOWS) };
 static X(flow) *X(flows)[X(FLOWS)];
 static void *X(bytes)[X(FLOWS)];
 static size_t X(n_bytes)[X(FLOWS)];
@@ -102,7 +102,20 @@ static pf_status X(sym_fit_resumed)(X(made) *m)
     return X(small_sym_y)(&m->flow, SMALL_WHOLE);
 }
 
+static pf_status X(fit_sig)(X(made) *m) { return X(small_sig)(&m->flow, 0); }
+static pf_status X(fit_images)(X(made) *m) { return X(small_sig)(&m->flow, 1); }
+static pf_status X(fit_more_images)(X(made) *m)
+{
+    X(flow) *flow = NULL;
+    PF_TRY(X(flow_copy)(&flow, F(IMAGES), X(flow_layers)(F(IMAGES))));
+    pf_status status = X(small_sig_more)(&flow);
+    CHECK(flow, "the flow that a fit goes on from was lost");
+    m->flow = flow;
+    return status;
+}
+
 static pf_status X(by_hand)(X(made) *m) { return X(small_table)(&m->flow); }
+static pf_status X(by_hand_patches)(X(made) *m) { return X(small_patches)(&m->flow); }
 static pf_status X(by_hand_mixed)(X(made) *m) { return X(small_mixed)(&m->flow); }
 
 /* A flow to train, when nothing fails yet; the call is the training alone. */
@@ -200,11 +213,15 @@ static const struct {
     {"fit", X(fit), 0, 1, 0},
     {"fit with labels, weights, bounds, validation, note and checkpoint", X(fit_labelled), 0, 1, 0},
     {"fit that goes on from a flow, working copy in a file", X(fit_more), 0, 1, 0},
+    {"SIG with labels, weights, bounds, note, checkpoint and callback", X(fit_sig), 0, 1, 0},
+    {"SIG of images", X(fit_images), 0, 1, 0},
+    {"SIG that goes on from a flow, data and sample in files", X(fit_more_images), 0, 1, 0},
     {"symmetric fit", X(sym_fit), 0, 1, 0},
     {"symmetric fit to a new mesh", X(sym_fit_new_mesh), 1, 1, 0},
     {"symmetric fit, stopped", X(sym_fit_stopped), 0, 1, 0},
     {"symmetric fit, resumed", X(sym_fit_resumed), 0, 1, 0},
     {"layers by hand", X(by_hand), 0, 0, 0},
+    {"layers by hand, for images", X(by_hand_patches), 0, 0, 0},
     {"layers by hand, for fields", X(by_hand_mixed), 0, 0, 0},
     {"training with labels, weights and a frozen layer", X(train_table), 0, 1, 1 + X(TABLE)},
     {"training of layers of both layouts, with y and a checkpoint", X(train_mixed), 0, 1, 1 + X(MIXED)},
@@ -247,7 +264,7 @@ static const struct {
 /* Log p of a point of what the flow is for */
 static pf_status X(logp_of)(double *logp, const X(flow) *f)
 {
-    const real *x = X(flow_ndim)(f) > 1 ? X(small).field : X(small).x;
+    const real *x = X(flow_dim)(f) > SMALL_D ? X(small).field : X(small).x;
     return X(flow_logp)(f, logp, x, X(flow_conditions)(f) ? X(small_y3)() : NULL,
                         X(flow_classes)(f) ? X(small).label : NULL, 1);
 }
@@ -357,6 +374,7 @@ static void X(test)(void)
           pf_message());
     unlink(small_checkpoint);
     CHECK(!X(small_mixed)(f + X(MIXED_Y)) && !X(small_train_mixed)(f[X(MIXED_Y)], SMALL_WHOLE), "%s", pf_message());
+    CHECK(!X(small_sig)(f + X(IMAGES), 1), "%s", pf_message());
     for (int i = 0; i < X(FLOWS); i++)
         CHECK(f[i] && !X(flow_write)(f[i], X(bytes) + i, X(n_bytes) + i), "%s", pf_message());
     if (check_failures) return;

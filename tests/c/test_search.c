@@ -22,8 +22,12 @@ int main(void)
 {
     pf32_test_search_gradient();
     pf64_test_search_gradient();
+    pf32_test_two_sided_gradient();
+    pf64_test_two_sided_gradient();
     pf32_test_random_choices();
     pf64_test_random_choices();
+    pf32_test_blocks_without_weight();
+    pf64_test_blocks_without_weight();
     pf32_test_overlap();
     pf64_test_overlap();
     return check_result();
@@ -89,6 +93,72 @@ static void X(test_search_gradient)(void)
         CHECK(worst < 0.03 * sqrt(scale), "case %d: off by %g of %g", c, worst, sqrt(scale));
         free(q.side->rows.pick), X(search_free)(&q), X(working_free)(&s);
     }
+}
+
+/* From 4000 rows to 5000 others: along all columns or some of them, as patches are, with and without classes, one of
+ * which no row of the second side has; with weights. */
+static void X(test_two_sided_gradient)(void)
+{
+    enum { N = 4000, M = 5000, D = 5, K = 2 };
+    static const int32_t some[4] = {4, 0, 3, 1};
+    static double weight[N];
+    static int32_t label[M], other[M];
+    real *x = X(points)(N, D);
+    for (int i = 0; i < N; i++) weight[i] = 0.1 + (double)pf_uniform_int(3, 0, (uint64_t)i, 100);
+    for (int i = 0; i < M; i++) label[i] = i % 7 == 0 ? 2 : i % 2, other[i] = i % 2;
+    for (int c = 0; c < 16; c++) {
+        int weighted = c & 1, classes = c & 2 ? 3 : 1, columns = c & 4, picked = c & 8;
+        ptrdiff_t d = columns ? 4 : D, size = K * d;
+        X(working) s[2];
+        X(search) q;
+        X(data) data = {.x = x, .n = N, .weight = weighted ? weight : NULL, .label = classes > 1 ? label : NULL};
+        X(problem) p = {.sides = 2, .column = columns ? some : NULL, .d = d, .k = K, .classes = classes};
+        double a[K * D], g[K * D], step[K * D], moved[K * D], value[2], worst = 0, scale = 0;
+        CHECK(!X(working_new)(s, &data, D, TILE_MOST, classes > 1 ? classes : 0, NULL, "train"), "%s", pf_message());
+        CHECK(!X(working_normals)(s + 1, M, D, TILE_MOST, classes > 1 ? other : NULL, 9, NULL), "%s", pf_message());
+        for (int i = 0; i < 2; i++)
+            CHECK(!X(rows_pick)(p.rows + i, s + i, picked ? 3000 : M, 1, 2), "%s", pf_message());
+        CHECK(!X(search_new)(&q, &p), "%s", pf_message());
+        pf_stiefel_random(a, K, d, 5, 0);
+        X(search_value)(&q, value, a);
+        CHECK(value[0] > 0.01, "case %d: the two differ by %g", c, value[0]);
+        X(search_gradient)(&q, g, a);
+        for (int i = 0; i < size; i++) scale += g[i] * g[i];
+        for (uint64_t trial = 0; trial < 6; trial++) {
+            double slope = 0, h = 0.02;
+            pf_normals(step, 6, trial, 0, size);
+            for (int i = 0; i < size; i++) slope += g[i] * step[i];
+            for (int side = 0; side < 2; side++) {
+                for (int i = 0; i < size; i++) moved[i] = a[i] + (side ? h : -h) * step[i];
+                X(search_value)(&q, value + side, moved);
+            }
+            worst = fmax(worst, fabs((value[1] - value[0]) / (2 * h) - slope));
+        }
+        CHECK(worst < 0.04 * sqrt(scale), "case %d: off by %g of %g", c, worst, sqrt(scale));
+        X(search_free)(&q);
+        for (int i = 0; i < 2; i++) free(p.rows[i].pick), X(working_free)(s + i);
+    }
+    free(x);
+}
+
+/* Some rows are looked at: never only rows without weight. */
+static void X(test_blocks_without_weight)(void)
+{
+    enum { N = 20 * TILE_MOST };
+    static double weight[N];
+    real *x = X(points)(N, 2);
+    for (int i = 0; i < N; i++) weight[i] = i / TILE_MOST == 13 || i / TILE_MOST == 2;
+    X(data) data = {.x = x, .n = N, .weight = weight};
+    X(working) s;
+    CHECK(!X(working_new)(&s, &data, 2, TILE_MOST, 0, NULL, "train"), "%s", pf_message());
+    for (uint64_t stream = 0; stream < 20; stream++) {
+        X(rows) rows;
+        CHECK(!X(rows_pick)(&rows, &s, 1, 1, stream) && rows.picked == 1, "%s", pf_message());
+        CHECK(rows.pick[0] == 13 || rows.pick[0] == 2, "tile %td", rows.pick[0]);
+        free(rows.pick);
+    }
+    X(working_free)(&s);
+    free(x);
 }
 
 /* Tiles and the first slices are others for another seed or layer, and the same for the same. */

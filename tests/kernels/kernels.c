@@ -82,6 +82,24 @@ void k_fit(double *knots, const int64_t *count, double lo, double width, ptrdiff
     free(work);
 }
 
+double k_match(double *to, const int64_t *count, double lo, double width, ptrdiff_t bins, const int64_t *other,
+               double other_lo, double other_width, ptrdiff_t other_bins)
+{
+    pf_grid grid = {.lo = lo, .width = width, .bins = bins};
+    pf_grid other_grid = {.lo = other_lo, .width = other_width, .bins = other_bins};
+    return pf_cdf1d_match(to, count, &grid, other, &other_grid);
+}
+
+void k_fit_match(double *knots, const int64_t *count, double lo, double width, ptrdiff_t bins, const int64_t *other,
+                 double other_lo, double other_width, ptrdiff_t other_bins, ptrdiff_t m, ptrdiff_t edge,
+                 double alpha_inside, double alpha_ends)
+{
+    pf_grid grid = {.lo = lo, .width = width, .bins = bins};
+    pf_grid other_grid = {.lo = other_lo, .width = other_width, .bins = other_bins};
+    pf_knots o = {.m = m, .edge = edge, .alpha = {alpha_inside, alpha_ends}};
+    pf_cdf1d_fit_match(knots, count, &grid, other, &other_grid, &o);
+}
+
 int k_stiefel_random(double *a, ptrdiff_t k, ptrdiff_t d, uint64_t seed, uint64_t stream)
 {
     return pf_stiefel_random(a, k, d, seed, stream);

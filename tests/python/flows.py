@@ -40,6 +40,24 @@ def gis(dtype, **options):
     return pyflow.GIS(x, max_layers=3, verbose=False, **options)
 
 
+def blobs(n, seed):
+    """n images of 5 x 4, with two channels: a blob at a random place, and noise."""
+    rng = np.random.default_rng(seed)
+    i, j = np.indices((5, 4))[:, None]
+    at = rng.uniform(0, 4, size=(2, n, 1, 1))
+    blob = 9 * np.exp(-((i - at[0]) ** 2 + (j - at[1]) ** 2) / 2)
+    return np.stack([blob, -0.5 * blob], axis=-1) + rng.normal(size=(n, 5, 4, 2))
+
+
+def sig(dtype, **options):
+    return pyflow.SIG(banana(400, seed=1).astype(dtype), max_layers=3, verbose=False, **options)
+
+
+def sig_images(dtype):
+    schedule = [(1, None, 6), (1, 3, 4), (1, (2, 2, 1), 2)]
+    return pyflow.SIG(blobs(300, seed=1).astype(dtype), schedule=schedule, verbose=False)
+
+
 def symmetric(dtype, conditional, **options):
     y = parameters(120, 2)
     x = fields(120, 1, y[:, 0]).astype(dtype)
@@ -82,6 +100,12 @@ def _make(name, dtype):
         flow, y = gis(dtype, labels=side(banana(400, seed=1))), side(x)
     elif name == "gis, bounds":
         flow = gis(dtype, bounds=[(None, None), (-60, None), (0, 99)])
+    elif name == "sig":
+        flow = sig(dtype)
+    elif name == "sig, labels":
+        flow, y = sig(dtype, labels=side(banana(400, seed=1))), side(x)
+    elif name == "sig, images":
+        flow, x = sig_images(dtype), blobs(50, seed=3)
     else:
         y = parameters(50, 4)
         x = fields(50, 5, y[:, 0])
@@ -113,6 +137,9 @@ NAMES = (
     "gis",
     "gis, labels",
     "gis, bounds",
+    "sig",
+    "sig, labels",
+    "sig, images",
     "symmetric",
     "symmetric, y",
     "symmetric, noise",

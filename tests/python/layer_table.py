@@ -41,6 +41,10 @@ class Layer(Kernel):
     def call(self, name, *args, result=None):
         return self.real(name, self.handle, *args, result=result)
 
+    def slices(self, theta):
+        """Return those of theta that are slices, [patches][K][d], a view; or None."""
+        return None
+
     def kind(self):
         return self.call("layer_kind", result=c_char_p).decode()
 
@@ -154,6 +158,9 @@ class Sliced(Layer):
         self.k, self.m, self.classes = self.shape
         return self.real("sliced", self.d, *self.shape, result=c_void_p)
 
+    def slices(self, theta):
+        return theta[self.n_theta - self.k * self.d :].reshape(1, self.k, self.d)
+
     def twin(self, x, theta):
         k = self.k or self.d
         splines = theta[: self.classes * k * 3 * self.m].reshape(self.classes, k, -1)
@@ -185,22 +192,26 @@ class Patch(Layer):
     def rows(self):
         return layers.patches(self.image, self.kernel, self.shift)
 
-    def split(self, theta):
-        """Return the splines [patches][classes][K][3 M] and slices [patches][K][d], views."""
+    def slices(self, theta):
         count, size = self.rows().shape
-        theta, k = theta.reshape(count, -1), self.k or size
-        splines = theta[:, : self.classes * k * 3 * self.m]
-        slices = theta[:, splines.shape[1] :]
-        shape = count, self.classes, k, 3 * self.m
-        return splines.reshape(shape), slices.reshape(count, self.k, size)
+        each = theta.reshape(count, -1)
+        return np.lib.stride_tricks.as_strided(
+            each[:, each.shape[1] - self.k * size :],
+            (count, self.k, size),
+            (each.strides[0], 8 * size, 8),
+        )
 
     def twin(self, x, theta):
-        splines, slices = self.split(theta)
         count, size = self.rows().shape
+        k = self.k or size
+        splines = theta.reshape(count, -1)[:, : self.classes * k * 3 * self.m]
         return layers.patch(
             self.rows(),
-            slices if self.k else [np.eye(size)] * count,
-            [[[rqs.knots(t) for t in one] for one in patch] for patch in splines],
+            self.slices(theta) if self.k else [np.eye(size)] * count,
+            [
+                [[rqs.knots(t) for t in one] for one in patch]
+                for patch in splines.reshape(count, self.classes, k, -1)
+            ],
             x,
             self.labels(len(x)),
         )

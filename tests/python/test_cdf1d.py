@@ -214,3 +214,132 @@ def test_fit_bounds_its_slopes(kernels):
     slope = k[2] * moments[1]
     assert_allclose(slope.max(), 1e3)
     assert slope.min() > 1e-3 * (1 - 1e-9)
+
+
+# ---- from one distribution to another ------------------------------------------------------------
+
+
+def ranged(v, bins):
+    """A histogram over the range of v, as the two-sided search lays it; and its lo and width."""
+    lo, hi = v.min() - 1e-6, v.max() + 1e-6
+    width = (hi - lo) / bins
+    return cdf1d.count(v, None, lo, width, bins), (lo, width)
+
+
+def match(kernels, count, grid, other, other_grid):
+    to = np.empty(len(count) + 1)
+    args = count, *map(float, grid), len(count), other, *map(float, other_grid), len(other)
+    return to, kernels.call("k_match", to, *args, result=c_double)
+
+
+def fit_match(kernels, count, grid, other, other_grid, m=60, edge=5, alpha=(0.0, 0.0)):
+    knots = np.empty((3, m))
+    args = count, *map(float, grid), len(count), other, *map(float, other_grid), len(other)
+    kernels.call("k_fit_match", knots, *args, m, edge, *map(float, alpha), result=None)
+    return knots
+
+
+OTHERS = {
+    "itself": lambda v, r: v,
+    "shifted and stretched": lambda v, r: 3 - 2 * v[: len(v) // 2],
+    "a gaussian": lambda v, r: r.normal(size=3000),
+    "two values": lambda v, r: r.integers(0, 2, 2000) * 5.0,
+}
+
+
+@pytest.fixture(params=OTHERS)
+def other(request, sample):
+    return OTHERS[request.param](sample, np.random.default_rng(3))
+
+
+@pytest.mark.parametrize("bins", [(256, 256), (1024, 300)])
+def test_match_and_its_splines_are_their_twins(kernels, sample, other, bins):
+    a, b = ranged(sample, bins[0]), ranged(other, bins[1])
+    to, distance = match(kernels, *a, *b)
+    expected, square = cdf1d.match(*a, *b)
+    assert_allclose(to, expected, rtol=1e-9, atol=1e-9)
+    assert_allclose(distance, square, rtol=1e-9, atol=1e-12)
+    for options in ((60, 5, (0.0, 0.0)), (3, 0, (0.0, 0.0)), (40, 0, (0.5, 0.9))):
+        mine = fit_match(kernels, *a, *b, *options)
+        assert_allclose(mine, cdf1d.fit_match(*a, *b, *options), rtol=1e-7, atol=1e-9)
+
+
+def test_match_is_the_optimal_transport_of_sorted_samples(kernels, sample, other):
+    if len(np.unique(sample)) < 100:
+        return  # a bin of many equal values goes to one place, the middle of where they belong
+    v, w = sample[:2000], other[:1500]
+    (count, grid), second = ranged(v, 2048), ranged(w, 2048)
+    to, distance = match(kernels, count, grid, *second)
+    exact, image = cdf1d.exact_transport(v, w)
+    assert_allclose(np.sqrt(distance), np.sqrt(exact), rtol=0.01, atol=0.02 * np.std(w))
+    if len(np.unique(w)) > 100:  # it is as far back
+        back = match(kernels, *second, count, grid)[1]
+        assert_allclose(np.sqrt(back), np.sqrt(distance), atol=0.03 * np.std(w))
+    u = np.clip((v - grid[0]) / grid[1], 0, 2047.999)
+    moved = to[u.astype(int)] + (u % 1) * (to[u.astype(int) + 1] - to[u.astype(int)])
+    assert np.quantile(np.abs(moved - image), 0.97) < 0.05 * np.std(w)
+
+
+@pytest.mark.parametrize("bins", [2, 17, 256, 2048])
+def test_a_distribution_is_at_no_distance_from_itself(kernels, sample, bins):
+    """Nor from itself with other weights' units; gaps, one and two values are no exception."""
+    for v in (sample, sample[:30], np.zeros(5), np.array([0.0, 1.0]), np.arange(7.0)):
+        count, grid = ranged(v, bins)
+        for factor in (1, 3, 7, 1_000_003):
+            to, distance = match(kernels, count, grid, factor * count, grid)
+            edges = grid[0] + grid[1] * np.arange(bins + 1)
+            used = count > 0
+            span = edges[-1] - edges[0]
+            assert_allclose(to[:-1][used], edges[:-1][used], atol=1e-9 * span)
+            assert distance < 1e-18 * span**2 + 1e-30 or distance < (1e-9 * span) ** 2
+            x, y, _ = fit_match(kernels, count, grid, factor * count, grid, 30, 3)
+            assert np.quantile(np.abs(x - y), 0.9) < 1e-4 * span
+
+
+def test_a_distribution_without_mass_is_matched_by_the_identity(kernels):
+    (count, grid), none = ranged(np.arange(10.0), 16), np.zeros(16, np.int64)
+    edges = grid[0] + grid[1] * np.arange(17)
+    for a, b in ((count, none), (none, count), (none, none)):
+        to, distance = match(kernels, a, grid, b, grid)
+        assert distance == 0
+        assert_allclose(to, edges)
+
+
+def test_match_of_shifted_gaussians_is_their_known_distance(kernels):
+    z = special.ndtri((np.arange(20_000) + 0.5) / 20_000)
+    a = ranged(z, 1024)
+    for shift, stretch in ((0, 1), (2, 1), (0, 3), (-4, 0.2)):
+        distance = match(kernels, *a, *ranged(shift + stretch * z, 700))[1]
+        assert_allclose(np.sqrt(distance), np.hypot(shift, stretch - 1), rtol=2e-3, atol=1e-2)
+
+
+def test_splines_carry_one_sample_to_the_other(kernels, sample, other):
+    a, b = ranged(sample, 2048), ranged(other, 2048)
+    x, y, d = knots = fit_match(kernels, *a, *b, 100, 10)
+    assert np.isfinite(knots).all()
+    assert np.all(np.diff(x) > 0)
+    assert np.all(np.diff(y) > 0)
+    assert np.all(d > 0)
+    assert_array_equal(d[[0, -1]], 1)
+    if min(len(np.unique(sample)), len(np.unique(other))) < 100:
+        return  # equal values stay together
+    moved, slope = kernels.spline("forward", sample, kernels.spline_theta(knots))
+    scale = np.std(other)
+    assert np.sqrt(cdf1d.exact_transport(moved[:2000], other[:1500])[0]) < max(
+        0.02 * scale, 1.5 * np.sqrt(cdf1d.exact_transport(other[:1500], other[1500:])[0])
+    )
+    outside = np.array([x[0] - 1, x[-1] + 1])
+    moved, slope = kernels.spline("forward", outside, kernels.spline_theta(knots))
+    assert_allclose(slope, 0, atol=1e-6)
+    assert_allclose(moved, [y[0] - 1, y[-1] + 1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("v", AWKWARD.values(), ids=AWKWARD)
+@pytest.mark.parametrize("w", AWKWARD.values(), ids=AWKWARD)
+def test_splines_between_awkward_samples_are_splines(kernels, v, w):
+    for m, edge in ((3, 0), (60, 10), (400, 10)):
+        x, y, d = fit_match(kernels, *ranged(v(), 2048), *ranged(w(), 2048), m, edge)
+        assert np.isfinite([x, y, d]).all()
+        assert np.all(np.diff(x) > 0)
+        assert np.all(np.diff(y) > 0)
+        assert np.all(d > 0)

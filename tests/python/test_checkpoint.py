@@ -12,6 +12,11 @@ from conftest import banana
 import pyflow
 from pyflow import _checkpoint
 
+
+def gaussian(n, seed):
+    return np.random.default_rng(seed).normal(size=(n, 3)) @ [[1, 1, 1], [0, 1, 1], [0, 0, 1]]
+
+
 FITS = {
     "stopped by validation data": {"patience": 2},
     "stopped by the number of layers": {"data_validate": None, "max_layers": 4},
@@ -26,6 +31,12 @@ FITS = {
         "labels_validate": np.arange(150) % 3,
     },
     "float32": {"max_layers": 3, "data_train": banana(300, seed=1).astype(np.float32)},
+    "a marginal layer that gains nothing": {
+        "patience": 1,
+        "min_improvement": 0.3,
+        "data_train": gaussian(300, seed=1),
+        "data_validate": gaussian(150, seed=2),
+    },
     "one column": {
         "max_layers": 3,
         "data_train": banana(300, seed=1)[:, :1],

@@ -182,9 +182,19 @@ def test_iterations_are_layers_of_all_kinds(train, validate):
     assert len(best.layer) == gained[:5].argmax() + 1
 
 
-def test_patches_are_refused(train):
-    with pytest.raises(NotImplementedError, match=r"^patch: "):
-        GIS(train, None, 1, patch=True)
+def test_patches_are_pyflows():
+    x = np.random.default_rng(5).normal(size=(300, 16)).cumsum(axis=1)
+    model = GIS(x, None, 6, patch=True, shape=[4, 4, 1], verbose=False)
+    expected = pyflow.GIS(x, image_shape=(4, 4), max_layers=6, verbose=False)[:6]
+    assert "patch" in model.flow.layers
+    assert_array_equal(model.evaluate_density(x), expected.evaluate_density(x))
+    z, logj = model(x)
+    back, minus_logj = model.inverse(z)
+    assert_allclose(back, x, atol=1e-8)
+    assert_allclose(logj, -minus_logj, atol=1e-6)
+    assert model.sample(7)[0].shape == model.score(x[:7]).shape == (7, 16)
+    with pytest.raises(ValueError, match=r"^shape: "):
+        GIS(x, None, 1, patch=True)
 
 
 # ---- a model in parts ----------------------------------------------------------------------------

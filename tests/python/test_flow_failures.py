@@ -31,6 +31,10 @@ def gis(x=TABLE, **options):
     return pyflow.GIS(x, verbose=False, **{"max_layers": 3} | options)
 
 
+def sig(x=TABLE, **options):
+    return pyflow.SIG(x, verbose=False, **{"max_layers": 3} | options)
+
+
 def symmetric(x=X, **options):
     known = {"n_layers": 1, "psi_knots": 4, "filter_knots": 6, "hidden": (4,), "epochs": 4}
     return pyflow.SymmetricFlow(x, box_size=BOX, verbose=False, **known | options)
@@ -42,7 +46,7 @@ def trained(x=X, **options):
     )
 
 
-FITS = {"gis": gis, "symmetric": symmetric, "trained": trained}
+FITS = {"gis": gis, "sig": sig, "symmetric": symmetric, "trained": trained}
 every_fit = pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
 
 
@@ -71,6 +75,7 @@ def long_calls():
         "composed": lambda: composed.evaluate_density(x),
         "calibration": lambda: flow.calibrate(x[:60], y[:60]),
         "a fit of a table": lambda: gis(many[:20_000]),
+        "SIG": lambda: sig(many[:20_000]),
         "a symmetric fit": lambda: symmetric(np.resize(X, (1500, *MESH)), epochs=10),
         "training": lambda: trained(np.resize(X, (3000, *MESH)), epochs=5),
     }
@@ -163,12 +168,13 @@ LEAKS = """
         calls += [lambda flow=flow: pyflow.Flow.from_bytes(flow.to_bytes()[:-9] + bytes(9))]
         calls += [lambda flow=flow: flow.save("/nowhere/at/all")]
     for name, fit in FITS.items():
-        x = TABLE if name == "gis" else X
+        x = TABLE if name in ("gis", "sig") else X
         x = np.resize(x, (1500, *x.shape[1:]))
         bad = x.copy()
         bad[-1].flat[-1] = np.nan
         calls += [lambda fit=fit, x=x: fit(x, progress=stop), lambda fit=fit, bad=bad: fit(bad)]
-        calls += [lambda fit=fit, x=x: fit(x, data_validate=x[:, :1])]
+        if name != "sig":
+            calls += [lambda fit=fit, x=x: fit(x, data_validate=x[:, :1])]
 
     def all_fail():
         for call in calls:
@@ -217,7 +223,7 @@ def test_what_progress_raises_is_what_comes_out(fit):
     assert isinstance(flow, pyflow.Flow)
     assert flow.unfinished
     assert len(seen) == 2
-    x = TABLE if fit is gis else X
+    x = TABLE if fit in (gis, sig) else X
     assert np.isfinite(flow.evaluate_density(x)).all()
     assert pyflow.get_num_threads() > 0
 
@@ -290,7 +296,7 @@ def test_a_checkpoint_that_cannot_be_written_is_warned_of_and_the_fit_goes_on(fi
 
         with pytest.warns(RuntimeWarning, match="cannot write") as caught:
             flow = run()
-        assert len(caught) >= (1 if fit is gis else len(total) - 2)
+        assert len(caught) >= (1 if fit in (gis, sig) else len(total) - 2)
         assert caught[0].filename == __file__
         assert flow == fit()
         assert not flow.unfinished

@@ -18,7 +18,7 @@ def digits():
 
 
 def test_patches_beat_whole_rows(digits):
-    """What is near in an image depends on each other: of the same data and noise, at equal layers."""
+    """What is near in an image depends on each other: at equal layers."""
     noise = np.random.default_rng(1).random
     rows = [x.reshape(-1, 64) + noise((len(x), 64)) for x in (TRAIN, VALIDATE)]
     whole = pyflow.GIS(*rows, bounds=[(0, 17)] * 64, max_layers=30, verbose=False)
@@ -49,7 +49,8 @@ def test_bits_are_log_density_with_noise(digits):
 def test_pixels_stay_within_levels(digits):
     x, logp = digits.sample(500, seed=1)
     assert x.shape == (500, 8, 8, 1)
-    assert x.min() >= 0 and x.max() <= 17
+    assert x.min() >= 0
+    assert x.max() <= 17
     np.testing.assert_allclose(digits.evaluate_density(x), logp, rtol=2e-3, atol=0.5)
     outside = np.full((8, 8), 17.5)
     assert digits.evaluate_density(outside) == -np.inf
@@ -105,3 +106,63 @@ def test_wrong_arguments_are_named(change, error, message):
 def test_noise_is_for_images():
     with pytest.raises(ValueError, match=r"^dequantize: is for images"):
         pyflow.GIS(TRAIN.reshape(-1, 64), max_layers=1, dequantize=True, verbose=False)
+
+
+@pytest.mark.parametrize("fit", [pyflow.GIS, pyflow.SIG])
+def test_noise_is_added_where_the_fit_added_it(fit):
+    """Bits per dimension treat images as the fit did, whatever their dtype."""
+    known = {"image_shape": (8, 8), "verbose": False}
+    if fit is pyflow.GIS:
+        known |= {"max_layers": 2}
+        with_noise = fit(TRAIN, **known, dequantize=17)
+    else:
+        known |= {"schedule": [(2, None, 5)], "n_sample": 500}
+        with_noise = fit(TRAIN, **known)
+    expected = with_noise.bits_per_dimension(TEST)
+    for same in (TEST.astype(np.int64), TEST.astype(np.float32), TEST.astype(np.float64)):
+        np.testing.assert_allclose(with_noise.bits_per_dimension(same), expected, atol=0.5)
+        assert abs(with_noise.bits_per_dimension(same).mean() - expected.mean()) < 0.01
+    continuous = fit(TRAIN + np.random.default_rng(0).random(TRAIN.shape), **known)
+    plain = -continuous.evaluate_density(TEST) / np.log(2) / 64
+    np.testing.assert_array_equal(continuous.bits_per_dimension(TEST), plain)
+    with_noise = pyflow.Flow.from_bytes(with_noise.to_bytes())
+    np.testing.assert_array_equal(with_noise.bits_per_dimension(TEST), expected)
+
+
+def test_noise_is_for_whole_numbers():
+    x = TRAIN.astype(np.float32)
+    assert pyflow.GIS(x, **{**QUICK, "max_layers": 1}).dtype == np.float32
+    x[7, 3, 3] += 0.25
+    with pytest.raises(ValueError, match=r"^data_train: image 7 is not of whole numbers"):
+        pyflow.GIS(x, **QUICK)
+    x[7, 3, 3] = np.nan
+    with pytest.raises(ValueError, match=r"^data_train: row 7, column 27 is NaN"):
+        pyflow.GIS(x, **QUICK)
+
+
+def test_a_fit_goes_on_with_the_images_of_its_flow(digits):
+    """Image shape and patches come from the flow."""
+    first = pyflow.GIS(TRAIN, VALIDATE, **{**QUICK, "max_layers": 1})
+    again = pyflow.GIS(TRAIN, VALIDATE, max_layers=3, dequantize=17, model=first, verbose=False)
+    assert again.shape == (8, 8, 1)
+    assert again.layers[-2:] == ("patch", "patch")
+    np.testing.assert_array_equal(
+        again.evaluate_density(TEST + 0.5), digits[: len(again)].evaluate_density(TEST + 0.5)
+    )
+
+
+@pytest.mark.parametrize("fit", [pyflow.GIS, pyflow.SIG])
+@pytest.mark.parametrize("wrong", [np.zeros(192), np.zeros(()), np.zeros((2, 8, 8))])
+def test_data_without_an_axis_of_images_are_refused(fit, wrong):
+    with pytest.raises(ValueError, match=r"^data_train: must have shape \(n, 8, 8, 3\)"):
+        fit(wrong, image_shape=(8, 8, 3), verbose=False, max_layers=1)
+
+
+@pytest.mark.parametrize("fit", [pyflow.GIS, pyflow.SIG])
+def test_a_checkpoint_is_of_one_shape(fit, tmp_path):
+    """The same numbers as images of another shape are another fit."""
+    x = np.random.default_rng(0).normal(size=(200, 16))
+    known = {"max_layers": 1, "verbose": False, "checkpoint": tmp_path / "fit.flow"}
+    fit(x, image_shape=(4, 4), **known)
+    with pytest.raises(ValueError, match="image_shape"):
+        fit(x, image_shape=(2, 8), **known)

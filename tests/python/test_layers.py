@@ -17,6 +17,7 @@ from layer_table import (
     Affine,
     Columns,
     Example,
+    Patch,
     Scale,
     Sliced,
     Symmetric,
@@ -183,15 +184,15 @@ def test_scale_is_the_same_in_either_layout(kernels, at_every_level, dtype):
 # ---- parameters ----------------------------------------------------------------------------------
 
 
-@of_kind(Sliced, Symmetric, Example)
+@of_kind(Sliced, Patch, Symmetric, Example)
 @BOTH
 def test_whatever_theta_holds_there_is_a_map(case, dtype):
     layer, rng = case.kernel(dtype), np.random.default_rng(2)
     points = Points(layer, case, 3)
     rows = points.theta.reshape(-1, layer.n_theta)
-    held = layer.n_theta - (layer.k * layer.d if isinstance(layer, Sliced) else 0)  # not slices
+    free = not_slices(layer)
     for size in (1.0, 30.0, 1000.0, 1e300):
-        rows[:, :held] = rng.uniform(-size, size, (len(rows), held))
+        rows[:, free] = rng.uniform(-size, size, (len(rows), free.sum()))
         gtheta = np.zeros(rows.size)
         with np.errstate(over="ignore", invalid="ignore"):
             y, logj, gx = layer.tile(
@@ -204,6 +205,14 @@ def test_whatever_theta_holds_there_is_a_map(case, dtype):
             assert np.isfinite(gtheta).all()
 
 
+def not_slices(layer):
+    """Return which parameters may be any numbers."""
+    free = np.ones(layer.n_theta)
+    if layer.slices(free) is not None:
+        layer.slices(free)[:] = 0
+    return free == 1
+
+
 def test_a_matrix_without_an_inverse_has_density_zero(kernels):
     for w in (np.zeros((3, 3)), np.ones((3, 3)), np.diag([1.0, 2.0, 0.0])):
         for dtype in (F32, F64):
@@ -213,37 +222,30 @@ def test_a_matrix_without_an_inverse_has_density_zero(kernels):
             assert_allclose(y, (1 - theta[9:]) @ w.T * np.ones((2, 1)), rtol=1e-6)
 
 
-def split(layer, theta):
-    """Return the parameters of the splines, and the slices [K][d]."""
-    at = layer.n_theta - layer.k * layer.d
-    return theta[:at], theta[at:].reshape(layer.k, layer.d)
-
-
-@of_kind(Sliced)
+@of_kind(Sliced, Patch)
 def test_a_projected_gradient_is_tangent_to_the_slices(case):
     layer, rng = case.kernel(), np.random.default_rng(1)
-    _, a = split(layer, case.theta)
     once = rng.normal(size=layer.n_theta)
     before = once.copy()
     layer.call("layer_project", once, case.theta)
-    (splines, g), (others, whole) = split(layer, once), split(layer, before)
-    assert_array_equal(splines, others)
-    # tangent: A^T G is skew; what was taken away is normal: S A with a symmetric S
-    assert_allclose(a @ g.T + g @ a.T, 0, atol=1e-13)
-    taken = (whole - g) @ a.T
-    assert_allclose(taken, taken.T, atol=1e-13)
-    assert_allclose(taken @ a, whole - g, atol=1e-13)
-    normal = rng.normal(size=(layer.k, layer.k))
-    assert_allclose(np.sum(g * ((normal + normal.T) @ a)), 0, atol=1e-12)
+    assert_array_equal(once[not_slices(layer)], before[not_slices(layer)])
+    for a, g, whole in zip(*map(layer.slices, (case.theta, once, before)), strict=True):
+        # tangent: A^T G is skew; what was taken away is normal: S A with a symmetric S
+        assert_allclose(a @ g.T + g @ a.T, 0, atol=1e-13)
+        taken = (whole - g) @ a.T
+        assert_allclose(taken, taken.T, atol=1e-13)
+        assert_allclose(taken @ a, whole - g, atol=1e-13)
+        normal = rng.normal(size=(layer.k, layer.k))
+        assert_allclose(np.sum(g * ((normal + normal.T) @ a)), 0, atol=1e-12)
     twice = once.copy()
     layer.call("layer_project", twice, case.theta)
     assert_allclose(twice, once, atol=1e-13)
 
 
-@of_kind(Sliced)
+@of_kind(Sliced, Patch)
 def test_retracted_slices_are_orthonormal(case):
     layer, rng = case.kernel(), np.random.default_rng(1)
-    _, a = split(layer, case.theta)
+    free = not_slices(layer)
     same = case.theta.copy()
     layer.call("layer_retract", same)
     assert_allclose(same, case.theta, atol=1e-14)
@@ -251,20 +253,18 @@ def test_retracted_slices_are_orthonormal(case):
     layer.call("layer_project", step, case.theta)
     moved = case.theta + step
     layer.call("layer_retract", moved)
-    splines, b = split(layer, moved)
-    assert_array_equal(splines, split(layer, case.theta + step)[0])
-    assert_allclose(b @ b.T, np.eye(layer.k), atol=1e-14)
-    assert_allclose(b, a + split(layer, step)[1], atol=1e-8)  # to second order in the step
-    if layer.k:
-        far = case.theta + 3 * rng.normal(size=layer.n_theta)
-        layer.call("layer_retract", far)
-        b = split(layer, far)[1]
+    assert_array_equal(moved[free], (case.theta + step)[free])
+    assert_allclose(moved, case.theta + step, atol=1e-8)  # to second order in the step
+    far = case.theta + 3 * rng.normal(size=layer.n_theta)
+    layer.call("layer_retract", far)
+    for near, b in zip(layer.slices(moved), layer.slices(far), strict=True):
+        assert_allclose(near @ near.T, np.eye(layer.k), atol=1e-14)
         assert_allclose(b @ b.T, np.eye(layer.k), atol=1e-13)
 
 
 def test_other_parameters_are_on_no_manifold(case):
     layer = case.kernel()
-    if isinstance(layer, Sliced):
+    if layer.slices(np.zeros(layer.n_theta)) is not None:
         return
     theta, g = np.random.default_rng(1).normal(size=(2, layer.n_theta))
     before = theta.copy(), g.copy()
@@ -319,6 +319,32 @@ BAD = {
     "more slices than columns": (Sliced, (3, 4, 7, 1), "n_slices"),
     "one knot": (Sliced, (3, 1, 1, 1), "n_knots"),
     "too many knots": (Sliced, (3, 1, 65536, 1), "n_knots"),
+    "more slices than numbers of a patch": (
+        Patch,
+        ((4, 4, 1), (2, 2, 1), (0, 0), 5, 7, 1),
+        "n_slices",
+    ),
+    "one knot of a patch": (Patch, ((4, 4, 1), (2, 2, 1), (0, 0), 2, 1, 1), "n_knots"),
+    "a kernel larger than the image": (
+        Patch,
+        ((4, 4, 1), (5, 2, 1), (0, 0), 2, 7, 1),
+        "kernel: height 5",
+    ),
+    "a part of the channels": (
+        Patch,
+        ((4, 4, 3), (2, 2, 2), (0, 0), 2, 7, 1),
+        "kernel: has 1 or all 3 channels, not 2",
+    ),
+    "a shift as far as the image": (
+        Patch,
+        ((4, 4, 1), (2, 2, 1), (0, 4), 2, 7, 1),
+        "shift: 4",
+    ),
+    "an image without columns": (
+        Patch,
+        ((4, 0, 1), (2, 2, 1), (0, 0), 2, 7, 1),
+        "image_shape: width is 0",
+    ),
     "one knot of psi": (Symmetric, ((2, 2), (1, 1), 1, 9), "psi_knots"),
     "too many knots of psi": (Symmetric, ((2, 2), (1, 1), 64, 9), "psi_knots"),
     "one knot of the filter": (Symmetric, ((2, 2), (1, 1), 8, 1), "filter_knots"),
@@ -336,7 +362,15 @@ def test_bad_shapes_are_refused(kernels, kind, shape, name, dtype):
 def test_what_is_known_of_a_layer(case):
     layer = case.kernel()
     slices = layer.call("layer_slices", result=c_ssize_t)
-    assert slices == ((layer.k or layer.d) if isinstance(layer, Sliced) else 0)
+    patches = layer.call("layer_patches", None, result=c_ssize_t)
+    if isinstance(layer, Patch):
+        rows = np.full(layer.rows().shape, -1, np.int32)
+        layer.call("layer_patches", rows)
+        assert_array_equal(rows, layer.rows())
+        assert (patches, slices) == (len(rows), layer.k or rows.shape[1])
+    else:
+        assert patches == 0
+        assert slices == ((layer.k or layer.d) if isinstance(layer, Sliced) else 0)
     bounds = layer.call("layer_bounds", result=c_void_p)
     assert bool(bounds) == isinstance(layer, Columns)
     if bounds:
@@ -364,7 +398,7 @@ def test_layer_comes_back_from_its_bytes(case, dtype):
         assert "damaged" in case.kernels.message()
 
 
-@of_kind(Affine, Sliced)
+@of_kind(Affine, Sliced, Patch)
 def test_layer_larger_than_its_file_is_refused(case):
     layer = case.kernel()
     assert layer.copy(whole=8 * layer.n_theta)[0]

@@ -1,11 +1,11 @@
 """The example of N-body maps: what a run with --quick does not show."""
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+import example_script
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -13,16 +13,13 @@ from scipy.stats import multivariate_normal
 
 import pyflow
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "nbody_posterior.py"
-pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the examples are not here")
+SCRIPT = example_script.FOLDER / "nbody_posterior.py"
+pytestmark = example_script.there(SCRIPT.name)
 
 
 @pytest.fixture(scope="module")
 def nbody():
-    spec = importlib.util.spec_from_file_location("nbody_posterior", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_script.load(SCRIPT.name)
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])

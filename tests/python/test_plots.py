@@ -288,6 +288,7 @@ def draw_all():
         "marginals": plots.marginals(table, table),
         "pairs": plots.pairs(table, table),
         "field_pdf": plots.field_pdf(x, x),
+        "image_grid": plots.image_grid(x),
         "latent_map": plots.latent_map(x),
         "maps": plots.maps(x),
         "power_spectra": plots.power_spectra(x, x),

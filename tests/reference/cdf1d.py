@@ -112,3 +112,68 @@ def fit(count, lo, width, m, edge, kde, bandwidth, alpha):
     pull[[0, -1]] = alpha[1]
     kd = (1 - pull) * np.clip(kd, 1e-3 / sigma, 1e3 / sigma) + pull
     return np.stack([kx, (1 - alpha[0]) * ky + alpha[0] * kx, kd])
+
+
+def exact_transport(v, w):
+    """Square of the Wasserstein distance of two samples, and where v's rows go: means of quantiles.
+
+    Integral (Q_v - Q_w)^2, of rows repeated to be as many on both sides.
+    """
+    order = np.argsort(v, kind="stable")
+    n, m = len(v), len(w)
+    many = np.lcm(n, m)
+    many_v, many_w = np.repeat(v[order], many // n), np.repeat(np.sort(w), many // m)
+    to = np.empty(n)
+    to[order] = many_w.reshape(n, -1).mean(axis=1)
+    return np.mean((many_v - many_w) ** 2), to
+
+
+def quantiles(count, lo, width, levels, from_above=False):
+    """Of a histogram, even within a bin; at a gap the end before it, or the start after it."""
+    edges = lo + width * np.arange(len(count) + 1)
+    used = np.flatnonzero(count)
+    below = np.concatenate([[0], np.cumsum(count)]) / np.sum(count)
+    # the part of a level that rounding takes or adds is no mass
+    levels = np.asarray(levels, float) * (1 + 1e-14 if from_above else 1 - 1e-14)
+    side = "right" if from_above else "left"
+    bins = used[np.minimum(np.searchsorted(below[used + 1], levels, side), len(used) - 1)]
+    part = (levels - below[bins]) / (below[bins + 1] - below[bins])
+    return edges[bins] + width * np.clip(part, 0, 1)
+
+
+def match(count, grid, other, other_grid):
+    """Quantiles of the other at the edges of the bins, and the squared distance of the two.
+
+    grid: (lo, width). Where a bin follows an empty one, from above.
+    """
+    below = np.concatenate([[0], np.cumsum(count)]) / np.sum(count)
+    end = quantiles(other, *other_grid, below)
+    end[0] = quantiles(other, *other_grid, 0)
+    to = end.copy()
+    starts = np.flatnonzero((count[1:] > 0) & (count[:-1] == 0)) + 1
+    to[starts] = quantiles(other, *other_grid, below[starts], from_above=True)
+    r = centres(count, *grid) - (to[:-1] + end[1:]) / 2
+    return to, np.average(r**2, weights=count)
+
+
+def fit_match(count, grid, other, other_grid, m, edge, alpha):
+    """Knots of the spline that carries one histogram to the other (Dai & Seljak 2021, sec. 3.3).
+
+    Quantiles to quantiles at equal levels; slopes of parabolas, 1 at the ends; pulled to the
+    identity.
+    """
+    start = 1 / (m - 2 * edge + 1)
+    tail = start * np.arange(1, edge + 1) / (edge + 1)
+    levels = np.concatenate([tail, start * np.arange(1, m - 2 * edge + 1), 1 - tail[::-1]])
+    x, y = quantiles(count, *grid, levels), quantiles(other, *other_grid, levels)
+    least = 1e-4
+    for j in range(1, m):
+        x[j] = max(x[j], x[j - 1] + least * max(y[j] - y[j - 1], least * other_grid[1]))
+        y[j] = max(y[j], y[j - 1] + least * (x[j] - x[j - 1]))
+    h = np.diff(x)
+    chord = np.diff(y) / h
+    d = np.ones(m)
+    d[1:-1] = (chord[:-1] * h[1:] + chord[1:] * h[:-1]) / (h[1:] + h[:-1])
+    pull = np.full(m, alpha[0])
+    pull[[0, -1]] = alpha[1]
+    return np.stack([x, (1 - alpha[0]) * y + alpha[0] * x, (1 - pull) * d + pull])
