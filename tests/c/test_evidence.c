@@ -34,7 +34,7 @@ static void make_fields(problem *p)
 {
     double z[PIXELS];
     pf64_filter *f;
-    CHECK(pf64_filter_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}) == PF_OK, "%s", pf_message());
+    CHECK(pf64_filter_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, -1) == PF_OK, "%s", pf_message());
     double *t = PF_ALLOC(double, f->shells), *spectrum = PF_ALLOC(double, f->fft->spectrum),
            *work = PF_ALLOC(double, f->work);
     for (int i = 0; i < TRAIN + SOME; i++) {
