@@ -236,8 +236,8 @@ class Symmetric:
     symmetry : "isotropic" or "axial"
     axis : int, optional
         Of axial layers: the axis of the mesh that is the line of sight. Default: the last.
-    mu_knots : int
-        Of axial layers: points mu^2 from 0 to 1 at which log T has knots, 2 to 4.
+    mu_knots : int, optional
+        Of axial layers: points mu^2 from 0 to 1 at which log T has knots, 2 to 4. Default: 4.
 
     Examples
     --------
@@ -250,26 +250,29 @@ class Symmetric:
     filter_knots: int = 32
     symmetry: str = "isotropic"
     axis: int | None = None
-    mu_knots: int = 4
+    mu_knots: int | None = None
 
     def _core(self, shape, seed):
         knots = integer("psi_knots", self.psi_knots, 2, 63)
-        axis, along = line_of_sight(self.symmetry, self.axis, len(shape)), None
-        if axis is not None:
-            along = axis, integer("mu_knots", self.mu_knots, 2, 4)
+        along = line_of_sight(self.symmetry, self.axis, self.mu_knots, len(shape))
         return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096), along
 
 
-def line_of_sight(symmetry: str, axis: int | None, ndim: int) -> int | None:
-    """Return the axis, from 0 on, of an axial layer, or None for an isotropic one."""
+def line_of_sight(
+    symmetry: str, axis: int | None, mu_knots: int | None, ndim: int
+) -> tuple[int, int] | None:
+    """Return axis, from 0 on, and mu_knots of an axial layer, or None for an isotropic one."""
     if symmetry not in SYMMETRIES:
         names = " or ".join(map(repr, SYMMETRIES))
         raise ValueError(f"symmetry: must be {names}, not {symmetry!r}")
-    place = axis_of(-1 if axis is None else axis, ndim)
+    along = axis_of(-1 if axis is None else axis, ndim), 4
+    if mu_knots is not None:
+        along = along[0], integer("mu_knots", mu_knots, 2, 4)
     if symmetry == "axial":
-        return place
-    if axis is not None:
-        raise ValueError(f"axis: is {axis!r}, but only symmetry='axial' has one")
+        return along
+    for name, value in (("axis", axis), ("mu_knots", mu_knots)):
+        if value is not None:
+            raise ValueError(f"{name}: is {value!r}, but only symmetry='axial' has it")
     return None
 
 

@@ -220,13 +220,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
                 f"data_validate: its fields have shape {data_validate.shape[1:]}, those of "
                 f"data_train {mesh}"
             )
-    given["axis"] = line_of_sight(symmetry, axis, len(mesh))
-    if (
-        mu_knots is not None
-        and _arguments.integer("mu_knots", mu_knots, 2, 4)
-        and symmetry != "axial"
-    ):
-        raise ValueError(f"mu_knots: is {mu_knots}, but only symmetry='axial' has them")
+    along = line_of_sight(symmetry, axis, mu_knots, len(mesh))
+    if along is not None:
+        given["axis"], given["mu_knots"] = along
     box, table = box_lengths(box_size, len(mesh)), y_train
     n_validate = None if data_validate is None else len(data_validate)
     y_train, y_validate = conditions(y_train, y_validate, len(data_train), n_validate)
