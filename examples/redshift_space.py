@@ -178,8 +178,9 @@ def draw(world, flows, row=0):
     for name, flow in flows.items():
         pictures[f"{name} sample"] = flow.sample(1, test.y[row], seed=3)[0][0]
     limits = np.quantile(world.gaussianised(test.x[row]), [0.002, 0.998])
+    colours = {"cmap": "magma", "vmin": limits[0], "vmax": limits[1]}
     for axes, (name, x) in zip(grid[0].subplots(1, 3), pictures.items(), strict=True):
-        axes.imshow(world.gaussianised(x).T, "magma", vmin=limits[0], vmax=limits[1], origin="lower")
+        axes.imshow(world.gaussianised(x).T, origin="lower", **colours)
         axes.set(title=name, xticks=[], yticks=[])
         axes.set_ylabel("line of sight" if name == "test map" else "")
     panels = grid[1].subplots(1, 3)
@@ -195,8 +196,8 @@ def draw(world, flows, row=0):
                     bars["label"] = "" if pole else "test maps"
                     axes.errorbar(k, k * mine[pole], k * error[pole], fmt="o", **bars)
         axes.axhline(0, color="k", lw=0.5)
-        unit = f"  [{world.unit}$^{{-1}}$]".replace("Mpc/h", "h/Mpc").replace("$^{-1}$", "")
-        axes.set(xscale="log", xlabel="k" + unit * bool(world.unit), ylabel="k P$_l$(k)", title=kind)
+        unit = "  [h/Mpc]" if world.unit else ""
+        axes.set(xscale="log", xlabel=f"k{unit}", ylabel="k P$_l$(k)", title=kind)
     panels[0].legend(frameon=False, fontsize=7)
     for name, flow in flows.items():
         post = flow.posterior(test.x[row], world.prior)
