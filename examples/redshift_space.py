@@ -15,7 +15,8 @@ Two flows p(map|parameters), symmetry="axial" and "isotropic", are trained on th
 simulations; the next ten stop the training and give the temperature of posteriors. Prints, of the
 last twenty: log p per pixel of both flows; monopole and quadrupole of the power of samples at the
 parameters of the maps, against the maps'; and what the posteriors are worth. Standard errors treat
-a simulation's maps as one. Draws redshift_space.png.
+a simulation's maps as one. Writes flows and redshift_space.png to a folder, where the flows are
+found again by the next run with the same maps and settings.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from pyflow import fields
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared" / "data" / "nbody"
 COLOURS = {"axial": "#d1495b", "isotropic": "#30638e"}
-SETTINGS = {"hidden": (64, 64)}  # as in nbody_posterior.py
+SETTINGS = {"hidden": (16, 16)}  # there are 70 pairs of parameters to learn from
 QUICK = {"n_layers": 1, "psi_knots": 4, "filter_knots": 12, "hidden": (32, 32), "epochs": 30}
 DRAWS = 4  # samples for each map
 
@@ -92,7 +93,8 @@ def gaussian(side, n):
 # ---- what is compared ----------------------------------------------------------------------------
 
 
-def train(world, symmetry, settings):
+def train(world, symmetry, settings, folder):
+    """Return a calibrated flow; one that an earlier run left in the folder is found again."""
     start = time.perf_counter()
     known = {"box_size": world.box_size, "names": world.names, "verbose": False}
     flow = pyflow.SymmetricFlow(
@@ -102,6 +104,7 @@ def train(world, symmetry, settings):
         world.validate.y,
         symmetry=symmetry,
         calibrate=True,
+        checkpoint=folder / f"{symmetry}_{world.maps.x.shape[1]}.pyflow",
         **known | settings,
     )
     print(f"{symmetry}: {time.perf_counter() - start:.0f} s, temperature {flow.temperature:.2f}")
@@ -218,7 +221,7 @@ def main():
     parser.add_argument("--data", type=Path, default=SHARED, metavar="DIR", help="of train_rsd.npz")
     parser.add_argument("--side", type=int, choices=(64, 128), default=64, help="pixels of a map")
     parser.add_argument("--threads", type=int, help="processor cores to use")
-    parser.add_argument("--out", type=Path, default=HERE / "output", metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the flows and the picture")
     arguments = parser.parse_args()
     pyflow.set_num_threads(arguments.threads)
     if arguments.quick:
@@ -230,16 +233,17 @@ def main():
     else:
         print("no N-body maps here: Gaussian ones")
         world, settings = gaussian(32, 1000), QUICK
-    flows = {name: train(world, name, settings) for name in COLOURS}
+    out = arguments.out or HERE / "output" / ("redshift_space" + "_quick" * arguments.quick)
+    out.mkdir(parents=True, exist_ok=True)
+    flows = {name: train(world, name, settings, out) for name in COLOURS}
     log_densities(flows, world.test)
     quadrupoles(world, flows["axial"])
     posteriors(world, flows)
     import matplotlib
 
     matplotlib.use("Agg")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write(draw(world, flows), arguments.out / "redshift_space.png")
-    print(f"wrote {arguments.out / 'redshift_space.png'}")
+    write(draw(world, flows), out / "redshift_space.png")
+    print(f"wrote {out / 'redshift_space.png'}")
 
 
 if __name__ == "__main__":
