@@ -1,7 +1,7 @@
 """Symmetric flows side by side with their Fourier transforms alone and with a PyTorch flow.
 
-    python bench/bench_symmetric.py --quick     # 2 minutes
-    python bench/bench_symmetric.py             # 5 minutes
+    python bench/bench_symmetric.py --quick     # 3 minutes
+    python bench/bench_symmetric.py             # 7 minutes
 
 Writes results/symmetric.json and results/symmetric.md. See README.md for what is measured and how.
 """
