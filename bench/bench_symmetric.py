@@ -1,7 +1,7 @@
 """Symmetric flows side by side with their Fourier transforms alone and with a PyTorch flow.
 
-    python bench/bench_symmetric.py --quick     # 2 minutes
-    python bench/bench_symmetric.py             # 5 minutes
+    python bench/bench_symmetric.py --quick     # 3 minutes
+    python bench/bench_symmetric.py             # 7 minutes
 
 Writes results/symmetric.json and results/symmetric.md. See README.md for what is measured and how.
 """
@@ -20,11 +20,12 @@ from measure import cores, duration, markdown, slope, write
 from peers import PYTHON, Process, field_peer_is_here
 
 WORKER = Path(__file__).resolve().parent / "field_worker.py"
-SECTIONS = ("side", "size", "memory")
+SECTIONS = ("side", "axial", "size", "memory")
 MESH = (128, 128)
 BATCH = 16  # pyflow's default, and so are these:
 PSI_KNOTS, FILTER_KNOTS = 8, 128
 AIMS = {"density": 3, "step": 5}  # most times the transforms alone that is aimed at
+AXIAL_AIM = 1.2  # most times the isotropic flow
 OPERATIONS = ("density", "forward", "inverse", "sample", "step")
 MAPS, EPOCHS = 1000, 60  # of a full training
 
@@ -114,6 +115,27 @@ def side_by_side(plan, with_original):
             )
             pairs = zip(theirs["seconds"], record[operation]["seconds"], strict=True)
             record[operation]["times_faster"] = [a / b for a, b in pairs]
+    return records
+
+
+def axial(plan):
+    """Return ratios [wall, processor] of an axial to an isotropic flow, in turn, on one thread."""
+    records = []
+    for mesh in (MESH, (64, 64, 64)):
+        n = plan.fields if len(mesh) == 2 else 4
+        with worker("pyflow", 1) as process:
+            batch, repeats = min(n, BATCH), plan.rounds * plan.repeats
+            answer = process.ask("axial", mesh=mesh, n=n, batch=batch, repeats=repeats)
+        ratios = {
+            operation: [
+                np.divide(*pair).tolist()
+                for pair in zip(
+                    answer["axial"][operation], answer["isotropic"][operation], strict=True
+                )
+            ]
+            for operation in ("density", "step")
+        }
+        records.append({"mesh": mesh} | {o: medians(r) for o, r in ratios.items()})
     return records
 
 
@@ -221,6 +243,15 @@ def threads_section(records):
     return markdown(["threads: wall-clock gain; a full training", ""], lines)
 
 
+def axial_section(records):
+    lines = [
+        [f"{' x '.join(map(str, r['mesh']))}: {o}", both(r[o], times), f"at most {AXIAL_AIM}"]
+        for r in records
+        for o in ("density", "step")
+    ]
+    return markdown(["one thread, axial / isotropic flow", "", "aim"], lines)
+
+
 def size_section(record):
     header = ["one thread, ns of processor per pixel", "density", "its transforms", "ratio"]
     header += ["step", "its transforms", "ratio"]
@@ -264,6 +295,9 @@ def main():
     if "side" in options.sections:
         record["side"] = side_by_side(plan, field_peer_is_here())
         report += [side_section(record["side"]), threads_section(record["side"])]
+    if "axial" in options.sections:
+        record["axial"] = axial(plan)
+        report.append(axial_section(record["axial"]))
     if "size" in options.sections:
         record["size"] = size_scaling(plan)
         report.append(size_section(record["size"]))

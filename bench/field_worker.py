@@ -131,6 +131,32 @@ class Pyflow:
     def inverse(self, repeats):
         return self._in_turn(repeats, self.flow.inverse, self.x, self.y)
 
+    def axial(self, mesh, n, batch, repeats):
+        """Time epochs of n / batch steps, and densities, of isotropic and axial flows in turn.
+
+        Returns {"isotropic" or "axial": {"step" or "density": [[wall, processor], ...]}}.
+        """
+        x, y = white_fields(n, mesh)
+        answer = {name: {"step": [], "density": []} for name in ("isotropic", "axial")}
+        for _ in range(repeats):
+            for name, times in answer.items():
+                clock = []
+                flow = self.pyflow.SymmetricFlow(
+                    x,
+                    y_train=y,
+                    symmetry=name,
+                    epochs=2,
+                    batch=batch,
+                    start_fields=min(n, 16),
+                    progress=lambda _, c=clock: c.append(
+                        [time.perf_counter(), time.process_time()]
+                    ),
+                    verbose=False,
+                )
+                times["step"].append(np.subtract(clock[-1], clock[-2]).tolist())
+                times["density"].append(timed(flow.evaluate_density, x, y))
+        return answer
+
     # ---- memory: peaks of this process, in bytes
 
     def fit_memory(self, mesh, n, path):

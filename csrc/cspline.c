@@ -146,3 +146,106 @@ void pf_cspline_vjp(double *gp, double *gv, const double *gy, const double *x, c
     }
     for (; i < n; i++) gv[m - 1] += gy[i];
 }
+
+/* ---- four at once, a lane each: t, and what positions cost to divide by, serve all of them ---------------------- */
+
+#define LANES for (int l = 0; l < 4; l++)
+
+/* chords c[m - 1][4], slopes s[m][4] */
+PF_KERNEL void slopes4(double (*restrict s)[4], double (*restrict c)[4], const double *p, const double (*v)[4],
+                       ptrdiff_t m)
+{
+    for (ptrdiff_t j = 0; j < m - 1; j++) {
+        double by = 1 / (p[j + 1] - p[j]);
+        LANES c[j][l] = (v[j + 1][l] - v[j][l]) * by;
+    }
+    LANES s[0][l] = c[0][l];
+    LANES s[m - 1][l] = c[m - 2][l];
+    for (ptrdiff_t j = 1; j < m - 1; j++) {
+        double left = p[j] - p[j - 1], right = p[j + 1] - p[j], by = 1 / (left + right);
+        LANES s[j][l] = (c[j - 1][l] * right + c[j][l] * left) * by;
+    }
+}
+
+PF_KERNEL void pf_cspline4_body(double *out, const double *x, const double *p, const double *values, ptrdiff_t m,
+                                ptrdiff_t n, double *room)
+{
+    double(*restrict y)[4] = (double(*)[4])out, (*s)[4] = (double(*)[4])room, (*c)[4] = s + m;
+    const double(*v)[4] = (const double(*)[4])values;
+    slopes4(s, c, p, v, m);
+    ptrdiff_t i = 0;
+    for (; i < n && x[i] < p[0]; i++) LANES y[i][l] = v[0][l];
+    for (ptrdiff_t j = 0; j < m - 1 && i < n; j++) {
+        double w = p[j + 1] - p[j], by = 1 / w, a[4], b[4], d[4], at[4];
+        LANES a[l] = w * s[j][l];
+        LANES b[l] = w * (3 * c[j][l] - 2 * s[j][l] - s[j + 1][l]);
+        LANES d[l] = w * (s[j][l] + s[j + 1][l] - 2 * c[j][l]);
+        LANES at[l] = v[j][l];
+        for (; i < n && x[i] < p[j + 1]; i++) {
+            double t = (x[i] - p[j]) * by;
+            LANES y[i][l] = at[l] + t * (a[l] + t * (b[l] + t * d[l]));
+        }
+    }
+    for (; i < n; i++) LANES y[i][l] = v[m - 1][l];
+}
+PF_DISPATCH(pf_cspline4,
+            (double *y, const double *x, const double *p, const double *v, ptrdiff_t m, ptrdiff_t n, double *room),
+            (y, x, p, v, m, n, room))
+
+/* Gradients of slopes, chords and widths w are gathered first, and carried to the knots at the end. */
+PF_KERNEL void pf_cspline4_vjp_body(double *gp, double *gvalues, const double *gout, const double *x, const double *p,
+                                    const double *values, ptrdiff_t m, ptrdiff_t n, double *room)
+{
+    double(*s)[4] = (double(*)[4])room, (*c)[4] = s + m, (*restrict gs)[4] = c + m, (*restrict gc)[4] = gs + m;
+    double *restrict gw = (double *)(gc + m), (*restrict gv)[4] = (double(*)[4])gvalues;
+    const double(*v)[4] = (const double(*)[4])values, (*gy)[4] = (const double(*)[4])gout;
+    slopes4(s, c, p, v, m);
+    memset(gs, 0, (size_t)(9 * m) * sizeof(double)); /* gs, gc, gw */
+    ptrdiff_t i = 0;
+    for (; i < n && x[i] < p[0]; i++) LANES gv[0][l] += gy[i][l];
+    for (ptrdiff_t j = 0; j < m - 1 && i < n; j++) {
+        double w = p[j + 1] - p[j], by = 1 / w, a[4], b[4], d[4]; /* as in pf_cspline_vjp, in each lane */
+        double g0[4] = {0}, g1[4] = {0}, g2[4] = {0}, g3[4] = {0}, gt[4] = {0}, gtt[4] = {0}, sum[4];
+        LANES a[l] = s[j][l];
+        LANES b[l] = 3 * c[j][l] - 2 * s[j][l] - s[j + 1][l];
+        LANES d[l] = s[j][l] + s[j + 1][l] - 2 * c[j][l];
+        for (; i < n && x[i] < p[j + 1]; i++) {
+            double t = (x[i] - p[j]) * by, t2 = t * t, t3 = t2 * t;
+            LANES g0[l] += gy[i][l];
+            LANES g1[l] += gy[i][l] * t;
+            LANES g2[l] += gy[i][l] * t2;
+            LANES g3[l] += gy[i][l] * t3;
+        }
+        LANES gt[l] = g0[l] * a[l] + 2 * g1[l] * b[l] + 3 * g2[l] * d[l];
+        LANES gtt[l] = g1[l] * a[l] + 2 * g2[l] * b[l] + 3 * g3[l] * d[l];
+        LANES sum[l] = g1[l] * a[l] + g2[l] * b[l] + g3[l] * d[l] - gtt[l];
+        LANES gv[j][l] += g0[l];
+        LANES gs[j][l] += w * (g1[l] - 2 * g2[l] + g3[l]);
+        LANES gs[j + 1][l] += w * (g3[l] - g2[l]);
+        LANES gc[j][l] += w * (3 * g2[l] - 2 * g3[l]);
+        LANES gw[j] += sum[l];
+        LANES gp[j] -= gt[l];
+    }
+    for (; i < n; i++) LANES gv[m - 1][l] += gy[i][l];
+    LANES gc[0][l] += gs[0][l];
+    LANES gc[m - 2][l] += gs[m - 1][l];
+    for (ptrdiff_t j = 1; j < m - 1; j++) {
+        double left = p[j] - p[j - 1], right = p[j + 1] - p[j], by = 1 / (left + right);
+        LANES gc[j - 1][l] += gs[j][l] * right * by;
+        LANES gc[j][l] += gs[j][l] * left * by;
+        LANES gw[j - 1] += gs[j][l] * (c[j][l] - s[j][l]) * by;
+        LANES gw[j] += gs[j][l] * (c[j - 1][l] - s[j][l]) * by;
+    }
+    for (ptrdiff_t j = 0; j < m - 1; j++) {
+        double by = 1 / (p[j + 1] - p[j]);
+        LANES gv[j + 1][l] += gc[j][l] * by;
+        LANES gv[j][l] -= gc[j][l] * by;
+        LANES gw[j] -= gc[j][l] * c[j][l] * by;
+        gp[j + 1] += gw[j];
+        gp[j] -= gw[j];
+    }
+}
+PF_DISPATCH(pf_cspline4_vjp,
+            (double *gp, double *gv, const double *gy, const double *x, const double *p, const double *v, ptrdiff_t m,
+             ptrdiff_t n, double *room),
+            (gp, gv, gy, x, p, v, m, n, room))

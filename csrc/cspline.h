@@ -12,6 +12,12 @@ void pf_cspline(double *y, const double *x, const double *p, const double *v, pt
 void pf_cspline_vjp(double *gp, double *gv, const double *gy, const double *x, const double *p, const double *v,
                     ptrdiff_t m, ptrdiff_t n);
 
+/* Four splines with the same positions: y[n][4], v[m][4]. room[PF_CSPLINE4_ROOM m] */
+enum { PF_CSPLINE4_ROOM = 17 };
+void pf_cspline4(double *y, const double *x, const double *p, const double *v, ptrdiff_t m, ptrdiff_t n, double *room);
+void pf_cspline4_vjp(double *gp, double *gv, const double *gy, const double *x, const double *p, const double *v,
+                     ptrdiff_t m, ptrdiff_t n, double *room);
+
 /* Ascending numbers from unconstrained ones: p_0 = a_0, p_j = p_(j-1) + exp(a_j). A logarithm beyond +-PF_LOG_MOST
  * counts as that: however training or a far-off condition pushes, there is a spline. */
 #define PF_LOG_MOST 9.0

@@ -37,6 +37,28 @@ static ptrdiff_t find_shells(int32_t *shell, double *k, mode_k2 *list, const ptr
     return shells;
 }
 
+/* Shells of equal |k| in parts of equal |k_axis| = step times an index below m[axis]; in order of |k|, then of that. k
+ * is spread over the parts; mu2[parts]. */
+static ptrdiff_t split_shells(int32_t *shell, double *k, double *mu2, mode_k2 *list, const ptrdiff_t m[3], int axis,
+                              double step)
+{
+    ptrdiff_t n = m[0] * m[1] * m[2], beyond = axis == 0 ? m[1] * m[2] : axis == 1 ? m[2] : 1, parts = n;
+    for (ptrdiff_t i = 0; i < n; i++)
+        list[i] = (mode_k2){(double)shell[i] * (double)m[axis] + (double)(i / beyond % m[axis]), (int32_t)i};
+    qsort(list, (size_t)n, sizeof *list, by_k2);
+    for (ptrdiff_t i = 1; i < n; i++) parts -= list[i].k2 == list[i - 1].k2;
+    for (ptrdiff_t i = n - 1, part = parts - 1; i >= 0; i--) { /* from the last on: part >= the shell it is of */
+        ptrdiff_t of = shell[list[i].mode];
+        double along = step * (double)(list[i].mode / beyond % m[axis]);
+        shell[list[i].mode] = (int32_t)part;
+        if (i && list[i].k2 == list[i - 1].k2) continue;
+        k[part] = k[of];
+        mu2[part] = k[part] > 0 ? PF_MIN(along * along / (k[part] * k[part]), 1) : 0;
+        part--;
+    }
+    return parts;
+}
+
 /* How many of the frequencies 0 .. n - 1 are folded onto frequency i <= n / 2. */
 static double folded(ptrdiff_t i, ptrdiff_t n) { return i == 0 || 2 * i == n ? 1 : 2; }
 
@@ -44,12 +66,13 @@ static double folded(ptrdiff_t i, ptrdiff_t n) { return i == 0 || 2 * i == n ? 1
 #include "twice.h"
 #else
 
-pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const double *box)
+pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const double *box, int axis)
 {
     *filter = NULL;
     for (int i = 0; i < ndim; i++)
         if (!(box[i] > 0) || !isfinite(box[i]))
             return pf_fail(PF_BAD_ARGUMENT, "box_size of axis %d is %g: it must be positive", i, box[i]);
+    if (axis >= ndim) return pf_fail(PF_BAD_ARGUMENT, "axis: the mesh has no axis %d, but %d", axis, ndim);
     const X(fft) *fft = X(fft_plan)(ndim, n);
     if (!fft) return PF_BAD_ARGUMENT;
     X(filter) *f = PF_CALLOC(X(filter), 1);
@@ -64,9 +87,12 @@ pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const 
     f->shell = PF_ALLOC(int32_t, folded_modes);
     f->k = PF_ALLOC(double, folded_modes);
     f->weight = PF_ALLOC(double, fft->half);
+    if (axis >= 0) f->mu2 = PF_ALLOC(double, folded_modes);
     mode_k2 *list = PF_ALLOC(mode_k2, folded_modes);
-    if (f->shell && f->k && f->weight && list) {
+    if (f->shell && f->k && f->weight && list && (axis < 0 || f->mu2)) {
         f->shells = find_shells(f->shell, f->k, list, m, sides);
+        int side = ndim == 2 && axis == 1 ? 2 : axis;
+        if (axis >= 0) f->shells = split_shells(f->shell, f->k, f->mu2, list, m, side, 2 * M_PI / sides[side]);
         f->modes = PF_CALLOC(double, f->shells);
     }
     free(list);
@@ -88,6 +114,7 @@ void X(filter_free)(X(filter) *f)
 {
     if (!f) return;
     free(f->k);
+    free(f->mu2);
     free(f->modes);
     free(f->weight);
     free(f->shell);

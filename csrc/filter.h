@@ -1,7 +1,8 @@
-/* The convolution with an isotropic kernel, done in Fourier space: y = F^-1 T(|k|) F x on a periodic field.
+/* The convolution with an isotropic kernel, done in Fourier space: y = F^-1 T(|k|) F x on a periodic field; or with one
+ * that an axis, the line of sight, is left of the isotropy: T(|k|, |mu|), mu = k_axis / |k|.
  *
  * T real and even makes the matrix F^-1 T F symmetric: it is its own adjoint, and log|det| = sum over all modes of log
- * T. The modes of a mesh are few distinct |k|, the "shells"; T is a number for each of them. */
+ * T. The modes of a mesh are few distinct |k| or (|k|, |mu|), the "shells"; T is a number for each of them. */
 #ifndef PF_FILTER_H
 #define PF_FILTER_H
 #include "fft.h"
@@ -14,13 +15,15 @@ typedef struct {
     const X(fft) *fft;
     ptrdiff_t shells;
     double *k;           /* [shells] |k|, ascending, in the inverse unit of box; k[0] = 0 */
+    double *mu2;         /* [shells] mu^2, ascending where |k| is the same, 0 for k = 0; NULL without an axis */
     double *modes;       /* [shells] how many of all modes; they add up to the number of pixels */
     double *weight;      /* [half] 1 or 2: how many modes a mode of the half spectrum stands for */
     int32_t *shell;      /* [n0 / 2 + 1][n1 / 2 + 1][half], in 2-D [n0 / 2 + 1][half]: the shell of a mode */
     ptrdiff_t row, work; /* reals of scratch memory: for a row; for the calls below */
 } X(filter);
 
-pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const double *box);
+/* axis: the line of sight, or -1 */
+pf_status X(filter_new)(X(filter) **filter, int ndim, const ptrdiff_t *n, const double *box, int axis);
 void X(filter_free)(X(filter) *filter); /* NULL is allowed */
 /* y = F^-1 T F x, t[shells]. spectrum[fft->spectrum] receives F x. y may be x. */
 void X(filter_apply)(const X(filter) *filter, real *y, real *spectrum, const real *x, const real *t, real *work);

@@ -13,8 +13,8 @@ static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_
 
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
-const X(layer_ops) *const X(layer_kinds)[] = {
-    &X(columns_ops), &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops), &X(symmetric_ops), NULL};
+const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(scale_ops),     &X(affine_ops), &X(sliced_ops),
+                                              &X(patch_ops),   &X(symmetric_ops), &X(axial_ops),  NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
@@ -537,7 +537,6 @@ pf_status X(flow_add_patch)(X(flow) *f, const ptrdiff_t *image, const ptrdiff_t 
 }
 
 typedef struct {
-    const X(mesh) *mesh;
     ptrdiff_t psi_knots, filter_knots;
 } X(symmetric_from);
 
@@ -554,10 +553,15 @@ static void X(fill_symmetric)(double *theta, const X(layer) *l, const void *from
 
 pf_status X(flow_add_symmetric)(X(flow) *f, ptrdiff_t psi_knots, ptrdiff_t filter_knots)
 {
+    return X(flow_add_axial)(f, -1, psi_knots, filter_knots, 1); /* no axis */
+}
+
+pf_status X(flow_add_axial)(X(flow) *f, ptrdiff_t axis, ptrdiff_t psi_knots, ptrdiff_t filter_knots, ptrdiff_t mu_knots)
+{
     X(layer) *layer = NULL;
     pf_begin();
-    return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots), &layer, X(fill_symmetric),
-                  &(X(symmetric_from)){f->mesh, psi_knots, filter_knots});
+    return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots, axis, mu_knots), &layer,
+                  X(fill_symmetric), &(X(symmetric_from)){psi_knots, filter_knots});
 }
 
 /* ---- data -------------------------------------------------------------------------------------------------- */

@@ -45,9 +45,14 @@ typedef struct {
 typedef struct X(layer) X(layer);
 
 /* A mesh with its Fourier modes: made once, shared by the layers of a flow. */
-typedef struct {
+typedef struct X(mesh) {
     X(filter) *filter;
-    double *k; /* [shells] |k| / k_max */
+    int axis;       /* the line of sight, or -1 */
+    ptrdiff_t n_k;  /* how many different |k|; without an axis, as many as there are shells */
+    double *k;      /* [n_k] |k| / k_max */
+    int32_t *shell; /* [shells] which of these a shell has; NULL without an axis */
+    pf_space space;
+    _Atomic(struct X(mesh) *) axial[3]; /* without an axis: the same mesh with one, or NULL as long as none was asked */
     atomic_int references;
 } X(mesh);
 
@@ -97,6 +102,8 @@ X(layer) *X(layer_share)(X(layer) *l);
 void X(layer_release)(X(layer) *l); /* NULL is allowed */
 
 pf_status X(mesh_new)(X(mesh) **mesh, const pf_space *space);
+/* The same mesh with a line of sight, which the mesh keeps. */
+pf_status X(mesh_axial)(X(mesh) **axial, X(mesh) *mesh, ptrdiff_t axis);
 X(mesh) *X(mesh_share)(X(mesh) *mesh);
 void X(mesh_release)(X(mesh) *mesh);
 

@@ -20,11 +20,18 @@ ptrdiff_t pf_patches_size(const pf_patches *p);  /* numbers in a patch, kh kw kc
  * order. */
 void pf_patches_rows(int32_t *rows, const pf_patches *p);
 
+/* Between mu^2 and what an axial layer's theta has at J knots: knot j stands at mu^2 = (1 - cos(pi j / (J - 1))) / 2,
+ * and the polynomial through values v_j there is sum_i mu^(2 i) sum_j c[i][j] v_j. J = 1: a constant. */
+enum { MU_MOST = 4 }; /* as many as pf_cspline4() makes at once */
+double pf_mu_knot(ptrdiff_t j, ptrdiff_t knots);
+void pf_mu_polynomials(double *c, ptrdiff_t knots);
+
 #define TWICE "layers.h"
 #include "twice.h"
 #elif defined(real)
 
-extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops);
+extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops),
+    X(axial_ops);
 
 /* columns.c: every column by its own fixed map. No parameters. */
 pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
@@ -54,9 +61,12 @@ void X(patch_map)(const X(layer) *l, const void *ready, ptrdiff_t i, X(tile) *t,
                   int inverse);
 const X(layer) *X(patch_inner)(const X(layer) *l); /* the sliced layer of one patch */
 
-/* symmetric.c: x <- Psi(F^-1 T(|k|) F x). theta = Psi's [3 psi_knots] (psi.h), then of log T against |k| / k_max
- * (cspline.h): positions as pf_increasing() has them, values. */
-pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
+/* symmetric.c: x <- Psi(F^-1 T F x), T(|k|) or with an axis T(|k|, |mu|). theta = Psi's [3 psi_knots] (psi.h), then of
+ * log T against |k| / k_max (cspline.h): positions as pf_increasing() has them, values[mu_knots][filter_knots]. axis:
+ * the line of sight, with 2 to MU_MOST mu_knots; -1, with 1. */
+pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptrdiff_t filter_knots, ptrdiff_t axis,
+                           ptrdiff_t mu_knots);
+const X(mesh) *X(symmetric_mesh)(const X(layer) *l); /* with the layer's axis */
 /* Psi and T[shells] in a layer's tables; returns the filter's log|det|. */
 double X(symmetric_parts)(const X(psi) **psi, const real **t, const X(layer) *l, const void *ready);
 #endif

@@ -70,6 +70,8 @@ const pf_option pf_symmetric_list[] = {
     {"n_layers", PF_SIZE, SYMMETRIC(n_layers), 1, 1000, {5}, 0},
     {"psi_knots", PF_SIZE, SYMMETRIC(psi_knots), 2, 63, {8}, 0},
     {"filter_knots", PF_SIZE, SYMMETRIC(filter_knots), 2, 4096, {128}, 0},
+    {"axis", PF_SIZE, SYMMETRIC(axis), 0, 2, {-1}, 1},
+    {"mu_knots", PF_SIZE, SYMMETRIC(mu_knots), 2, 4, {4}, 0},
     {"start_fields", PF_SIZE, SYMMETRIC(start_fields), 1, MOST_SIZE, {64}, 0},
     {0},
 };

@@ -198,6 +198,8 @@ typedef struct {
     ptrdiff_t n_layers;
     ptrdiff_t psi_knots;    /* knots of Psi in a layer, 2 to 63 */
     ptrdiff_t filter_knots; /* knots of log T(|k|) in a layer */
+    ptrdiff_t axis;         /* the line of sight, T(|k|, |mu|) with mu = k_axis / |k|; -1: isotropic */
+    ptrdiff_t mu_knots;     /* with an axis: knots of log T along mu^2, 2 to 4 */
     ptrdiff_t start_fields; /* fields that the start in closed form looks at */
     pf_train_options train;
 } pf_symmetric_options;
@@ -273,6 +275,9 @@ PF_API pf_status PF(flow_add_sliced)(PF(flow) * flow, ptrdiff_t n_slices, ptrdif
 PF_API pf_status PF(flow_add_patch)(PF(flow) * flow, const ptrdiff_t *image, const ptrdiff_t *kernel,
                                     const ptrdiff_t *shift, ptrdiff_t n_slices, ptrdiff_t n_knots, uint64_t seed);
 PF_API pf_status PF(flow_add_symmetric)(PF(flow) * flow, ptrdiff_t psi_knots, ptrdiff_t filter_knots);
+/* the same with T(|k|, |mu|), mu = k_axis / |k|, and 2 to 4 knots of it; axis -1: as above, whatever mu_knots is */
+PF_API pf_status PF(flow_add_axial)(PF(flow) * flow, ptrdiff_t axis, ptrdiff_t psi_knots, ptrdiff_t filter_knots,
+                                    ptrdiff_t mu_knots);
 
 /* ---- what is known of a flow */
 

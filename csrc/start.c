@@ -49,9 +49,11 @@ static void start_psi(double *theta, float *sorted, ptrdiff_t n, ptrdiff_t m)
 #include "twice.h"
 #else
 
-/* What the start works on: some fields on their way through the layers, all of a psi_knots + filter_knots kind. */
+/* What the start works on: some fields on their way through the layers, all of one symmetric shape. */
 typedef struct {
     X(flow) *flow;
+    const X(mesh) *mesh; /* with the layers' axis */
+    ptrdiff_t mu_knots;  /* 1 without one */
     const pf_symmetric_options *o;
     ptrdiff_t n;      /* fields */
     real *x;          /* [n][pixels] */
@@ -66,8 +68,7 @@ typedef struct {
 /* Where knots of log T stand: dense at low |k|, where spectra bend, and nearly even beyond. k in units of k_max. */
 static void X(place_knots)(double *position, const X(mesh) *mesh, ptrdiff_t m)
 {
-    ptrdiff_t shells = mesh->filter->shells;
-    double lo = shells > 1 ? mesh->k[1] : 0.5, hi = shells > 2 ? 1 : lo + 0.5, soft = 0.125;
+    double lo = mesh->n_k > 1 ? mesh->k[1] : 0.5, hi = mesh->n_k > 2 ? 1 : lo + 0.5, soft = 0.125;
     for (ptrdiff_t j = 0; j < m; j++)
         position[j] = (lo + soft) * pow((hi + soft) / (lo + soft), (double)j / (double)(m - 1)) - soft;
 }
@@ -94,10 +95,52 @@ static void X(fit_knots)(double *value, const double *position, const double *lo
     }
 }
 
+/* The same with an axis, value[mu_knots][m]: for every knot of k, log T of the shells around it is fitted by a
+ * polynomial in mu^2, with a prior on its coefficients, which there are not enough shells for at the lowest k. log T of
+ * one mode of n fields has variance 1 / 2 n; coefficient i > 0, 4^(1 - i). Shells within reach are those between the
+ * neighbouring knots, and at least those of the nearest |k| on either side. */
+static void X(fit_axial_knots)(double *value, const double *position, const double *log_t, const X(mesh) *mesh,
+                               ptrdiff_t m, ptrdiff_t mu_knots, ptrdiff_t n)
+{
+    const double *k = mesh->k, *mu2 = mesh->filter->mu2, *modes = mesh->filter->modes;
+    ptrdiff_t next = PF_MIN(1, mesh->n_k - 1), first = 1, shells = mesh->filter->shells;
+    for (ptrdiff_t j = 0; j < m; j++) {
+        double a[MU_MOST][MU_MOST + 1] = {{0}}, c[MU_MOST], power[MU_MOST];
+        while (next < mesh->n_k - 1 && k[next] < position[j]) next++;
+        double lo = PF_MIN(position[PF_MAX(j - 1, 0)], k[PF_MAX(next - 1, PF_MIN(1, mesh->n_k - 1))]),
+               hi = PF_MAX(position[PF_MIN(j + 1, m - 1)], k[next]), width = 1.001 * PF_MAX(hi - lo, 1e-3);
+        while (first < shells - 1 && k[mesh->shell[first]] < lo) first++;
+        for (ptrdiff_t s = first; s < shells && k[mesh->shell[s]] <= hi; s++) {
+            double w = modes[s] * (1 - fabs(k[mesh->shell[s]] - position[j]) / width), u = 1;
+            for (ptrdiff_t i = 0; i < mu_knots; i++, u *= mu2[s]) power[i] = u;
+            for (ptrdiff_t i = 0; i < mu_knots && w > 0; i++) {
+                for (ptrdiff_t l = 0; l < mu_knots; l++) a[i][l] += w * power[i] * power[l];
+                a[i][mu_knots] += w * power[i] * log_t[s];
+            }
+        }
+        for (ptrdiff_t i = 0; i < mu_knots; i++) a[i][i] += i ? pow(4, (double)(i - 1)) / (2 * (double)n) : 1e-12;
+        for (ptrdiff_t i = 0; i < mu_knots; i++) /* elimination; the matrix is positive definite */
+            for (ptrdiff_t l = i + 1; l < mu_knots; l++) {
+                double by = a[l][i] / a[i][i];
+                for (ptrdiff_t q = i; q <= mu_knots; q++) a[l][q] -= by * a[i][q];
+            }
+        for (ptrdiff_t i = mu_knots - 1; i >= 0; i--) {
+            c[i] = a[i][mu_knots];
+            for (ptrdiff_t l = i + 1; l < mu_knots; l++) c[i] -= a[i][l] * c[l];
+            c[i] /= a[i][i];
+        }
+        for (ptrdiff_t i = 0; i < mu_knots; i++) {
+            double u = pf_mu_knot(i, mu_knots), sum = 0;
+            for (ptrdiff_t l = mu_knots - 1; l >= 0; l--) sum = sum * u + c[l];
+            value[i * m + j] = sum;
+        }
+    }
+}
+
 /* Positions and values of log T that whitens the fields, or 0 everywhere */
 static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
 {
-    const X(mesh) *mesh = s->flow->mesh;
+    const X(mesh) *mesh = s->mesh;
     ptrdiff_t shells = mesh->filter->shells, pixels = s->flow->space.d, m = s->o->filter_knots;
     double most = 0;
     for (ptrdiff_t i = 0; i < shells; i++) s->power[i] = 0;
@@ -112,7 +155,8 @@ static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
     for (ptrdiff_t i = 0; i < shells; i++)
         s->power[i] = flat ? 0 : -0.5 * log(PF_MAX(s->power[i], 1e-12 * most)); /* now log T */
     X(place_knots)(s->position, mesh, m);
-    X(fit_knots)(theta + m, s->position, s->power, mesh, m);
+    if (mesh->shell) X(fit_axial_knots)(theta + m, s->position, s->power, mesh, m, s->mu_knots, s->n);
+    else X(fit_knots)(theta + m, s->position, s->power, mesh, m);
     pf_increasing_inverse(theta, s->position, m);
     return PF_OK;
 }
@@ -152,7 +196,7 @@ static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train
         layer->ops->prepare(layer, f->ready[l], theta, 0, 1, s->work);
         *logp += X(symmetric_parts)(&psi, &t, layer, f->ready[l]);
         for (ptrdiff_t i = 0; i < n; i++) {
-            X(filter_apply)(f->mesh->filter, s->x + i * pixels, s->spectrum, s->x + i * pixels, t, s->work);
+            X(filter_apply)(s->mesh->filter, s->x + i * pixels, s->spectrum, s->x + i * pixels, t, s->work);
             PF_TRY(pf_check_interrupt());
         }
         for (ptrdiff_t i = 0; i < s->n_sorted; i++)
@@ -178,11 +222,12 @@ static pf_status X(best_start)(X(start) *s, const X(data) *train)
 
 static pf_status X(closed_form)(X(flow) *f, const X(data) *train, const pf_symmetric_options *o)
 {
-    const X(filter) *filter = f->mesh->filter;
+    const X(mesh) *mesh = X(symmetric_mesh)(f->layers[1]);
+    const X(filter) *filter = mesh->filter;
     ptrdiff_t pixels = f->space.d, work = filter->work;
     for (ptrdiff_t l = 1; l < f->n_layers; l++)
         work = PF_MAX(work, f->layers[l]->ops->sizes(f->layers[l], 1, TILE_STEP, 1).work);
-    X(start) s = {.flow = f, .o = o};
+    X(start) s = {.flow = f, .mesh = mesh, .mu_knots = mesh->shell ? o->mu_knots : 1, .o = o};
     s.n = PF_MAX(PF_MIN(PF_MIN(o->start_fields, train->n), START_PIXELS / pixels), 1);
     s.n_sorted = PF_MIN(s.n * pixels, QUANTILE_PIXELS);
     s.x = PF_ALLOC(real, s.n * pixels);
@@ -238,14 +283,14 @@ static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, cons
 /* The layers, without their parameters; the noise and the network */
 static pf_status X(stack)(X(flow) *f, const X(data) *train, const pf_symmetric_options *o)
 {
-    double mean = 0, scale = 1, *zero = PF_CALLOC(double, 3 * o->psi_knots + 2 * o->filter_knots);
+    double mean = 0, scale = 1, *zero = PF_CALLOC(double, 3 * o->psi_knots + (1 + o->mu_knots) * o->filter_knots);
     X(layer) *layer = NULL;
     pf_status status = zero ? X(set_noise)(f, &o->train) : PF_NO_MEMORY;
     if (!status) status = X(standard)(&mean, &scale, f, train);
     if (!status) status = X(scale_new)(&layer, mean, scale, f->space.d);
     if (!status) status = X(flow_append)(f, layer, zero);
     for (ptrdiff_t l = 0; l < o->n_layers && !status; l++) {
-        status = X(symmetric_new)(&layer, f->mesh, o->psi_knots, o->filter_knots);
+        status = X(symmetric_new)(&layer, f->mesh, o->psi_knots, o->filter_knots, o->axis, o->mu_knots);
         if (!status) status = X(flow_append)(f, layer, zero);
     }
     free(zero);

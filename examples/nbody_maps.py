@@ -7,6 +7,8 @@ The full set is that of the README: maps of 128 x 128 pixels in a box of 512 Mpc
 300 pairs of omega_m in [0.2, 0.5] and sigma_8 in [0.5, 1.1] (a Latin hypercube), and 40 of ten more
 simulations at omega_m = 0.3, sigma_8 = 0.8. The small set has 64 x 64 pixels, 60 + 4 simulations,
 and forces on the coarser mesh. --simulations, --seed and --first make other sets, to test on.
+--redshift-space makes the same maps as an observer sees them who takes velocities for distances:
+train_rsd.npz, for redshift_space.py; the line of sight is the second axis of a map.
 
 A simulation, in Mpc/h and with H0 = 1: a Gaussian field with the power spectrum of Eisenstein & Hu
 1998 (astro-ph/9709112), scaled to sigma_8; displacements in second-order Lagrangian perturbation
@@ -21,6 +23,7 @@ import argparse
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -216,7 +219,7 @@ def kick(p, x, m, factor):
 
 
 def simulate(cosmology, size, seed):
-    """Positions (3, side^3) of particles today."""
+    """Positions and momenta (3, side^3) of particles today."""
     x, p = initial(cosmology, size.side, seed)
     m = size.side * size.finer
     growth, momentum = cosmology.growth, cosmology.momentum
@@ -227,42 +230,57 @@ def simulate(cosmology, size, seed):
         x += np.float32((growth(end) - growth(start)) / momentum(half)) * p
         x %= np.float32(BOX)
         kick(p, x, m, (momentum(then) - momentum(half)) / growth(end))
+    return x, p
+
+
+def in_redshift_space(x, p, axis):
+    """Positions with distances along an axis taken from velocities: x + v / H, today x + p."""
+    x = x.copy()
+    x[axis] = (x[axis] + p[axis]) % np.float32(BOX)
     return x
 
 
-def maps_of(number, y, size, seed):
+def maps_of(number, y, seed, size, redshift_space=False):
     """Return maps (MAPS, side, side) of a simulation, float16: 0.004 off at the highest peaks."""
-    delta = overdensity(simulate(Cosmology(*y), size, seed), size.side)
-    n = size.side
-    slabs = np.concatenate(
-        [
-            np.moveaxis(delta, axis, 0).reshape(SLABS, n // SLABS, n, n).mean(axis=1, dtype=float)
-            for axis in range(3)
-        ]
-    )
+    x, p = simulate(Cosmology(*y), size, seed)
+    n, slabs = size.side, []
+    for axis in range(3):  # across the slabs
+        if redshift_space and axis != 1:  # the line of sight is the last of the other axes
+            delta = overdensity(in_redshift_space(x, p, 1 if axis == 2 else 2), n)
+        elif axis == 0:
+            delta = overdensity(x, n)
+        slabs.append(np.moveaxis(delta, axis, 0).reshape(SLABS, n // SLABS, n, n))
+    slabs = np.concatenate([each.mean(axis=1, dtype=float) for each in slabs])
     return slabs[[(5 * number + 7 * i) % len(slabs) for i in range(MAPS)]].astype(np.float16)
 
 
 # ---- sets of maps --------------------------------------------------------------------------------
 
 
-def write(path, y, size, seed, first, pool):
+def write(path, y, size, seed, first, pool, redshift_space=False):
     """Write maps of simulations at y, numbered from first: aside, then renamed."""
     numbers = np.arange(len(y))
     seeds = 100_000 * seed + numbers
-    maps = np.concatenate(list(pool.map(maps_of, numbers, y, [size] * len(y), seeds)))
+    one = partial(maps_of, size=size, redshift_space=redshift_space)
+    maps = np.concatenate(list(pool.map(one, numbers, y, seeds)))
     aside = path.with_suffix(".part.npz")
     params, sim = y.repeat(MAPS, axis=0), (first + numbers).repeat(MAPS)
     np.savez_compressed(aside, maps=maps, params=params, sim=sim)
     aside.replace(path)
 
 
-def make(folder, size=SMALL, seed=1, first=0, jobs=None):
-    """Write train.npz and fiducial.npz to a folder; train.npz, the last, says that all is there."""
+def make(folder, size=SMALL, seed=1, first=0, jobs=None, redshift_space=False):
+    """Write train.npz and fiducial.npz to a folder; train.npz, the last, says that all is there.
+
+    In redshift space, train_rsd.npz alone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     y = qmc.scale(qmc.LatinHypercube(d=2, seed=seed).random(size.simulations), *PRIOR.T)
     jobs = jobs or len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(jobs) as pool:
+        if redshift_space:
+            write(folder / "train_rsd.npz", y, size, seed, first, pool, redshift_space)
+            return
         if size.fiducial:
             fiducial = np.tile(FIDUCIAL, (size.fiducial, 1))
             write(folder / "fiducial.npz", fiducial, size, seed + 1, 0, pool)
@@ -280,6 +298,7 @@ def main():
     parser.add_argument("--simulations", type=int, metavar="N", help="instead of 60, or 300")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first simulation")
+    parser.add_argument("--redshift-space", action="store_true", help="train_rsd.npz alone")
     parser.add_argument("--jobs", type=int, help="processes; as many as processors")
     arguments = parser.parse_args()
     size = FULL if arguments.full else SMALL
@@ -290,8 +309,10 @@ def main():
     folder = "nbody_quick" if arguments.quick else "nbody_maps"
     out = arguments.out or here / "output" / folder
     start = time.perf_counter()
-    make(out, size, arguments.seed, arguments.first, arguments.jobs)
-    print(f"wrote {out / 'train.npz'} in {time.perf_counter() - start:.0f} s")
+    space = arguments.redshift_space
+    make(out, size, arguments.seed, arguments.first, arguments.jobs, space)
+    path = out / ("train_rsd.npz" if space else "train.npz")
+    print(f"wrote {path} in {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
     Box = float | Sequence[float]
     Floats = NDArray[np.float64]
-    Power = Callable[[Floats], ArrayLike] | float
+    Power = Callable[..., ArrayLike] | float
     Seed = int | np.random.Generator | None
 
 __all__ = [
+    "cosines",
     "gaussian_field",
     "gaussian_logp",
     "lognormal_field",
     "lognormal_logp",
     "pdf",
+    "power_multipoles",
     "power_spectrum",
     "wavenumbers",
 ]
@@ -75,6 +77,11 @@ def checked(x, name="x"):
     return x, one
 
 
+def axis_of(axis, ndim):
+    """Return an axis of a mesh of ndim axes, counted from 0; negative ones count from the last."""
+    return _arguments.integer("axis", axis, -ndim, ndim - 1) % ndim
+
+
 def _mesh(mesh):
     mesh = tuple(_arguments.integer("mesh", n, 1) for n in mesh)
     if len(mesh) not in (2, 3):
@@ -118,6 +125,36 @@ def wavenumbers(mesh: Sequence[int], box_size: Box = 1.0) -> tuple[Floats, NDArr
     return np.sqrt(square), modes
 
 
+def cosines(mesh: Sequence[int], box_size: Box = 1.0, axis: int = -1) -> Floats:
+    """Return |mu| = |k_axis| / |k| of every mode of `numpy.fft.rfftn`; 0 for k = 0.
+
+    Parameters
+    ----------
+    mesh : tuple of int
+        Pixels along every axis.
+    box_size : float or sequence of float
+        Length of the axes.
+    axis : int
+        The line of sight.
+
+    Returns
+    -------
+    (n0, ..., n_last // 2 + 1) float64 array
+
+    Examples
+    --------
+    >>> import pyflow
+    >>> pyflow.fields.cosines((2, 4)).round(2).tolist()
+    [[0.0, 1.0, 1.0], [0.0, 0.71, 0.89]]
+    """
+    k, _ = wavenumbers(mesh, box_size)
+    axis = axis_of(axis, k.ndim)
+    n, box = mesh[axis], box_lengths(box_size, k.ndim)[axis]
+    along = np.abs(2 * np.pi * np.fft.fftfreq(n, box / n))[: k.shape[axis]]
+    along = along.reshape([-1 if a == axis else 1 for a in range(k.ndim)])
+    return np.minimum(along / np.where(k > 0, k, 1), 1)
+
+
 def power_spectrum(
     x: ArrayLike, box_size: Box = 1.0, bins: int | Sequence[float] | None = None
 ) -> tuple[Floats, Floats, NDArray[np.int_]]:
@@ -150,6 +187,87 @@ def power_spectrum(
     >>> bool(np.all(abs(power.mean(axis=0) / (100.0**2 / 32**2) - 1) < 0.4))  # white noise
     True
     """
+    k, power, modes, one = _binned(
+        x, box_size, bins, lambda mesh, box: [np.ones_like(wavenumbers(mesh, box)[0])]
+    )
+    power = power[:, 0]
+    return k, power[0] if one else power, modes
+
+
+def power_multipoles(
+    x: ArrayLike,
+    box_size: Box = 1.0,
+    axis: int = -1,
+    multipoles: Sequence[int] = (0, 2, 4),
+    bins: int | Sequence[float] | None = None,
+) -> tuple[Floats, Floats, NDArray[np.int_]]:
+    """Return multipoles of every field's power spectrum about a line of sight, in bins of |k|.
+
+    P(k, mu) = sum_l P_l(k) L_l(mu), mu = k_axis / |k|, with Legendre polynomials L_l in three
+    dimensions and L_l = cos(l arccos mu) in two: P_l is the mean of the power times (2 l + 1) L_l,
+    in two dimensions times 2 L_l (1 for l = 0), over the modes of a bin. A bin with few modes, as
+    those at the lowest |k|, has few mu, and its multipoles are mixtures.
+
+    Parameters
+    ----------
+    x : (n, mesh) array-like, or (n0, n1)
+    box_size : float or sequence of float
+        Length of the axes.
+    axis : int
+        The line of sight. Default: the last.
+    multipoles : sequence of int
+        Which, each even, 0 to 20.
+    bins : int or sequence of float, optional
+        As in `power_spectrum`.
+
+    Returns
+    -------
+    k : (n_bins,) float64 array
+        Mean |k| of the modes in each bin.
+    power : (n, n_multipoles, n_bins) or (n_multipoles, n_bins) float64 array
+        In units of the field squared times the box's volume.
+    modes : (n_bins,) int array
+        As in `power_spectrum`.
+
+    Raises
+    ------
+    ValueError
+        If the axis is none of the mesh, or a multipole odd, negative or above 20.
+
+    Examples
+    --------
+    A spectrum as in redshift space (Kaiser 1987), whose quadrupole in three dimensions is
+    (4 beta / 3 + 4 beta^2 / 7) P(k):
+
+    >>> import numpy as np, pyflow
+    >>> power = lambda k, mu: (1 + 0.5 * mu**2) ** 2 / k
+    >>> x = pyflow.fields.gaussian_field(power, (16, 16, 16), 200, seed=1, axis=-1)
+    >>> k, power, _ = pyflow.fields.power_multipoles(x, multipoles=(0, 2), bins=[30, 50])
+    >>> [round(float(p), 1) for p in power.mean(axis=0)[:, 0] * k]
+    [1.4, 0.8]
+    """
+    multipoles = [_arguments.integer("multipoles", m, 0, 20) for m in multipoles]
+    if not multipoles or any(m % 2 for m in multipoles):
+        raise ValueError(f"multipoles: must be even numbers, one or more, not {multipoles}")
+
+    def weights(mesh, box):
+        mu = cosines(mesh, box, axis)
+        if len(mesh) == 2:
+            return np.stack([min(m + 1, 2) * np.cos(m * np.arccos(mu)) for m in multipoles])
+        eye = np.eye(max(multipoles) + 1)
+        return np.stack(
+            [(2 * m + 1) * np.polynomial.legendre.legval(mu, eye[m]) for m in multipoles]
+        )
+
+    k, power, modes, one = _binned(x, box_size, bins, weights)
+    return k, power[0] if one else power, modes
+
+
+def _binned(x, box_size, bins, weights):
+    """Return k, power (n, n_weights, n_bins), modes, and whether x is a single field.
+
+    weights(mesh, box)[i] are what the power of every mode is multiplied with before it is averaged.
+    """
     x, one = checked(x)
     mesh = x.shape[1:]
     box = box_lengths(box_size, len(mesh))
@@ -172,15 +290,16 @@ def power_spectrum(
     n_bins = len(edges) - 1
     count = np.bincount(where, weight, n_bins)
     factor = np.prod(box) / np.prod(mesh, dtype=float) ** 2
-    power = np.empty((len(x), n_bins))
+    factors = [w.ravel()[inside] * weight for w in weights(mesh, box)]
+    power = np.empty((len(x), len(factors), n_bins))
     with np.errstate(invalid="ignore", divide="ignore"):
         for i, field in enumerate(x):
             square = np.abs(np.fft.rfftn(field.astype(np.float64))).ravel()[inside] ** 2
-            power[i] = factor * np.bincount(where, weight * square, n_bins) / count
+            for j, w in enumerate(factors):
+                power[i, j] = factor * np.bincount(where, w * square, n_bins) / count
         mean_k = np.bincount(where, weight * k, n_bins) / count
     full = count > 0
-    power = power[:, full]
-    return mean_k[full], power[0] if one else power, count[full].astype(int)
+    return mean_k[full], power[..., full], count[full].astype(int), one
 
 
 def pdf(
@@ -221,15 +340,17 @@ def pdf(
 # ---- random fields -------------------------------------------------------------------------------
 
 
-def _eigenvalues(power, mesh, box):
+def _eigenvalues(power, mesh, box, axis):
     """Variance of every mode in units of white noise's: the covariance matrix's eigenvalues.
 
-    They are P(k) N / V. The mean, k = 0, has the power of the lowest frequency.
+    They are P(k) N / V, or P(k, mu) N / V with an axis. The mean, k = 0, has the power of the
+    lowest frequency, at mu = 0.
     """
     k, modes = wavenumbers(mesh, box)
     lowest = k[k > 0].min() if k.size > 1 else 1.0
+    mu = () if axis is None else (cosines(mesh, box, axis),)
     k = np.where(k > 0, k, lowest)
-    spectrum = np.asarray(power(k) if callable(power) else power, dtype=np.float64)
+    spectrum = np.asarray(power(k, *mu) if callable(power) else power, dtype=np.float64)
     if not callable(power) and spectrum.ndim:
         raise TypeError("power: must be a function of |k|, or a number")
     try:
@@ -275,6 +396,7 @@ def gaussian_field(
     *,
     box_size: Box = 1.0,
     seed: Seed = None,
+    axis: int | None = None,
 ) -> Floats:
     """Draw Gaussian random fields of mean zero with a given power spectrum.
 
@@ -283,7 +405,8 @@ def gaussian_field(
     power : callable or float
         P(k) of an array of |k| > 0; or one number, white noise. It may also give one spectrum per
         field: an array of the shape of k, with an axis of length n before. The mean of the field,
-        k = 0, is given the power of the lowest frequency.
+        k = 0, is given the power of the lowest frequency. With an axis: P(k, mu) of arrays of |k|
+        and of |mu| (mu = 0 for the mean).
     mesh : tuple of int
         Pixels along every axis, two or three.
     n : int, optional
@@ -291,6 +414,8 @@ def gaussian_field(
     box_size : float or sequence of float
         Length of the axes.
     seed : int or numpy.random.Generator, optional
+    axis : int, optional
+        The line of sight, an axis of the mesh: mu = k_axis / |k|.
 
     Returns
     -------
@@ -305,11 +430,13 @@ def gaussian_field(
     True
     """
     mesh = _mesh(mesh)
-    eigenvalues, _ = _eigenvalues(power, mesh, box_lengths(box_size, len(mesh)))
+    eigenvalues, _ = _eigenvalues(power, mesh, box_lengths(box_size, len(mesh)), axis)
     return _coloured(eigenvalues, mesh, _count(n, eigenvalues, mesh), seed)
 
 
-def gaussian_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | float:
+def gaussian_logp(
+    x: ArrayLike, power: Power, box_size: Box = 1.0, *, axis: int | None = None
+) -> Floats | float:
     """Return the exact log-density of Gaussian random fields: see `gaussian_field`.
 
     The covariance matrix is diagonal in Fourier space with eigenvalues c = P(k) N / V, so that
@@ -321,6 +448,8 @@ def gaussian_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | f
     power : callable or float
         As in `gaussian_field`.
     box_size : float or sequence of float
+    axis : int, optional
+        As in `gaussian_field`.
 
     Returns
     -------
@@ -337,14 +466,14 @@ def gaussian_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | f
     """
     x, one = checked(x)
     mesh = x.shape[1:]
-    eigenvalues, modes = _eigenvalues(power, mesh, box_lengths(box_size, len(mesh)))
+    eigenvalues, modes = _eigenvalues(power, mesh, box_lengths(box_size, len(mesh)), axis)
     logp = _normal(x.astype(np.float64, copy=False), eigenvalues, modes)
     return float(logp[0]) if one and len(logp) == 1 else logp
 
 
-def _lognormal(power, mesh, box):
+def _lognormal(power, mesh, box, axis):
     """Eigenvalues of the Gaussian field under a lognormal one, and its variance."""
-    eigenvalues, modes = _eigenvalues(power, mesh, box)
+    eigenvalues, modes = _eigenvalues(power, mesh, box, axis)
     axes = tuple(range(-len(mesh), 0))
     correlation = np.fft.irfftn(eigenvalues, mesh, axes)  # <x x'> of the lognormal field
     if not (correlation > -1).all():
@@ -364,6 +493,7 @@ def lognormal_field(
     *,
     box_size: Box = 1.0,
     seed: Seed = None,
+    axis: int | None = None,
 ) -> Floats:
     """Draw lognormal random fields x > -1 of mean zero with a given power spectrum.
 
@@ -372,7 +502,7 @@ def lognormal_field(
 
     Parameters
     ----------
-    power, mesh, n, box_size, seed
+    power, mesh, n, box_size, seed, axis
         As in `gaussian_field`. The power spectrum is that of x.
 
     Returns
@@ -395,11 +525,13 @@ def lognormal_field(
     (True, True)
     """
     mesh = _mesh(mesh)
-    under, _, variance = _lognormal(power, mesh, box_lengths(box_size, len(mesh)))
+    under, _, variance = _lognormal(power, mesh, box_lengths(box_size, len(mesh)), axis)
     return np.expm1(_coloured(under, mesh, _count(n, under, mesh), seed) - variance / 2)
 
 
-def lognormal_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | float:
+def lognormal_logp(
+    x: ArrayLike, power: Power, box_size: Box = 1.0, *, axis: int | None = None
+) -> Floats | float:
     """Return the exact log-density of lognormal random fields: see `lognormal_field`.
 
     Parameters
@@ -408,6 +540,8 @@ def lognormal_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | 
     power : callable or float
         As in `lognormal_field`.
     box_size : float or sequence of float
+    axis : int, optional
+        As in `lognormal_field`.
 
     Returns
     -------
@@ -424,7 +558,7 @@ def lognormal_logp(x: ArrayLike, power: Power, box_size: Box = 1.0) -> Floats | 
     """
     x, one = checked(x)
     mesh = x.shape[1:]
-    under, modes, variance = _lognormal(power, mesh, box_lengths(box_size, len(mesh)))
+    under, modes, variance = _lognormal(power, mesh, box_lengths(box_size, len(mesh)), axis)
     inside = x.reshape(len(x), -1).min(axis=1) > -1
     safe = np.where(inside.reshape(-1, *[1] * len(mesh)), x.astype(np.float64, copy=False), 0)
     log = np.log1p(safe)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pyflow import _arguments, _core
 from pyflow._arguments import integer, real
-from pyflow.fields import box_lengths
+from pyflow.fields import axis_of, box_lengths
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -46,7 +46,7 @@ class Scale:
     mean: float = 0.0
     scale: float = 1.0
 
-    def _core(self, dim, seed):
+    def _core(self, shape, seed):
         return "scale", real("mean", self.mean), real("scale", self.scale)
 
 
@@ -95,7 +95,7 @@ class Affine:
             raise ValueError(f"x: the covariance of its {len(x)} points is singular")
         return cls((vectors / np.sqrt(values)) @ vectors.T, x.mean(axis=0))
 
-    def _core(self, dim, seed):
+    def _core(self, shape, seed):
         return "affine", self.matrix, None if self.mean is None else np.ravel(self.mean)
 
 
@@ -118,7 +118,7 @@ class Bounds:
 
     bounds: Any
 
-    def _core(self, dim, seed):
+    def _core(self, shape, seed):
         return "bounds", _arguments.bounds(self.bounds)
 
 
@@ -146,7 +146,8 @@ class Sliced:
     n_slices: int | None = None
     n_knots: int = 16
 
-    def _core(self, dim, seed):
+    def _core(self, shape, seed):
+        dim = int(np.prod(shape))
         k = min(8, dim) if self.n_slices is None else integer("n_slices", self.n_slices, 0, dim)
         return "sliced", k, integer("n_knots", self.n_knots, 2, 65535), seed
 
@@ -190,10 +191,11 @@ class Patch:
     n_slices: int | None = None
     n_knots: int = 16
 
-    def _core(self, dim, seed):
+    def _core(self, shape, seed):
         image = _sizes("image_shape", self.image_shape, (2, 3), [_LARGEST] * 3)
         if len(image) == 2:
             image = (*image, 1)
+        dim = int(np.prod(shape))
         if np.prod(image, dtype=float) != dim:
             raise ValueError(
                 f"image_shape: an image of {image} has not the {dim} numbers of a point"
@@ -224,12 +226,18 @@ def _sizes(name, sizes, axes, most, least=1):
 class Symmetric:
     """x <- Psi(F^-1 T(|k|) F x), for fields: a convolution with an isotropic kernel, then a spline.
 
-    It can be conditioned on parameters. Dai & Seljak 2022.
+    With a line of sight, T(|k|, |mu|), mu = k_axis / |k|: log T is a spline along |k| and a
+    polynomial in mu^2. The layer can be conditioned on parameters. Dai & Seljak 2022.
 
     Attributes
     ----------
     psi_knots, filter_knots : int
-        Knots of Psi, and of log T.
+        Knots of Psi, and of log T along |k|.
+    symmetry : "isotropic" or "axial"
+    axis : int, optional
+        Of axial layers: the axis of the mesh that is the line of sight. Default: the last.
+    mu_knots : int, optional
+        Of axial layers: points mu^2 from 0 to 1 at which log T has knots, 2 to 4. Default: 4.
 
     Examples
     --------
@@ -240,10 +248,35 @@ class Symmetric:
 
     psi_knots: int = 8
     filter_knots: int = 32
+    symmetry: str = "isotropic"
+    axis: int | None = None
+    mu_knots: int | None = None
 
-    def _core(self, dim, seed):
+    def _core(self, shape, seed):
         knots = integer("psi_knots", self.psi_knots, 2, 63)
-        return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096)
+        along = line_of_sight(self.symmetry, self.axis, self.mu_knots, len(shape))
+        return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096), along
+
+
+def line_of_sight(
+    symmetry: str, axis: int | None, mu_knots: int | None, ndim: int
+) -> tuple[int, int] | None:
+    """Return axis, from 0 on, and mu_knots of an axial layer, or None for an isotropic one."""
+    if symmetry not in SYMMETRIES:
+        names = " or ".join(map(repr, SYMMETRIES))
+        raise ValueError(f"symmetry: must be {names}, not {symmetry!r}")
+    along = axis_of(-1 if axis is None else axis, ndim), 4
+    if mu_knots is not None:
+        along = along[0], integer("mu_knots", mu_knots, 2, 4)
+    if symmetry == "axial":
+        return along
+    for name, value in (("axis", axis), ("mu_knots", mu_knots)):
+        if value is not None:
+            raise ValueError(f"{name}: is {value!r}, but only symmetry='axial' has it")
+    return None
+
+
+SYMMETRIES = "isotropic", "axial"
 
 
 Layer = Scale | Affine | Bounds | Sliced | Patch | Symmetric
@@ -265,7 +298,6 @@ def composed(
     shape = tuple(integer("shape", n, 1, 2**31 - 1) for n in shape)
     if not 1 <= len(shape) <= 3:
         raise ValueError(f"shape: must have 1 to 3 axes, not {len(shape)}")
-    dim = int(np.prod(shape))
     if isinstance(layers, Layer):
         raise TypeError(f"layers: must be a sequence of layers, as [{layers!r}]")
     layers = list(layers)
@@ -273,7 +305,7 @@ def composed(
         if not isinstance(layer, Layer):
             raise TypeError(f"layers: must be of pyflow.layers, not {layer!r}")
     return _core.compose(
-        [layer._core(dim, seed) for layer in layers],
+        [layer._core(shape, seed) for layer in layers],
         shape=shape,
         box=None if len(shape) == 1 else box_lengths(box_size, len(shape)),
         n_classes=0 if classes is None else len(classes),

@@ -26,6 +26,7 @@ from pyflow._training import (
 )
 from pyflow.fields import box_lengths, checked
 from pyflow.flow import NOISE, Flow
+from pyflow.layers import line_of_sight
 from pyflow.posterior import warn_outside
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     n_layers: int | None = None,
     psi_knots: int | None = None,
     filter_knots: int | None = None,
+    symmetry: str = "isotropic",
+    axis: int | None = None,
+    mu_knots: int | None = None,
     hidden: int | Sequence[int] | None = None,
     start_fields: int | None = None,
     epochs: int | None = None,
@@ -104,6 +108,14 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         Default 5.
     psi_knots, filter_knots : int, optional
         Knots of Psi and of log T in each layer. Default 8 and 128.
+    symmetry : "isotropic" or "axial"
+        Axial flows have a line of sight, as fields in redshift space have: their T(|k|, |mu|)
+        depends on the cosine mu of the angle between the mode and that axis as well.
+    axis : int, optional
+        Of axial flows: the axis of the mesh that is the line of sight. Default: the last.
+    mu_knots : int, optional
+        Of axial flows: knots of log T along mu^2, through which a polynomial goes, 2 to 4.
+        Default 4.
     hidden : sequence of int, optional
         Units of the network's hidden layers. Default (512, 512).
     start_fields : int, optional
@@ -208,6 +220,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
                 f"data_validate: its fields have shape {data_validate.shape[1:]}, those of "
                 f"data_train {mesh}"
             )
+    along = line_of_sight(symmetry, axis, mu_knots, len(mesh))
+    if along is not None:
+        given["axis"], given["mu_knots"] = along
     box, table = box_lengths(box_size, len(mesh)), y_train
     n_validate = None if data_validate is None else len(data_validate)
     y_train, y_validate = conditions(y_train, y_validate, len(data_train), n_validate)

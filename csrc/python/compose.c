@@ -10,7 +10,7 @@ const char compose_doc[] =
     "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
     "scale),\n('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
     "n_knots, seed), ('patch',\n(image, kernel, shift), (n_slices, n_knots), seed), ('symmetric', psi_knots, "
-    "filter_knots).";
+    "filter_knots, (axis, mu_knots) or\nNone).";
 PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"layers", "shape", "box", "n_classes", "bits", NULL};
@@ -103,8 +103,11 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
         if (!PyErr_Occurred()) n = PyNumber_AsSsize_t(b, PyExc_OverflowError);
         if (PyErr_Occurred() || (!strcmp(kind, "sliced") && seed_from(c, &seed))) return -1;
         if (!strcmp(kind, "sliced")) status = X(flow_add_sliced)(flow, m, n, seed);
-        else if (!strcmp(kind, "symmetric")) status = X(flow_add_symmetric)(flow, m, n);
-        else {
+        else if (!strcmp(kind, "symmetric")) {
+            Py_ssize_t axis = -1, mu_knots = 1;
+            if (PyTuple_Check(c) && !PyArg_ParseTuple(c, "nn", &axis, &mu_knots)) return -1;
+            status = X(flow_add_axial)(flow, axis, m, n, mu_knots);
+        } else {
             PyErr_Format(PyExc_ValueError, "layers: there is no layer '%s'", kind);
             return -1;
         }

@@ -34,7 +34,7 @@ static void make_fields(problem *p)
 {
     double z[PIXELS];
     pf64_filter *f;
-    CHECK(pf64_filter_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}) == PF_OK, "%s", pf_message());
+    CHECK(pf64_filter_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, -1) == PF_OK, "%s", pf_message());
     double *t = PF_ALLOC(double, f->shells), *spectrum = PF_ALLOC(double, f->fft->spectrum),
            *work = PF_ALLOC(double, f->work);
     for (int i = 0; i < TRAIN + SOME; i++) {
@@ -327,7 +327,7 @@ static void test_interrupts(void)
     CHECK(!pf64_flow_new(&f, 2, (ptrdiff_t[]){SIDE, SIDE}, (double[]){1, 1}, 0), "%s", pf_message());
     CHECK(!pf64_flow_add_symmetric(f, PSI, FILTER), "%s", pf_message());
     const pf64_filter *filter = f->mesh->filter;
-    pf64_start s = {.flow = f, .o = &o, .n = FIELDS, .x = x};
+    pf64_start s = {.flow = f, .mesh = f->mesh, .mu_knots = 1, .o = &o, .n = FIELDS, .x = x};
     s.power = PF_ALLOC(double, filter->shells);
     s.position = PF_ALLOC(double, FILTER);
     s.work = PF_ALLOC(double, filter->work);

@@ -86,7 +86,7 @@ TEST(64, double, 1e-13)
     static void test_filter##bits(const mesh *m)                                                                       \
     {                                                                                                                  \
         results##bits a = {.f = NULL}, b;                                                                              \
-        CHECK(!pf##bits##_filter_new(&a.f, m->ndim, m->n, (const double[]){1, 1.5, 0.7}), "%s", pf_message());         \
+        CHECK(!pf##bits##_filter_new(&a.f, m->ndim, m->n, (const double[]){1, 1.5, 0.7}, -1), "%s", pf_message());     \
         const pf##bits##_fft *fft = a.f->fft;                                                                          \
         ptrdiff_t n = fft->pixels, shells = a.f->shells;                                                               \
         a.x = PF_ALLOC(real, n), a.g = PF_ALLOC(real, n), a.t = PF_ALLOC(real, shells);                                \

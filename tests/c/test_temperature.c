@@ -25,7 +25,7 @@ static void test_posterior(void)
         fine[FINE * FINE][2], fine_p[4][FINE * FINE];
     double y[FIELDS_P][2], far[SOME][2], z[PIXELS_P], estimate[SOME], at_y[SOME], gain[2];
     pf64_filter *f;
-    CHECK(pf64_filter_new(&f, 2, (ptrdiff_t[]){SIDE_P, SIDE_P}, (double[]){1, 1}) == PF_OK, "%s", pf_message());
+    CHECK(pf64_filter_new(&f, 2, (ptrdiff_t[]){SIDE_P, SIDE_P}, (double[]){1, 1}, -1) == PF_OK, "%s", pf_message());
     double *t = PF_ALLOC(double, f->shells), *power = PF_ALLOC(double, f->shells),
            *spectrum = PF_ALLOC(double, f->fft->spectrum), *work = PF_ALLOC(double, f->work);
     for (int i = 0; i < FIELDS_P; i++) {

@@ -15,7 +15,7 @@ static void gaussian_fields(double *x, double *y, double *logp, double sigma)
     pf64_filter *f;
     ptrdiff_t n[2] = {SIDE, SIDE};
     double box[2] = {1, 1}, z[PIXELS], variance = 0, log_t = 0;
-    CHECK(pf64_filter_new(&f, 2, n, box) == PF_OK, "%s", pf_message());
+    CHECK(pf64_filter_new(&f, 2, n, box, -1) == PF_OK, "%s", pf_message());
     double *t = PF_ALLOC(double, f->shells), *spectrum = PF_ALLOC(double, f->fft->spectrum),
            *work = PF_ALLOC(double, f->work);
     for (ptrdiff_t s = 0; s < f->shells; s++) {

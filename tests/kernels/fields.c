@@ -82,10 +82,10 @@ void K(fft_inverse)(const X(fft) *plan, real *x, const real *spectrum)
 
 /* ---- filters ---- */
 
-X(filter) *K(filter_new)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box)
+X(filter) *K(filter_new)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box, ptrdiff_t axis)
 {
     X(filter) *f;
-    return X(filter_new)(&f, (int)ndim, n, box) ? NULL : f;
+    return X(filter_new)(&f, (int)ndim, n, box, (int)axis) ? NULL : f;
 }
 
 void K(filter_free)(X(filter) *f) { X(filter_free)(f); }
@@ -96,6 +96,9 @@ void K(filter_modes)(const X(filter) *f, double *k, double *modes)
     memcpy(k, f->k, (size_t)f->shells * sizeof *k);
     memcpy(modes, f->modes, (size_t)f->shells * sizeof *modes);
 }
+
+/* with an axis */
+void K(filter_mu2)(const X(filter) *f, double *mu2) { memcpy(mu2, f->mu2, (size_t)f->shells * sizeof *mu2); }
 
 void K(filter_apply)(const X(filter) *f, real *y, const real *x, const real *t)
 {

@@ -100,13 +100,13 @@ static pf_space K(space)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box)
 }
 
 X(layer) *K(symmetric)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box, ptrdiff_t psi_knots,
-                       ptrdiff_t filter_knots)
+                       ptrdiff_t filter_knots, ptrdiff_t axis, ptrdiff_t mu_knots)
 {
     X(layer) *l;
     X(mesh) *mesh;
     pf_space space = K(space)(ndim, n, box);
     if (X(mesh_new)(&mesh, &space)) return NULL;
-    if (X(symmetric_new)(&l, mesh, psi_knots, filter_knots)) l = NULL;
+    if (X(symmetric_new)(&l, mesh, psi_knots, filter_knots, axis, mu_knots)) l = NULL;
     X(mesh_release)(mesh); /* the layer shares it */
     return l;
 }

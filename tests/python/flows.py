@@ -119,6 +119,8 @@ def _make(name, dtype):
             y = np.column_stack([y, np.linspace(0.11, 0.29, 50)])
         elif name == "symmetric, coloured noise":
             flow, y = symmetric(dtype, False, noise=lambda k: 0.1 / (1 + k)), None
+        elif name == "axial, y":
+            flow = symmetric(dtype, True, symmetry="axial", axis=0, noise=lambda k: 0.1 / (1 + k))
         elif name == "composed":
             flow, y = composed(dtype, ""), None
         elif name == "composed, labels":
@@ -142,6 +144,7 @@ NAMES = (
     "symmetric, y",
     "symmetric, noise",
     "symmetric, coloured noise",
+    "axial, y",
     "composed",
     "composed, labels",
     "composed, y",

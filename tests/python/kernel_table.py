@@ -213,15 +213,20 @@ class Filter(Kernel):
 
     shared = parameters = log_determinant = in_place = True
 
-    def __init__(self, kernels, dtype, n, box):
+    def __init__(self, kernels, dtype, n, box, axis=None):
         super().__init__(kernels, dtype)
+        self.axis = axis
         self.n, self.box, shape = n, np.array(box, float), np.array(n, np.int64)
-        self.handle = c_void_p(self.real("filter_new", len(n), shape, self.box, result=c_void_p))
+        where = len(n), shape, self.box, -1 if axis is None else axis
+        self.handle = c_void_p(self.real("filter_new", *where, result=c_void_p))
         if not self.handle:
             raise ValueError(kernels.message())
         shells = self.real("filter_shells", self.handle, result=c_ssize_t)
         self.k, self.modes = np.empty(shells), np.empty(shells)
         self.real("filter_modes", self.handle, self.k, self.modes)
+        self.mu2 = np.zeros(shells)
+        if axis is not None:
+            self.real("filter_mu2", self.handle, self.mu2)
 
     def __del__(self):
         if getattr(self, "handle", None):
@@ -248,7 +253,7 @@ class Filter(Kernel):
         return out
 
     def twin(self, x, theta):
-        return filter.apply(x, theta, self.box)
+        return filter.apply(x, theta, self.box, self.axis)
 
 
 # ---- numbers to try them on ----------------------------------------------------------------------

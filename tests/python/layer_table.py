@@ -222,24 +222,26 @@ class LabelledPatch(Patch):
 
 
 class Symmetric(Layer):
-    """Of fields of shape n in a box, with so many knots of Psi and of the filter."""
+    """Of fields of shape n in a box: knots of Psi and of the filter; axis and knots along it."""
 
     tolerance = 1e-11, 1e-4
 
     def __init__(self, kernels, dtype, n, box, *shape):
         self.mesh, self.box = n, box
+        self.axis = shape[2:] or (None, 1)
         super().__init__(kernels, dtype, int(np.prod(n)), *shape)
         self.space = n
 
     def make(self):
         n, box = np.array(self.mesh), np.array(self.box, float)
-        return self.real("symmetric", len(n), n, box, *self.shape, result=c_void_p)
+        shape = self.shape if len(self.shape) == 4 else (*self.shape, -1, 1)
+        return self.real("symmetric", len(n), n, box, *shape, result=c_void_p)
 
     def twin(self, x, theta):
         rows = np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
         y, logj = zip(
             *(
-                layers.symmetric(field.reshape(self.mesh), t, self.shape[0], self.box)
+                layers.symmetric(field.reshape(self.mesh), t, self.shape[0], self.box, *self.axis)
                 for field, t in zip(x, rows, strict=True)
             ),
             strict=True,
@@ -295,11 +297,11 @@ def affine_theta(rng, d):
     return np.concatenate([(rng.normal(size=(d, d)) + 2 * np.eye(d)).ravel(), rng.normal(size=d)])
 
 
-def symmetric_theta(rng, psi_knots, filter_knots):
+def symmetric_theta(rng, psi_knots, filter_knots, axis=None, mu_knots=1):
     """Return parameters near the identity, of which a knot of the filter lies below k = 0."""
     positions = np.log(1.2 / filter_knots) + rng.normal(scale=0.2, size=filter_knots)
     positions[0] = -0.1
-    values = rng.normal(scale=0.3, size=filter_knots)
+    values = rng.normal(scale=0.3, size=mu_knots * filter_knots)
     return np.concatenate([psi_theta(rng, psi_knots), positions, values])
 
 
@@ -320,22 +322,22 @@ def patch(image, kernel, shift, k, m, classes=1, n=140):
     return kind, arguments, points(int(np.prod(image)), n), theta
 
 
-def symmetric(n, box, m=8, filter_knots=9, fields=140):
+def symmetric(n, box, m=8, filter_knots=9, fields=140, axial=()):
     return (
         Symmetric,
-        (n, box, m, filter_knots),
+        (n, box, m, filter_knots, *axial),
         points(int(np.prod(n)), fields),
-        lambda r: symmetric_theta(r, m, filter_knots),
+        lambda r: symmetric_theta(r, m, filter_knots, *axial),
     )
 
 
-def own_tables(n, box, m=8, filter_knots=9, fields=5):
-    return (
-        OwnTables,
-        (n, box, m, filter_knots),
-        points(int(np.prod(n)), fields),
-        lambda r: np.concatenate([symmetric_theta(r, m, filter_knots) for _ in range(fields)]),
-    )
+def own_tables(n, box, m=8, filter_knots=9, fields=5, axial=()):
+    def theta(rng):
+        each = (symmetric_theta(rng, m, filter_knots, *axial) for _ in range(fields))
+        return np.concatenate(list(each))
+
+    arguments = n, box, m, filter_knots, *axial
+    return OwnTables, arguments, points(int(np.prod(n)), fields), theta
 
 
 # name: (layer, its arguments, what makes x, what makes theta)
@@ -376,6 +378,13 @@ LAYERS = {
     "symmetric, 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, filter_knots=30),
     "symmetric, a table a field": own_tables((4, 6), (1, 1)),
     "symmetric, 3-D, a table a field": own_tables((3, 2, 4), (1, 2, 1), m=3, filter_knots=4),
+    "symmetric, axis 0 of 4 x 6": symmetric((4, 6), (1, 1), axial=(0, 4)),
+    "symmetric, axis 1 of 4 x 6": symmetric((4, 6), (1, 1), axial=(1, 2)),
+    "symmetric, axis 1 of 5 x 3": symmetric((5, 3), (2, 1), m=3, filter_knots=2, axial=(1, 3)),
+    "symmetric, axis 0 of 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, axial=(0, 3)),
+    "symmetric, axis 1 of 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, axial=(1, 4)),
+    "symmetric, axis 2 of 2 x 3 x 4": symmetric((2, 3, 4), (1, 1, 1), m=2, axial=(2, 4)),
+    "symmetric, an axis, a table a field": own_tables((4, 5), (1, 1), axial=(1, 4)),
     "example": (Example, (3,), points(3), lambda r: r.normal(scale=0.4, size=6)),
 }
 

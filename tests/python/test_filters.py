@@ -38,12 +38,27 @@ def test_half_spectrum_ends_in_zeros(kernels, n, dtype, tolerance):
 @EACH
 def test_shells_are_the_distinct_wavenumbers(kernels, n):
     kernel = Filter(kernels, F64, n, MESHES[n])
-    k, modes = filter.shells(n, MESHES[n])
+    k, _, modes = filter.shells(n, MESHES[n])
     assert_allclose(kernel.k, k, rtol=1e-12)
     assert_array_equal(kernel.modes, modes)
     assert np.sum(kernel.modes) == np.prod(n)
     assert kernel.k[0] == 0
     assert kernel.modes[0] == 1  # k = 0 is alone
+
+
+@EACH
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_shells_with_an_axis_are_the_distinct_wavenumbers_and_cosines(kernels, n, axis):
+    if axis >= len(n):
+        with pytest.raises(ValueError, match=f"axis: the mesh has no axis {axis}, but {len(n)}"):
+            Filter(kernels, F64, n, MESHES[n], axis)
+        return
+    kernel = Filter(kernels, F64, n, MESHES[n], axis)
+    k, mu2, modes = filter.shells(n, MESHES[n], axis)
+    assert_allclose(kernel.k, k, rtol=1e-12)
+    assert_allclose(kernel.mu2, mu2, rtol=1e-12, atol=1e-15)
+    assert_array_equal(kernel.modes, modes)
+    assert np.sum(kernel.modes) == np.prod(n)
 
 
 def matrix(kernel, t):

@@ -35,7 +35,7 @@ def test_says_where_the_maps_would_be(tmp_path, how):
 def test_small_set_is_made_once(nbody, simulator, tmp_path, monkeypatch, capsys):
     """Without a folder, maps are made, which load() reads, and found again."""
     tiny = simulator.Size(side=8, finer=1, steps=2, simulations=15, fiducial=2)
-    monkeypatch.setattr(simulator.make, "__defaults__", (tiny, 1, 0, 2))
+    monkeypatch.setattr(simulator.make, "__defaults__", (tiny, 1, 0, 2, False))
     monkeypatch.setattr(nbody, "SMALL_MAPS", tmp_path / "made")
     monkeypatch.delenv("PYFLOW_NBODY_MAPS", raising=False)
     folder = nbody.find_maps()
@@ -73,7 +73,7 @@ def test_simulated_fields_have_linear_power_on_large_scales(simulator):
     """Within a few per cent: the lowest frequencies grow by D, ten times from the start."""
     cosmology, n = simulator.Cosmology(0.3, 0.8), 32
     size = simulator.Size(side=n, finer=1, steps=5, simulations=1, fiducial=0)
-    delta = simulator.overdensity(simulator.simulate(cosmology, size, seed=3), n)
+    delta = simulator.overdensity(simulator.simulate(cosmology, size, seed=3)[0], n)
     assert abs(delta.mean()) < 1e-4
     x, _ = simulator.initial(cosmology, n, seed=3)
     first = np.fft.rfftn(simulator.overdensity(x, n)) / cosmology.growth(simulator.START)
@@ -86,6 +86,42 @@ def test_simulated_fields_have_linear_power_on_large_scales(simulator):
     expected = np.exp(np.interp(np.log(k[low]), np.log(simulator.K), np.log(cosmology.power)))
     count = low.sum()
     assert abs(np.mean(modes[low] / expected) - 1) < 5 * np.sqrt(2 / count)
+
+
+def test_redshift_space_is_kaiser_s_on_large_scales(simulator):
+    """Overdensities there are 1 + f mu^2 times those in real space, f = dln D / dln a."""
+    cosmology, n = simulator.Cosmology(0.3, 0.5), 32
+    size = simulator.Size(side=n, finer=1, steps=5, simulations=1, fiducial=0)
+    x, p = simulator.simulate(cosmology, size, seed=3)
+    growth = np.log(cosmology.growth(1) / cosmology.growth(0.98)) / np.log(1 / 0.98)
+    assert abs(growth - 0.3**0.55) < 0.02
+    k = simulator.frequencies(n)
+    real = np.fft.rfftn(simulator.overdensity(x, n))
+    for axis in range(3):
+        seen = np.fft.rfftn(simulator.overdensity(simulator.in_redshift_space(x, p, axis), n))
+        square = sum(f**2 for f in k)
+        mu2 = k[axis] ** 2 / np.where(square > 0, square, 1)
+        for inside, expected in ((mu2 > 0.99, 1 + growth), (mu2 < 0.01, 1)):
+            at = inside & (square > 0) & (square < 0.03**2)
+            ratio = np.sum(seen[at] * real[at].conj()).real / np.sum(np.abs(real[at]) ** 2)
+            assert abs(ratio / expected - 1) < 0.04
+
+
+def test_maps_in_redshift_space_have_the_line_of_sight_last(simulator, monkeypatch):
+    """Of all slabs, whichever axis is across: particles on a plane move off it along that axis."""
+    n = 8
+    size = simulator.Size(side=n, finer=1, steps=1, simulations=1, fiducial=0)
+    lattice = (np.indices((n,) * 3, dtype=np.float32).reshape(3, -1) + 0.25) * simulator.BOX / n
+    p = np.ones_like(lattice) * np.array([[0.0], [30.0], [60.0]], np.float32)
+    monkeypatch.setattr(simulator, "simulate", lambda *_: (lattice, p))
+    monkeypatch.setattr(simulator, "MAPS", 12)
+    moved = []
+    monkeypatch.setattr(
+        simulator, "overdensity", lambda x, n: moved.append(x - lattice) or np.zeros((n,) * 3)
+    )
+    assert simulator.maps_of(0, (0.3, 0.8), 1, size, True).shape == (12, n, n)
+    across = [np.unique(np.nonzero(shift)[0]).tolist() for shift in moved]
+    assert across == [[2], [1]]  # slabs across axes 0 and 1, then across axis 2
 
 
 def test_simulations_are_in_one_part_only(nbody, tmp_path):

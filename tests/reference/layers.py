@@ -1,6 +1,7 @@
 """Layers: forward maps x[n][d] to y[n][d] and log|det dy/dx|[n]; parameters come first."""
 
 import numpy as np
+from scipy import interpolate
 
 from reference import cspline, filter, psi, rqs
 
@@ -86,14 +87,22 @@ def sinh_arcsinh(log_delta, epsilon, x):
     return np.sinh(u), log_slope.sum(axis=1)
 
 
-def symmetric(field, theta, psi_knots, box):
+def symmetric(field, theta, psi_knots, box, axis=None, mu_knots=1):
     """Psi(F^-1 T F x) and its log|det|, for one field (Dai & Seljak 2022).
 
-    theta: Psi's 3 psi_knots, then the knots of log T against |k| / k_max: positions, values.
+    theta: Psi's 3 psi_knots, then the knots of log T against |k| / k_max: positions, values. With
+    an axis as many values at each of mu_knots mu^2, with a polynomial through them.
     """
-    positions, values = theta[3 * psi_knots :].reshape(2, -1)
-    k, _ = filter.shells(field.shape, box)
-    log_t = cspline.spline(k / max(k[-1], 1e-300), cspline.increasing(positions), values)
-    u, log_det = filter.apply(field, np.exp(np.clip(log_t, -20, 20)), box)
+    positions, *values = theta[3 * psi_knots :].reshape(1 + mu_knots, -1)
+    k, mu2, _ = filter.shells(field.shape, box, axis)
+    knots, k = cspline.increasing(positions), k / max(k[-1], 1e-300)
+    along = [cspline.spline(k, knots, v) for v in values]
+    if axis is None:
+        (log_t,) = along
+    else:
+        at = (1 - np.cos(np.pi * np.arange(mu_knots) / (mu_knots - 1))) / 2
+        through = zip(np.transpose(along), mu2, strict=True)
+        log_t = [interpolate.BarycentricInterpolator(at, v)(u) for v, u in through]
+    u, log_det = filter.apply(field, np.exp(np.clip(log_t, -20, 20)), box, axis)
     y, log_slopes = psi.forward(u.ravel(), theta[: 3 * psi_knots])
     return y.reshape(field.shape), log_det + log_slopes
