@@ -195,11 +195,11 @@ typedef struct {
 /* Symmetric flows: the field-level likelihood p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282) */
 typedef struct {
     ptrdiff_t n_layers;
-    ptrdiff_t psi_knots;    /* knots of Psi in a layer, 2 to 63 */
-    ptrdiff_t filter_knots; /* knots of log T(|k|) in a layer */
-    ptrdiff_t axis;         /* the line of sight, T(|k|, |mu|) with mu = k_axis / |k|; -1: isotropic */
-    ptrdiff_t mu_knots;     /* with an axis: knots of log T along mu^2, 2 to 4 */
-    ptrdiff_t start_fields; /* fields that the start in closed form looks at */
+    ptrdiff_t psi_knots;     /* knots of Psi in a layer, 2 to 63 */
+    ptrdiff_t filter_knots;  /* knots of log T(|k|) in a layer */
+    ptrdiff_t axis;          /* the line of sight, T(|k|, |mu|) with mu = k_axis / |k|; -1: isotropic */
+    ptrdiff_t mu_knots;      /* with an axis: knots of log T along mu^2, 2 to 4 */
+    ptrdiff_t start_fields;  /* fields that the start in closed form looks at */
     ptrdiff_t context_knots; /* with data->context: knots of g(c) in a layer, 2 to 64 */
     pf_train_options train;
 } pf_symmetric_options;
@@ -209,15 +209,7 @@ PF_API void pf_sig_defaults(pf_sig_options *options);
 PF_API void pf_train_defaults(pf_train_options *options);
 PF_API void pf_symmetric_defaults(pf_symmetric_options *options);
 /* What a flow can be asked of points: see the functions of these names */
-typedef enum {
-    PF_FORWARD,
-    PF_INVERSE,
-    PF_LOGP,
-    PF_LOGP_AT,
-    PF_SCORE,
-    PF_SCORE_PARAMETERS,
-    PF_SAMPLE
-} pf_question;
+typedef enum { PF_FORWARD, PF_INVERSE, PF_LOGP, PF_LOGP_AT, PF_SCORE, PF_SCORE_PARAMETERS, PF_SAMPLE } pf_question;
 
 PF_API extern const pf_option pf_gis_list[], pf_sig_list[], pf_train_list[], pf_symmetric_list[];
 
@@ -291,8 +283,8 @@ PF_API pf_status PF(flow_add_symmetric)(PF(flow) * flow, ptrdiff_t psi_knots, pt
 PF_API pf_status PF(flow_add_axial)(PF(flow) * flow, ptrdiff_t axis, ptrdiff_t psi_knots, ptrdiff_t filter_knots,
                                     ptrdiff_t mu_knots);
 
-/* x <- x + F^-1 S(|k|) F g(c), for fields: c is a second field of each point, g a spline with so many knots, within three
- * scales of the mean of c, 2 to 64; S one along k. Zero until it is trained. */
+/* x <- x + F^-1 S(|k|) F g(c), for fields: c is a second field of each point, g a spline with so many knots, within
+ * three scales of the mean of c, 2 to 64; S one along k. Zero until it is trained. */
 PF_API pf_status PF(flow_add_shift)(PF(flow) * flow, double mean, double scale, ptrdiff_t knots,
                                     ptrdiff_t filter_knots);
 

@@ -3,8 +3,8 @@
  * Psi(F^-1 [T F x + T S F g(c)]): what they call S is T S here, so that S is the transfer function from g(c) to -x, and
  * learns as fast at every |k|. log|det| = 0.
  *
- * g is a cubic spline with fixed knots, in the units of c, straight beyond them; S one with knots that move (cspline.h),
- * of either sign, isotropic in flows with a line of sight too.
+ * g is a cubic spline with fixed knots, in the units of c, straight beyond them; S one with knots that move
+ * (cspline.h), of either sign, isotropic in flows with a line of sight too.
  *
  * theta: g at its knots [knots]; filter_knots positions of the knots of S against |k| / k_max, and as many values. */
 #ifndef real
@@ -12,10 +12,10 @@
 #include "layers.h"
 
 enum {
-    BLOCK = 256,                            /* pixels that go through g at a time */
-    PARTS = 32,                             /* of a large field: at most as many; */
-    PART_LEAST = 1 << 16,                   /* pixels in each, at least: a multiple of BLOCK */
-    SUMS = 3 * (SHIFT_KNOTS_MOST - 1) + 3,  /* of g's vjp: three of each bin, both tails, all */
+    BLOCK = 256,                           /* pixels that go through g at a time */
+    PARTS = 32,                            /* of a large field: at most as many; */
+    PART_LEAST = 1 << 16,                  /* pixels in each, at least: a multiple of BLOCK */
+    SUMS = 3 * (SHIFT_KNOTS_MOST - 1) + 3, /* of g's vjp: three of each bin, both tails, all */
 };
 
 #define TWICE "shift.c"
@@ -59,10 +59,8 @@ pf_status X(shift_new)(X(layer) **l, X(mesh) *mesh, const double *p, ptrdiff_t k
         free(s);
         return PF_NO_MEMORY;
     }
-    s->base = (X(layer)){.ops = &X(shift_ops),
-                         .d = mesh->filter->fft->pixels,
-                         .n_theta = knots + 2 * filter_knots,
-                         .references = 1};
+    s->base = (X(layer)){
+        .ops = &X(shift_ops), .d = mesh->filter->fft->pixels, .n_theta = knots + 2 * filter_knots, .references = 1};
     s->mesh = X(mesh_share)(mesh);
     s->knots = knots;
     s->filter_knots = filter_knots;
@@ -82,7 +80,7 @@ const double *X(shift_positions)(const X(layer) *l) { return ((const X(shift) *)
 
 typedef struct {
     ptrdiff_t bins;
-    real start, low, high, left, right; /* v_0; the first and the last knot, and the slopes beyond them */
+    real start, low, high, left, right;             /* v_0; the first and the last knot, and the slopes beyond them */
     real p[SHIFT_KNOTS_MOST], by[SHIFT_KNOTS_MOST]; /* of each bin: p_j, 1 / w_j */
     real a[SHIFT_KNOTS_MOST], b[SHIFT_KNOTS_MOST], e[SHIFT_KNOTS_MOST];
 } X(pointwise);
@@ -218,8 +216,8 @@ typedef struct {
     const real *gu; /* what the sums are of */
     const real *c;
     const X(pointwise) *g;
-    ptrdiff_t n, length;   /* pixels; of a part */
-    double (*sums)[SUMS];  /* [PARTS] */
+    ptrdiff_t n, length;  /* pixels; of a part */
+    double (*sums)[SUMS]; /* [PARTS] */
 } X(shift_pixels);
 
 static void X(shift_part)(void *arg, ptrdiff_t i, int thread)

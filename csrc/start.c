@@ -80,7 +80,7 @@ typedef struct {
     double *cc, *xx;        /* [shells] spectra */
     double *other;          /* [n_theta] of a shift layer */
     double c_mean, c_scale; /* of the pixels of c */
-    float *sorted;    /* [n_sorted] */
+    float *sorted;          /* [n_sorted] */
     ptrdiff_t n_sorted;
     real *spectrum, *work;
     double *noise;
@@ -267,7 +267,8 @@ static pf_status X(start_load)(X(start) *s, const X(data) *train, const X(layer)
     return PF_OK;
 }
 
-/* Theta of all layers after the scale layer: shift layers, where there are, and symmetric ones in turn. *logp: the mean log p of the standardised fields. */
+/* Theta of all layers after the scale layer: shift layers, where there are, and symmetric ones in turn. *logp: the mean
+ * log p of the standardised fields. */
 static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train, int flat_first)
 {
     X(flow) *f = s->flow;

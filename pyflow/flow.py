@@ -61,9 +61,9 @@ class _LogPosterior(NamedTuple):
 
     def __call__(self, y: Floats) -> Floats:
         known = np.broadcast_to(self.known, (len(y), len(self.known)))
-        logs = self.power * self.core.evaluate_at(
-            self.x, np.hstack([y, known]), **self.beside
-        ).sum(axis=0)
+        logs = self.power * self.core.evaluate_at(self.x, np.hstack([y, known]), **self.beside).sum(
+            axis=0
+        )
         return logs if self.log_prior is None else logs + log_prior_of(self.log_prior, y)
 
 
@@ -388,7 +388,9 @@ class Flow:
             return {}
         shape = self._core.shape
         if c is None:
-            raise ValueError(f"{name}: this flow needs a second field of shape {shape} for each point")
+            raise ValueError(
+                f"{name}: this flow needs a second field of shape {shape} for each point"
+            )
         c = np.asarray(_arguments.rows(c, name))
         if c.shape == shape:
             c = np.broadcast_to(c, (n, *shape))

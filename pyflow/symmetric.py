@@ -318,12 +318,16 @@ def _second_fields(train, validate, data_train, data_validate):
     """Return the second fields of training and validation fields, checked, as the core's data."""
     if train is None:
         if validate is not None:
-            raise ValueError("condition_field: is missing, although condition_field_validate is given")
+            raise ValueError(
+                "condition_field: is missing, although condition_field_validate is given"
+            )
         return {}
     if (validate is None) != (data_validate is None):
         missing = "condition_field_validate" if validate is None else "data_validate"
-        given = "data_validate and condition_field are" if validate is None else (
-            "condition_field_validate is"
+        given = (
+            "data_validate and condition_field are"
+            if validate is None
+            else ("condition_field_validate is")
         )
         raise ValueError(f"{missing}: is missing, although {given} given")
     found = {}

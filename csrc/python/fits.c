@@ -377,7 +377,8 @@ PyObject *core_sig_schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObjec
 
 const char symmetric_fit_doc[] =
     "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, condition_field=None,\n"
-    "              condition_field_validate=None, box, noise_k=None, noise_power=None, progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
+    "              condition_field_validate=None, box, noise_k=None, noise_power=None, progress=None, warn=None, "
+    "checkpoint=None, note=None, **options)\n\n"
     "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN "
     "in\n"
     "training ends it with a call of warn and the last good flow.";

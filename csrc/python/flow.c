@@ -77,12 +77,19 @@ static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, pf_question
     {                                                                                                                  \
         return map(self, args, kwargs, task);                                                                          \
     }
-MAP(evaluate_density, PF_LOGP, "evaluate_density(x, y=None, labels=None, condition_field=None)\n--\n\nlog p of every point: float64 (n,).")
-MAP(evaluate_at, PF_LOGP_AT, "evaluate_at(x, y, labels=None, condition_field=None)\n--\n\nlog p of every point at every one of m conditions: float64 (n, m).")
-MAP(forward, PF_FORWARD, "forward(x, y=None, labels=None, condition_field=None)\n--\n\n(z, logj): latent points and log|det dz/dx|.")
-MAP(inverse, PF_INVERSE, "inverse(z, y=None, labels=None, condition_field=None)\n--\n\n(x, logj): data and log|det dx/dz|.")
-MAP(score, PF_SCORE, "score(x, y=None, labels=None, condition_field=None)\n--\n\n(score, logp): d log p / dx, and log p.")
-MAP(score_parameters, PF_SCORE_PARAMETERS, "score_parameters(x, y, labels=None, condition_field=None)\n--\n\n(score, logp): d log p / dy, and log p.")
+MAP(evaluate_density, PF_LOGP,
+    "evaluate_density(x, y=None, labels=None, condition_field=None)\n--\n\nlog p of every point: float64 (n,).")
+MAP(evaluate_at, PF_LOGP_AT,
+    "evaluate_at(x, y, labels=None, condition_field=None)\n--\n\nlog p of every point at every one of m conditions: "
+    "float64 (n, m).")
+MAP(forward, PF_FORWARD,
+    "forward(x, y=None, labels=None, condition_field=None)\n--\n\n(z, logj): latent points and log|det dz/dx|.")
+MAP(inverse, PF_INVERSE,
+    "inverse(z, y=None, labels=None, condition_field=None)\n--\n\n(x, logj): data and log|det dx/dz|.")
+MAP(score, PF_SCORE,
+    "score(x, y=None, labels=None, condition_field=None)\n--\n\n(score, logp): d log p / dx, and log p.")
+MAP(score_parameters, PF_SCORE_PARAMETERS,
+    "score_parameters(x, y, labels=None, condition_field=None)\n--\n\n(score, logp): d log p / dy, and log p.")
 
 PyDoc_STRVAR(sample_doc, "sample(n, y=None, labels=None, seed=0, first=0, condition_field=None)\n--\n\n"
                          "(x, logp): points first .. first + n - 1 of the sample of this seed.");
@@ -104,8 +111,10 @@ static PyObject *flow_sample(PyObject *op, PyObject *args, PyObject *kwargs)
     return result;
 }
 
-PyDoc_STRVAR(calibrate_doc, "calibrate(x, y, seed=0, condition_field=None)\n--\n\n(flow, before, after): the flow with the temperature that "
-                            "is best on these points;\nmean log p(y|x) / prior(y) at temperature 1 and at that one.");
+PyDoc_STRVAR(
+    calibrate_doc,
+    "calibrate(x, y, seed=0, condition_field=None)\n--\n\n(flow, before, after): the flow with the temperature that "
+    "is best on these points;\nmean log p(y|x) / prior(y) at temperature 1 and at that one.");
 static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"x", "y", "seed", "condition_field", NULL};
