@@ -5,7 +5,8 @@
  *
  * With a second field c of each point, a shift layer stands before each symmetric one. The one before the first T that
  * whitens begins as the Wiener filter, S = -P_xc / P_cc of g(c), with g straight or what gives c's pixels a Gaussian
- * distribution, whichever tells more of x; the others as S = 0. For Gaussian fields that is p(x|c). */
+ * distribution, whichever tells more of x; the others as S = 0, every other one of them with an even g. For Gaussian
+ * fields that is p(x|c). */
 #ifndef real
 #include <unistd.h>
 
@@ -17,6 +18,8 @@ enum {
     START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
     QUANTILE_PIXELS = 1 << 18, /* of them sorted for the pixel distribution */
 };
+
+typedef enum { STRAIGHT, GAUSSIAN, EVEN } pointwise; /* g of a shift layer at first */
 
 static int ascending(const void *a, const void *b)
 {
@@ -192,37 +195,49 @@ static pf_status X(start_wiener)(double *theta, double *told, X(start) *s, const
     return PF_OK;
 }
 
-/* A shift layer: of two g, the one that tells more; or S = 0 */
-static pf_status X(start_shift)(double *theta, X(start) *s, const X(data) *train, const X(layer) *layer, void *ready,
-                                int wiener)
+/* g at its knots: straight, what gives the pixels of c a Gaussian distribution, or the square of that */
+static void X(start_g)(double *value, const X(start) *s, const X(layer) *layer, pointwise how)
 {
-    ptrdiff_t knots = s->o->context_knots, m = s->o->filter_knots;
     const double *p = X(shift_positions)(layer);
-    double told[2] = {0};
-    X(place_knots)(s->position, s->flow->mesh, m);
-    pf_increasing_inverse(theta + knots, s->position, m);
-    memset(theta + knots + m, 0, (size_t)m * sizeof(double));
-    for (int straight = 0; straight < 2; straight++) {
-        double before = told[0], *one = straight ? s->other : theta;
-        if (straight && !wiener) break;
-        for (ptrdiff_t j = 0; j < knots; j++)
-            one[j] = straight ? (p[j] - s->c_mean) / s->c_scale : normal_knot(j, knots);
-        memcpy(one + knots, theta + knots, (size_t)(2 * m) * sizeof(double));
-        layer->ops->prepare(layer, ready, one, 0, 1, s->work);
-        if (wiener) PF_TRY(X(start_wiener)(one + knots, told, s, train, layer, ready));
-        if (straight && told[0] >= before) memcpy(theta, one, (size_t)layer->n_theta * sizeof(double));
+    for (ptrdiff_t j = 0; j < s->o->context_knots; j++) {
+        double z = normal_knot(j, s->o->context_knots);
+        value[j] = how == STRAIGHT ? (p[j] - s->c_mean) / s->c_scale : how == EVEN ? (z * z - 1) * M_SQRT1_2 : z;
     }
+}
+
+/* The Wiener filter of the g that tells more, and x shifted by it */
+static pf_status X(start_told)(double *theta, X(start) *s, const X(data) *train, const X(layer) *layer, void *ready)
+{
+    ptrdiff_t pixels = s->flow->space.d;
+    double told[2];
+    for (int i = 0; i < 2; i++) {
+        double *one = i ? s->other : theta;
+        memcpy(one, theta, (size_t)layer->n_theta * sizeof(double));
+        X(start_g)(one, s, layer, i ? STRAIGHT : GAUSSIAN);
+        layer->ops->prepare(layer, ready, one, 0, 1, s->work);
+        PF_TRY(X(start_wiener)(one + s->o->context_knots, told + i, s, train, layer, ready));
+    }
+    if (told[1] >= told[0]) memcpy(theta, s->other, (size_t)layer->n_theta * sizeof(double));
     layer->ops->prepare(layer, ready, theta, 0, 1, s->work);
-    for (ptrdiff_t i = 0; i < s->n && wiener; i++) {
-        const real *c = train->context + i * train->n / s->n * s->flow->space.d;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        const real *c = train->context + i * train->n / s->n * pixels;
         double logj = 0;
-        X(tile) t = {.x = s->x + i * s->flow->space.d, .n = 1, .d = s->flow->space.d, .layout = ROWS, .tables = 1};
-        t.ld = t.d;
+        X(tile) t = {.x = s->x + i * pixels, .n = 1, .d = pixels, .ld = pixels, .layout = ROWS, .tables = 1};
         t.context = &c;
         layer->ops->forward(layer, ready, &t, &logj, NULL, s->work);
         PF_TRY(pf_check_interrupt());
     }
     return PF_OK;
+}
+
+/* S = 0, number `idle` of such layers. No gradient would turn a straight g into an even one. */
+static void X(start_idle)(double *theta, X(start) *s, const X(layer) *layer, void *ready, int idle)
+{
+    ptrdiff_t knots = s->o->context_knots, m = s->o->filter_knots;
+    X(start_g)(theta, s, layer, idle % 2 ? GAUSSIAN : EVEN);
+    X(place_knots)(s->position, s->flow->mesh, m);
+    pf_increasing_inverse(theta + knots, s->position, m);
+    layer->ops->prepare(layer, ready, theta, 0, 1, s->work);
 }
 
 /* Positions and values of log T that whitens the fields, or 0 everywhere */
@@ -273,7 +288,7 @@ static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train
 {
     X(flow) *f = s->flow;
     ptrdiff_t pixels = f->space.d, n = s->n, k = s->o->psi_knots;
-    int first = 1; /* symmetric layer */
+    int first = 1, idle = 0; /* symmetric layer; shift layers of S = 0 so far */
     *logp = 0;
     PF_TRY(X(start_load)(s, train, f->layers[0]));
     for (ptrdiff_t l = 1; l < f->n_layers; l++) {
@@ -283,8 +298,8 @@ static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train
         const real *t;
         memset(theta, 0, (size_t)layer->n_theta * sizeof(double));
         if (layer->ops->context) {
-            int wiener = flat_first ? l == 3 : l == 1;
-            PF_TRY(X(start_shift)(theta, s, train, layer, f->ready[l], wiener));
+            if (l == (flat_first ? 3 : 1)) PF_TRY(X(start_told)(theta, s, train, layer, f->ready[l]));
+            else X(start_idle)(theta, s, layer, f->ready[l], idle++);
             continue;
         }
         PF_TRY(X(start_filter)(theta + 3 * k, s, flat_first && first));

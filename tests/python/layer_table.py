@@ -61,7 +61,8 @@ class Layer(Kernel):
     def tile(self, x, theta, g=None, glogj=None, gtheta=None, **options):
         """Return x and logj[n] of one tile, and dL/dx; see layer_run in tests/kernels/layers.c.
 
-        Options: layout, label, context, inverse, want_x and pad, what stands beside the points of a tile.
+        Options: layout, label, context, inverse, want_x and pad, what stands beside the points
+        of a tile.
         """
         n = len(x)
         tables = n if self.own_tables else 1

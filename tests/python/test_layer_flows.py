@@ -17,7 +17,6 @@ from layer_table import (
     Sliced,
     Symmetric,
     affine_theta,
-    shift,
     sliced_theta,
     symmetric_theta,
 )
@@ -134,6 +133,7 @@ def mixed(kernels, dtype, n=(4, 6)):
         (Scale(kernels, dtype, d, 0.3, 1.7), None),
         (Sliced(kernels, dtype, d, 3, 7, 1), sliced_theta(rng, d, 3, 7, 1)),
         (Affine(kernels, dtype, d), 0.3 * affine_theta(rng, d)),
+        (Shift(kernels, dtype, n, box, (1, 3, 4), 5), 0.3 * rng.normal(size=13)),
         (Symmetric(kernels, dtype, n, box, 5, 4), symmetric_theta(rng, 5, 4)),
     ]
     return zip(*layers, strict=True)
@@ -145,7 +145,8 @@ def test_layers_of_both_layouts_follow_each_other(kernels, n, dtype, tolerance):
     layers, thetas = mixed(kernels, dtype, n)
     x = np.random.default_rng(6).normal(size=(45, layers[0].d))  # tiles of 16, the last of 13
     flow = Flow(list(layers), thetas)
-    z, logj, back, back_logj, score, logp = flow.results(x)
+    context = next(layer for layer in layers if isinstance(layer, Shift)).context(len(x))
+    z, logj, back, back_logj, score, logp = flow.results(x, None, context)
     y, expected = layers[0].array(x), np.zeros(len(x))
     kept = []
     for layer, theta in zip(layers, thetas, strict=True):
@@ -161,9 +162,11 @@ def test_layers_of_both_layouts_follow_each_other(kernels, n, dtype, tolerance):
         g = layer.vjp(at, theta, g, np.ones(len(x)), None)
     size = np.abs(g).max()
     assert_allclose(score, g, rtol=tolerance, atol=100 * tolerance * size)
-    for a, b in zip(flow.copy().results(x), flow.results(x), strict=True):
+    for a, b in zip(
+        flow.copy().results(x, None, context), flow.results(x, None, context), strict=True
+    ):
         assert_array_equal(a, b)
-    alone = flow.results(x[20:21])
+    alone = flow.results(x[20:21], None, context[20:21])
     for a, b in zip(alone, (z, logj, back, back_logj, score, logp), strict=True):
         assert_array_equal(a[0], b[20])
 
