@@ -17,6 +17,7 @@
 enum {
     START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
     QUANTILE_PIXELS = 1 << 18, /* of them sorted for the pixel distribution */
+    WIENER_PASSES = 4,         /* of fitting S to the shells */
 };
 
 typedef enum { STRAIGHT, GAUSSIAN, EVEN } pointwise; /* g of a shift layer at first */
@@ -82,6 +83,7 @@ typedef struct {
     real *u;                /* [pixels] g(c) */
     double *cc, *xx;        /* [shells] spectra */
     double *other;          /* [n_theta] of a shift layer */
+    double *value;          /* [filter_knots] */
     double c_mean, c_scale; /* of the pixels of c */
     float *sorted;          /* [n_sorted] */
     ptrdiff_t n_sorted;
@@ -97,16 +99,24 @@ static void X(place_knots)(double *position, const X(mesh) *mesh, ptrdiff_t m)
         position[j] = (lo + soft) * pow((hi + soft) / (lo + soft), (double)j / (double)(m - 1)) - soft;
 }
 
-/* Values at the knots from values at the shells: means with triangular weights, times those given; where a knot has no
- * shell within reach, interpolation between its neighbours. */
-static void X(fit_knots)(double *value, const double *position, const double *log_t, const double *weight,
-                         const X(mesh) *mesh, ptrdiff_t m)
+/* Of S too, and one at k = 0: the mean of c tells of that of x. */
+static void X(place_shift_knots)(double *position, const X(mesh) *mesh, ptrdiff_t m)
 {
-    ptrdiff_t shells = mesh->filter->shells, at = 1;
+    position[0] = 0;
+    position[1] = 1;
+    if (m > 2) X(place_knots)(position + 1, mesh, m - 1);
+}
+
+/* Values at the knots from values at the shells: means with triangular weights, times those given; where a knot has no
+ * shell within reach, interpolation between its neighbours. first: the first shell that counts, 1 to leave out k = 0 */
+static void X(fit_knots)(double *value, const double *position, const double *log_t, const double *weight,
+                         const X(mesh) *mesh, ptrdiff_t m, ptrdiff_t first)
+{
+    ptrdiff_t shells = mesh->filter->shells, at = first;
     const double *k = mesh->k;
     for (ptrdiff_t j = 0; j < m; j++) {
         double lo = position[PF_MAX(j - 1, 0)], hi = position[PF_MIN(j + 1, m - 1)], sum = 0, total = 0;
-        for (ptrdiff_t s = 1; s < shells; s++) {
+        for (ptrdiff_t s = first; s < shells; s++) {
             double side = k[s] < position[j] ? (k[s] - lo) / (position[j] - lo) : (hi - k[s]) / (hi - position[j]);
             if (k[s] == position[j]) side = 1;
             if (!(side > 0)) continue;
@@ -114,7 +124,7 @@ static void X(fit_knots)(double *value, const double *position, const double *lo
             total += side * weight[s];
         }
         while (at < shells - 1 && k[at] < position[j]) at++;
-        ptrdiff_t before = PF_MAX(at - 1, PF_MIN(1, shells - 1));
+        ptrdiff_t before = PF_MAX(at - 1, PF_MIN(first, shells - 1));
         double span = k[at] - k[before], t = span > 0 ? (position[j] - k[before]) / span : 0;
         value[j] = total > 0 ? sum / total : log_t[before] + t * (log_t[at] - log_t[before]);
     }
@@ -189,9 +199,16 @@ static pf_status X(start_wiener)(double *theta, double *told, X(start) *s, const
         cross[i] = -product / power;
         c[i] = power;
     }
-    X(place_knots)(s->position, mesh, m);
-    X(fit_knots)(theta + m, s->position, cross, c, mesh, m);
+    X(place_shift_knots)(s->position, mesh, m);
     pf_increasing_inverse(theta, s->position, m);
+    memset(theta + m, 0, (size_t)m * sizeof(double));
+    for (int pass = 0; pass < WIENER_PASSES; pass++) { /* means over shells flatten what bends: what is left, again */
+        double *left = x, *value = s->value;
+        pf_cspline(left, mesh->k, s->position, theta + m, m, shells);
+        for (ptrdiff_t i = 0; i < shells; i++) left[i] = cross[i] - left[i];
+        X(fit_knots)(value, s->position, left, c, mesh, m, 0);
+        for (ptrdiff_t j = 0; j < m; j++) theta[m + j] += value[j];
+    }
     return PF_OK;
 }
 
@@ -235,7 +252,7 @@ static void X(start_idle)(double *theta, X(start) *s, const X(layer) *layer, voi
 {
     ptrdiff_t knots = s->o->context_knots, m = s->o->filter_knots;
     X(start_g)(theta, s, layer, idle % 2 ? GAUSSIAN : EVEN);
-    X(place_knots)(s->position, s->flow->mesh, m);
+    X(place_shift_knots)(s->position, s->flow->mesh, m);
     pf_increasing_inverse(theta + knots, s->position, m);
     layer->ops->prepare(layer, ready, theta, 0, 1, s->work);
 }
@@ -259,7 +276,7 @@ static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
         s->power[i] = flat ? 0 : -0.5 * log(PF_MAX(s->power[i], 1e-12 * most)); /* now log T */
     X(place_knots)(s->position, mesh, m);
     if (mesh->shell) X(fit_axial_knots)(theta + m, s->position, s->power, mesh, m, s->mu_knots, s->n);
-    else X(fit_knots)(theta + m, s->position, s->power, mesh->filter->modes, mesh, m);
+    else X(fit_knots)(theta + m, s->position, s->power, mesh->filter->modes, mesh, m, 1);
     pf_increasing_inverse(theta, s->position, m);
     return PF_OK;
 }
@@ -353,10 +370,12 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
     s.cc = PF_ALLOC(double, filter->shells);
     s.xx = PF_ALLOC(double, filter->shells);
     s.other = PF_ALLOC(double, o->context_knots + 2 * o->filter_knots);
+    s.value = PF_ALLOC(double, o->filter_knots);
     s.c_mean = c_mean;
     s.c_scale = c_scale;
     pf_status status = PF_NO_MEMORY;
-    if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise && s.u && s.cc && s.xx && s.other)
+    if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise && s.u && s.cc && s.xx && s.other &&
+        s.value)
         status = X(best_start)(&s, train);
     free(s.x);
     free(s.power);
@@ -369,6 +388,7 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
     free(s.cc);
     free(s.xx);
     free(s.other);
+    free(s.value);
     return status;
 }
 

@@ -262,7 +262,7 @@ class Symmetric:
 
 @dataclass(frozen=True)
 class Shift:
-    """x <- x + F^-1 S(|k|) F g(c), for fields: c is `condition_field`, a second field of each point.
+    """x <- x + F^-1 S(|k|) F g(c), for fields: c is a second field of each, `condition_field`.
 
     g is a spline of each pixel, straight beyond its knots, S one along |k|, of either sign. The
     layer can be conditioned on parameters. Dai & Seljak 2022, whose S is this one times T.

@@ -1,5 +1,7 @@
 """Power spectra, and random fields against dense covariance matrices."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -210,7 +212,7 @@ def test_cross_correlation():
     k, r, modes = fields.cross_correlation(a, b, box, bins)
     at, number = fields.wavenumbers((8, 10), box)
     fa, fb = np.fft.rfftn(a, axes=(1, 2)), np.fft.rfftn(b, axes=(1, 2))
-    for i, (low, high) in enumerate(zip(bins[:-1], bins[1:], strict=True)):
+    for i, (low, high) in enumerate(itertools.pairwise(bins)):
         here = number * ((at >= low) & (at < high))
         cross, of_a, of_b = (
             (here * (p.conj() * q).real).sum(axis=(1, 2)) for p, q in ((fa, fb), (fa, fa), (fb, fb))
