@@ -2,7 +2,9 @@
 #ifndef real
 #include "flow.h"
 
+/* as pf_question has them */
 typedef enum { FORWARD, INVERSE, LOGP, LOGP_AT, SCORE, SCORE_Y, SAMPLE } task;
+static_assert((int)SAMPLE == PF_SAMPLE && (int)SCORE_Y == PF_SCORE_PARAMETERS, "the same order");
 
 enum {
     BLOCK_BYTES = 1 << 18,  /* of the tiles that go through a layer together: its tables serve them while in cache */
@@ -20,6 +22,7 @@ typedef struct {
     ptrdiff_t start; /* its first point */
     double log[TILE_MOST], log_normal[TILE_MOST];
     char outside[TILE_MOST]; /* the bounds */
+    const real *context[TILE_MOST];
 } X(piece);
 
 enum { X(MOST_TILES) = 16 };
@@ -32,6 +35,7 @@ typedef struct {
     const real *in;       /* [n][d] */
     const double *y;      /* [n][n_y], in LOGP_AT [m][n_y], or NULL */
     const int32_t *label; /* [n] or NULL */
+    const real *context;  /* [n][d] or NULL */
     ptrdiff_t n, m;
     uint64_t seed;
     ptrdiff_t first;
@@ -71,6 +75,7 @@ static void X(refuse)(X(job) *job, ptrdiff_t start)
 /* The piece's points, from the data or drawn; whether they can go on. */
 static int X(load)(X(piece) *p, X(job) *job)
 {
+    if (job->context && !X(all_finite)(p->context[0], p->t.n * p->t.d)) return 0;
     if (job->task == SAMPLE) {
         X(tile_normals)(&p->t, job->seed, (uint64_t)(job->first + p->start));
         X(tile_logp)(p->log_normal, &p->t);
@@ -136,6 +141,8 @@ static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdi
     p->t = X(worker_tile)(&job->workers, worker, i, n,
                           X(flow_layout)(job->flow, job->task == INVERSE || job->task == SAMPLE));
     p->t.label = job->label ? job->label + start : NULL;
+    for (ptrdiff_t j = 0; j < n && job->context; j++) p->context[j] = job->context + (start + j) * p->t.d;
+    if (job->context) p->t.context = p->context;
     return p;
 }
 
@@ -183,7 +190,10 @@ static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
     ptrdiff_t d = job->flow->space.d;
     int table = job->flow->space.ndim == 1, refused = job->bounds && job->task != INVERSE;
     const char *name = job->task == INVERSE ? "z" : "x";
-    for (ptrdiff_t i = start; i < job->n; i++)
+    for (ptrdiff_t i = start; i < job->n && job->context; i++)
+        if (!X(all_finite)(job->context + i * d, d))
+            return pf_fail(PF_BAD_ARGUMENT, "condition_field: field %td has pixels that are NaN or infinite", i);
+    for (ptrdiff_t i = start; i < job->n && job->in; i++)
         for (ptrdiff_t j = 0; j < d; j++) {
             double v = job->in[i * d + j];
             const char *what = isnan(v) ? "NaN" : "infinite";
@@ -210,6 +220,9 @@ static pf_status X(check)(const X(job) *job)
     for (ptrdiff_t i = 0; i < rows * n_y; i++)
         if (!isfinite(job->y[i]))
             return pf_fail(PF_BAD_ARGUMENT, "y: row %td, column %td is not finite", i / n_y, i % n_y);
+    if (!X(flow_context)(f) != !job->context)
+        return pf_fail(PF_BAD_ARGUMENT, job->context ? "condition_field: this flow was fitted without"
+                                                     : "condition_field: this flow needs one for every point");
     if (!f->classes && job->label) return pf_fail(PF_BAD_ARGUMENT, "label: this flow was fitted without labels");
     if (f->classes && !job->label)
         return pf_fail(PF_BAD_ARGUMENT, "label: this flow was fitted with labels and needs one for every point");
@@ -355,6 +368,21 @@ pf_status X(flow_sample)(const X(flow) *f, real *x, double *logp, const double *
     pf_begin();
     X(job) job = {.flow = f, .task = SAMPLE, .out = x, .log = logp, .y = y, .label = label, .n = n, .seed = seed};
     job.first = first;
+    return pf_end(X(run)(&job));
+}
+
+pf_status X(flow_answer)(const X(flow) *f, const X(request) *r)
+{
+    pf_begin();
+    X(job) job = {.flow = f, .task = (task)r->question, .out = r->out, .log = r->log, .gy = r->score_parameters};
+    job.in = r->in;
+    job.y = r->y;
+    job.label = r->label;
+    job.context = r->context;
+    job.n = r->n;
+    job.m = r->m;
+    job.seed = r->seed;
+    job.first = r->first;
     return pf_end(X(run)(&job));
 }
 #endif

@@ -13,8 +13,9 @@ static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_
 
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
-const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(scale_ops),     &X(affine_ops), &X(sliced_ops),
-                                              &X(patch_ops),   &X(symmetric_ops), &X(axial_ops),  NULL};
+const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(scale_ops), &X(affine_ops),
+                                              &X(sliced_ops),  &X(patch_ops), &X(symmetric_ops),
+                                              &X(axial_ops),   &X(shift_ops), NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
@@ -354,6 +355,12 @@ const double *X(flow_layer_theta)(const X(flow) *f, ptrdiff_t i) { return f->the
 ptrdiff_t X(flow_parameters)(const X(flow) *f) { return f->n_theta + (f->net ? f->net->net->n_w : 0); }
 int X(flow_noise_condition)(const X(flow) *f) { return f->noise_condition; }
 int X(flow_unfinished)(const X(flow) *f) { return f->n_state > 0; }
+int X(flow_context)(const X(flow) *f)
+{
+    for (ptrdiff_t l = 0; l < f->n_layers; l++)
+        if (f->layers[l]->ops->context) return 1;
+    return 0;
+}
 double X(flow_temperature)(const X(flow) *f) { return f->temperature; }
 const char *X(flow_note)(const X(flow) *f) { return f->note ? f->note : ""; }
 
@@ -562,6 +569,28 @@ pf_status X(flow_add_axial)(X(flow) *f, ptrdiff_t axis, ptrdiff_t psi_knots, ptr
     pf_begin();
     return X(add)(f, X(symmetric_new)(&layer, f->mesh, psi_knots, filter_knots, axis, mu_knots), &layer,
                   X(fill_symmetric), &(X(symmetric_from)){psi_knots, filter_knots});
+}
+
+/* g(c) = (c - mean) / scale with knots from -3 to 3 of it, S = 0 with knots from k = 0 to k_max */
+static void X(fill_shift)(double *theta, const X(layer) *l, const void *from)
+{
+    const X(symmetric_from) *s = from;
+    (void)l;
+    for (ptrdiff_t j = 0; j < s->psi_knots; j++) theta[j] = 6 * (double)j / (double)(s->psi_knots - 1) - 3;
+    theta += s->psi_knots;
+    for (ptrdiff_t j = 1; j < s->filter_knots; j++) theta[j] = log(1 / (double)(s->filter_knots - 1));
+}
+
+pf_status X(flow_add_shift)(X(flow) *f, double mean, double scale, ptrdiff_t knots, ptrdiff_t filter_knots)
+{
+    X(layer) *layer = NULL;
+    double p[SHIFT_KNOTS_MOST] = {0};
+    pf_begin();
+    if (!isfinite(mean) || !(scale > 0)) return pf_end(pf_fail(PF_BAD_ARGUMENT, "scale: %g is not positive", scale));
+    for (ptrdiff_t j = 0; j < knots && knots <= SHIFT_KNOTS_MOST; j++)
+        p[j] = mean + scale * (6 * (double)j / (double)(knots - 1) - 3);
+    return X(add)(f, X(shift_new)(&layer, f->mesh, p, knots, filter_knots), &layer, X(fill_shift),
+                  &(X(symmetric_from)){knots, filter_knots});
 }
 
 /* ---- data -------------------------------------------------------------------------------------------------- */

@@ -62,12 +62,15 @@ typedef struct {
     pf_layout layout;
     ptrdiff_t tables;     /* 1, or n: every point has its own, where the layer is conditioned */
     const int32_t *label; /* [n] or NULL */
+    /* [n] a second field of each point, [d], which layers see and do not change; or NULL */
+    const real *const *context;
 } X(tile);
 
 typedef struct {
     const char *kind; /* in files and messages */
     pf_layout layout;
     int conditional; /* whether every point may have tables of its own */
+    int context;     /* whether it needs the tile's context */
     /* for tiles of up to n points, padded to ld in COLUMNS */
     pf_sizes (*sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables);
     /* Tables of theta[tables][stride], of which n_theta count. It cannot fail, whatever numbers theta holds. */

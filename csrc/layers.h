@@ -26,12 +26,14 @@ enum { MU_MOST = 4 }; /* as many as pf_cspline4() makes at once */
 double pf_mu_knot(ptrdiff_t j, ptrdiff_t knots);
 void pf_mu_polynomials(double *c, ptrdiff_t knots);
 
+enum { SHIFT_KNOTS_MOST = 64 };
+
 #define TWICE "layers.h"
 #include "twice.h"
 #elif defined(real)
 
 extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops),
-    X(axial_ops);
+    X(axial_ops), X(shift_ops);
 
 /* columns.c: every column by its own fixed map. No parameters. */
 pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
@@ -69,4 +71,14 @@ pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptr
 const X(mesh) *X(symmetric_mesh)(const X(layer) *l); /* with the layer's axis */
 /* Psi and T[shells] in a layer's tables; returns the filter's log|det|. */
 double X(symmetric_parts)(const X(psi) **psi, const real **t, const X(layer) *l, const void *ready);
+/* The smoothing of what a network says of m knots along k: a Gaussian's taps[reach + 1], to be freed; a line smoothed. */
+pf_status X(smooth_taps)(real **taps, ptrdiff_t *reach, ptrdiff_t m);
+void X(smooth_line)(real *knots, const real *taps, ptrdiff_t reach, ptrdiff_t m);
+
+/* shift.c: x <- x + F^-1 S(|k|) F g(c), c the tile's context. theta = g at its fixed knots p[knots], in the units of c,
+ * then of S against |k| / k_max (cspline.h): filter_knots positions as pf_increasing() has them, and values. */
+pf_status X(shift_new)(X(layer) **l, X(mesh) *mesh, const double *p, ptrdiff_t knots, ptrdiff_t filter_knots);
+const double *X(shift_positions)(const X(layer) *l); /* p */
+/* u[d] = g(c[d]), by tables that all points share */
+void X(shift_pointwise)(real *u, const X(layer) *l, const void *ready, const real *c);
 #endif

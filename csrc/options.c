@@ -73,6 +73,7 @@ const pf_option pf_symmetric_list[] = {
     {"axis", PF_SIZE, SYMMETRIC(axis), 0, 2, {-1}, 1},
     {"mu_knots", PF_SIZE, SYMMETRIC(mu_knots), 2, 4, {4}, 0},
     {"start_fields", PF_SIZE, SYMMETRIC(start_fields), 1, MOST_SIZE, {64}, 0},
+    {"condition_knots", PF_SIZE, SYMMETRIC(context_knots), 2, 64, {8}, 0},
     {0},
 };
 

@@ -196,11 +196,12 @@ typedef struct {
 /* Symmetric flows: the field-level likelihood p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282) */
 typedef struct {
     ptrdiff_t n_layers;
-    ptrdiff_t psi_knots;    /* knots of Psi in a layer, 2 to 63 */
-    ptrdiff_t filter_knots; /* knots of log T(|k|) in a layer */
-    ptrdiff_t axis;         /* the line of sight, T(|k|, |mu|) with mu = k_axis / |k|; -1: isotropic */
-    ptrdiff_t mu_knots;     /* with an axis: knots of log T along mu^2, 2 to 4 */
-    ptrdiff_t start_fields; /* fields that the start in closed form looks at */
+    ptrdiff_t psi_knots;     /* knots of Psi in a layer, 2 to 63 */
+    ptrdiff_t filter_knots;  /* knots of log T(|k|) in a layer */
+    ptrdiff_t axis;          /* the line of sight, T(|k|, |mu|) with mu = k_axis / |k|; -1: isotropic */
+    ptrdiff_t mu_knots;      /* with an axis: knots of log T along mu^2, 2 to 4 */
+    ptrdiff_t start_fields;  /* fields that the start in closed form looks at */
+    ptrdiff_t context_knots; /* with data->context: knots of g(c) in a layer, 2 to 64 */
     pf_train_options train;
 } pf_symmetric_options;
 
@@ -208,6 +209,9 @@ PF_API void pf_gis_defaults(pf_gis_options *options);
 PF_API void pf_sig_defaults(pf_sig_options *options);
 PF_API void pf_train_defaults(pf_train_options *options);
 PF_API void pf_symmetric_defaults(pf_symmetric_options *options);
+/* What a flow can be asked of points: see the functions of these names */
+typedef enum { PF_FORWARD, PF_INVERSE, PF_LOGP, PF_LOGP_AT, PF_SCORE, PF_SCORE_PARAMETERS, PF_SAMPLE } pf_question;
+
 PF_API extern const pf_option pf_gis_list[], pf_sig_list[], pf_train_list[], pf_symmetric_list[];
 
 /* ---- both precisions: what follows is read twice ------------------------------------------------------------ */
@@ -240,6 +244,7 @@ typedef struct {
     const int32_t *label; /* [n], 0 .. n_classes - 1, or NULL */
     const double *y;      /* [n][n_y], what p(x|y) is conditioned on, or NULL */
     ptrdiff_t n_y;
+    const pf_real *context; /* [n][d], a second field of each point, what p(x|c) is conditioned on, or NULL */
 } PF(data);
 
 /* ---- fits. validate may be NULL. Nothing that the caller owns is changed. When a fit ends early - interrupted, out of
@@ -279,6 +284,11 @@ PF_API pf_status PF(flow_add_symmetric)(PF(flow) * flow, ptrdiff_t psi_knots, pt
 PF_API pf_status PF(flow_add_axial)(PF(flow) * flow, ptrdiff_t axis, ptrdiff_t psi_knots, ptrdiff_t filter_knots,
                                     ptrdiff_t mu_knots);
 
+/* x <- x + F^-1 S(|k|) F g(c), for fields: c is a second field of each point, g a spline with so many knots, within
+ * three scales of the mean of c, 2 to 64; S one along k. Zero until it is trained. */
+PF_API pf_status PF(flow_add_shift)(PF(flow) * flow, double mean, double scale, ptrdiff_t knots,
+                                    ptrdiff_t filter_knots);
+
 /* ---- what is known of a flow */
 
 PF_API void PF(flow_free)(PF(flow) * flow);                                                  /* NULL is allowed */
@@ -289,6 +299,7 @@ PF_API const double *PF(flow_box)(const PF(flow) * flow);      /* [ndim] */
 PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);          /* numbers of one point */
 PF_API int PF(flow_classes)(const PF(flow) * flow);            /* 0: without labels */
 PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);   /* n_y */
+PF_API int PF(flow_context)(const PF(flow) * flow);            /* whether it needs a second field of each point */
 PF_API const double *PF(flow_range)(const PF(flow) * flow);    /* [2][n_y]: least and most in training */
 PF_API ptrdiff_t PF(flow_layers)(const PF(flow) * flow);
 PF_API const char *PF(flow_layer_kind)(const PF(flow) * flow, ptrdiff_t i);
@@ -328,6 +339,21 @@ PF_API pf_status PF(flow_score_parameters)(const PF(flow) * flow, double *score,
 /* Row i of the sample depends on (seed, first + i), y and label alone. logp may be NULL. */
 PF_API pf_status PF(flow_sample)(const PF(flow) * flow, pf_real *x, double *logp, const double *y, const int32_t *label,
                                  uint64_t seed, ptrdiff_t first, ptrdiff_t n);
+
+/* Any of these with all that a flow may be given, a second field of each point too: context[n][d] for a flow that was
+ * fitted with one, else NULL. out: z, x or score; in: x or z; log: logj or logp. */
+typedef struct {
+    pf_question question;
+    pf_real *out;
+    double *log, *score_parameters;
+    const pf_real *in, *context;
+    const double *y;
+    const int32_t *label;
+    ptrdiff_t n, m;
+    uint64_t seed;
+    ptrdiff_t first;
+} PF(request);
+PF_API pf_status PF(flow_answer)(const PF(flow) * flow, const PF(request) * request);
 
 /* Fits the temperature b, 1e-4 to 100, for which p(y|x) ~ p(x|y)^b prior(y) is best on held-out points: the largest
  * mean log p(y_i|x_i), the prior uniform on the box that the training conditions span. Noise is added to the points as

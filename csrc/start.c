@@ -1,7 +1,12 @@
 /* Fitting a symmetric flow: a start in closed form, then the trainer.
  *
  * Layer by layer: T = P(k)^-1/2 whitens, then Psi carries the quantiles of the pixels to those of a Gaussian. Fields
- * like lognormal ones need Psi before they are whitened: the first T is tried as 1 too, and the better start kept. */
+ * like lognormal ones need Psi before they are whitened: the first T is tried as 1 too, and the better start kept.
+ *
+ * With a second field c of each point, a shift layer stands before each symmetric one. The one before the first T that
+ * whitens begins as the Wiener filter, S = -P_xc / P_cc of g(c), with g straight or what gives c's pixels a Gaussian
+ * distribution, whichever tells more of x; the others as S = 0, every other one of them with an even g. For Gaussian
+ * fields that is p(x|c). */
 #ifndef real
 #include <unistd.h>
 
@@ -12,13 +17,20 @@
 enum {
     START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
     QUANTILE_PIXELS = 1 << 18, /* of them sorted for the pixel distribution */
+    WIENER_PASSES = 4,         /* of fitting S to the shells */
 };
+
+typedef enum { STRAIGHT, GAUSSIAN, EVEN } pointwise; /* g of a shift layer at first */
 
 static int ascending(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
     return (x > y) - (x < y);
 }
+
+/* Where the distribution of pixels gives Psi and g knots: so many standard deviations of a Gaussian out */
+static double edge_of(ptrdiff_t m) { return PF_MIN(2.5 + (double)m / 16, 3.5); }
+static double normal_knot(ptrdiff_t j, ptrdiff_t m) { return edge_of(m) * (2 * (double)j / (double)(m - 1) - 1); }
 
 /* Linear interpolation in a sorted sample */
 static double quantile(const float *sorted, ptrdiff_t n, double p)
@@ -28,16 +40,24 @@ static double quantile(const float *sorted, ptrdiff_t n, double p)
     return n < 2 ? sorted[0] : sorted[i] + (at - (double)i) * ((double)sorted[i + 1] - (double)sorted[i]);
 }
 
+/* x[m]: where the sorted sample has those of a Gaussian's knots, `least` apart */
+static void quantiles(double *x, const float *sorted, ptrdiff_t n, ptrdiff_t m, double least)
+{
+    for (ptrdiff_t j = 0; j < m; j++) {
+        x[j] = quantile(sorted, n, pf_normal_cdf(normal_knot(j, m)));
+        if (j) x[j] = PF_MAX(x[j], x[j - 1] + least);
+    }
+}
+
 /* Psi's parameters from a sample, which is sorted here */
 static void start_psi(double *theta, float *sorted, ptrdiff_t n, ptrdiff_t m)
 {
     qsort(sorted, (size_t)n, sizeof *sorted, ascending);
-    double edge = PF_MIN(2.5 + (double)m / 16, 3.5), step = 0.25, x[PSI_MOST], y[PSI_MOST];
+    double step = 0.25, x[PSI_MOST], y[PSI_MOST];
     double least = 1e-3 * PF_MAX(quantile(sorted, n, 0.84) - quantile(sorted, n, 0.16), 1e-6);
+    quantiles(x, sorted, n, m, least);
     for (ptrdiff_t j = 0; j < m; j++) {
-        y[j] = edge * (2 * (double)j / (double)(m - 1) - 1);
-        x[j] = quantile(sorted, n, pf_normal_cdf(y[j]));
-        if (j) x[j] = PF_MAX(x[j], x[j - 1] + least);
+        y[j] = normal_knot(j, m);
         double rise = quantile(sorted, n, pf_normal_cdf(y[j] + step)) - quantile(sorted, n, pf_normal_cdf(y[j] - step));
         theta[2 * m + j] = log(2 * step / PF_MAX(rise, least));
     }
@@ -59,7 +79,13 @@ typedef struct {
     real *x;          /* [n][pixels] */
     double *power;    /* [shells] */
     double *position; /* [filter_knots] */
-    float *sorted;    /* [n_sorted] */
+    /* with a second field c */
+    real *u;                /* [pixels] g(c) */
+    double *cc, *xx;        /* [shells] spectra */
+    double *other;          /* [n_theta] of a shift layer */
+    double *value;          /* [filter_knots] */
+    double c_mean, c_scale; /* of the pixels of c */
+    float *sorted;          /* [n_sorted] */
     ptrdiff_t n_sorted;
     real *spectrum, *work;
     double *noise;
@@ -73,23 +99,32 @@ static void X(place_knots)(double *position, const X(mesh) *mesh, ptrdiff_t m)
         position[j] = (lo + soft) * pow((hi + soft) / (lo + soft), (double)j / (double)(m - 1)) - soft;
 }
 
-/* Values at the knots from values at the shells: means with triangular weights, times the modes; where a knot has no
- * shell within reach, interpolation between its neighbours. */
-static void X(fit_knots)(double *value, const double *position, const double *log_t, const X(mesh) *mesh, ptrdiff_t m)
+/* Of S too, and one at k = 0: the mean of c tells of that of x. */
+static void X(place_shift_knots)(double *position, const X(mesh) *mesh, ptrdiff_t m)
 {
-    ptrdiff_t shells = mesh->filter->shells, at = 1;
-    const double *k = mesh->k, *modes = mesh->filter->modes;
+    position[0] = 0;
+    position[1] = 1;
+    if (m > 2) X(place_knots)(position + 1, mesh, m - 1);
+}
+
+/* Values at the knots from values at the shells: means with triangular weights, times those given; where a knot has no
+ * shell within reach, interpolation between its neighbours. first: the first shell that counts, 1 to leave out k = 0 */
+static void X(fit_knots)(double *value, const double *position, const double *log_t, const double *weight,
+                         const X(mesh) *mesh, ptrdiff_t m, ptrdiff_t first)
+{
+    ptrdiff_t shells = mesh->filter->shells, at = first;
+    const double *k = mesh->k;
     for (ptrdiff_t j = 0; j < m; j++) {
         double lo = position[PF_MAX(j - 1, 0)], hi = position[PF_MIN(j + 1, m - 1)], sum = 0, total = 0;
-        for (ptrdiff_t s = 1; s < shells; s++) {
+        for (ptrdiff_t s = first; s < shells; s++) {
             double side = k[s] < position[j] ? (k[s] - lo) / (position[j] - lo) : (hi - k[s]) / (hi - position[j]);
             if (k[s] == position[j]) side = 1;
             if (!(side > 0)) continue;
-            sum += side * modes[s] * log_t[s];
-            total += side * modes[s];
+            sum += side * weight[s] * log_t[s];
+            total += side * weight[s];
         }
         while (at < shells - 1 && k[at] < position[j]) at++;
-        ptrdiff_t before = PF_MAX(at - 1, PF_MIN(1, shells - 1));
+        ptrdiff_t before = PF_MAX(at - 1, PF_MIN(first, shells - 1));
         double span = k[at] - k[before], t = span > 0 ? (position[j] - k[before]) / span : 0;
         value[j] = total > 0 ? sum / total : log_t[before] + t * (log_t[at] - log_t[before]);
     }
@@ -137,6 +172,91 @@ static void X(fit_axial_knots)(double *value, const double *position, const doub
     }
 }
 
+/* S = -P_xc / P_cc of u = g(c), by tables that hold g; *told: what that tells of x, nats a field. Shells where c has
+ * little power count little. */
+static pf_status X(start_wiener)(double *theta, double *told, X(start) *s, const X(data) *train, const X(layer) *layer,
+                                 const void *ready)
+{
+    const X(mesh) *mesh = s->flow->mesh; /* isotropic */
+    const X(filter) *filter = mesh->filter;
+    ptrdiff_t shells = filter->shells, pixels = s->flow->space.d, m = s->o->filter_knots;
+    double *cross = s->power, *c = s->cc, *x = s->xx, most = 0;
+    for (ptrdiff_t i = 0; i < shells; i++) cross[i] = c[i] = x[i] = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        X(shift_pointwise)(s->u, layer, ready, train->context + i * train->n / s->n * pixels);
+        X(filter_power)(filter, c, s->u, s->work);
+        X(filter_power)(filter, x, s->x + i * pixels, s->work);
+        X(fft_forward)(filter->fft, s->spectrum, s->u, s->work);
+        memcpy(s->u, s->x + i * pixels, (size_t)pixels * sizeof(real));
+        X(filter_vjp)(filter, s->u, cross, s->spectrum, NULL, 0, s->work); /* += Re(C* X) / pixels */
+    }
+    *told = 0;
+    for (ptrdiff_t i = 0; i < shells; i++) most = PF_MAX(most, c[i]);
+    for (ptrdiff_t i = 0; i < shells; i++) {
+        double power = c[i] + 1e-12 * most, product = cross[i] * (double)pixels;
+        if (x[i] > 0) *told -= 0.5 * filter->modes[i] * log1p(-PF_MIN(product * product / (power * x[i]), 1 - 1e-12));
+        cross[i] = -product / power;
+        c[i] = power;
+    }
+    X(place_shift_knots)(s->position, mesh, m);
+    pf_increasing_inverse(theta, s->position, m);
+    memset(theta + m, 0, (size_t)m * sizeof(double));
+    for (int pass = 0; pass < WIENER_PASSES; pass++) { /* means over shells flatten what bends: what is left, again */
+        double *left = x, *value = s->value;
+        pf_cspline(left, mesh->k, s->position, theta + m, m, shells);
+        for (ptrdiff_t i = 0; i < shells; i++) left[i] = cross[i] - left[i];
+        X(fit_knots)(value, s->position, left, c, mesh, m, 0);
+        for (ptrdiff_t j = 0; j < m; j++) theta[m + j] += value[j];
+    }
+    return PF_OK;
+}
+
+/* g at its knots: straight, what gives the pixels of c a Gaussian distribution, or the square of that */
+static void X(start_g)(double *value, const X(start) *s, const X(layer) *layer, pointwise how)
+{
+    const double *p = X(shift_positions)(layer);
+    for (ptrdiff_t j = 0; j < s->o->context_knots; j++) {
+        double z = normal_knot(j, s->o->context_knots);
+        value[j] = how == STRAIGHT ? (p[j] - s->c_mean) / s->c_scale : how == EVEN ? (z * z - 1) * M_SQRT1_2 : z;
+    }
+}
+
+/* The Wiener filter of the g that tells more, and x shifted by it */
+static pf_status X(start_told)(double *theta, X(start) *s, const X(data) *train, const X(layer) *layer, void *ready)
+{
+    ptrdiff_t pixels = s->flow->space.d;
+    double told[2];
+    for (int i = 0; i < 2; i++) {
+        double *one = i ? s->other : theta;
+        memcpy(one, theta, (size_t)layer->n_theta * sizeof(double));
+        X(start_g)(one, s, layer, i ? STRAIGHT : GAUSSIAN);
+        layer->ops->prepare(layer, ready, one, 0, 1, s->work);
+        PF_TRY(X(start_wiener)(one + s->o->context_knots, told + i, s, train, layer, ready));
+    }
+    if (told[1] >= told[0]) memcpy(theta, s->other, (size_t)layer->n_theta * sizeof(double));
+    layer->ops->prepare(layer, ready, theta, 0, 1, s->work);
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        const real *c = train->context + i * train->n / s->n * pixels;
+        double logj = 0;
+        X(tile) t = {.x = s->x + i * pixels, .n = 1, .d = pixels, .ld = pixels, .layout = ROWS, .tables = 1};
+        t.context = &c;
+        layer->ops->forward(layer, ready, &t, &logj, NULL, s->work);
+        PF_TRY(pf_check_interrupt());
+    }
+    return PF_OK;
+}
+
+/* S = 0, number `idle` of such layers. No gradient would turn a straight g into an even one. */
+static void X(start_idle)(double *theta, X(start) *s, const X(layer) *layer, void *ready, int idle)
+{
+    ptrdiff_t knots = s->o->context_knots, m = s->o->filter_knots;
+    X(start_g)(theta, s, layer, idle % 2 ? GAUSSIAN : EVEN);
+    X(place_shift_knots)(s->position, s->flow->mesh, m);
+    pf_increasing_inverse(theta + knots, s->position, m);
+    layer->ops->prepare(layer, ready, theta, 0, 1, s->work);
+}
+
 /* Positions and values of log T that whitens the fields, or 0 everywhere */
 static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
 {
@@ -156,7 +276,7 @@ static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
         s->power[i] = flat ? 0 : -0.5 * log(PF_MAX(s->power[i], 1e-12 * most)); /* now log T */
     X(place_knots)(s->position, mesh, m);
     if (mesh->shell) X(fit_axial_knots)(theta + m, s->position, s->power, mesh, m, s->mu_knots, s->n);
-    else X(fit_knots)(theta + m, s->position, s->power, mesh, m);
+    else X(fit_knots)(theta + m, s->position, s->power, mesh->filter->modes, mesh, m, 1);
     pf_increasing_inverse(theta, s->position, m);
     return PF_OK;
 }
@@ -179,11 +299,13 @@ static pf_status X(start_load)(X(start) *s, const X(data) *train, const X(layer)
     return PF_OK;
 }
 
-/* Theta of all symmetric layers, which follow the scale layer. *logp: the mean log p of the standardised fields. */
+/* Theta of all layers after the scale layer: shift layers, where there are, and symmetric ones in turn. *logp: the mean
+ * log p of the standardised fields. */
 static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train, int flat_first)
 {
     X(flow) *f = s->flow;
     ptrdiff_t pixels = f->space.d, n = s->n, k = s->o->psi_knots;
+    int first = 1, idle = 0; /* symmetric layer; shift layers of S = 0 so far */
     *logp = 0;
     PF_TRY(X(start_load)(s, train, f->layers[0]));
     for (ptrdiff_t l = 1; l < f->n_layers; l++) {
@@ -192,7 +314,13 @@ static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train
         const X(psi) *psi;
         const real *t;
         memset(theta, 0, (size_t)layer->n_theta * sizeof(double));
-        PF_TRY(X(start_filter)(theta + 3 * k, s, flat_first && l == 1));
+        if (layer->ops->context) {
+            if (l == (flat_first ? 3 : 1)) PF_TRY(X(start_told)(theta, s, train, layer, f->ready[l]));
+            else X(start_idle)(theta, s, layer, f->ready[l], idle++);
+            continue;
+        }
+        PF_TRY(X(start_filter)(theta + 3 * k, s, flat_first && first));
+        first = 0;
         layer->ops->prepare(layer, f->ready[l], theta, 0, 1, s->work);
         *logp += X(symmetric_parts)(&psi, &t, layer, f->ready[l]);
         for (ptrdiff_t i = 0; i < n; i++) {
@@ -220,9 +348,10 @@ static pf_status X(best_start)(X(start) *s, const X(data) *train)
     return flat > white ? X(start_layers)(&flat, s, train, 1) : PF_OK;
 }
 
-static pf_status X(closed_form)(X(flow) *f, const X(data) *train, const pf_symmetric_options *o)
+static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean, double c_scale,
+                                const pf_symmetric_options *o)
 {
-    const X(mesh) *mesh = X(symmetric_mesh)(f->layers[1]);
+    const X(mesh) *mesh = X(symmetric_mesh)(f->layers[train->context ? 2 : 1]);
     const X(filter) *filter = mesh->filter;
     ptrdiff_t pixels = f->space.d, work = filter->work;
     for (ptrdiff_t l = 1; l < f->n_layers; l++)
@@ -237,8 +366,17 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, const pf_symme
     s.spectrum = PF_ALLOC(real, filter->fft->spectrum);
     s.work = PF_ALLOC(real, work);
     s.noise = PF_ALLOC(double, X(noise_scratch)(f));
+    s.u = PF_ALLOC(real, pixels);
+    s.cc = PF_ALLOC(double, filter->shells);
+    s.xx = PF_ALLOC(double, filter->shells);
+    s.other = PF_ALLOC(double, o->context_knots + 2 * o->filter_knots);
+    s.value = PF_ALLOC(double, o->filter_knots);
+    s.c_mean = c_mean;
+    s.c_scale = c_scale;
     pf_status status = PF_NO_MEMORY;
-    if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise) status = X(best_start)(&s, train);
+    if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise && s.u && s.cc && s.xx && s.other &&
+        s.value)
+        status = X(best_start)(&s, train);
     free(s.x);
     free(s.power);
     free(s.position);
@@ -246,21 +384,20 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, const pf_symme
     free(s.spectrum);
     free(s.work);
     free(s.noise);
+    free(s.u);
+    free(s.cc);
+    free(s.xx);
+    free(s.other);
+    free(s.value);
     return status;
 }
 
 /* ---- the fit ---------------------------------------------------------------------------------------------- */
 
-/* One mean and scale of all pixels, with their noise */
-static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, const X(data) *train)
+/* Of all pixels */
+static pf_status X(mean_and_scale)(double *mean, double *scale, const X(flow) *f, const X(data) *train)
 {
-    double sum = 0, square = 0, count = (double)train->n * (double)f->space.d, white = 1;
-    const double *noise = f->noise;
-    if (f->noise_t) { /* its variance, for a sigma of 1 */
-        white = 0;
-        for (ptrdiff_t s = 0; s < f->mesh->filter->shells; s++)
-            white += f->mesh->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->space.d;
-    }
+    double sum = 0, square = 0, count = (double)train->n * (double)f->space.d;
     for (ptrdiff_t i = 0; i < train->n; i++) {
         PF_TRY(pf_check_interrupt());
         for (ptrdiff_t j = 0; j < f->space.d; j++) sum += (double)train->x[i * f->space.d + j];
@@ -273,24 +410,64 @@ static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, cons
             square += d * d;
         }
     }
-    *scale = sqrt(square / count + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
+    *scale = sqrt(square / count);
+    return PF_OK;
+}
+
+/* One mean and scale of all pixels, with their noise */
+static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, const X(data) *train)
+{
+    double white = 1;
+    const double *noise = f->noise;
+    if (f->noise_t) { /* its variance, for a sigma of 1 */
+        white = 0;
+        for (ptrdiff_t s = 0; s < f->mesh->filter->shells; s++)
+            white += f->mesh->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->space.d;
+    }
+    PF_TRY(X(mean_and_scale)(mean, scale, f, train));
+    *scale = sqrt(*scale * *scale + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
     if (!(*scale > 1e-7 * fabs(*mean)) || !isnormal((real)*scale))
         return pf_fail(PF_DEGENERATE, "data_train: the fields are constant, or so large, small or far from 0 that they "
                                       "are so to rounding: they have no density");
     return PF_OK;
 }
 
-/* The layers, without their parameters; the noise and the network */
-static pf_status X(stack)(X(flow) *f, const X(data) *train, const pf_symmetric_options *o)
+/* Where g has knots: quantiles of the pixels of c; and their mean and scale */
+static pf_status X(context_knots)(double *p, double *mean, double *scale, const X(flow) *f, const X(data) *train,
+                                  const pf_symmetric_options *o)
 {
-    double mean = 0, scale = 1, *zero = PF_CALLOC(double, 3 * o->psi_knots + (1 + o->mu_knots) * o->filter_knots);
+    X(data) c = {.x = train->context, .n = train->n};
+    ptrdiff_t all = train->n * f->space.d, n = PF_MIN(all, QUANTILE_PIXELS);
+    PF_TRY(X(mean_and_scale)(mean, scale, f, &c));
+    if (!(*scale > 1e-7 * fabs(*mean)) || !isnormal((real)*scale))
+        return pf_fail(PF_BAD_ARGUMENT, "condition_field: the fields are constant, or so to rounding");
+    float *sorted = PF_ALLOC(float, n);
+    if (!sorted) return PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < n; i++)
+        sorted[i] = (float)(((double)c.x[(ptrdiff_t)((double)i * (double)all / (double)n)] - *mean) / *scale);
+    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
+    quantiles(p, sorted, n, o->context_knots, 0.05);
+    for (ptrdiff_t j = 0; j < o->context_knots; j++) p[j] = *mean + *scale * p[j];
+    free(sorted);
+    return PF_OK;
+}
+
+/* The layers, without their parameters; the noise and the network */
+static pf_status X(stack)(X(flow) *f, double *c_mean, double *c_scale, const X(data) *train,
+                          const pf_symmetric_options *o)
+{
+    ptrdiff_t most = 3 * o->psi_knots + (1 + o->mu_knots) * o->filter_knots + o->context_knots;
+    double mean = 0, scale = 1, *zero = PF_CALLOC(double, most), p[SHIFT_KNOTS_MOST];
     X(layer) *layer = NULL;
     pf_status status = zero ? X(set_noise)(f, &o->train) : PF_NO_MEMORY;
     if (!status) status = X(standard)(&mean, &scale, f, train);
     if (!status) status = X(scale_new)(&layer, mean, scale, f->space.d);
     if (!status) status = X(flow_append)(f, layer, zero);
+    if (!status && train->context) status = X(context_knots)(p, c_mean, c_scale, f, train, o);
     for (ptrdiff_t l = 0; l < o->n_layers && !status; l++) {
-        status = X(symmetric_new)(&layer, f->mesh, o->psi_knots, o->filter_knots, o->axis, o->mu_knots);
+        if (train->context) status = X(shift_new)(&layer, f->mesh, p, o->context_knots, o->filter_knots);
+        if (train->context && !status) status = X(flow_append)(f, layer, zero);
+        if (!status) status = X(symmetric_new)(&layer, f->mesh, o->psi_knots, o->filter_knots, o->axis, o->mu_knots);
         if (!status) status = X(flow_append)(f, layer, zero);
     }
     free(zero);
@@ -300,7 +477,7 @@ static pf_status X(stack)(X(flow) *f, const X(data) *train, const pf_symmetric_o
 static pf_status X(fit)(X(flow) **flow, const X(data) *train, const X(data) *validate, int ndim, const ptrdiff_t *mesh,
                         const double *box, const pf_symmetric_options *o)
 {
-    double start_time = pf_seconds();
+    double start_time = pf_seconds(), c_mean = 0, c_scale = 1;
     int trained = 0;
     X(flow) *f;
     *flow = NULL;
@@ -309,9 +486,9 @@ static pf_status X(fit)(X(flow) **flow, const X(data) *train, const X(data) *val
     if (ndim < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: fields have 2 or 3 axes, not %d", ndim);
     PF_TRY(X(flow_new)(&f, ndim, mesh, box, 0));
     pf_status status = X(check_points)(train, f, train->n_y, "train");
-    if (!status) status = X(stack)(f, train, o);
+    if (!status) status = X(stack)(f, &c_mean, &c_scale, train, o);
     if (!status && !(o->train.watch.checkpoint && !access(o->train.watch.checkpoint, F_OK)))
-        status = X(closed_form)(f, train, o);
+        status = X(closed_form)(f, train, c_mean, c_scale, o);
     if (!status) status = X(train)(f, &trained, train, validate, &o->train, start_time);
     if (trained) *flow = f;
     else X(flow_free)(f);

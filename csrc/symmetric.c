@@ -153,15 +153,10 @@ pf_status X(symmetric_new)(X(layer) **l, X(mesh) *mesh, ptrdiff_t psi_knots, ptr
     else PF_TRY(X(mesh_axial)(&mesh, mesh, axis));
     X(symmetric) *s = PF_CALLOC(X(symmetric), 1);
     if (!s) return PF_NO_MEMORY;
-    double sigma = SMOOTH * (double)filter_knots, sum = 0;
-    s->reach = (ptrdiff_t)(3 * sigma);
-    s->taps = PF_ALLOC(real, s->reach + 1);
-    if (!s->taps) {
+    if (X(smooth_taps)(&s->taps, &s->reach, filter_knots)) {
         free(s);
         return PF_NO_MEMORY;
     }
-    for (ptrdiff_t t = -s->reach; t <= s->reach; t++) sum += exp(-0.5 * (double)(t * t) / (sigma * sigma));
-    for (ptrdiff_t t = 0; t <= s->reach; t++) s->taps[t] = (real)(exp(-0.5 * (double)(t * t) / (sigma * sigma)) / sum);
     s->base = (X(layer)){.ops = axis == -1 ? &X(symmetric_ops) : &X(axial_ops),
                          .d = mesh->filter->fft->pixels,
                          .n_theta = 3 * psi_knots + (1 + mu_knots) * filter_knots,
@@ -430,21 +425,33 @@ PF_KERNEL void X(smooth_body)(real *restrict to, const real *restrict line, cons
 PF_DISPATCH(X(smooth), (real * to, const real *line, const real *taps, ptrdiff_t reach, ptrdiff_t m),
             (to, line, taps, reach, m))
 
+pf_status X(smooth_taps)(real **taps, ptrdiff_t *reach, ptrdiff_t m)
+{
+    double sigma = SMOOTH * (double)m, sum = 0;
+    ptrdiff_t far = *reach = (ptrdiff_t)(3 * sigma);
+    if (!(*taps = PF_ALLOC(real, far + 1))) return PF_NO_MEMORY;
+    for (ptrdiff_t t = -far; t <= far; t++) sum += exp(-0.5 * (double)(t * t) / (sigma * sigma));
+    for (ptrdiff_t t = 0; t <= far; t++) (*taps)[t] = (real)(exp(-0.5 * (double)(t * t) / (sigma * sigma)) / sum);
+    return PF_OK;
+}
+
+void X(smooth_line)(real *knots, const real *taps, ptrdiff_t reach, ptrdiff_t m)
+{
+    real room[2 * 4096], *line = room + reach; /* m <= 4096 knots and 3 SMOOTH of them at either end */
+    memcpy(line, knots, (size_t)m * sizeof(real));
+    for (ptrdiff_t t = 0; t < reach; t++) {
+        line[-1 - t] = knots[t];
+        line[m + t] = knots[m - 1 - t];
+    }
+    X(smooth)(knots, line, taps, reach, m);
+}
+
 static void X(symmetric_smooth)(const X(layer) *l, real *theta, ptrdiff_t stride, ptrdiff_t rows)
 {
     const X(symmetric) *s = (const X(symmetric) *)l;
-    ptrdiff_t m = s->filter_knots;
-    real room[2 * 4096], *line = room + s->reach; /* filter_knots and 3 SMOOTH of them at either end */
-    ptrdiff_t lines = 1 + s->mu_knots;
-    for (ptrdiff_t i = 0; i < lines * rows; i++) {
-        real *knots = theta + i / lines * stride + 3 * s->psi_knots + i % lines * m;
-        memcpy(line, knots, (size_t)m * sizeof(real));
-        for (ptrdiff_t t = 0; t < s->reach; t++) {
-            line[-1 - t] = knots[t];
-            line[m + t] = knots[m - 1 - t];
-        }
-        X(smooth)(knots, line, s->taps, s->reach, m);
-    }
+    ptrdiff_t m = s->filter_knots, lines = 1 + s->mu_knots;
+    for (ptrdiff_t i = 0; i < lines * rows; i++)
+        X(smooth_line)(theta + i / lines * stride + 3 * s->psi_knots + i % lines * m, s->taps, s->reach, m);
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------ */

@@ -107,7 +107,8 @@ void X(trainer_clear)(X(trainer) *t)
 /* ---- a block ---------------------------------------------------------------------------------------------- */
 
 /* Points first .. of the batch as a tile, with their noise */
-static void X(gather)(X(tile) *tile, int32_t *label, const X(trainer) *t, ptrdiff_t first, double *scratch)
+static void X(gather)(X(tile) *tile, int32_t *label, const real **context, const X(trainer) *t, ptrdiff_t first,
+                      double *scratch)
 {
     const X(flow) *f = t->flow;
     ptrdiff_t d = f->space.d, along = tile->layout == ROWS ? 1 : tile->ld, across = tile->layout == ROWS ? tile->ld : 1;
@@ -122,8 +123,10 @@ static void X(gather)(X(tile) *tile, int32_t *label, const X(trainer) *t, ptrdif
                          (double *)(point + tile_whole(d)));
         for (ptrdiff_t j = 0; j < d; j++) tile->x[j * along + i * across] = point[j];
         label[i] = t->data->label ? t->data->label[row] : 0;
+        context[i] = t->data->context ? t->data->context + row * d : NULL;
     }
     if (t->data->label) tile->label = label;
+    if (t->data->context) tile->context = context;
 }
 
 /* One tile of the block: log p, and the way back where a gradient is wanted. log p's gradient is -z and 1 for logj. */
@@ -135,9 +138,10 @@ static void X(run_tile)(X(trainer) *t, ptrdiff_t start, double *group, int threa
     double logj[TILE_MOST] = {0}, normal[TILE_MOST], *to = logj;
     const double *weight = t->weight + t->first + start;
     int32_t label[TILE_MOST];
+    const real *context[TILE_MOST];
     int gradient = 0;
     X(tile) tile = X(worker_tile)(&t->workers, worker, 0, n, X(flow_layout)(f, 0)), *tiles = &tile;
-    X(gather)(&tile, label, t, t->first + start, t->noise + thread * t->noise_size);
+    X(gather)(&tile, label, context, t, t->first + start, t->noise + thread * t->noise_size);
     if (f->net) X(worker_prepare)(&t->workers, worker, t->theta + start * n_row, n);
     X(flow_forward_tiles)(&t->workers, worker, &tiles, &to, 1);
     X(tile_logp)(normal, &tile);
@@ -307,6 +311,21 @@ pf_status X(train_begin)(X(flow) *f, const X(data) *train, const pf_train_option
     return X(flow_own_tables)(f);
 }
 
+/* A flow that is made of the data has no layers yet that say what they need. */
+static pf_status X(check_context)(const X(data) *data, const X(flow) *f, const char *name)
+{
+    const char *of = strcmp(name, "validate") ? "" : "_validate";
+    if (f->n_layers && !X(flow_context)(f) != !data->context)
+        return pf_fail(PF_BAD_ARGUMENT, "condition_field%s: %s", of,
+                       data->context ? "this flow has no layers that see it" : "this flow needs one for every point");
+    for (ptrdiff_t i = 0; i < data->n && data->context; i++) {
+        PF_TRY(pf_check_interrupt());
+        if (!X(all_finite)(data->context + i * f->space.d, f->space.d))
+            return pf_fail(PF_BAD_ARGUMENT, "condition_field%s: field %td has pixels that are NaN or infinite", of, i);
+    }
+    return PF_OK;
+}
+
 pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, const char *name)
 {
     ptrdiff_t d = f->space.d;
@@ -337,6 +356,7 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
         if (data->label[i] < 0 || data->label[i] >= f->classes)
             return pf_fail(PF_BAD_ARGUMENT, "labels_%s: %d of row %td is not between 0 and %d", name, data->label[i], i,
                            f->classes - 1);
+    PF_TRY(X(check_context)(data, f, name));
     return X(check_weights)(data, name);
 }
 #endif

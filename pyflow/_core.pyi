@@ -43,21 +43,49 @@ class Flow:
     def unfinished(self) -> bool: ...
     @property
     def noise_condition(self) -> bool: ...
+    @property
+    def condition_field(self) -> bool: ...
     def evaluate_density(
-        self, x: ArrayLike, y: ArrayLike | None = None, labels: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        condition_field: ArrayLike | None = None,
     ) -> Any: ...
-    def evaluate_at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]: ...
+    def evaluate_at(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        labels: None = None,
+        condition_field: ArrayLike | None = None,
+    ) -> NDArray[np.float64]: ...
     def forward(
-        self, x: ArrayLike, y: ArrayLike | None = None, labels: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        condition_field: ArrayLike | None = None,
     ) -> tuple[NDArray[Any], Any]: ...
     def inverse(
-        self, z: ArrayLike, y: ArrayLike | None = None, labels: ArrayLike | None = None
+        self,
+        z: ArrayLike,
+        y: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        condition_field: ArrayLike | None = None,
     ) -> tuple[NDArray[Any], Any]: ...
     def score(
-        self, x: ArrayLike, y: ArrayLike | None = None, labels: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        condition_field: ArrayLike | None = None,
     ) -> tuple[NDArray[Any], Any]: ...
     def score_parameters(
-        self, x: ArrayLike, y: ArrayLike
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        labels: None = None,
+        condition_field: ArrayLike | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
     def sample(
         self,
@@ -66,8 +94,15 @@ class Flow:
         labels: ArrayLike | None = None,
         seed: int = 0,
         first: int = 0,
+        condition_field: ArrayLike | None = None,
     ) -> tuple[NDArray[Any], NDArray[np.float64]]: ...
-    def calibrate(self, x: ArrayLike, y: ArrayLike, seed: int = 0) -> tuple[Flow, float, float]: ...
+    def calibrate(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        seed: int = 0,
+        condition_field: ArrayLike | None = None,
+    ) -> tuple[Flow, float, float]: ...
     def truncate(self, n_layers: int) -> Flow: ...
     def history(self) -> NDArray[np.float64]: ...
     def parameters(self, layer: int) -> NDArray[np.float64]: ...
@@ -125,6 +160,8 @@ def symmetric_fit(
     data_validate: ArrayLike | None = None,
     y_train: ArrayLike | None = None,
     y_validate: ArrayLike | None = None,
+    condition_field: ArrayLike | None = None,
+    condition_field_validate: ArrayLike | None = None,
     box: ArrayLike,
     noise_k: ArrayLike | None = None,
     noise_power: ArrayLike | None = None,
@@ -141,6 +178,8 @@ def train(
     data_validate: ArrayLike | None = None,
     y_train: ArrayLike | None = None,
     y_validate: ArrayLike | None = None,
+    condition_field: ArrayLike | None = None,
+    condition_field_validate: ArrayLike | None = None,
     weight_train: ArrayLike | None = None,
     weight_validate: ArrayLike | None = None,
     labels: ArrayLike | None = None,

@@ -302,6 +302,8 @@ def trained(
     data_validate,
     y_train,
     y_validate,
+    condition_field,
+    condition_field_validate,
     weight_train,
     weight_validate,
     labels,
@@ -349,6 +351,11 @@ def trained(
         raise ValueError("y_train: a flow of classes is not conditioned on parameters as well")
     data = {"data_train": data_train, "data_validate": data_validate} | label_arrays
     data |= {"y_train": y_train, "y_validate": y_validate}
+    data |= flow._beside(condition_field, n_train)
+    if data_validate is None and condition_field_validate is not None:
+        raise ValueError("condition_field_validate: given without data_validate")
+    if data_validate is not None:
+        data |= flow._beside(condition_field_validate, n_validate, "condition_field_validate")
     if data_validate is None and weight_validate is not None:
         raise ValueError("weight_validate: given without data_validate")
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}

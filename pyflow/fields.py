@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cosines",
+    "cross_correlation",
+    "filtered",
     "gaussian_field",
     "gaussian_logp",
     "lognormal_field",
@@ -300,6 +302,81 @@ def _binned(x, box_size, bins, weights):
         mean_k = np.bincount(where, weight * k, n_bins) / count
     full = count > 0
     return mean_k[full], power[..., full], count[full].astype(int), one
+
+
+def cross_correlation(
+    a: ArrayLike,
+    b: ArrayLike,
+    box_size: Box = 1.0,
+    bins: int | Sequence[float] | None = None,
+) -> tuple[Floats, Floats, NDArray[np.int_]]:
+    """Return how far pairs of fields agree, in bins of |k|: r = P_ab / sqrt(P_a P_b).
+
+    Parameters
+    ----------
+    a, b : (n, mesh) array-likes, or (n0, n1)
+    box_size : float or sequence of float
+        Length of the axes.
+    bins : int or sequence of float, optional
+        As in `power_spectrum`.
+
+    Returns
+    -------
+    k, r, modes
+        As in `power_spectrum`; r, from -1 to 1, stands for the power.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> a, noise = np.random.default_rng(0).normal(size=(2, 100, 16, 16))
+    >>> _, r, _ = pyflow.fields.cross_correlation(a, a + noise)  # half of the power is noise
+    >>> bool(np.all(abs(r.mean(axis=0) - 0.5**0.5) < 0.05))
+    True
+    """
+    a, b = checked(a, "a")[0], checked(b, "b")[0]
+    if a.shape != b.shape:
+        raise ValueError(f"b: has shape {b.shape}, a {a.shape}")
+    a, b = a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)
+    (k, both, modes), (_, apart, _), (_, of_a, _), (_, of_b, _) = (
+        power_spectrum(x, box_size, bins) for x in (a + b, a - b, a, b)
+    )
+    with np.errstate(invalid="ignore"):
+        return k, (both - apart) / (4 * np.sqrt(of_a * of_b)), modes
+
+
+def filtered(x: ArrayLike, transfer: Callable[[Floats], ArrayLike], box_size: Box = 1.0) -> Floats:
+    """Return fields convolved with an isotropic kernel: F^-1 T(|k|) F x.
+
+    With T = P_xc / P_c it is the Wiener filter of c: the mean of x given c, for Gaussian fields.
+
+    Parameters
+    ----------
+    x : (n, mesh) array-like, or (n0, n1)
+    transfer : callable
+        T of an array of |k|, 0 included; real.
+    box_size : float or sequence of float
+        Length of the axes.
+
+    Returns
+    -------
+    float64 array of the shape of x
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = np.random.default_rng(0).normal(size=(16, 16))
+    >>> smooth = pyflow.fields.filtered(x, lambda k: np.exp(-0.5 * k**2), box_size=16.0)
+    >>> bool(smooth.std() < 0.5 * x.std())
+    True
+    """
+    x, one = checked(x)
+    mesh, axes = x.shape[1:], tuple(range(1, x.ndim))
+    k, _ = wavenumbers(mesh, box_lengths(box_size, len(mesh)))
+    t = np.asarray(transfer(k), dtype=np.float64)
+    if t.shape not in ((), k.shape) or not np.isfinite(t).all():
+        raise ValueError(f"transfer: must be finite, of shape {k.shape}; its shape is {t.shape}")
+    y = np.fft.irfftn(t * np.fft.rfftn(x.astype(np.float64), axes=axes), mesh, axes)
+    return y[0] if one else y
 
 
 def pdf(

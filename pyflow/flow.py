@@ -44,6 +44,8 @@ class _LogPosterior(NamedTuple):
     ----------
     core : _core.Flow
     x : (n, *shape) array
+    beside : dict
+        The second fields of x, for a flow that is conditioned on them.
     known : (0,) or (1,) array
         The noise's standard deviation, for a flow that it is a condition of.
     power : float
@@ -52,13 +54,16 @@ class _LogPosterior(NamedTuple):
 
     core: _core.Flow
     x: NDArray[Any]
+    beside: dict[str, NDArray[Any]]
     known: Floats
     power: float
     log_prior: Callable[[Floats], ArrayLike] | None
 
     def __call__(self, y: Floats) -> Floats:
         known = np.broadcast_to(self.known, (len(y), len(self.known)))
-        logs = self.power * self.core.evaluate_at(self.x, np.hstack([y, known])).sum(axis=0)
+        logs = self.power * self.core.evaluate_at(self.x, np.hstack([y, known]), **self.beside).sum(
+            axis=0
+        )
         return logs if self.log_prior is None else logs + log_prior_of(self.log_prior, y)
 
 
@@ -76,7 +81,8 @@ class Flow:
     matched to those of the training data. Log-densities and log-determinants are float64, in nats
     and in the units of the data. What a conditional flow is conditioned on is `y`: for a flow of
     classes labels, one for all points or one for each; for other flows parameters, of shape (n, p),
-    or (p,) for all points.
+    or (p,) for all points. A flow that was fitted with a second field c of each point, on the same
+    mesh, is given it as `condition_field`, of shape (n, *shape), or shape for all points.
 
     Parameters
     ----------
@@ -116,6 +122,8 @@ class Flow:
         What the parameters that the flow is conditioned on are called. Empty for p(x).
     y_range : (p, 2) float64 array
         Their least and most in training.
+    condition_field : bool
+        Whether the flow is p(x|c), or p(x|c, y), and every point needs a second field c.
     temperature : float
         Power of the likelihood in posteriors: 1 unless calibrated.
     calibration : dict or None
@@ -205,6 +213,7 @@ class Flow:
     slices = property(lambda self: self._core.slices)
     n_parameters = property(lambda self: self._core.n_parameters)
     temperature = property(lambda self: self._core.temperature)
+    condition_field = property(lambda self: self._core.condition_field)
     y_range = property(lambda self: self._core.range.T.copy())
 
     @property
@@ -319,6 +328,8 @@ class Flow:
         parts.append(f"parameters={self.n_parameters}")
         if self.names:
             parts.append(f"y=({', '.join(self.names)})")
+        if self.condition_field:
+            parts.append("condition_field")
         if self._labels is not None:
             parts.append(f"classes={len(self._labels)}")
         parts.append(f"dtype={self.dtype}")
@@ -369,8 +380,32 @@ class Flow:
             )
         return x.shape[0] if axes else 1
 
-    def _conditions(self, y, n):
+    def _beside(self, c, n, name="condition_field"):
+        """Return the second fields of n points, for the core: a dict."""
+        if not self.condition_field:
+            if c is not None:
+                raise ValueError(f"{name}: this flow was fitted without")
+            return {}
+        shape = self._core.shape
+        if c is None:
+            raise ValueError(
+                f"{name}: this flow needs a second field of shape {shape} for each point"
+            )
+        c = np.asarray(_arguments.rows(c, name))
+        if c.shape == shape:
+            c = np.broadcast_to(c, (n, *shape))
+        if c.shape != (n, *shape):
+            raise ValueError(
+                f"{name}: must have shape {(n, *shape)}, a field for each point, or {shape} for "
+                f"all; its shape is {c.shape}"
+            )
+        return {name: c}
+
+    def _conditions(self, y, n, condition_field=None):
         """Return what the core is to be told of n points beside them: a dict."""
+        return self._parametric(y, n) | self._beside(condition_field, n)
+
+    def _parametric(self, y, n):
         if y is None:
             if self._core.n_conditions:
                 raise ValueError(f"y: this flow is conditional; it needs {', '.join(self.names)}")
@@ -403,7 +438,13 @@ class Flow:
 
     # ---- densities and samples -------------------------------------------------------------------
 
-    def evaluate_density(self, x: ArrayLike, y: ArrayLike | None = None) -> Values:
+    def evaluate_density(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        condition_field: ArrayLike | None = None,
+    ) -> Values:
         """Return the log-density of points.
 
         Parameters
@@ -414,6 +455,8 @@ class Flow:
         y : optional
             For a conditional flow: parameters (n, p) or (p,), or labels (n,) or a single one. A
             warning names a parameter that lies outside of the training range.
+        condition_field : (n, *shape) or shape array-like, optional
+            For a flow that was fitted with one: the second field of each point, or of all.
 
         Returns
         -------
@@ -441,7 +484,7 @@ class Flow:
         True
         """
         x, n = self._points(x)
-        return self._core.evaluate_density(x, **self._conditions(y, n))
+        return self._core.evaluate_density(x, **self._conditions(y, n, condition_field))
 
     def bits_per_dimension(
         self, x: ArrayLike, y: ArrayLike | None = None, *, seed: int | None = 0
@@ -480,7 +523,12 @@ class Flow:
         return self.evaluate_density(x, y) / (-np.log(2) * self.dim)
 
     def sample(
-        self, n: int, y: ArrayLike | None = None, seed: int | None = None
+        self,
+        n: int,
+        y: ArrayLike | None = None,
+        seed: int | None = None,
+        *,
+        condition_field: ArrayLike | None = None,
     ) -> tuple[NDArray[Any], Floats]:
         """Draw a sample, and its log-densities.
 
@@ -495,6 +543,8 @@ class Flow:
             longer sample begins with the shorter one, and other y give the same noise in other
             worlds. None draws a new sample every time: what is drawn is fresh unless a seed is
             given, where a fit is the same unless another is.
+        condition_field : (n, *shape) or shape array-like, optional
+            For a flow that was fitted with one: n fields, for a draw of each, or one, for n draws.
 
         Returns
         -------
@@ -512,15 +562,23 @@ class Flow:
         (True, True)
         """
         n = integer("n", n, 0)
-        x, logp = self._core.sample(n, **self._conditions(y, n), seed=_arguments.seed(seed))
+        x, logp = self._core.sample(
+            n, **self._conditions(y, n, condition_field), seed=_arguments.seed(seed)
+        )
         return x.reshape(n, *self.shape), logp
 
-    def forward(self, x: ArrayLike, y: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
+    def forward(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        condition_field: ArrayLike | None = None,
+    ) -> tuple[NDArray[Any], Values]:
         """Carry points to the latent space, where they follow a unit Gaussian.
 
         Parameters
         ----------
-        x, y
+        x, y, condition_field
             As in `evaluate_density`.
 
         Returns
@@ -546,16 +604,22 @@ class Flow:
         """
         shape = np.shape(x)
         x, n = self._points(x)
-        z, logj = self._core.forward(x, **self._conditions(y, n))
+        z, logj = self._core.forward(x, **self._conditions(y, n, condition_field))
         return self._shaped(z, shape), logj
 
-    def inverse(self, z: ArrayLike, y: ArrayLike | None = None) -> tuple[NDArray[Any], Values]:
+    def inverse(
+        self,
+        z: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        condition_field: ArrayLike | None = None,
+    ) -> tuple[NDArray[Any], Values]:
         """Carry latent points to data: the inverse of `forward`.
 
         Parameters
         ----------
         z : (n, *shape) or shape array-like of real numbers
-        y : optional
+        y, condition_field : optional
             As in `evaluate_density`.
 
         Returns
@@ -575,15 +639,23 @@ class Flow:
         """
         shape = np.shape(z)
         z = self._flat(_arguments.rows(z, "z"))
-        x, logj = self._core.inverse(z, **self._conditions(y, self._count(z, "z")))
+        n = self._count(z, "z")
+        x, logj = self._core.inverse(z, **self._conditions(y, n, condition_field))
         return self._shaped(x, shape), logj
 
-    def score(self, x: ArrayLike, y: ArrayLike | None = None, *, with_logp: bool = False) -> Any:
+    def score(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        condition_field: ArrayLike | None = None,
+        with_logp: bool = False,
+    ) -> Any:
         """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
 
         Parameters
         ----------
-        x, y
+        x, y, condition_field
             As in `evaluate_density`.
         with_logp : bool
             Return log p too: it costs nothing more.
@@ -610,16 +682,23 @@ class Flow:
         """
         shape = np.shape(x)
         x, n = self._points(x)
-        score, logp = self._core.score(x, **self._conditions(y, n))
+        score, logp = self._core.score(x, **self._conditions(y, n, condition_field))
         score = self._shaped(score, shape)
         return (score, logp) if with_logp else score
 
-    def score_parameters(self, x: ArrayLike, y: ArrayLike, *, with_logp: bool = False) -> Any:
+    def score_parameters(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        condition_field: ArrayLike | None = None,
+        with_logp: bool = False,
+    ) -> Any:
         """Return d log p(x|y) / dy: for Fisher information and Hamiltonian Monte Carlo.
 
         Parameters
         ----------
-        x, y
+        x, y, condition_field
             As in `evaluate_density`; y are parameters.
         with_logp : bool
             Return log p too: it costs nothing more.
@@ -642,7 +721,7 @@ class Flow:
         if not self._core.n_conditions:
             raise ValueError("y: this flow was fitted without")
         x, n = self._points(x)
-        score, logp = self._core.score_parameters(x, **self._conditions(y, n))
+        score, logp = self._core.score_parameters(x, **self._conditions(y, n, condition_field))
         return (score, logp) if with_logp else score
 
     # ---- posteriors ------------------------------------------------------------------------------
@@ -659,6 +738,7 @@ class Flow:
         grid: int | None = None,
         seed: int | None = 0,
         steps: int | None = None,
+        condition_field: ArrayLike | None = None,
     ) -> Posterior:
         """Return the posterior of the parameters, p(y|x) ~ p(x|y)^temperature p(y).
 
@@ -680,6 +760,8 @@ class Flow:
         method, grid, seed, steps : optional
             See `Posterior`: up to three parameters are integrated on a grid, more are sampled by
             emcee.
+        condition_field : optional
+            As in `evaluate_density`: the posterior is p(y|x, c).
 
         Returns
         -------
@@ -712,6 +794,7 @@ class Flow:
         x, n = self._points(x)
         if not n:
             raise ValueError("x: is empty")
+        beside = self._beside(condition_field, n)
         x = np.asarray(x).reshape(n, *self.shape) if np.size(x) == n * self.dim else x
         known = np.empty(0)
         if noisy:
@@ -736,11 +819,18 @@ class Flow:
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
 
-        log_density = _LogPosterior(self._core, x, known, power, log_prior)
+        log_density = _LogPosterior(self._core, x, beside, known, power, log_prior)
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
         return Posterior(log_density, box, self.names[:p], **how)
 
-    def calibrate(self, x: ArrayLike, y: ArrayLike, seed: int | None = 0) -> Flow:
+    def calibrate(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        seed: int | None = 0,
+        *,
+        condition_field: ArrayLike | None = None,
+    ) -> Flow:
         """Return this flow with the temperature at which posteriors of these points are best.
 
         That is the power b of the likelihood with the largest mean log p(y|x) over held-out
@@ -756,6 +846,8 @@ class Flow:
         y : (n, p) array-like
             The noise's standard deviation is not among them.
         seed : int
+        condition_field : optional
+            As in `evaluate_density`.
 
         Returns
         -------
@@ -792,12 +884,13 @@ class Flow:
             )
         y = parameters_of(_tables.matched(y, "y", self.names[:p]), "y", p, n, each=True)
         self._warn_outside(y)
-        return self._calibrated(x, y, _arguments.seed(seed), "x")
+        beside = self._beside(condition_field, n)
+        return self._calibrated(x, y, _arguments.seed(seed), "x", beside)
 
-    def _calibrated(self, x, y, seed, name):
+    def _calibrated(self, x, y, seed, name, beside):
         """Return the flow with its temperature; warnings call the points by this name."""
         try:
-            core, before, after = self._core.calibrate(x, y, seed)
+            core, before, after = self._core.calibrate(x, y, seed, **beside)
         except ValueError as error:
             raise ValueError(str(error).replace("data_held_out:", f"{name}:", 1)) from None
         found = {"points": len(y), "before": before, "after": after}
@@ -830,6 +923,8 @@ class Flow:
         y_train: ArrayLike | None = None,
         y_validate: ArrayLike | None = None,
         *,
+        condition_field: ArrayLike | None = None,
+        condition_field_validate: ArrayLike | None = None,
         weight_train: ArrayLike | None = None,
         weight_validate: ArrayLike | None = None,
         labels: ArrayLike | None = None,
@@ -872,6 +967,8 @@ class Flow:
             Parameters that each point is conditioned on; shape (n,) for a single one. A flow
             without conditions gets a network for the layers that can be conditioned (symmetric
             ones), which leaves it as it is at first.
+        condition_field, condition_field_validate : (n, *shape), (m, *shape) array-like, optional
+            For a flow that sees a second field of each point.
         weight_train, weight_validate : (n,), (m,) array-like, optional
             Weights of the points, not negative.
         labels, labels_validate : (n,), (m,) array-like, optional

@@ -69,7 +69,7 @@ def GIS(  # a function with the name that the method has in the literature
 
     Parameters
     ----------
-    data_train : (n, d) array-like of real numbers
+    data_train : (n, d), or of images (n, height, width[, channels]), array-like of real numbers
         float32 and float16 data give a float32 flow; everything else is converted to float64. A
         `numpy.memmap`, or a two-dimensional object with a NumPy dtype that can be cut (an HDF5 or
         Zarr data set), is read a block of rows at a time and never copied whole.
@@ -109,8 +109,8 @@ def GIS(  # a function with the name that the method has in the literature
         Lower and upper bound of each column; None or infinity where there is none. The density is
         zero outside. Data may lie on a bound, but not beyond.
     image_shape : (height, width[, channels]), optional
-        The rows are images, and layers are made of patches, of 4 x 4 and of 2 x 2 pixels in turn.
-        Data may have the shape (n, *image_shape) too.
+        Rows of two axes are images, as data of more axes are: layers are made of patches, of 4 x 4
+        and of 2 x 2 pixels in turn.
     dequantize : bool or int, optional
         Of images of whole numbers 0 to levels - 1: how many levels there are (True: 256 of 8 bits,
         65536 of 16). Uniform noise between 0 and 1 is added, and pixels are bounded by 0 and that

@@ -19,7 +19,7 @@ from pyflow.fields import axis_of, box_lengths
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["Affine", "Bounds", "Patch", "Scale", "Sliced", "Symmetric"]
+__all__ = ["Affine", "Bounds", "Patch", "Scale", "Shift", "Sliced", "Symmetric"]
 
 
 def __dir__():
@@ -258,6 +258,45 @@ class Symmetric:
         return "symmetric", knots, integer("filter_knots", self.filter_knots, 2, 4096), along
 
 
+@dataclass(frozen=True)
+class Shift:
+    """x <- x + F^-1 S(|k|) F g(c), for fields: c is a second field of each, `condition_field`.
+
+    g is a spline of each pixel, straight beyond its knots, S one along |k|, of either sign. The
+    layer can be conditioned on parameters. Dai & Seljak 2022, whose S is this one times T.
+
+    Attributes
+    ----------
+    mean, scale : float
+        Of the pixels of c: g begins as (c - mean) / scale, with knots within three scales of the
+        mean, and S as 0.
+    knots, filter_knots : int
+        Knots of g, and of S along |k|.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> c = pyflow.fields.gaussian_field(1.0, (8, 8), 200, box_size=8.0, seed=1)
+    >>> x = c + pyflow.fields.gaussian_field(0.1, (8, 8), 200, box_size=8.0, seed=2)
+    >>> layers = [pyflow.layers.Shift(filter_knots=4), pyflow.layers.Symmetric(4, 4)]
+    >>> flow = pyflow.Flow(layers, shape=(8, 8), box_size=8.0)
+    >>> flow = flow.train(x, condition_field=c, epochs=20, learning_rate=0.05, verbose=False)
+    >>> mean, _ = flow.inverse(np.zeros((8, 8)), condition_field=c[0])
+    >>> bool(abs(mean - c[0]).max() < 0.3)
+    True
+    """
+
+    mean: float = 0.0
+    scale: float = 1.0
+    knots: int = 8
+    filter_knots: int = 32
+
+    def _core(self, shape, seed):
+        knots = integer("knots", self.knots, 2, 64)
+        filter_knots = integer("filter_knots", self.filter_knots, 2, 4096)
+        return "shift", knots, filter_knots, (real("mean", self.mean), real("scale", self.scale))
+
+
 def line_of_sight(
     symmetry: str, axis: int | None, mu_knots: int | None, ndim: int
 ) -> tuple[int, int] | None:
@@ -279,7 +318,7 @@ def line_of_sight(
 SYMMETRIES = "isotropic", "axial"
 
 
-Layer = Scale | Affine | Bounds | Sliced | Patch | Symmetric
+Layer = Scale | Affine | Bounds | Sliced | Patch | Symmetric | Shift
 
 
 def composed(

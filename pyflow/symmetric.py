@@ -47,6 +47,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     y_train: ArrayLike | None = None,
     y_validate: ArrayLike | None = None,
     *,
+    condition_field: ArrayLike | None = None,
+    condition_field_validate: ArrayLike | None = None,
+    condition_knots: int | None = None,
     ndim: int | None = None,
     box_size: float | Sequence[float] = 1.0,
     names: Sequence[str] | None = None,
@@ -96,6 +99,12 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         The flow kept is that of the epoch at which log p of these is highest.
     y_train, y_validate : (n, p), (m, p) array-like, optional
         What each field is conditioned on. Shape (n,) for a single parameter.
+    condition_field, condition_field_validate : arrays like data_train, data_validate, optional
+        A second field c of each, on the same mesh: the flow is p(x|c), or p(x|c, y). Before each
+        layer x is shifted, x <- x + F^-1 S(|k|) F g(c), by splines S along |k|, of either sign, and
+        g, a function of every pixel. They begin as the Wiener filter.
+    condition_knots : int, optional
+        Knots of g in each layer. Default 8.
     ndim : 2 or 3, optional
         Axes of the mesh. An array with as many axes is then a single field. Default: one less than
         the array has.
@@ -241,6 +250,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         _warn_discrete(data_train)
     data = {"data_train": data_train, "data_validate": data_validate}
     data |= {"y_train": y_train, "y_validate": y_validate}
+    data |= _second_fields(condition_field, condition_field_validate, data_train, data_validate)
+    if condition_knots is not None and condition_field is None:
+        raise ValueError("condition_knots: are of a flow with a condition_field")
     flow = run(
         _core.symmetric_fit,
         "symmetric",
@@ -258,7 +270,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     )
     if calibrate and flow.calibration is None:
         try:
-            flow = flow._calibrated(data_validate, y_validate, 0, "data_validate")
+            beside = flow._beside(condition_field_validate, n_validate)
+            flow = flow._calibrated(data_validate, y_validate, 0, "data_validate", beside)
         except BaseException as error:
             error.flow = flow
             raise
@@ -295,6 +308,38 @@ def _fields(x, name, ndim):
     if np.all(x == x.flat[0]):
         raise ValueError(f"{name}: the fields are constant: they have no density")
     return x
+
+
+def _second_fields(train, validate, data_train, data_validate):
+    """Return the second fields of training and validation fields, checked, as the core's data."""
+    if train is None:
+        if validate is not None:
+            raise ValueError(
+                "condition_field: is missing, although condition_field_validate is given"
+            )
+        return {}
+    if (validate is None) != (data_validate is None):
+        missing = "condition_field_validate" if validate is None else "data_validate"
+        given = (
+            "data_validate and condition_field are"
+            if validate is None
+            else ("condition_field_validate is")
+        )
+        raise ValueError(f"{missing}: is missing, although {given} given")
+    found = {}
+    pairs = {"condition_field": (train, data_train)}
+    pairs["condition_field_validate"] = validate, data_validate
+    for name, (c, x) in pairs.items():
+        if c is None:
+            continue
+        found[name] = np.asarray(_arguments.rows(c, name))
+        if found[name].shape != x.shape:
+            raise ValueError(
+                f"{name}: must have shape {x.shape}, a field for each; its shape is "
+                f"{found[name].shape}"
+            )
+        found[name] = np.ascontiguousarray(checked(found[name], name)[0], x.dtype)
+    return found
 
 
 def _warn_discrete(x):

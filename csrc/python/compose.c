@@ -10,7 +10,8 @@ const char compose_doc[] =
     "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
     "scale),\n('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
     "n_knots, seed), ('patch',\n(image, kernel, shift), (n_slices, n_knots), seed), ('symmetric', psi_knots, "
-    "filter_knots, (axis, mu_knots) or\nNone).";
+    "filter_knots, (axis, mu_knots) or\nNone), ('shift', knots, "
+    "filter_knots, (mean, scale)).";
 PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"layers", "shape", "box", "n_classes", "bits", NULL};
@@ -107,6 +108,10 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
             Py_ssize_t axis = -1, mu_knots = 1;
             if (PyTuple_Check(c) && !PyArg_ParseTuple(c, "nn", &axis, &mu_knots)) return -1;
             status = X(flow_add_axial)(flow, axis, m, n, mu_knots);
+        } else if (!strcmp(kind, "shift")) {
+            double mean, scale;
+            if (!PyTuple_Check(c) || !PyArg_ParseTuple(c, "dd", &mean, &scale)) return -1;
+            status = X(flow_add_shift)(flow, mean, scale, m, n);
         } else {
             PyErr_Format(PyExc_ValueError, "layers: there is no layer '%s'", kind);
             return -1;

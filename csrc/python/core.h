@@ -85,6 +85,8 @@ PyArrayObject *points_empty(int bits, npy_intp n, int ndim, const ptrdiff_t *sha
 PyArrayObject *vector_open(PyObject *x, const char *name, int type_num, npy_intp n);
 /* A C-contiguous float64 array (n, columns), any number of rows for n < 0; NULL with an exception. */
 PyArrayObject *matrix_open(PyObject *x, const char *name, npy_intp n, npy_intp columns);
+/* A C-contiguous array (n, *shape) in the precision; NULL with an exception. */
+PyArrayObject *fields_open(PyObject *x, const char *name, int bits, npy_intp n, int ndim, const npy_intp *shape);
 static inline void *data_or_null(PyArrayObject *a) { return a ? PyArray_DATA(a) : NULL; }
 
 /* ---- options.c: the core's lists of options, for Python --------------------------------------------------- */

@@ -7,7 +7,7 @@ typedef struct {
     core_state *state;
     call call;
     points x[2]; /* training, validation; source NULL: none */
-    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *schedule, *noise_k, *noise_power, *frozen;
+    PyArrayObject *y[2], *weight[2], *label[2], *context[2], *bounds, *schedule, *noise_k, *noise_power, *frozen;
     void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                       /* to go on from, or NULL */
@@ -213,7 +213,13 @@ static int open_sig(job *j, PyObject *kwargs, PyObject *keep)
 
 static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
 {
+    static const char *const fields[2] = {"condition_field", "condition_field_validate"};
     pf_train_options *o = &j->symmetric.train;
+    for (int i = 0; i < 2; i++) {
+        const points *p = j->x + i;
+        PyObject *context = take(kwargs, fields[i], keep);
+        if (context && !(j->context[i] = fields_open(context, fields[i], j->bits, p->n, p->ndim, p->shape))) return -1;
+    }
     PyObject *box = take(kwargs, "box", keep), *k = take(kwargs, "noise_k", keep),
              *power = take(kwargs, "noise_power", keep), *frozen = take(kwargs, "frozen", keep);
     if (PyErr_Occurred() || options_take(o, pf_train_list, kwargs)) return -1;
@@ -265,6 +271,7 @@ static void job_close(job *j)
         Py_XDECREF(j->y[i]);
         Py_XDECREF(j->weight[i]);
         Py_XDECREF(j->label[i]);
+        Py_XDECREF(j->context[i]);
         PyMem_Free(j->converted[i]);
     }
     Py_XDECREF(j->bounds);
@@ -369,8 +376,9 @@ PyObject *core_sig_schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObjec
 }
 
 const char symmetric_fit_doc[] =
-    "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, box, noise_k=None,\n"
-    "              noise_power=None, progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
+    "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, condition_field=None,\n"
+    "              condition_field_validate=None, box, noise_k=None, noise_power=None, progress=None, warn=None, "
+    "checkpoint=None, note=None, **options)\n\n"
     "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN "
     "in\n"
     "training ends it with a call of warn and the last good flow.";
@@ -380,7 +388,8 @@ PyObject *core_symmetric_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 }
 
 const char train_doc[] =
-    "train(*, flow, data_train, data_validate=None, y_train=None, y_validate=None, weight_train=None,\n"
+    "train(*, flow, data_train, data_validate=None, y_train=None, y_validate=None, condition_field=None,\n"
+    "      condition_field_validate=None, weight_train=None,\n"
     "      weight_validate=None, labels=None, labels_validate=None, frozen=None, noise_k=None, noise_power=None,\n"
     "      progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
     "A copy of the flow, trained by maximum likelihood. Options are those of pf_train_list; frozen says of every "
@@ -412,6 +421,7 @@ static int X(open)(X(data) *data, job *j, X(source) *source, int i, int whole)
                       .weight = data_or_null(j->weight[i]),
                       .label = data_or_null(j->label[i]),
                       .y = data_or_null(j->y[i]),
+                      .context = data_or_null(j->context[i]),
                       .n_y = j->y[i] ? PyArray_DIM(j->y[i], 1) : 0};
     if (!p->source) return 0;
     *source = (X(source)){.job = j, .points = p};

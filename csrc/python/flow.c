@@ -10,14 +10,12 @@
 /* Numbers that are converted at a time when they cannot be used where they are. */
 enum { CHUNK_BYTES = 16 << 20 };
 
-typedef enum { FORWARD, INVERSE, LOGP, LOGP_AT, SCORE, SCORE_PARAMETERS } map_task;
-
 static core_state *state_of(flow_object *self) { return PyType_GetModuleState(Py_TYPE((PyObject *)self)); }
 
 /* What points are mapped with. */
 typedef struct {
     points x;
-    PyArrayObject *y, *label; /* or NULL */
+    PyArrayObject *y, *label, *context; /* or NULL */
 } input;
 
 static void input_close(input *in)
@@ -25,13 +23,18 @@ static void input_close(input *in)
     points_close(&in->x);
     Py_XDECREF(in->y);
     Py_XDECREF(in->label);
+    Py_XDECREF(in->context);
 }
 
 /* The core says what is missing. */
-static int open_conditions(input *in, PyObject *y, PyObject *label, npy_intp n, npy_intp n_y)
+static int open_conditions(input *in, const flow_object *self, PyObject *y, PyObject *label, PyObject *context,
+                           npy_intp n, npy_intp n_rows, npy_intp n_y)
 {
-    if (given(y) && !(in->y = matrix_open(y, "y", n, n_y))) return -1;
+    if (given(y) && !(in->y = matrix_open(y, "y", n_rows, n_y))) return -1;
     if (given(label) && !(in->label = vector_open(label, "labels", NPY_INT32, n))) return -1;
+    if (given(context) && !(in->context = fields_open(context, "condition_field", self->bits, n, EITHER(self, ndim),
+                                                      EITHER(self, shape))))
+        return -1;
     return 0;
 }
 
@@ -48,18 +51,21 @@ static int raise_in_chunk(npy_intp first)
 
 /* ---- maps ------------------------------------------------------------------------------------------------- */
 
-static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, map_task task)
+static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, pf_question task)
 {
-    static char *with_x[] = {"x", "y", "labels", NULL}, *with_z[] = {"z", "y", "labels", NULL};
+    static char *with_x[] = {"x", "y", "labels", "condition_field", NULL},
+                *with_z[] = {"z", "y", "labels", "condition_field", NULL};
     flow_object *self = (flow_object *)op;
-    PyObject *x, *y = Py_None, *label = Py_None, *result = NULL;
-    const char *name = task == INVERSE ? "z" : "x";
+    PyObject *x, *y = Py_None, *label = Py_None, *context = Py_None, *result = NULL;
+    const char *name = task == PF_INVERSE ? "z" : "x";
     input in = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OO", task == INVERSE ? with_z : with_x, &x, &y, &label))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO", task == PF_INVERSE ? with_z : with_x, &x, &y, &label,
+                                     &context))
         return NULL;
     int ndim = EITHER(self, ndim);
     if (points_open(&in.x, x, name, ndim, ndim, EITHER(self, shape))) return NULL;
-    if (!open_conditions(&in, y, label, task == LOGP_AT ? -1 : in.x.n, EITHER(self, conditions)))
+    npy_intp n = in.x.n;
+    if (!open_conditions(&in, self, y, label, context, n, task == PF_LOGP_AT ? -1 : n, EITHER(self, conditions)))
         result = self->bits == 32 ? pf32_map(self, &in, task) : pf64_map(self, &in, task);
     input_close(&in);
     return result;
@@ -71,46 +77,57 @@ static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, map_task ta
     {                                                                                                                  \
         return map(self, args, kwargs, task);                                                                          \
     }
-MAP(evaluate_density, LOGP, "evaluate_density(x, y=None, labels=None)\n--\n\nlog p of every point: float64 (n,).")
-MAP(evaluate_at, LOGP_AT, "evaluate_at(x, y)\n--\n\nlog p of every point at every one of m conditions: float64 (n, m).")
-MAP(forward, FORWARD, "forward(x, y=None, labels=None)\n--\n\n(z, logj): latent points and log|det dz/dx|.")
-MAP(inverse, INVERSE, "inverse(z, y=None, labels=None)\n--\n\n(x, logj): data and log|det dx/dz|.")
-MAP(score, SCORE, "score(x, y=None, labels=None)\n--\n\n(score, logp): d log p / dx, and log p.")
-MAP(score_parameters, SCORE_PARAMETERS, "score_parameters(x, y)\n--\n\n(score, logp): d log p / dy, and log p.")
+MAP(evaluate_density, PF_LOGP,
+    "evaluate_density(x, y=None, labels=None, condition_field=None)\n--\n\nlog p of every point: float64 (n,).")
+MAP(evaluate_at, PF_LOGP_AT,
+    "evaluate_at(x, y, labels=None, condition_field=None)\n--\n\nlog p of every point at every one of m conditions: "
+    "float64 (n, m).")
+MAP(forward, PF_FORWARD,
+    "forward(x, y=None, labels=None, condition_field=None)\n--\n\n(z, logj): latent points and log|det dz/dx|.")
+MAP(inverse, PF_INVERSE,
+    "inverse(z, y=None, labels=None, condition_field=None)\n--\n\n(x, logj): data and log|det dx/dz|.")
+MAP(score, PF_SCORE,
+    "score(x, y=None, labels=None, condition_field=None)\n--\n\n(score, logp): d log p / dx, and log p.")
+MAP(score_parameters, PF_SCORE_PARAMETERS,
+    "score_parameters(x, y, labels=None, condition_field=None)\n--\n\n(score, logp): d log p / dy, and log p.")
 
-PyDoc_STRVAR(sample_doc, "sample(n, y=None, labels=None, seed=0, first=0)\n--\n\n"
+PyDoc_STRVAR(sample_doc, "sample(n, y=None, labels=None, seed=0, first=0, condition_field=None)\n--\n\n"
                          "(x, logp): points first .. first + n - 1 of the sample of this seed.");
 static PyObject *flow_sample(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"n", "y", "labels", "seed", "first", NULL};
+    static char *names[] = {"n", "y", "labels", "seed", "first", "condition_field", NULL};
     flow_object *self = (flow_object *)op;
     Py_ssize_t n, first = 0;
-    PyObject *y = Py_None, *label = Py_None, *seed_object = NULL, *result = NULL;
+    PyObject *y = Py_None, *label = Py_None, *seed_object = NULL, *context = Py_None, *result = NULL;
     uint64_t seed;
     input in = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|OOOn", names, &n, &y, &label, &seed_object, &first)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|OOOnO", names, &n, &y, &label, &seed_object, &first, &context))
+        return NULL;
     if (seed_from(seed_object, &seed)) return NULL;
     if (n < 0 || first < 0) return PyErr_Format(PyExc_ValueError, "%s: must not be negative", n < 0 ? "n" : "first");
-    if (!open_conditions(&in, y, label, n, EITHER(self, conditions)))
+    if (!open_conditions(&in, self, y, label, context, n, n, EITHER(self, conditions)))
         result = self->bits == 32 ? pf32_draw(self, &in, seed, first, n) : pf64_draw(self, &in, seed, first, n);
     input_close(&in);
     return result;
 }
 
-PyDoc_STRVAR(calibrate_doc, "calibrate(x, y, seed=0)\n--\n\n(flow, before, after): the flow with the temperature that "
-                            "is best on these points;\nmean log p(y|x) / prior(y) at temperature 1 and at that one.");
+PyDoc_STRVAR(
+    calibrate_doc,
+    "calibrate(x, y, seed=0, condition_field=None)\n--\n\n(flow, before, after): the flow with the temperature that "
+    "is best on these points;\nmean log p(y|x) / prior(y) at temperature 1 and at that one.");
 static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"x", "y", "seed", NULL};
+    static char *names[] = {"x", "y", "seed", "condition_field", NULL};
     flow_object *self = (flow_object *)op;
-    PyObject *x, *y, *seed_object = NULL, *result = NULL;
+    PyObject *x, *y, *seed_object = NULL, *context = Py_None, *result = NULL;
     uint64_t seed;
     input in = {0};
     int ndim = EITHER(self, ndim);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O", names, &x, &y, &seed_object)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO", names, &x, &y, &seed_object, &context)) return NULL;
     if (seed_from(seed_object, &seed)) return NULL;
     if (points_open(&in.x, x, "x", ndim, ndim, EITHER(self, shape))) return NULL;
-    if (!open_conditions(&in, y, NULL, in.x.n, EITHER(self, conditions) - EITHER(self, noise_condition)))
+    npy_intp n = in.x.n, n_y = EITHER(self, conditions) - EITHER(self, noise_condition);
+    if (!open_conditions(&in, self, y, NULL, context, n, n, n_y))
         result = self->bits == 32 ? pf32_calibrated(self, &in, seed) : pf64_calibrated(self, &in, seed);
     input_close(&in);
     return result;
@@ -304,6 +321,7 @@ GETTER(note, PyUnicode_FromString, note)
 GETTER(temperature, PyFloat_FromDouble, temperature)
 GETTER(unfinished, PyBool_FromLong, unfinished)
 GETTER(noise_condition, PyBool_FromLong, noise_condition)
+GETTER(condition_field, PyBool_FromLong, context)
 
 static PyGetSetDef flow_getset[] = {
     {"dtype", get_dtype, NULL, "float32 or float64.", NULL},
@@ -320,6 +338,7 @@ static PyGetSetDef flow_getset[] = {
     {"note", get_note, NULL, "A text that travels with the flow: JSON, or ''.", NULL},
     {"temperature", get_temperature, NULL, "Power of the likelihood in posteriors: 1 unless calibrated.", NULL},
     {"unfinished", get_unfinished, NULL, "Whether it is from the checkpoint of training that goes on.", NULL},
+    {"condition_field", get_condition_field, NULL, "Whether every point needs a second field.", NULL},
     {"noise_condition", get_noise_condition, NULL, "Whether the last condition is the noise's.", NULL},
     {0},
 };
@@ -409,31 +428,19 @@ static PyObject *X(copy)(flow_object *self, ptrdiff_t n_layers, const char *note
     return X(made)(state_of(self), status, copy);
 }
 
-static pf_status X(run_task)(const X(flow) *f, map_task task, void *out, double *log, const real *x, const double *y,
-                             const int32_t *label, ptrdiff_t n, ptrdiff_t m)
-{
-    switch (task) {
-    case FORWARD: return X(flow_forward)(f, out, log, x, y, label, n);
-    case INVERSE: return X(flow_inverse)(f, out, log, x, y, label, n);
-    case SCORE: return X(flow_score)(f, out, log, x, y, label, n);
-    case SCORE_PARAMETERS: return X(flow_score_parameters)(f, out, log, x, y, n);
-    case LOGP_AT: return X(flow_logp_at)(f, log, x, y, n, m);
-    default: return X(flow_logp)(f, log, x, y, label, n);
-    }
-}
-
 /* out[n][columns] and log[n][logs] from points that lie as the core wants them, or else by chunks that are converted. */
-static int X(map_chunks)(flow_object *self, map_task task, PyArrayObject *out, PyArrayObject *log, const input *in)
+static int X(map_chunks)(flow_object *self, pf_question task, PyArrayObject *out, PyArrayObject *log, const input *in)
 {
     const points *p = &in->x;
     npy_intp n = p->n, step = n, n_y = in->y ? PyArray_DIM(in->y, 1) : 0;
-    npy_intp m = task == LOGP_AT && in->y ? PyArray_DIM(in->y, 0) : 1;
+    npy_intp m = task == PF_LOGP_AT && in->y ? PyArray_DIM(in->y, 0) : 1;
     const real *x = points_pointer(p, REAL_BITS);
     char *to = data_or_null(out);
     size_t row = out ? (size_t)(PyArray_NBYTES(out) / (n ? n : 1)) : 0;
     double *log_to = PyArray_DATA(log);
     const double *y = data_or_null(in->y);
     const int32_t *label = data_or_null(in->label);
+    const real *context = data_or_null(in->context);
     real *chunk = NULL;
     int failed = 0;
     if (!x) {
@@ -452,10 +459,15 @@ static int X(map_chunks)(flow_object *self, map_task task, PyArrayObject *out, P
         pf_status status;
         failed = (chunk && points_read(p, chunk, REAL_BITS, first, count)) || call_begin(&c, state_of(self));
         if (failed) break;
-        const double *at_y = y && task != LOGP_AT ? y + first * n_y : y;
-        Py_BEGIN_ALLOW_THREADS status = X(run_task)(self->X(flow), task, to ? to + (size_t)first * row : NULL,
-                                                    log_to + first * m, x ? x + first * p->d : chunk, at_y,
-                                                    label ? label + first : NULL, count, m);
+        void *at = to ? to + (size_t)first * row : NULL;
+        X(request) r = {.question = task, .log = log_to + first * m, .in = x ? x + first * p->d : chunk, .n = count};
+        if (task == PF_SCORE_PARAMETERS) r.score_parameters = at;
+        else r.out = at;
+        r.y = y && task != PF_LOGP_AT ? y + first * n_y : y;
+        r.label = label ? label + first : NULL;
+        r.context = context ? context + first * p->d : NULL;
+        r.m = m;
+        Py_BEGIN_ALLOW_THREADS status = X(flow_answer)(self->X(flow), &r);
         Py_END_ALLOW_THREADS failed = call_end(&c, state_of(self), status) ? raise_in_chunk(first) : 0;
         first += count;
     } while (first < n && !failed);
@@ -489,17 +501,17 @@ static PyObject *X(pack)(PyArrayObject *out, PyArrayObject *log, int one)
     return a ? Py_BuildValue("(NN)", a, b) : b;
 }
 
-static PyObject *X(map)(flow_object *self, const input *in, map_task task)
+static PyObject *X(map)(flow_object *self, const input *in, pf_question task)
 {
     const X(flow) *f = self->X(flow);
-    npy_intp n = in->x.n, log_shape[2] = {n, task == LOGP_AT && in->y ? PyArray_DIM(in->y, 0) : 0};
+    npy_intp n = in->x.n, log_shape[2] = {n, task == PF_LOGP_AT && in->y ? PyArray_DIM(in->y, 0) : 0};
     npy_intp gradient[2] = {n, X(flow_conditions)(f)};
     PyArrayObject *out = NULL,
-                  *log = (PyArrayObject *)PyArray_SimpleNew(task == LOGP_AT ? 2 : 1, log_shape, NPY_DOUBLE);
+                  *log = (PyArrayObject *)PyArray_SimpleNew(task == PF_LOGP_AT ? 2 : 1, log_shape, NPY_DOUBLE);
     if (!log) return NULL;
-    if (task == SCORE_PARAMETERS) out = (PyArrayObject *)PyArray_SimpleNew(2, gradient, NPY_DOUBLE);
-    else if (task != LOGP && task != LOGP_AT) out = points_empty(REAL_BITS, n, X(flow_ndim)(f), X(flow_shape)(f));
-    if ((task != LOGP && task != LOGP_AT && !out) || X(map_chunks)(self, task, out, log, in)) {
+    if (task == PF_SCORE_PARAMETERS) out = (PyArrayObject *)PyArray_SimpleNew(2, gradient, NPY_DOUBLE);
+    else if (task != PF_LOGP && task != PF_LOGP_AT) out = points_empty(REAL_BITS, n, X(flow_ndim)(f), X(flow_shape)(f));
+    if ((task != PF_LOGP && task != PF_LOGP_AT && !out) || X(map_chunks)(self, task, out, log, in)) {
         Py_XDECREF(out);
         Py_DECREF(log);
         return NULL;
@@ -515,11 +527,13 @@ static PyObject *X(draw)(flow_object *self, const input *in, uint64_t seed, npy_
     call c;
     pf_status status;
     if (!logp || call_begin(&c, state_of(self))) goto error;
-    real *to = PyArray_DATA(x);
-    double *log = PyArray_DATA(logp);
-    const double *y = data_or_null(in->y);
-    const int32_t *label = data_or_null(in->label);
-    Py_BEGIN_ALLOW_THREADS status = X(flow_sample)(f, to, log, y, label, seed, first, n);
+    X(request) r = {.question = PF_SAMPLE, .out = PyArray_DATA(x), .log = PyArray_DATA(logp), .seed = seed};
+    r.y = data_or_null(in->y);
+    r.label = data_or_null(in->label);
+    r.context = data_or_null(in->context);
+    r.first = first;
+    r.n = n;
+    Py_BEGIN_ALLOW_THREADS status = X(flow_answer)(self->X(flow), &r);
     Py_END_ALLOW_THREADS if (call_end(&c, state_of(self), status)) goto error;
     return X(pack)(x, logp, 0);
 error:
@@ -539,6 +553,7 @@ static PyObject *X(calibrated)(flow_object *self, const input *in, uint64_t seed
     call c;
     pf_status status;
     data.n_y = in->y ? PyArray_DIM(in->y, 1) : 0;
+    data.context = data_or_null(in->context);
     if (!data.x) {
         converted = PyMem_Malloc((size_t)(p->n * p->d) * sizeof *converted + 1);
         if (!converted) return PyErr_NoMemory();

@@ -225,3 +225,22 @@ PyArrayObject *matrix_open(PyObject *x, const char *name, npy_intp n, npy_intp c
     Py_DECREF(any);
     return a;
 }
+
+PyArrayObject *fields_open(PyObject *x, const char *name, int bits, npy_intp n, int ndim, const npy_intp *shape)
+{
+    PyArrayObject *any = any_array(x, name), *a = NULL;
+    if (!any) return NULL;
+    int same = PyArray_NDIM(any) == ndim + 1 && PyArray_DIM(any, 0) == n;
+    for (int i = 0; i < ndim && same; i++) same = PyArray_DIM(any, i + 1) == shape[i];
+    if (same) a = as_type(any, bits == 32 ? NPY_FLOAT : NPY_DOUBLE);
+    else {
+        PyObject *theirs = PyObject_GetAttrString((PyObject *)any, "shape"), *ours = shape_tuple(ndim, shape);
+        if (theirs && ours)
+            PyErr_Format(PyExc_ValueError, "%s: must be %zd fields of shape %S, one for each point; its shape is %S",
+                         name, n, ours, theirs);
+        Py_XDECREF(theirs);
+        Py_XDECREF(ours);
+    }
+    Py_DECREF(any);
+    return a;
+}

@@ -111,6 +111,18 @@ X(layer) *K(symmetric)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box, pt
     return l;
 }
 
+X(layer) *K(shift)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box, const double *p, ptrdiff_t knots,
+                   ptrdiff_t filter_knots)
+{
+    X(layer) *l;
+    X(mesh) *mesh;
+    pf_space space = K(space)(ndim, n, box);
+    if (X(mesh_new)(&mesh, &space)) return NULL;
+    if (X(shift_new)(&l, mesh, p, knots, filter_knots)) l = NULL;
+    X(mesh_release)(mesh);
+    return l;
+}
+
 void K(release)(X(layer) *l) { X(layer_release)(l); }
 const char *K(layer_kind)(const X(layer) *l) { return l->ops->kind; }
 int K(layer_layout)(const X(layer) *l) { return (int)l->ops->layout; }
@@ -121,11 +133,12 @@ const double *K(layer_bounds)(const X(layer) *l) { return X(layer_bounds)(l); }
 
 /* ---- what a layer does to one tile ---- */
 
-/* x[n][d] forward or back, logj[n] +=; then, unless it is NULL, g[n][d]: dL/df becomes dL/dx, and gtheta += or NULL.
- * `pad` stands where a tile in columns has no point. Non-zero if anything was written where it should not be. */
+/* context[n][d], or NULL. x[n][d] forward or back, logj[n] +=; then, unless it is NULL, g[n][d]: dL/df becomes dL/dx,
+ * and gtheta += or NULL. `pad` stands where a tile in columns has no point. Non-zero if anything was written where it
+ * should not be. */
 int K(layer_run)(const X(layer) *l, real *x, double *logj, real *g, double *gtheta, const double *glogj,
-                 const double *theta, ptrdiff_t stride, ptrdiff_t tables, const int32_t *label, int layout, int inverse,
-                 int want_x, double pad, ptrdiff_t n)
+                 const double *theta, ptrdiff_t stride, ptrdiff_t tables, const int32_t *label, const real *context,
+                 int layout, int inverse, int want_x, double pad, ptrdiff_t n)
 {
     ptrdiff_t d = l->d, ld = layout == ROWS ? tile_whole(d) : tile_whole(n);
     pf_sizes s = l->ops->sizes(l, n, tile_whole(n), tables);
@@ -135,6 +148,9 @@ int K(layer_run)(const X(layer) *l, real *x, double *logj, real *g, double *gthe
     void *ready = fenced(s.ready), *kept = fenced(keep);
     X(tile) t = {
         .x = fenced(whole), .n = n, .d = d, .ld = ld, .layout = (pf_layout)layout, .tables = tables, .label = label};
+    const real *contexts[TILE_MOST];
+    for (ptrdiff_t i = 0; i < n && context; i++) contexts[i] = context + i * d;
+    if (context) t.context = contexts;
     real *data = t.x, *scratch = fenced(work);
     l->ops->prepare(l, ready, theta, stride, tables, scratch);
     wrong |= !unfence(scratch, work);
@@ -213,13 +229,18 @@ X(flow) *K(flow)(X(layer) **layers, ptrdiff_t n_layers, const double *theta, ptr
 
 void K(flow_free)(X(flow) *flow) { X(flow_free)(flow); }
 
-/* z[n][d], logj[n]; back from them x and minus logj; score[n][d], logp[n] */
+/* context[n][d], or NULL; z[n][d], logj[n]; back from them x and minus logj; score[n][d], logp[n] */
 int K(flow_run)(const X(flow) *flow, real *z, double *logj, real *back, double *back_logj, real *score, double *logp,
-                const real *x, const int32_t *label, ptrdiff_t n)
+                const real *x, const int32_t *label, const real *context, ptrdiff_t n)
 {
-    return X(flow_forward)(flow, z, logj, x, NULL, label, n) ||
-           X(flow_inverse)(flow, back, back_logj, z, NULL, label, n) ||
-           X(flow_score)(flow, score, logp, x, NULL, label, n);
+    X(request) r = {.question = PF_FORWARD, .out = z, .log = logj, .in = x, .n = n};
+    r.label = label;
+    r.context = context;
+    if (X(flow_answer)(flow, &r)) return 1;
+    r.question = PF_INVERSE, r.out = back, r.log = back_logj, r.in = z;
+    if (X(flow_answer)(flow, &r)) return 1;
+    r.question = PF_SCORE, r.out = score, r.log = logp, r.in = x;
+    return X(flow_answer)(flow, &r) != PF_OK;
 }
 
 /* The flow as its file has it, written twice: NULL unless the bytes are the same. */

@@ -54,10 +54,15 @@ class Layer(Kernel):
             return None
         return np.random.default_rng(5).integers(0, self.classes, n).astype(np.int32)
 
+    def context(self, n):
+        """Return the second fields of the first n points, or None."""
+        return None
+
     def tile(self, x, theta, g=None, glogj=None, gtheta=None, **options):
         """Return x and logj[n] of one tile, and dL/dx; see layer_run in tests/kernels/layers.c.
 
-        Options: layout, label, inverse, want_x and pad, what stands beside the points of a tile.
+        Options: layout, label, context, inverse, want_x and pad, what stands beside the points
+        of a tile.
         """
         n = len(x)
         tables = n if self.own_tables else 1
@@ -65,10 +70,14 @@ class Layer(Kernel):
         rows = padded(theta, tables, self.n_theta)
         grows = None if gtheta is None else padded(gtheta, tables, self.n_theta)
         x, logj, g = self.array(x), np.zeros(n), None if g is None else self.array(g)
-        label = options.get("label", self.labels(n))
+        label, context = (
+            options.get("label", self.labels(n)),
+            options.get("context", self.context(n)),
+        )
+        context = None if context is None else self.array(context)
         layout = options.get("layout", self.layout)
         wrong = self.call(
-            *("layer_run", x, logj, g, grows, glogj, rows, rows.shape[1], tables, label),
+            *("layer_run", x, logj, g, grows, glogj, rows, rows.shape[1], tables, label, context),
             COLUMNS if layout == ANY else layout,
             *(options.get("inverse", 0), options.get("want_x", 1), options.get("pad", np.nan), n),
             result=c_int,
@@ -81,11 +90,13 @@ class Layer(Kernel):
 
     def tiles(self, x, theta, g=None, glogj=None, gtheta=None, **options):
         """Do the same with more points than a tile holds, one tile after another."""
-        out, label = [], self.labels(len(x))
+        out, label, context = [], self.labels(len(x)), self.context(len(x))
         for first in range(0, len(x), TILE):
             part = slice(first, first + TILE)
             if label is not None:
                 options["label"] = label[part].copy()
+            if context is not None:
+                options["context"] = context[part]
             of_part = (None if a is None else np.ascontiguousarray(a[part]) for a in (g, glogj))
             out.append(self.tile(x[part], theta, *of_part, gtheta, **options))
         return [None if a[0] is None else np.concatenate(a) for a in zip(*out, strict=True)]
@@ -256,6 +267,40 @@ class OwnTables(Symmetric):
     pointwise = False  # for theta belongs to all of them
 
 
+class Shift(Layer):
+    """Of fields of shape n in a box: where g has knots, and how many S has."""
+
+    tolerance = 1e-11, 1e-4
+    pointwise = False  # a point's second field is given by its place
+
+    def __init__(self, kernels, dtype, n, box, *shape):
+        self.mesh, self.box = n, box
+        super().__init__(kernels, dtype, int(np.prod(n)), *shape)
+        self.space = n
+
+    def make(self):
+        n, box = np.array(self.mesh), np.array(self.box, float)
+        p, filter_knots = self.shape
+        of = np.array(p, float), len(p), filter_knots
+        return self.real("shift", len(n), n, box, *of, result=c_void_p)
+
+    def context(self, n):
+        return np.random.default_rng(7).normal(3, 2, size=(n, self.d))
+
+    def twin(self, x, theta):
+        rows = np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
+        each = zip(x, self.context(len(x)), rows, strict=True)
+        y = [
+            layers.shift(f.reshape(self.mesh), c.reshape(self.mesh), t, self.shape[0], self.box)
+            for f, c, t in each
+        ]
+        return np.reshape(y, x.shape), np.zeros(len(x))
+
+
+class OwnShift(Shift):
+    own_tables = True
+
+
 class Example(Layer):
     def make(self):
         return self.real("example", self.d, result=c_void_p)
@@ -340,6 +385,20 @@ def own_tables(n, box, m=8, filter_knots=9, fields=5, axial=()):
     return OwnTables, arguments, points(int(np.prod(n)), fields), theta
 
 
+def shift(n, box, p, filter_knots=9, fields=5, own=False):
+    """c is about 3, with a standard deviation of 2; g and S are of either sign."""
+
+    def one(rng):
+        of_filter = symmetric_theta(rng, 2, filter_knots)[6:]
+        return np.concatenate([rng.normal(size=len(p)), of_filter])
+
+    def theta(rng):
+        return np.concatenate([one(rng) for _ in range(fields if own else 1)])
+
+    kind = OwnShift if own else Shift
+    return kind, (n, box, p, filter_knots), points(int(np.prod(n)), fields), theta
+
+
 # name: (layer, its arguments, what makes x, what makes theta)
 LAYERS = {
     "columns": (Columns, (5, *BOUNDED), lambda r: bounded_points(r, 301), None),
@@ -385,6 +444,11 @@ LAYERS = {
     "symmetric, axis 1 of 3 x 4 x 2": symmetric((3, 4, 2), (1, 2, 1), m=2, axial=(1, 4)),
     "symmetric, axis 2 of 2 x 3 x 4": symmetric((2, 3, 4), (1, 1, 1), m=2, axial=(2, 4)),
     "symmetric, an axis, a table a field": own_tables((4, 5), (1, 1), axial=(1, 4)),
+    "shift, 4 x 6": shift((4, 6), (1, 1), (0, 1, 3, 3.5, 6)),
+    "shift, two knots, 5 x 3": shift((5, 3), (2, 1), (2, 4), filter_knots=2),
+    "shift, 3 x 4 x 2": shift((3, 4, 2), (1, 2, 1), tuple(np.linspace(-1, 7, 12)), 30),
+    "shift, more pixels than a block": shift((20, 17), (1, 1), (1, 2, 5), fields=2),
+    "shift, a table a field": shift((4, 6), (1, 1), (0, 2, 3, 7), own=True),
     "example": (Example, (3,), points(3), lambda r: r.normal(scale=0.4, size=6)),
 }
 

@@ -434,7 +434,11 @@ WRONG = {
         ValueError,
         r"data_train: .*two-dimensional.*\(100,\)",
     ),
-    "three-dimensional": ({"data_train": X[None]}, ValueError, "data_train: .*two-dimensional"),
+    "five-dimensional": (
+        {"data_train": np.zeros((9, 2, 2, 2, 2))},
+        ValueError,
+        "data_train: must have shape",
+    ),
     "a number": ({"data_train": 3.0}, ValueError, "data_train: .*two-dimensional"),
     "nothing": ({"data_train": None}, ValueError, "data_train: "),
     "no rows": ({"data_train": X[:0]}, ValueError, "data_train: there are no rows"),

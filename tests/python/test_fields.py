@@ -1,5 +1,7 @@
 """Power spectra, and random fields against dense covariance matrices."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -183,3 +185,41 @@ def test_every_axis_has_its_own_length(axis):
     place = tuple(1 if i == axis else 0 for i in range(3))
     assert_allclose(wave_numbers[place], 2 * np.pi / box[axis])
     assert weight[place] == (2 if axis == 2 else 1)
+
+
+@pytest.mark.parametrize(("mesh", "box"), MESHES)
+def test_filtered_fields(mesh, box):
+    """Against the circulant matrix of the kernel; a spectrum is filtered by the square."""
+    kernel = dense(mesh, box) * np.prod(box) / np.prod(mesh)
+    x = np.random.default_rng(0).normal(size=(3, *mesh))
+
+    def transfer(k):
+        return power(np.where(k > 0, k, k[k > 0].min()))
+
+    y = fields.filtered(x, transfer, box)
+    assert_allclose(y.reshape(3, -1), x.reshape(3, -1) @ kernel.T, atol=1e-12)
+    if len(mesh) == 2:
+        assert_array_equal(fields.filtered(x[0], transfer, box), y[0])
+    with pytest.raises(ValueError, match="transfer: "):
+        fields.filtered(x, lambda k: k[0], box)
+    with pytest.raises(ValueError, match="transfer: "), np.errstate(divide="ignore"):
+        fields.filtered(x, lambda k: 1 / k, box)
+
+
+def test_cross_correlation():
+    rng, box, bins = np.random.default_rng(1), (3.0, 4.0), [0.1, 3, 6, 9]
+    a, b = rng.normal(size=(2, 5, 8, 10))
+    k, r, modes = fields.cross_correlation(a, b, box, bins)
+    at, number = fields.wavenumbers((8, 10), box)
+    fa, fb = np.fft.rfftn(a, axes=(1, 2)), np.fft.rfftn(b, axes=(1, 2))
+    for i, (low, high) in enumerate(itertools.pairwise(bins)):
+        here = number * ((at >= low) & (at < high))
+        cross, of_a, of_b = (
+            (here * (p.conj() * q).real).sum(axis=(1, 2)) for p, q in ((fa, fb), (fa, fa), (fb, fb))
+        )
+        assert_allclose(r[:, i], cross / np.sqrt(of_a * of_b), atol=1e-12)
+        assert modes[i] == here.sum()
+        assert k[i] == pytest.approx((here * at).sum() / here.sum())
+    assert_allclose(fields.cross_correlation(a[0], -a[0], box)[1], -1)
+    with pytest.raises(ValueError, match="b: has shape"):
+        fields.cross_correlation(a, b[:4])

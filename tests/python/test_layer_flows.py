@@ -13,6 +13,7 @@ from layer_table import (
     TILE,
     Affine,
     Scale,
+    Shift,
     Sliced,
     Symmetric,
     affine_theta,
@@ -55,13 +56,14 @@ class Flow:
         copy.handle = c_void_p(self.real("flow_copy", self.handle, result=c_void_p))
         return copy
 
-    def results(self, x, label=None):
+    def results(self, x, label=None, context=None):
         """Return z, logj, x again, its logj, the score and log p."""
+        context = None if context is None else np.array(context, self.dtype, order="C")
         x = np.array(x, self.dtype, order="C")
         many = [np.full_like(x, np.nan) for _ in range(3)]
         one = [np.full(len(x), np.nan) for _ in range(3)]
         out = [a for pair in zip(many, one, strict=True) for a in pair]
-        failed = self.real("flow_run", self.handle, *out, x, label, len(x), result=c_int)
+        failed = self.real("flow_run", self.handle, *out, x, label, context, len(x), result=c_int)
         assert not failed, self.layers[0].kernels.message()
         return out
 
@@ -78,8 +80,8 @@ def flow_of(case, dtype):
 @BOTH
 def test_flow_of_one_layer_is_that_layer(case, dtype):
     layer, theta, flow = flow_of(case, dtype)
-    label, n = layer.labels(len(case.x)), len(case.x)
-    z, logj, back, back_logj, score, logp = flow.results(case.x, label)
+    label, n, context = layer.labels(len(case.x)), len(case.x), layer.context(len(case.x))
+    z, logj, back, back_logj, score, logp = flow.results(case.x, label, context)
     y, expected = layer.forward(case.x, theta)
     assert_array_equal(z, y)
     assert_array_equal(logj, expected)
@@ -97,11 +99,11 @@ def test_flow_of_one_layer_is_that_layer(case, dtype):
 def test_threads_change_nothing(case, dtype):
     layer, _, flow = flow_of(case, dtype)
     x = case.x[np.arange(3 * TILE + 5) % len(case.x)]
-    label = layer.labels(len(x))
+    label, context = layer.labels(len(x)), layer.context(len(x))
     results = []
     for threads in (1, 2, 5):
         case.kernels.call("k_set_num_threads", threads)
-        results.append(flow.results(x, label))
+        results.append(flow.results(x, label, context))
     case.kernels.call("k_set_num_threads", 0)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -117,8 +119,8 @@ def test_flow_comes_back_from_its_file(case, dtype):
         assert "no kind that is known" in case.kernels.message()
         return
     assert copy.handle, case.kernels.message()
-    label = layer.labels(len(case.x))
-    for a, b in zip(flow.results(case.x, label), copy.results(case.x, label), strict=True):
+    given = case.x, layer.labels(len(case.x)), layer.context(len(case.x))
+    for a, b in zip(flow.results(*given), copy.results(*given), strict=True):
         assert_array_equal(a, b)
 
 
@@ -131,6 +133,7 @@ def mixed(kernels, dtype, n=(4, 6)):
         (Scale(kernels, dtype, d, 0.3, 1.7), None),
         (Sliced(kernels, dtype, d, 3, 7, 1), sliced_theta(rng, d, 3, 7, 1)),
         (Affine(kernels, dtype, d), 0.3 * affine_theta(rng, d)),
+        (Shift(kernels, dtype, n, box, (1, 3, 4), 5), 0.3 * rng.normal(size=13)),
         (Symmetric(kernels, dtype, n, box, 5, 4), symmetric_theta(rng, 5, 4)),
     ]
     return zip(*layers, strict=True)
@@ -142,7 +145,8 @@ def test_layers_of_both_layouts_follow_each_other(kernels, n, dtype, tolerance):
     layers, thetas = mixed(kernels, dtype, n)
     x = np.random.default_rng(6).normal(size=(45, layers[0].d))  # tiles of 16, the last of 13
     flow = Flow(list(layers), thetas)
-    z, logj, back, back_logj, score, logp = flow.results(x)
+    context = next(layer for layer in layers if isinstance(layer, Shift)).context(len(x))
+    z, logj, back, back_logj, score, logp = flow.results(x, None, context)
     y, expected = layers[0].array(x), np.zeros(len(x))
     kept = []
     for layer, theta in zip(layers, thetas, strict=True):
@@ -158,9 +162,11 @@ def test_layers_of_both_layouts_follow_each_other(kernels, n, dtype, tolerance):
         g = layer.vjp(at, theta, g, np.ones(len(x)), None)
     size = np.abs(g).max()
     assert_allclose(score, g, rtol=tolerance, atol=100 * tolerance * size)
-    for a, b in zip(flow.copy().results(x), flow.results(x), strict=True):
+    for a, b in zip(
+        flow.copy().results(x, None, context), flow.results(x, None, context), strict=True
+    ):
         assert_array_equal(a, b)
-    alone = flow.results(x[20:21])
+    alone = flow.results(x[20:21], None, context[20:21])
     for a, b in zip(alone, (z, logj, back, back_logj, score, logp), strict=True):
         assert_array_equal(a[0], b[20])
 

@@ -19,6 +19,7 @@ from layer_table import (
     Example,
     Patch,
     Scale,
+    Shift,
     Sliced,
     Symmetric,
     psi_theta,
@@ -55,13 +56,15 @@ class Points:
         self.x = case.x[again].copy()
         self.g, self.glogj = rng.normal(size=(n, layer.d)), rng.normal(size=n)
         self.label = rng.integers(0, layer.classes, n).astype(np.int32)
+        fields = layer.context(len(case.x))
+        self.context = np.zeros(n) if fields is None else fields[again]
         theta = np.zeros(0) if case.theta is None else case.theta
         self.theta = theta.reshape(-1, layer.n_theta)[again] if self.own else theta
 
     def __getitem__(self, rows):
         part = object.__new__(Points)
         part.layer, part.own = self.layer, self.own
-        for name in ("x", "g", "glogj", "label"):
+        for name in ("x", "g", "glogj", "label", "context"):
             setattr(part, name, getattr(self, name)[rows].copy())
         part.theta = self.theta[rows].copy() if self.own else self.theta
         return part
@@ -69,6 +72,8 @@ class Points:
     def results(self, **options):
         """Return y, logj, dL/dx, and x and log-determinant of the inverse, of one tile."""
         options["label"] = self.label
+        if self.context.ndim > 1:
+            options["context"] = self.context
         theta = self.theta.ravel()
         out = self.layer.tile(self.x, theta, self.g, self.glogj, **options)
         back = self.layer.tile(self.x, theta, inverse=1, **options)
@@ -103,6 +108,7 @@ def test_result_does_not_depend_on_what_else_is_in_the_tile(case, at_every_level
         for other in (1e30, np.inf, np.nan):
             beside = points[:]
             beside.x[1::2] = beside.g[1::2] = beside.glogj[1::2] = other
+            beside.context[1::2] = other
             beside.label[1::2] = (beside.label[1::2] + 1) % layer.classes
             for a, b in zip(beside.results(), whole, strict=True):
                 assert_array_equal(a[::2], b[::2])
@@ -113,13 +119,16 @@ def test_a_gradient_is_that_of_the_parameters_alone_where_no_other_is_wanted(cas
         layer = case.kernel(dtype)
         points = Points(layer, case, sizes(layer)[-1])
         both, alone = (np.zeros(points.theta.size) for _ in range(2))
+        beside = {"label": points.label}
+        if points.context.ndim > 1:
+            beside["context"] = points.context
         way = points.x, points.theta.ravel(), points.g, points.glogj
-        gx = layer.tile(*way, both, label=points.label)[2]
-        layer.tile(*way, alone, label=points.label, want_x=0)
+        gx = layer.tile(*way, both, **beside)[2]
+        layer.tile(*way, alone, **beside, want_x=0)
         assert_array_equal(alone, both)
-        assert_array_equal(layer.tile(*way, None, label=points.label)[2], gx)
+        assert_array_equal(layer.tile(*way, None, **beside)[2], gx)
         # want_x = 0 and no gtheta: nothing is asked for, and nothing fails
-        layer.tile(*way, None, label=points.label, want_x=0)
+        layer.tile(*way, None, **beside, want_x=0)
 
 
 def test_psi_of_a_large_field_is_mapped_in_parts(kernels):
@@ -309,8 +318,8 @@ def test_only_filters_are_smoothed(case):
     layer = case.kernel()
     theta = np.ones((1, max(layer.n_theta, 1)))
     smooths = layer.call("layer_smooth", theta, layer.n_theta, 1, result=c_int)
-    assert smooths == isinstance(layer, Symmetric)
-    assert layer.call("layer_conditional", result=c_int) == isinstance(layer, Symmetric)
+    assert smooths == isinstance(layer, (Symmetric, Shift))
+    assert layer.call("layer_conditional", result=c_int) == isinstance(layer, (Symmetric, Shift))
 
 
 # ---- shapes --------------------------------------------------------------------------------------
@@ -348,6 +357,11 @@ BAD = {
     "one knot of psi": (Symmetric, ((2, 2), (1, 1), 1, 9), "psi_knots"),
     "too many knots of psi": (Symmetric, ((2, 2), (1, 1), 64, 9), "psi_knots"),
     "one knot of the filter": (Symmetric, ((2, 2), (1, 1), 8, 1), "filter_knots"),
+    "one knot of g": (Shift, ((2, 2), (1, 1), (1,), 9), "condition_knots"),
+    "too many knots of g": (Shift, ((2, 2), (1, 1), range(65), 9), "condition_knots"),
+    "one knot of S": (Shift, ((2, 2), (1, 1), (1, 2), 1), "filter_knots"),
+    "knots of g that do not ascend": (Shift, ((2, 2), (1, 1), (1, 1), 9), "condition_field"),
+    "knots of g that are not finite": (Shift, ((2, 2), (1, 1), (1, np.inf), 9), "condition_field"),
     "too many knots of the filter": (Symmetric, ((2, 2), (1, 1), 8, 4097), "filter_knots"),
 }
 

@@ -106,3 +106,30 @@ def symmetric(field, theta, psi_knots, box, axis=None, mu_knots=1):
     u, log_det = filter.apply(field, np.exp(np.clip(log_t, -20, 20)), box, axis)
     y, log_slopes = psi.forward(u.ravel(), theta[: 3 * psi_knots])
     return y.reshape(field.shape), log_det + log_slopes
+
+
+def pointwise(c, p, v):
+    """A cubic spline through knots (p, v), straight beyond them."""
+    p, v, slopes = (
+        np.asarray(p, float),
+        np.asarray(v, float),
+        cspline.slopes(np.asarray(p, float), v),
+    )
+    low, high = np.minimum(c - p[0], 0), np.maximum(c - p[-1], 0)
+    return cspline.spline(c, p, v) + slopes[0] * low + slopes[-1] * high
+
+
+def shift(field, c, theta, p, box):
+    """x + F^-1 S(|k|) F g(c), for one field and its second one.
+
+    theta: g at its knots p, then the knots of S against |k| / k_max: positions, values.
+    """
+    positions, values = theta[len(p) :].reshape(2, -1)
+    n = field.shape
+    k = [2 * np.pi * np.fft.fftfreq(m, side / m) for m, side in zip(n, box, strict=True)]
+    k = np.sqrt(sum(a**2 for a in np.meshgrid(*k, indexing="ij"))).ravel()
+    s = cspline.spline(k / max(k.max(), 1e-300), cspline.increasing(positions), values).reshape(n)
+    g = pointwise(c.ravel(), p, theta[: len(p)]).reshape(n)
+    shifted = np.fft.ifftn(s * np.fft.fftn(g))
+    assert np.abs(shifted.imag).max() < 1e-12 * (1 + np.abs(shifted).max())
+    return field + shifted.real
