@@ -62,6 +62,13 @@ typedef struct {
     pf_layout layout;
     ptrdiff_t tables;     /* 1, or n: every point has its own, where the layer is conditioned */
     const int32_t *label; /* [n] or NULL */
+    /* for what is drawn at random: numbers of every point's own stream; NULL: all have stream 0 */
+    uint64_t seed;
+    const uint64_t *stream; /* [n] */
+    /* conditions, for what depends on them beside theta; or NULL */
+    const double *y; /* [n][n_y] */
+    ptrdiff_t n_y;
+    double *gy; /* [n][n_y] dL/dy of that is added to it, or NULL */
 } X(tile);
 
 typedef struct {

@@ -200,6 +200,12 @@ typedef struct {
     ptrdiff_t axis;         /* the line of sight, T(|k|, |mu|) with mu = k_axis / |k|; -1: isotropic */
     ptrdiff_t mu_knots;     /* with an axis: knots of log T along mu^2, 2 to 4 */
     ptrdiff_t start_fields; /* fields that the start in closed form looks at */
+    /* a window: fields are only known where observed[d] is not 0; NULL: everywhere */
+    const unsigned char *observed;
+    ptrdiff_t patch_layers; /* layers of patches on the symmetric ones, which need not be the same everywhere */
+    ptrdiff_t patch_size;   /* pixels along the side of a patch */
+    ptrdiff_t patch_slices; /* K of each patch; 0: all its pixels */
+    ptrdiff_t patch_knots;
     pf_train_options train;
 } pf_symmetric_options;
 
@@ -262,6 +268,9 @@ PF_API pf_status PF(flow_train)(PF(flow) * flow, const PF(data) * train, const P
 
 /* n[ndim]: {d} for tables, or a mesh of 2 or 3 axes with lengths box[ndim] */
 PF_API pf_status PF(flow_new)(PF(flow) * *flow, int ndim, const ptrdiff_t *n, const double *box, int n_classes);
+/* x <- (x - mean) / scale where observed[d] is not 0; other pixels are filled with white noise of unit variance, whose
+ * density is divided out: the flow is that of the observed pixels. The first layer of a flow. */
+PF_API pf_status PF(flow_add_fill)(PF(flow) * flow, const unsigned char *observed, double mean, double scale);
 PF_API pf_status PF(flow_add_scale)(PF(flow) * flow, double mean, double scale); /* x <- (x - mean) / scale */
 /* x <- W (x - mean): w[d][d] and mean[d], NULL for the identity and 0 */
 PF_API pf_status PF(flow_add_affine)(PF(flow) * flow, const double *w, const double *mean);
@@ -286,6 +295,7 @@ PF_API int PF(flow_ndim)(const PF(flow) * flow);
 PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) * flow); /* [ndim] of one point */
 PF_API const double *PF(flow_box)(const PF(flow) * flow);      /* [ndim] */
 PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);          /* numbers of one point */
+PF_API const unsigned char *PF(flow_mask)(const PF(flow) * flow); /* [d], 0 in unobserved pixels; NULL: without mask */
 PF_API int PF(flow_classes)(const PF(flow) * flow);            /* 0: without labels */
 PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);   /* n_y */
 PF_API const double *PF(flow_range)(const PF(flow) * flow);    /* [2][n_y]: least and most in training */
@@ -316,6 +326,12 @@ PF_API pf_status PF(flow_inverse)(const PF(flow) * flow, pf_real *x, double *log
 /* a point outside the flow's bounds has log p = -INFINITY; forward and score refuse it */
 PF_API pf_status PF(flow_logp)(const PF(flow) * flow, double *logp, const pf_real *x, const double *y,
                                const int32_t *label, ptrdiff_t n);
+/* The same of a flow with a mask, whose unobserved pixels are drawn: the log of the mean of p over so many draws, which
+ * are the seed's and the same for all points. flow_logp and all others take the first draw of seed 0. */
+PF_API pf_status PF(flow_logp_draws)(const PF(flow) * flow, double *logp, const pf_real *x, const double *y,
+                                     const int32_t *label, ptrdiff_t n, ptrdiff_t draws, uint64_t seed);
+PF_API pf_status PF(flow_logp_at_draws)(const PF(flow) * flow, double *logp, const pf_real *x, const double *y,
+                                        ptrdiff_t n, ptrdiff_t m, ptrdiff_t draws, uint64_t seed);
 /* logp[n][m]: every one of n points at every one of m conditions y[m][n_y] */
 PF_API pf_status PF(flow_logp_at)(const PF(flow) * flow, double *logp, const pf_real *x, const double *y, ptrdiff_t n,
                                   ptrdiff_t m);

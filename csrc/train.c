@@ -107,7 +107,8 @@ void X(trainer_clear)(X(trainer) *t)
 /* ---- a block ---------------------------------------------------------------------------------------------- */
 
 /* Points first .. of the batch as a tile, with their noise */
-static void X(gather)(X(tile) *tile, int32_t *label, const X(trainer) *t, ptrdiff_t first, double *scratch)
+static void X(gather)(X(tile) *tile, int32_t *label, uint64_t *random, const X(trainer) *t, ptrdiff_t first,
+                      double *scratch)
 {
     const X(flow) *f = t->flow;
     ptrdiff_t d = f->space.d, along = tile->layout == ROWS ? 1 : tile->ld, across = tile->layout == ROWS ? tile->ld : 1;
@@ -122,7 +123,10 @@ static void X(gather)(X(tile) *tile, int32_t *label, const X(trainer) *t, ptrdif
                          (double *)(point + tile_whole(d)));
         for (ptrdiff_t j = 0; j < d; j++) tile->x[j * along + i * across] = point[j];
         label[i] = t->data->label ? t->data->label[row] : 0;
+        random[i] = stream(STREAM_FILL, t->epoch << 32 | row);
     }
+    tile->seed = t->o->seed;
+    tile->stream = random;
     if (t->data->label) tile->label = label;
 }
 
@@ -135,9 +139,11 @@ static void X(run_tile)(X(trainer) *t, ptrdiff_t start, double *group, int threa
     double logj[TILE_MOST] = {0}, normal[TILE_MOST], *to = logj;
     const double *weight = t->weight + t->first + start;
     int32_t label[TILE_MOST];
+    uint64_t random[TILE_MOST];
     int gradient = 0;
     X(tile) tile = X(worker_tile)(&t->workers, worker, 0, n, X(flow_layout)(f, 0)), *tiles = &tile;
-    X(gather)(&tile, label, t, t->first + start, t->noise + thread * t->noise_size);
+    X(gather)(&tile, label, random, t, t->first + start, t->noise + thread * t->noise_size);
+    if (f->net) tile.n_y = f->net->n_y, tile.y = t->y + start * f->net->n_y;
     if (f->net) X(worker_prepare)(&t->workers, worker, t->theta + start * n_row, n);
     X(flow_forward_tiles)(&t->workers, worker, &tiles, &to, 1);
     X(tile_logp)(normal, &tile);
@@ -307,7 +313,8 @@ pf_status X(train_begin)(X(flow) *f, const X(data) *train, const pf_train_option
     return X(flow_own_tables)(f);
 }
 
-pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, const char *name)
+pf_status X(check_points)(const X(data) *data, const X(flow) *f, const unsigned char *observed, ptrdiff_t n_y,
+                          const char *name)
 {
     ptrdiff_t d = f->space.d;
     const char *what = f->space.ndim > 1 ? "field" : "row";
@@ -319,7 +326,7 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
     for (ptrdiff_t i = 0; i < data->n; i++) {
         PF_TRY(pf_check_interrupt());
         for (ptrdiff_t j = 0; j < d; j++)
-            if (!isfinite(data->x[i * d + j]))
+            if (!isfinite(data->x[i * d + j]) && (!observed || observed[j]))
                 return pf_fail(PF_BAD_ARGUMENT, "data_%s: %s %td has numbers that are NaN or infinite", name, what, i);
         for (ptrdiff_t j = 0; j < d && bounds; j++)
             if (data->x[i * d + j] < (real)bounds[2 * j] || data->x[i * d + j] > (real)bounds[2 * j + 1])

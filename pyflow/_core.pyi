@@ -34,6 +34,8 @@ class Flow:
     @property
     def slices(self) -> int: ...
     @property
+    def mask(self) -> NDArray[np.bool_] | None: ...
+    @property
     def range(self) -> NDArray[np.float64]: ...
     @property
     def note(self) -> str: ...
@@ -44,9 +46,21 @@ class Flow:
     @property
     def noise_condition(self) -> bool: ...
     def evaluate_density(
-        self, x: ArrayLike, y: ArrayLike | None = None, labels: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        draws: int = 1,
+        seed: int = 0,
     ) -> Any: ...
-    def evaluate_at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]: ...
+    def evaluate_at(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        labels: ArrayLike | None = None,
+        draws: int = 1,
+        seed: int = 0,
+    ) -> NDArray[np.float64]: ...
     def forward(
         self, x: ArrayLike, y: ArrayLike | None = None, labels: ArrayLike | None = None
     ) -> tuple[NDArray[Any], Any]: ...
@@ -126,6 +140,7 @@ def symmetric_fit(
     y_train: ArrayLike | None = None,
     y_validate: ArrayLike | None = None,
     box: ArrayLike,
+    mask: ArrayLike | None = None,
     noise_k: ArrayLike | None = None,
     noise_power: ArrayLike | None = None,
     progress: Callable[..., object] | None = None,

@@ -68,7 +68,7 @@ def run(
     boolean("verbose", verbose)
     given = {k: v for k, v in given.items() if v is not None} | {"seed": _arguments.seed(seed)}
     data = {k: v for k, v in data.items() if v is not None}
-    data |= {k: given.pop(k) for k in ("noise_k", "noise_power") if k in given}
+    data |= {k: given.pop(k) for k in ("noise_k", "noise_power", "mask") if k in given}
     options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}

@@ -56,6 +56,11 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     symmetry: str = "isotropic",
     axis: int | None = None,
     mu_knots: int | None = None,
+    mask: ArrayLike | None = None,
+    patch_layers: int | None = None,
+    patch_size: int | None = None,
+    patch_slices: int | None = None,
+    patch_knots: int | None = None,
     hidden: int | Sequence[int] | None = None,
     start_fields: int | None = None,
     epochs: int | None = None,
@@ -211,10 +216,12 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     """
     refuse_unknown(SymmetricFlow, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("symmetric") and k != "seed"}
-    data_train = _fields(data_train, "data_train", ndim)
+    data_train = _fields(data_train, "data_train", ndim, mask)
     mesh = data_train.shape[1:]
+    if mask is not None:
+        given["mask"] = window(mask, mesh).astype(np.uint8).ravel()
     if data_validate is not None:
-        data_validate = _fields(data_validate, "data_validate", len(mesh))
+        data_validate = _fields(data_validate, "data_validate", len(mesh), mask)
         if data_validate.shape[1:] != mesh:
             raise ValueError(
                 f"data_validate: its fields have shape {data_validate.shape[1:]}, those of "
@@ -242,7 +249,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     if y_validate is not None:
         warn_outside(names, *reach(y_train).T, reach(y_validate), "y_validate")
     if not given["noise"][1] > 0:
-        _warn_discrete(data_train)
+        _warn_discrete(data_train if mask is None else data_train[:, np.asarray(mask)])
     data = {"data_train": data_train, "data_validate": data_validate}
     data |= {"y_train": y_train, "y_validate": y_validate}
     flow = run(
@@ -269,8 +276,20 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     return saved(flow, checkpoint)
 
 
-def _fields(x, name, ndim):
-    """Return training fields (n, mesh), checked, in float32 or float64."""
+def window(mask, mesh):
+    """Return a mask as a bool array of the shape of the mesh."""
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"mask: must be boolean, True where observed; its dtype is {mask.dtype}")
+    if mask.shape != tuple(mesh):
+        raise ValueError(f"mask: must have the shape of a field, {mesh}; its shape is {mask.shape}")
+    if not mask.any():
+        raise ValueError("mask: no pixel is observed")
+    return mask
+
+
+def _fields(x, name, ndim, mask=None):
+    """Return training fields (n, mesh), checked, in float32 or float64; 0 where not observed."""
     x = _arguments.rows(x, name)
     shape = tuple(x.shape)
     if ndim is not None and _arguments.integer("ndim", ndim, 2, 3) == len(shape):
@@ -284,6 +303,9 @@ def _fields(x, name, ndim):
         raise ValueError(f"{name}: is empty; its shape is {shape}")
     if np.asarray(x).dtype == np.float16:
         x = np.asarray(x, dtype=np.float32)
+    if mask is not None:
+        x = np.asarray(x)
+        x = np.where(window(mask, shape[1:]), x, x.dtype.type(0))
     x = np.ascontiguousarray(checked(x, name)[0])
     if name != "data_train":
         return x
@@ -296,7 +318,8 @@ def _fields(x, name, ndim):
         warn(f"{name}: an axis of the mesh {shape[1:]} has a single pixel: is it meant to be one?")
     if shape[0] == 1:
         warn(f"{name}: holds a single field, which is all that will be known of their variety")
-    if np.all(x == x.flat[0]):
+    known = x if mask is None else x[:, mask]
+    if np.all(known == known.flat[0]):
         raise ValueError(f"{name}: the fields are constant: they have no density")
     return x
 

@@ -7,7 +7,7 @@ typedef struct {
     core_state *state;
     call call;
     points x[2]; /* training, validation; source NULL: none */
-    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *schedule, *noise_k, *noise_power, *frozen;
+    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *schedule, *noise_k, *noise_power, *frozen, *mask;
     void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                       /* to go on from, or NULL */
@@ -215,7 +215,8 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
 {
     pf_train_options *o = &j->symmetric.train;
     PyObject *box = take(kwargs, "box", keep), *k = take(kwargs, "noise_k", keep),
-             *power = take(kwargs, "noise_power", keep), *frozen = take(kwargs, "frozen", keep);
+             *power = take(kwargs, "noise_power", keep), *frozen = take(kwargs, "frozen", keep),
+             *mask = take(kwargs, "mask", keep);
     if (PyErr_Occurred() || options_take(o, pf_train_list, kwargs)) return -1;
     if (fit == SYMMETRIC) {
         if (options_take(&j->symmetric, pf_symmetric_list, kwargs)) return -1;
@@ -226,6 +227,8 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         }
         memcpy(j->box, PyArray_DATA(a), (size_t)j->x[0].ndim * sizeof(double));
         Py_DECREF(a);
+        if (mask && !(j->mask = vector_open(mask, "mask", NPY_UINT8, j->x[0].d))) return -1;
+        j->symmetric.observed = data_or_null(j->mask);
     }
     if (power) {
         Py_ssize_t n = k ? PyObject_Size(k) : 0;
@@ -272,6 +275,7 @@ static void job_close(job *j)
     Py_XDECREF(j->noise_k);
     Py_XDECREF(j->noise_power);
     Py_XDECREF(j->frozen);
+    Py_XDECREF(j->mask);
     Py_XDECREF(j->scratch);
     Py_XDECREF(j->checkpoint);
 }
@@ -369,7 +373,7 @@ PyObject *core_sig_schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObjec
 }
 
 const char symmetric_fit_doc[] =
-    "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, box, noise_k=None,\n"
+    "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, box, mask=None, noise_k=None,\n"
     "              noise_power=None, progress=None, warn=None, checkpoint=None, note=None, **options)\n\n"
     "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN "
     "in\n"

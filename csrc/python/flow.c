@@ -18,6 +18,8 @@ static core_state *state_of(flow_object *self) { return PyType_GetModuleState(Py
 typedef struct {
     points x;
     PyArrayObject *y, *label; /* or NULL */
+    Py_ssize_t draws;         /* of what is not observed */
+    uint64_t seed;
 } input;
 
 static void input_close(input *in)
@@ -50,13 +52,16 @@ static int raise_in_chunk(npy_intp first)
 
 static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, map_task task)
 {
-    static char *with_x[] = {"x", "y", "labels", NULL}, *with_z[] = {"z", "y", "labels", NULL};
+    static char *with_x[] = {"x", "y", "labels", "draws", "seed", NULL}, *with_z[] = {"z", "y", "labels", NULL};
     flow_object *self = (flow_object *)op;
-    PyObject *x, *y = Py_None, *label = Py_None, *result = NULL;
+    PyObject *x, *y = Py_None, *label = Py_None, *seed = NULL, *result = NULL;
     const char *name = task == INVERSE ? "z" : "x";
-    input in = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OO", task == INVERSE ? with_z : with_x, &x, &y, &label))
+    input in = {.draws = 1};
+    int draws = task == LOGP || task == LOGP_AT;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, draws ? "O|OOnO" : "O|OO", task == INVERSE ? with_z : with_x, &x, &y,
+                                     &label, &in.draws, &seed))
         return NULL;
+    if (seed && seed_from(seed, &in.seed)) return NULL;
     int ndim = EITHER(self, ndim);
     if (points_open(&in.x, x, name, ndim, ndim, EITHER(self, shape))) return NULL;
     if (!open_conditions(&in, y, label, task == LOGP_AT ? -1 : in.x.n, EITHER(self, conditions)))
@@ -71,8 +76,8 @@ static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, map_task ta
     {                                                                                                                  \
         return map(self, args, kwargs, task);                                                                          \
     }
-MAP(evaluate_density, LOGP, "evaluate_density(x, y=None, labels=None)\n--\n\nlog p of every point: float64 (n,).")
-MAP(evaluate_at, LOGP_AT, "evaluate_at(x, y)\n--\n\nlog p of every point at every one of m conditions: float64 (n, m).")
+MAP(evaluate_density, LOGP, "evaluate_density(x, y=None, labels=None, draws=1, seed=0)\n--\n\nlog p of every point: float64 (n,).")
+MAP(evaluate_at, LOGP_AT, "evaluate_at(x, y, labels=None, draws=1, seed=0)\n--\n\nlog p of every point at every one of m conditions: float64 (n, m).")
 MAP(forward, FORWARD, "forward(x, y=None, labels=None)\n--\n\n(z, logj): latent points and log|det dz/dx|.")
 MAP(inverse, INVERSE, "inverse(z, y=None, labels=None)\n--\n\n(x, logj): data and log|det dx/dz|.")
 MAP(score, SCORE, "score(x, y=None, labels=None)\n--\n\n(score, logp): d log p / dx, and log p.")
@@ -262,6 +267,19 @@ static PyObject *get_range(PyObject *op, void *Py_UNUSED(closure))
     return result;
 }
 
+static PyObject *get_mask(PyObject *op, void *Py_UNUSED(closure))
+{
+    flow_object *self = (flow_object *)op;
+    const unsigned char *mask = EITHER(self, mask);
+    npy_intp shape[POINT_AXES];
+    int ndim = EITHER(self, ndim);
+    if (!mask) Py_RETURN_NONE;
+    for (int i = 0; i < ndim; i++) shape[i] = EITHER(self, shape)[i];
+    PyObject *result = PyArray_SimpleNew(ndim, shape, NPY_BOOL);
+    if (result) memcpy(PyArray_DATA((PyArrayObject *)result), mask, (size_t)EITHER(self, dim));
+    return result;
+}
+
 static PyObject *get_layers(PyObject *op, void *Py_UNUSED(closure))
 {
     flow_object *self = (flow_object *)op;
@@ -310,6 +328,7 @@ static PyGetSetDef flow_getset[] = {
     {"shape", get_shape, NULL, "Shape of one point.", NULL},
     {"box", get_box, NULL, "Length of every axis of a mesh; None for a table.", NULL},
     {"dim", get_dim, NULL, "How many numbers a point has.", NULL},
+    {"mask", get_mask, NULL, "Where fields are observed, bool; None without a fill layer.", NULL},
     {"layers", get_layers, NULL, "The kind of every layer.", NULL},
     {"n_layers", get_n_layers, NULL, "Number of layers.", NULL},
     {"n_classes", get_n_classes, NULL, "Number of classes, 0 without labels.", NULL},
@@ -410,15 +429,15 @@ static PyObject *X(copy)(flow_object *self, ptrdiff_t n_layers, const char *note
 }
 
 static pf_status X(run_task)(const X(flow) *f, map_task task, void *out, double *log, const real *x, const double *y,
-                             const int32_t *label, ptrdiff_t n, ptrdiff_t m)
+                             const int32_t *label, ptrdiff_t n, ptrdiff_t m, const input *in)
 {
     switch (task) {
     case FORWARD: return X(flow_forward)(f, out, log, x, y, label, n);
     case INVERSE: return X(flow_inverse)(f, out, log, x, y, label, n);
     case SCORE: return X(flow_score)(f, out, log, x, y, label, n);
     case SCORE_PARAMETERS: return X(flow_score_parameters)(f, out, log, x, y, n);
-    case LOGP_AT: return X(flow_logp_at)(f, log, x, y, n, m);
-    default: return X(flow_logp)(f, log, x, y, label, n);
+    case LOGP_AT: return X(flow_logp_at_draws)(f, log, x, y, n, m, in->draws, in->seed);
+    default: return X(flow_logp_draws)(f, log, x, y, label, n, in->draws, in->seed);
     }
 }
 
@@ -455,7 +474,7 @@ static int X(map_chunks)(flow_object *self, map_task task, PyArrayObject *out, P
         const double *at_y = y && task != LOGP_AT ? y + first * n_y : y;
         Py_BEGIN_ALLOW_THREADS status = X(run_task)(self->X(flow), task, to ? to + (size_t)first * row : NULL,
                                                     log_to + first * m, x ? x + first * p->d : chunk, at_y,
-                                                    label ? label + first : NULL, count, m);
+                                                    label ? label + first : NULL, count, m, in);
         Py_END_ALLOW_THREADS failed = call_end(&c, state_of(self), status) ? raise_in_chunk(first) : 0;
         first += count;
     } while (first < n && !failed);
