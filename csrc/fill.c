@@ -85,7 +85,7 @@ static pf_status X(fill_check)(unsigned char *observed, const pf_fill *from, ptr
     return status;
 }
 
-pf_status X(fill_new)(X(layer) **l, const pf_fill *from, const real *weight, ptrdiff_t d)
+pf_status X(fill_new)(X(layer) **l, const pf_fill *from, double mean, double scale, const real *weight, ptrdiff_t d)
 {
     ptrdiff_t n = from->n, near = from->near, n_y = from->n_y, terms = pf_fill_terms(n_y);
     if (n_y < 0 || n_y > FILL_CONDITIONS)
@@ -93,8 +93,8 @@ pf_status X(fill_new)(X(layer) **l, const pf_fill *from, const real *weight, ptr
     X(fill) *f = PF_CALLOC(X(fill), 1);
     if (!f) return PF_NO_MEMORY;
     f->base = (X(layer)){.ops = &X(fill_ops), .d = d, .references = 1};
-    f->mean = from->mean;
-    f->scale = from->scale;
+    f->mean = mean;
+    f->scale = scale;
     f->n = n;
     f->near = near;
     f->n_y = n_y;
@@ -112,10 +112,10 @@ pf_status X(fill_new)(X(layer) **l, const pf_fill *from, const real *weight, ptr
         return status;
     }
     memcpy(f->pixel, from->pixel, (size_t)n * sizeof *f->pixel);
-    memcpy(f->centre, from->centre, (size_t)n_y * sizeof(double));
-    memcpy(f->reach, from->reach, (size_t)n_y * sizeof(double));
+    for (ptrdiff_t j = 0; j < n_y; j++) f->centre[j] = from->centre[j], f->reach[j] = from->reach[j];
     if (near) memcpy(f->neighbour, from->neighbour, (size_t)(n * near) * sizeof *f->neighbour);
-    if (weight) memcpy(f->weight, weight, (size_t)(terms * n * (near + 1)) * sizeof(real));
+    for (ptrdiff_t i = 0; i < terms * n * (near + 1); i++)
+        f->weight[i] = weight ? weight[i] : from->weight ? (real)from->weight[i] : 0;
     *l = &f->base;
     return PF_OK;
 }
@@ -289,13 +289,14 @@ static void X(fill_write)(const X(layer) *l, pf_writer *w)
 static pf_status X(fill_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
 {
     pf_fill from = {0};
+    double mean = 0, scale = 0;
     (void)mesh, (void)classes;
-    pf_get(r, &from.mean, sizeof from.mean);
-    pf_get(r, &from.scale, sizeof from.scale);
+    pf_get(r, &mean, sizeof mean);
+    pf_get(r, &scale, sizeof scale);
     from.n = pf_get_int(r, 0, space->d - 1);
     from.near = pf_get_int(r, 0, FILL_NEAR);
     from.n_y = pf_get_int(r, 0, FILL_CONDITIONS);
-    if (!r->status && !(isfinite(from.mean) && isfinite(from.scale) && isnormal((real)from.scale) && from.scale > 0))
+    if (!r->status && !(isfinite(mean) && isfinite(scale) && isnormal((real)scale) && scale > 0))
         r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a mean or scale makes no sense");
     PF_TRY(r->status);
     int32_t *pixel = pf_get_array(r, from.n, sizeof *pixel);
@@ -307,7 +308,7 @@ static pf_status X(fill_read)(X(layer) **l, pf_reader *r, const pf_space *space,
         if (!(centre[from.n_y + j] > 0)) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a range is empty");
     if (!r->status) {
         from.reach = centre + from.n_y;
-        pf_status status = X(fill_new)(l, &from, weight, space->d);
+        pf_status status = X(fill_new)(l, &from, mean, scale, weight, space->d);
         r->status = status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
     }
     free(pixel);

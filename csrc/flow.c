@@ -447,14 +447,14 @@ pf_status X(flow_add_fill)(X(flow) *f, const unsigned char *observed, double mea
     X(layer) *layer = NULL;
     pf_begin();
     int32_t *pixel = PF_ALLOC(int32_t, f->space.d);
-    pf_fill from = {.mean = mean, .scale = scale, .pixel = pixel};
+    pf_fill from = {.pixel = pixel};
     pf_status status = pixel ? PF_OK : PF_NO_MEMORY;
     for (ptrdiff_t i = 0; i < f->space.d && !status; i++)
         if (!observed[i]) pixel[from.n++] = (int32_t)i;
     if (!status && f->n_layers) status = pf_fail(PF_BAD_ARGUMENT, "mask: must be the first layer of a flow");
     if (!status && !(isfinite(mean) && scale > 0 && isnormal((real)scale)))
         status = pf_fail(PF_BAD_ARGUMENT, "scale: %g is not a positive number, or mean not finite", scale);
-    if (!status) status = X(fill_new)(&layer, &from, NULL, f->space.d);
+    if (!status) status = X(fill_new)(&layer, &from, mean, scale, NULL, f->space.d);
     free(pixel);
     return X(add)(f, status, &layer, NULL, NULL);
 }

@@ -32,13 +32,6 @@ enum {
     FILL_CONDITIONS = 12, /* that the weights depend on, at most */
     FILL_TERMS = (FILL_CONDITIONS + 1) * (FILL_CONDITIONS + 2) / 2,
 };
-typedef struct {
-    double mean, scale;
-    ptrdiff_t n, near, n_y;         /* n < d unobserved pixels, */
-    const int32_t *pixel;           /* [n] in the order in which they are drawn, */
-    const int32_t *neighbour;       /* [n][near] each from pixels that are there by then */
-    const double *centre, *reach;   /* [n_y] of the conditions' range, reach > 0 */
-} pf_fill;
 ptrdiff_t pf_fill_terms(ptrdiff_t n_y); /* of a polynomial of second degree */
 
 #define TWICE "layers.h"
@@ -58,7 +51,7 @@ pf_status X(scale_new)(X(layer) **l, double mean, double scale, ptrdiff_t d);
 
 /* fill.c: observed pixels as in scale.c, the others drawn; the first layer of a flow. weight[terms][n][near + 1]: of the
  * neighbours, then log sigma; NULL: 0. No parameters. */
-pf_status X(fill_new)(X(layer) **l, const pf_fill *from, const real *weight, ptrdiff_t d);
+pf_status X(fill_new)(X(layer) **l, const pf_fill *from, double mean, double scale, const real *weight, ptrdiff_t d);
 const unsigned char *X(layer_observed)(const X(layer) *l); /* [d] of a fill layer, NULL for any other */
 
 /* affine.c: x <- W (x - mean). theta = W[d][d], mean[d]. */

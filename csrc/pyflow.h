@@ -192,6 +192,16 @@ typedef struct {
     pf_watch watch;
 } pf_train_options;
 
+/* How pixels that are not observed are drawn: u_i = sum_j w_ij v_j + sigma_i N(0, 1), v the fields less their mean over
+ * their scale, w and log sigma polynomials of second degree in (y - centre) / reach. */
+typedef struct {
+    ptrdiff_t n, near, n_y;       /* unobserved pixels, less than all; what each is drawn from; conditions */
+    const int32_t *pixel;         /* [n] in the order in which they are drawn */
+    const int32_t *neighbour;     /* [n][near] pixels that are observed, or drawn before */
+    const double *centre, *reach; /* [n_y] reach > 0 */
+    const double *weight;         /* [(n_y + 1) (n_y + 2) / 2][n][near + 1]: w, then log sigma; or NULL: 0 */
+} pf_fill;
+
 /* Symmetric flows: the field-level likelihood p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282) */
 typedef struct {
     ptrdiff_t n_layers;
@@ -202,6 +212,7 @@ typedef struct {
     ptrdiff_t start_fields; /* fields that the start in closed form looks at */
     /* a window: fields are only known where observed[d] is not 0; NULL: everywhere */
     const unsigned char *observed;
+    const pf_fill *fill;    /* of the other pixels; NULL: white noise */
     ptrdiff_t patch_layers; /* layers of patches on the symmetric ones, which need not be the same everywhere */
     ptrdiff_t patch_size;   /* pixels along the side of a patch */
     ptrdiff_t patch_slices; /* K of each patch; 0: all its pixels */

@@ -381,12 +381,13 @@ static pf_status X(first_layer)(X(layer) **layer, double mean, double scale, ptr
                                 const pf_symmetric_options *o)
 {
     if (!o->observed) return X(scale_new)(layer, mean, scale, d);
+    if (o->fill) return X(fill_new)(layer, o->fill, mean, scale, NULL, d);
     int32_t *pixel = PF_ALLOC(int32_t, d);
     if (!pixel) return PF_NO_MEMORY;
-    pf_fill fill = {.mean = mean, .scale = scale, .pixel = pixel};
+    pf_fill fill = {.pixel = pixel};
     for (ptrdiff_t i = 0; i < d; i++)
         if (!o->observed[i]) pixel[fill.n++] = (int32_t)i;
-    pf_status status = X(fill_new)(layer, &fill, NULL, d);
+    pf_status status = X(fill_new)(layer, &fill, mean, scale, NULL, d);
     free(pixel);
     return status;
 }

@@ -13,6 +13,9 @@ from pyflow.fields import wavenumbers
 from pyflow.flow import NOISE, Flow, parameters_of
 from pyflow.posterior import warn_outside
 
+# Arrays among the options, and those that the data make of a mask.
+ARRAYS = "noise_k", "noise_power", "mask"
+FILL = "fill_pixel", "fill_neighbour", "fill_range", "fill_weight"
 # Options that say what is heard of a fit, not what comes of it.
 WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
@@ -68,7 +71,7 @@ def run(
     boolean("verbose", verbose)
     given = {k: v for k, v in given.items() if v is not None} | {"seed": _arguments.seed(seed)}
     data = {k: v for k, v in data.items() if v is not None}
-    data |= {k: given.pop(k) for k in ("noise_k", "noise_power", "mask") if k in given}
+    data |= {k: given.pop(k) for k in (*ARRAYS, *FILL) if k in given}
     options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}

@@ -24,6 +24,7 @@ from pyflow._training import (
 from pyflow._training import (
     epochs as all_epochs,
 )
+from pyflow._window import realisation, window
 from pyflow.fields import box_lengths, checked
 from pyflow.flow import NOISE, Flow
 from pyflow.layers import line_of_sight
@@ -57,6 +58,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     axis: int | None = None,
     mu_knots: int | None = None,
     mask: ArrayLike | None = None,
+    fill: str = "realisation",
     patch_layers: int | None = None,
     patch_size: int | None = None,
     patch_slices: int | None = None,
@@ -239,6 +241,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     y_train, y_validate = conditions(y_train, y_validate, len(data_train), n_validate)
     p = 0 if y_train is None else y_train.shape[1]
     given |= noise_options(noise, mesh, box)
+    low, high = given["noise"]
+    variance = (low**2 + low * high + high**2) / 3
     given["noise_condition"] = boolean("noise_condition", noise_condition)
     if noise_condition and not given["noise"][0] < given["noise"][1]:
         raise ValueError("noise_condition: noise must be a range, (low, high)")
@@ -252,6 +256,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         _warn_discrete(data_train if mask is None else data_train[:, np.asarray(mask)])
     data = {"data_train": data_train, "data_validate": data_validate}
     data |= {"y_train": y_train, "y_validate": y_validate}
+    if mask is not None and fill == "realisation":
+        fill = realisation(data_train, np.asarray(mask), y_train, box, given["axis"], variance)
+        given |= {k: v.ravel() for k, v in fill.items()}
     flow = run(
         _core.symmetric_fit,
         "symmetric",
@@ -274,18 +281,6 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             error.flow = flow
             raise
     return saved(flow, checkpoint)
-
-
-def window(mask, mesh):
-    """Return a mask as a bool array of the shape of the mesh."""
-    mask = np.asarray(mask)
-    if mask.dtype != bool:
-        raise TypeError(f"mask: must be boolean, True where observed; its dtype is {mask.dtype}")
-    if mask.shape != tuple(mesh):
-        raise ValueError(f"mask: must have the shape of a field, {mesh}; its shape is {mask.shape}")
-    if not mask.any():
-        raise ValueError("mask: no pixel is observed")
-    return mask
 
 
 def _fields(x, name, ndim, mask=None):
