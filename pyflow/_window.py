@@ -2,10 +2,17 @@
 
 import numpy as np
 
+from pyflow.fields import cosines, wavenumbers
+
 NEAR = 32  # pixels that an unobserved one is drawn from
 FEWEST = 4  # fields for each term of a polynomial in the conditions
 DESIGN = 3  # conditions at which weights are found, for each term
-AT_ONCE = 512  # fields, or pixels, that are worked on together
+FIELDS = 200  # fields for each term that the spectrum is found from,
+FEW = 8  # at least so many, and no more than have
+LARGEST = 1 << 23  # pixels
+ROUNDS = 6  # of filling in
+MU_BINS = 4
+AT_ONCE = 512  # pixels whose weights are found together
 
 
 def window(mask, mesh):
@@ -25,9 +32,10 @@ def window(mask, mesh):
 def realisation(x, mask, y, box, axis=None, noise=0.0):
     """Return the weights by which unobserved pixels are drawn, as the core takes them.
 
-    They are those of a Gaussian field with the two-point function of the observed pixels, for which
-    that is the same everywhere, as a function of y, and each unobserved pixel is drawn given the
-    nearest ones that are there by then: observed, or drawn before it (Vecchia 1988).
+    They are those of a Gaussian field whose power spectrum is a function of y, and each unobserved
+    pixel is drawn given the nearest ones that are there by then: observed, or drawn before it
+    (Vecchia 1988). The spectrum is found by filling fields in and looking at them, in turn
+    (stochastic EM), log P(k) a polynomial of second degree in y.
 
     Parameters
     ----------
@@ -37,8 +45,8 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
     box : tuple of float
     axis : int, optional
         The line of sight, of fields that are not isotropic.
-    noise : float or (*mesh) array
-        Variance of what is to be added to the fields.
+    noise : (*mesh) array or float
+        Standard deviation of white noise that is to be added to the fields.
 
     Returns
     -------
@@ -46,27 +54,45 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
         fill_pixel, fill_neighbour, fill_range, fill_weight: see csrc/fill.c.
     """
     pixel, neighbour = drawn_from(mask, box)
-    terms = None if y is None else (y.shape[1] + 1) * (y.shape[1] + 2) // 2
-    if y is None or len(x) < FEWEST * terms:
-        y = np.empty((len(x), 0))
+    y = np.empty((len(x), 0)) if y is None else y
+    if len(x) < FEWEST * monomials(y[:1]).shape[1]:
+        y = y[:, :0]
     least, most = (y.min(axis=0), y.max(axis=0)) if y.size else (np.empty(0), np.empty(0))
     reach = np.stack([0.5 * (least + most), 0.5 * (most - least)])
-    u = (y - reach[0]) / reach[1]
-    basis = monomials(u)
-    correlation = two_point(x, mask, basis, box, axis, noise)
-    design = u[:: max(len(u) // (DESIGN * basis.shape[1]), 1)] if y.size else u[:1]
-    found = [
-        weights_of(positive(np.tensordot(b, correlation, 1), mask.shape), pixel, neighbour)
-        for b in monomials(design)
-    ]
-    found = np.reshape(found, (len(design), -1))
-    polynomial = np.linalg.lstsq(monomials(design), found, rcond=None)[0]
+    basis = monomials((y - reach[0]) / reach[1])
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(x))[: max(min(FIELDS * basis.shape[1], LARGEST // mask.size), FEW)]
+    known = x[rows][:, mask].astype(np.float64)
+    known += rng.standard_normal(known.shape) * np.broadcast_to(noise, mask.shape)[mask]
+    mean, scale = known.mean(), known.std()
+    basis = basis[rows]
+    field = np.zeros((len(rows), mask.size))
+    field[:, mask.ravel()] = (known - mean) / scale
+    modes = Modes(mask.shape, box, axis)
+    design = basis[:: max(len(basis) // (DESIGN * basis.shape[1]), 1)]
+    weight, share = None, mask.mean()
+    for _ in range(ROUNDS if len(pixel) else 0):
+        if weight is not None:
+            fill_in(field, pixel, neighbour, basis, weight, rng)
+        log_power = modes.regress(field.reshape(-1, *mask.shape), basis) - np.log(share) * modes.one(basis)
+        share = 1.0
+        found = [weights_of(modes.correlation(b @ log_power), pixel, neighbour) for b in design]
+        weight = np.linalg.lstsq(design, np.reshape(found, (len(design), -1)), rcond=None)[0]
+        weight = weight.reshape(-1, *found[0].shape)
     return {
         "fill_pixel": pixel.astype(np.int32),
         "fill_neighbour": neighbour.astype(np.int32),
         "fill_range": reach,
-        "fill_weight": polynomial,
+        "fill_weight": np.empty(0) if weight is None else weight,
     }
+
+
+def fill_in(field, pixel, neighbour, basis, weight, rng):
+    """Draw the unobserved pixels of fields (n, pixels), in place."""
+    for i, (p, near) in enumerate(zip(pixel, neighbour, strict=True)):
+        w = basis @ weight[:, i]
+        e = rng.standard_normal(len(field))
+        field[:, p] = np.einsum("nj,nj->n", w[:, :-1], field[:, near]) + np.exp(w[:, -1]) * e
 
 
 def monomials(u):
@@ -75,56 +101,54 @@ def monomials(u):
     return np.concatenate([np.ones((len(u), 1)), u, u[:, j] * u[:, m]], axis=1)
 
 
-def two_point(x, mask, basis, box, axis, noise):
-    """Return the covariance of pixels at every separation: coefficients (terms, *mesh) of the basis.
+class Modes:
+    """The modes of a mesh in bins of |k|, and with a line of sight of |mu|.
 
-    Pairs of observed pixels, averaged over all that are as far apart, in all fields; in units of
-    the variance of a pixel.
+    log P is linear in k between the bins' means.
     """
-    axes = tuple(range(1, x.ndim))
-    known = x[:, mask].astype(np.float64)
-    mean, solve = known.mean(), np.linalg.pinv(basis)
-    spectra = 0
-    for first in range(0, len(x), AT_ONCE):
-        part = slice(first, first + AT_ONCE)
-        field = np.zeros((len(x[part]), *mask.shape))
-        field[:, mask] = known[part] - mean
-        power = np.abs(np.fft.rfftn(field, axes=axes)) ** 2
-        spectra = spectra + np.tensordot(solve[:, part], power, 1)
-    products = np.fft.irfftn(spectra, mask.shape, axes)
-    pairs = np.fft.irfftn(np.abs(np.fft.rfftn(mask.astype(float))) ** 2, mask.shape)
-    group = separations(mask.shape, box, axis)
-    count = np.bincount(group.ravel(), np.round(pairs).ravel())
-    sums = [np.bincount(group.ravel(), p.ravel()) for p in products]
-    mean_product = np.divide(sums, count, where=count > 0, out=np.zeros((len(sums), len(count))))
-    correlation = mean_product[:, group]
-    extra = np.zeros(mask.shape)
-    extra[(0,) * mask.ndim] = 1
-    correlation[0] += extra * noise if np.ndim(noise) == 0 else noise
-    variance = known.var() + (noise if np.ndim(noise) == 0 else noise[(0,) * mask.ndim])
-    return correlation / variance
 
+    def __init__(self, mesh, box, axis):
+        self.mesh = mesh
+        k, number = wavenumbers(mesh, box)
+        low = 2 * np.pi / max(box)
+        self.mu = np.zeros(k.shape, int)
+        if axis is not None:
+            self.mu = np.minimum((cosines(mesh, box, axis) * MU_BINS).astype(int), MU_BINS - 1)
+        width = np.maximum(np.floor(k / low + 0.5), 1)
+        both = (width + self.mu * (width.max() + 1)).ravel()
+        _, self.bin = np.unique(both, return_inverse=True)
+        self.k, self.number = k, number.ravel()
+        inside = self.number * (k.ravel() > 0)  # the mean has the power of the lowest frequency
+        self.count = np.maximum(np.bincount(self.bin, inside), 1)
+        self.centre = np.bincount(self.bin, inside * k.ravel()) / self.count
+        self.of_mu = np.zeros(len(self.count), int)
+        self.of_mu[self.bin] = self.mu.ravel()
+        self.inside = inside
 
-def separations(mesh, box, axis):
-    """Return which separations on a periodic mesh are of one kind, as numbers from 0 on."""
-    along = [
-        np.minimum(i, n - i) * (L / n)
-        for i, n, L in zip(np.indices(mesh), mesh, box, strict=True)
-    ]
-    line = 0 if axis is None else along[axis]
-    across = sum(a**2 for i, a in enumerate(along) if i != axis)
-    scale = 1e-9 * max(box)
-    _, first = np.unique(np.round(np.sqrt(across) / scale), return_inverse=True)
-    _, second = np.unique(np.round(np.broadcast_to(line, mesh) / scale), return_inverse=True)
-    both = first.reshape(mesh) * (second.max() + 1) + second.reshape(mesh)
-    return np.unique(both, return_inverse=True)[1].reshape(mesh)
+    def one(self, basis):
+        """Return coefficients of a constant."""
+        return np.eye(basis.shape[1])[0][:, None] * np.ones(len(self.count))
 
+    def regress(self, field, basis):
+        """Return coefficients (terms, bins) of the logarithm of the mean power of fields."""
+        axes = tuple(range(1, field.ndim))
+        logs = np.empty((len(field), len(self.count)))
+        for i, one in enumerate(field):
+            power = np.abs(np.fft.rfftn(one, axes=None)).ravel() ** 2 / one.size
+            mean = np.bincount(self.bin, self.inside * power) / self.count
+            logs[i] = np.log(np.maximum(mean, 1e-300))
+        logs += 1 / self.count + 1 / (3 * self.count**2)  # of a mean of so many squares
+        return np.linalg.lstsq(basis, logs, rcond=None)[0]
 
-def positive(correlation, mesh):
-    """Return the nearest covariance whose power spectrum is positive."""
-    power = np.fft.rfftn(correlation).real
-    floor = 1e-5 * np.abs(power).max()
-    return np.fft.irfftn(np.maximum(power, floor), mesh)
+    def correlation(self, log_power):
+        """Return the covariance of pixels at every separation, (*mesh)."""
+        logs = np.empty(self.k.shape)
+        for m in np.unique(self.mu):
+            of = np.flatnonzero(self.of_mu == m)
+            of = of[np.argsort(self.centre[of])]
+            here = self.mu == m
+            logs[here] = np.interp(self.k[here], self.centre[of], log_power[of])
+        return np.fft.irfftn(np.exp(logs), self.mesh)
 
 
 def drawn_from(mask, box):
@@ -165,12 +189,10 @@ def weights_of(correlation, pixel, neighbour):
     mesh, near = correlation.shape, neighbour.shape[1]
     out = np.empty((len(pixel), near + 1))
 
+    at = np.indices(mesh).reshape(len(mesh), -1)
+
     def between(a, b):
-        apart = [
-            (i - j) % n
-            for i, j, n in zip(np.unravel_index(a, mesh), np.unravel_index(b, mesh), mesh, strict=True)
-        ]
-        return correlation[tuple(apart)]
+        return correlation[tuple((i[a] - i[b]) % n for i, n in zip(at, mesh, strict=True))]
 
     variance = correlation[(0,) * len(mesh)]
     for first in range(0, len(pixel), AT_ONCE):

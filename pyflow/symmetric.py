@@ -257,7 +257,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     data = {"data_train": data_train, "data_validate": data_validate}
     data |= {"y_train": y_train, "y_validate": y_validate}
     if mask is not None and fill == "realisation":
-        fill = realisation(data_train, np.asarray(mask), y_train, box, given["axis"], variance)
+        fill = realisation(data_train, np.asarray(mask), y_train, box, given["axis"], variance**0.5)
         given |= {k: v.ravel() for k, v in fill.items()}
     flow = run(
         _core.symmetric_fit,
