@@ -275,8 +275,9 @@ static pf_status X(copy_record)(X(flow) *copy, const X(flow) *f)
         if (whole || (greedy == f->n_layers && i < copy->n_layers)) PF_TRY(X(flow_record)(copy, f->history[i]));
     if (f->note) PF_TRY(X(flow_set_note)(copy, f->note));
     if (f->noise_t) {
-        if (!(copy->noise_t = PF_ALLOC(real, f->mesh->filter->shells))) return PF_NO_MEMORY;
-        memcpy(copy->noise_t, f->noise_t, (size_t)f->mesh->filter->shells * sizeof(real));
+        if (!(copy->noise_t = PF_ALLOC(real, X(noise_size)(f)))) return PF_NO_MEMORY;
+        memcpy(copy->noise_t, f->noise_t, (size_t)X(noise_size)(f) * sizeof(real));
+        copy->noise_map = f->noise_map;
     }
     if (f->n_state && whole) {
         if (!(copy->state = PF_ALLOC(unsigned char, f->n_state))) return PF_NO_MEMORY;

@@ -188,6 +188,7 @@ typedef struct {
     double checkpoint_seconds;
     const double *noise_k, *noise_power; /* [noise_knots] on a mesh: noise of this power spectrum, times noise^2, in */
     ptrdiff_t noise_knots;               /* place of white noise: log P linear between ascending k > 0, then constant */
+    const double *noise_map;             /* [d] on a mesh: what the noise is multiplied with in every pixel; or NULL */
     const int *frozen;                   /* [layers] whose parameters stay as they are, or NULL */
     pf_watch watch;
 } pf_train_options;

@@ -352,7 +352,11 @@ static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, cons
     for (ptrdiff_t j = 0; j < f->space.d; j++) known += !observed || observed[j];
     double count = (double)train->n * known;
     const double *noise = f->noise;
-    if (f->noise_t) { /* its variance, for a sigma of 1 */
+    if (f->noise_map) {
+        white = 0;
+        for (ptrdiff_t j = 0; j < f->space.d; j++)
+            if (!observed || observed[j]) white += (double)f->noise_t[j] * (double)f->noise_t[j] / known;
+    } else if (f->noise_t) { /* its variance, for a sigma of 1 */
         white = 0;
         for (ptrdiff_t s = 0; s < f->mesh->filter->shells; s++)
             white += f->mesh->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->space.d;

@@ -17,7 +17,7 @@ double pf_uniform(uint64_t seed, uint64_t stream_, uint64_t i)
 ptrdiff_t X(noise_scratch)(const X(flow) *f)
 {
     ptrdiff_t reals = 2 * tile_whole(f->space.d); /* a point, and noise */
-    if (f->noise_t) reals += tile_whole(f->mesh->filter->fft->spectrum) + tile_whole(f->mesh->filter->work);
+    if (f->noise_t && !f->noise_map) reals += tile_whole(f->mesh->filter->fft->spectrum) + tile_whole(f->mesh->filter->work);
     return tile_whole(reals * (ptrdiff_t)sizeof(real) / (ptrdiff_t)sizeof(double) + 1);
 }
 
@@ -31,9 +31,10 @@ void X(add_noise)(real *x, const X(flow) *f, double sigma, uint64_t seed, uint64
         pf_normals(z, seed, random, (uint64_t)i, n);
         for (ptrdiff_t j = 0; j < n; j++) noise[i + j] = (real)z[j];
     }
-    if (f->noise_t)
+    if (f->noise_t && !f->noise_map)
         X(filter_apply)(f->mesh->filter, noise, spectrum, noise, f->noise_t,
                         spectrum + tile_whole(f->mesh->filter->fft->spectrum));
+    for (ptrdiff_t i = 0; i < d && f->noise_map; i++) noise[i] *= f->noise_t[i];
     for (ptrdiff_t i = 0; i < d; i++) x[i] += (real)sigma * noise[i];
 }
 
@@ -234,6 +235,18 @@ pf_status X(set_noise)(X(flow) *f, const pf_train_options *o)
     f->noise_condition = o->noise_condition;
     free(f->noise_t);
     f->noise_t = NULL;
+    f->noise_map = 0;
+    if (o->noise_map) {
+        if (!f->mesh) return pf_fail(PF_BAD_ARGUMENT, "noise: a map is for fields");
+        if (!(f->noise_t = PF_ALLOC(real, f->space.d))) return PF_NO_MEMORY;
+        f->noise_map = 1;
+        for (ptrdiff_t i = 0; i < f->space.d; i++) {
+            if (!(o->noise_map[i] >= 0) || !isfinite((real)o->noise_map[i]))
+                return pf_fail(PF_BAD_ARGUMENT, "noise: pixel %td of the map is %g", i, o->noise_map[i]);
+            f->noise_t[i] = (real)o->noise_map[i];
+        }
+        return PF_OK;
+    }
     if (!o->noise_knots) return PF_OK;
     if (!f->mesh) return pf_fail(PF_BAD_ARGUMENT, "noise: a power spectrum is for fields");
     for (ptrdiff_t i = 0; i < o->noise_knots; i++)

@@ -14,7 +14,7 @@ from pyflow.flow import NOISE, Flow, parameters_of
 from pyflow.posterior import warn_outside
 
 # Arrays among the options, and those that the data make of a mask.
-ARRAYS = "noise_k", "noise_power", "mask"
+ARRAYS = "noise_k", "noise_power", "noise_map", "mask"
 FILL = "fill_pixel", "fill_neighbour", "fill_range", "fill_weight"
 # Options that say what is heard of a fit, not what comes of it.
 WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
@@ -249,7 +249,7 @@ def reach(y):
 
 
 def noise_options(noise, shape, box):
-    """Return the core's options for a number, a range of two, or the power spectrum of fields."""
+    """Return the core's options for a number, a range of two, a map, or the spectrum of fields."""
     if callable(noise):
         if box is None:
             raise TypeError(f"noise: a power spectrum is for fields, not {noise!r}")
@@ -271,6 +271,19 @@ def noise_options(noise, shape, box):
         return {"noise": (1.0, 1.0), "noise_k": k, "noise_power": power}
     if noise is None:
         return {"noise": (0.0, 0.0)}
+    if np.ndim(noise) > 1:
+        if box is None:
+            raise TypeError("noise: a map of the noise is for fields")
+        noise = np.asarray(noise)
+        if noise.dtype.kind not in "iuf":
+            raise TypeError(f"noise: must hold real numbers; its dtype is {noise.dtype}")
+        if noise.shape != tuple(shape):
+            raise ValueError(
+                f"noise: a map has the shape of a field, {tuple(shape)}; its shape is {noise.shape}"
+            )
+        if not (np.isfinite(noise).all() and (noise >= 0).all() and (noise > 0).any()):
+            raise ValueError("noise: must be finite, not negative and not zero everywhere")
+        return {"noise": (1.0, 1.0), "noise_map": noise.astype(np.float64).ravel()}
     values = [noise] if np.ndim(noise) == 0 else list(noise)
     if len(values) not in (1, 2):
         raise ValueError(f"noise: must be a number, a range of two, or P(k), not {noise!r}")

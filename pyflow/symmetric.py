@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SymmetricFlow"]
 
+FILLS = "realisation", "noise"
+
 
 def __dir__():
     return __all__
@@ -72,7 +74,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     warmup: float | None = None,
     weight_decay: float | None = None,
     clip: float | None = None,
-    noise: float | tuple[float, float] | Callable[[Floats], ArrayLike] | None = None,
+    noise: float | tuple[float, float] | ArrayLike | Callable[[Floats], ArrayLike] | None = None,
     noise_condition: bool = False,
     objective: str | float = "likelihood",
     posterior_epochs: int | None = None,
@@ -123,6 +125,21 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     mu_knots : int, optional
         Of axial flows: knots of log T along mu^2, through which a polynomial goes, 2 to 4.
         Default 4.
+    mask : (*mesh) array-like of bool, optional
+        True where fields are observed: log p is the density of these pixels, and what stands in the
+        others, NaN included, does not matter. A map that is not periodic is one whose margin is not
+        observed: pad it.
+    fill : "realisation" or "noise"
+        How unobserved pixels are drawn so that layers have whole fields; their density is divided
+        out. "realisation": given the observed ones, as those of a Gaussian field whose power
+        spectrum depends on y (its logarithm a polynomial of second degree); "noise": white noise.
+    patch_layers : int, optional
+        Layers that are not the same everywhere, on the symmetric ones: `pyflow.layers.Patch` of
+        patches at random places, fitted as GIS fits them and then trained with the others. They
+        learn what a window leaves (fill="noise" needs some ten) or noise that is a map. They do not
+        depend on y. Default 0.
+    patch_size, patch_slices, patch_knots : int, optional
+        Side of a patch, slices of each and knots of their splines. Default 4, all pixels, 16.
     hidden : sequence of int, optional
         Units of the network's hidden layers. Default (512, 512).
     start_fields : int, optional
@@ -144,7 +161,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         The longest gradient, in units of its running mean length. Default 3; 0 for any.
     noise : float, (float, float) or callable, optional
         Standard deviation, or the range of it, of white noise added to the fields, afresh every
-        epoch; or the power spectrum P(k) of Gaussian noise, as in `pyflow.fields.gaussian_field`.
+        epoch; or the power spectrum P(k) of Gaussian noise, as in `pyflow.fields.gaussian_field`;
+        or a map (*mesh) of the standard deviation in every pixel.
         The flow is then that of the fields with noise.
     noise_condition : bool
         The standard deviation, drawn from its range, is one more condition, the last.
@@ -256,9 +274,15 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         _warn_discrete(data_train if mask is None else data_train[:, np.asarray(mask)])
     data = {"data_train": data_train, "data_validate": data_validate}
     data |= {"y_train": y_train, "y_validate": y_validate}
+    if fill not in FILLS:
+        names = " or ".join(map(repr, FILLS))
+        raise ValueError(f"fill: must be {names}, not {fill!r}")
     if mask is not None and fill == "realisation":
-        fill = realisation(data_train, np.asarray(mask), y_train, box, given["axis"], variance**0.5)
-        given |= {k: v.ravel() for k, v in fill.items()}
+        sigma = variance**0.5
+        if "noise_map" in given:
+            sigma = given["noise_map"].reshape(mesh)
+        how = realisation(data_train, np.asarray(mask), y_train, box, given["axis"], sigma)
+        given |= {k: v.ravel() for k, v in how.items()}
     flow = run(
         _core.symmetric_fit,
         "symmetric",

@@ -7,7 +7,8 @@ typedef struct {
     core_state *state;
     call call;
     points x[2]; /* training, validation; source NULL: none */
-    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *schedule, *noise_k, *noise_power, *frozen, *mask, *fill[4]; /* fill: pixel, neighbour, range, weight */
+    PyArrayObject *y[2], *weight[2], *label[2], *bounds, *schedule, *noise_k, *noise_power, *frozen, *mask,
+        *noise_map, *fill[4]; /* fill: pixel, neighbour, range, weight */
     void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                       /* to go on from, or NULL */
@@ -245,7 +246,7 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
     pf_train_options *o = &j->symmetric.train;
     PyObject *box = take(kwargs, "box", keep), *k = take(kwargs, "noise_k", keep),
              *power = take(kwargs, "noise_power", keep), *frozen = take(kwargs, "frozen", keep),
-             *mask = take(kwargs, "mask", keep);
+             *mask = take(kwargs, "mask", keep), *map = take(kwargs, "noise_map", keep);
     if (PyErr_Occurred() || options_take(o, pf_train_list, kwargs)) return -1;
     if (fit == SYMMETRIC) {
         if (options_take(&j->symmetric, pf_symmetric_list, kwargs)) return -1;
@@ -269,6 +270,8 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         o->noise_power = PyArray_DATA(j->noise_power);
         o->noise_knots = n;
     }
+    if (map && !(j->noise_map = vector_open(map, "noise_map", NPY_DOUBLE, j->x[0].d))) return -1;
+    o->noise_map = data_or_null(j->noise_map);
     if (frozen && j->flow) {
         ptrdiff_t n = j->bits == 32 ? pf32_flow_layers(j->flow->pf32_flow) : pf64_flow_layers(j->flow->pf64_flow);
         if (!(j->frozen = vector_open(frozen, "frozen", NPY_INT, n))) return -1;
@@ -306,6 +309,7 @@ static void job_close(job *j)
     Py_XDECREF(j->noise_power);
     Py_XDECREF(j->frozen);
     Py_XDECREF(j->mask);
+    Py_XDECREF(j->noise_map);
     for (int i = 0; i < 4; i++) Py_XDECREF(j->fill[i]);
     Py_XDECREF(j->scratch);
     Py_XDECREF(j->checkpoint);
