@@ -1,4 +1,4 @@
-"""Survey windows: masks, and how pixels that are not observed are to be filled in."""
+"""Survey windows: how pixels that are not observed are to be filled in."""
 
 import numpy as np
 
@@ -13,20 +13,6 @@ LARGEST = 1 << 23  # pixels
 ROUNDS = 6  # of filling in
 MU_BINS = 4
 AT_ONCE = 512  # pixels whose weights are found together
-
-
-def window(mask, mesh):
-    """Return a mask as a bool array of the shape of the mesh."""
-    mask = np.asarray(mask)
-    if mask.dtype != bool:
-        raise TypeError(f"mask: must be boolean, True where observed; its dtype is {mask.dtype}")
-    if mask.shape != tuple(mesh):
-        raise ValueError(
-            f"mask: must have the shape of a field, {tuple(mesh)}; its shape is {mask.shape}"
-        )
-    if not mask.any():
-        raise ValueError("mask: no pixel is observed")
-    return mask
 
 
 def realisation(x, mask, y, box, axis=None, noise=0.0):
@@ -74,7 +60,9 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
     for _ in range(ROUNDS if len(pixel) else 0):
         if weight is not None:
             fill_in(field, pixel, neighbour, basis, weight, rng)
-        log_power = modes.regress(field.reshape(-1, *mask.shape), basis) - np.log(share) * modes.one(basis)
+        log_power = modes.regress(field.reshape(-1, *mask.shape), basis) - np.log(
+            share
+        ) * modes.one(basis)
         share = 1.0
         found = [weights_of(modes.correlation(b @ log_power), pixel, neighbour) for b in design]
         weight = np.linalg.lstsq(design, np.reshape(found, (len(design), -1)), rcond=None)[0]
@@ -166,8 +154,7 @@ def drawn_from(mask, box):
     near = min(NEAR, mask.size - len(pixel))
     offsets = np.indices(mesh).reshape(mask.ndim, -1)
     away = sum(
-        (np.minimum(o, n - o) * (L / n)) ** 2
-        for o, n, L in zip(offsets, mesh, box, strict=True)
+        (np.minimum(o, n - o) * (L / n)) ** 2 for o, n, L in zip(offsets, mesh, box, strict=True)
     )
     neighbour = np.full((len(pixel), near), np.flatnonzero(mask.ravel())[0])
     found = np.zeros(len(pixel), int)
@@ -175,7 +162,9 @@ def drawn_from(mask, box):
         open_ = np.flatnonzero(found < near)
         if not len(open_):
             break
-        other = [(at[i][pixel[open_]] + o) % n for i, (o, n) in enumerate(zip(offset, mesh, strict=True))]
+        other = [
+            (at[i][pixel[open_]] + o) % n for i, (o, n) in enumerate(zip(offset, mesh, strict=True))
+        ]
         other = np.ravel_multi_index(other, mesh)
         there = rank[other] < open_  # observed, or drawn before
         rows = open_[there]

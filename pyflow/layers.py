@@ -14,8 +14,7 @@ import numpy as np
 
 from pyflow import _arguments, _core
 from pyflow._arguments import integer, real
-from pyflow._window import window
-from pyflow.fields import axis_of, box_lengths
+from pyflow.fields import axis_of, box_lengths, window
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -24,8 +24,8 @@ from pyflow._training import (
 from pyflow._training import (
     epochs as all_epochs,
 )
-from pyflow._window import realisation, window
-from pyflow.fields import box_lengths, checked
+from pyflow._window import realisation
+from pyflow.fields import box_lengths, checked, window
 from pyflow.flow import NOISE, Flow
 from pyflow.layers import line_of_sight
 from pyflow.posterior import warn_outside
