@@ -339,6 +339,9 @@ def trained(
     n_validate = None
     if data_validate is not None:
         data_validate, n_validate = flow._points(data_validate, "data_validate")
+    if flow.mask is not None:  # what stands elsewhere makes no other fit
+        data_train = np.where(flow.mask, data_train, 0)
+        data_validate = None if data_validate is None else np.where(flow.mask, data_validate, 0)
     p = core.n_conditions - core.noise_condition if core.n_conditions else None
     if p and y_train is None:
         raise ValueError(f"y_train: this flow is conditional; it needs {', '.join(flow.names[:p])}")

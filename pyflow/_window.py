@@ -119,10 +119,9 @@ class Modes:
 
     def regress(self, field, basis):
         """Return coefficients (terms, bins) of the logarithm of the mean power of fields."""
-        axes = tuple(range(1, field.ndim))
         logs = np.empty((len(field), len(self.count)))
         for i, one in enumerate(field):
-            power = np.abs(np.fft.rfftn(one, axes=None)).ravel() ** 2 / one.size
+            power = np.abs(np.fft.rfftn(one)).ravel() ** 2 / one.size
             mean = np.bincount(self.bin, self.inside * power) / self.count
             logs[i] = np.log(np.maximum(mean, 1e-300))
         logs += 1 / self.count + 1 / (3 * self.count**2)  # of a mean of so many squares
@@ -136,7 +135,7 @@ class Modes:
             of = of[np.argsort(self.centre[of])]
             here = self.mu == m
             logs[here] = np.interp(self.k[here], self.centre[of], log_power[of])
-        return np.fft.irfftn(np.exp(logs), self.mesh)
+        return np.fft.irfftn(np.exp(logs), self.mesh, range(len(self.mesh)))
 
 
 def drawn_from(mask, box):

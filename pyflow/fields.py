@@ -528,7 +528,7 @@ def _dense(x, eigenvalues, mask, sigma):
     logp = np.empty(n)
     for i, one in enumerate(spectra):
         mine = x if len(spectra) == 1 else x[i : i + 1] if len(x) > 1 else x
-        covariance = np.fft.irfftn(one, mask.shape)[apart] + np.diag(sigma**2)
+        covariance = np.fft.irfftn(one, mask.shape, range(mask.ndim))[apart] + np.diag(sigma**2)
         root = np.linalg.cholesky(covariance)
         square = (np.linalg.solve(root, mine.T) ** 2).sum(axis=0)
         log_det = 2 * np.log(np.diag(root)).sum() + len(root) * np.log(2 * np.pi)

