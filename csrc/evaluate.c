@@ -36,10 +36,10 @@ typedef struct {
     ptrdiff_t n, m;
     uint64_t seed;
     ptrdiff_t first;
-    const double *bounds;  /* [d][2] or NULL */
+    const double *bounds;          /* [d][2] or NULL */
     const unsigned char *observed; /* [d] or NULL: all pixels are */
     uint64_t fill_seed, draw;      /* of the others */
-    ptrdiff_t rows, tiles; /* of a tile; in a block */
+    ptrdiff_t rows, tiles;         /* of a tile; in a block */
     X(workers) workers;
     X(piece) *pieces;       /* [threads][tiles] */
     double *theta, *gtheta; /* [NET_ROWS][n_row] */

@@ -5,9 +5,9 @@
  *
  *     u_i = sum_j w_ij v_j + sigma_i e_i,    e_i ~ N(0, 1),    log q(u) = sum_i [log N(e_i) - log sigma_i]
  *
- * and log q(u) is taken from log p: the flow's density of whole fields p(x, u) gives p(x, u) / q(u|x), whose mean over u
- * is p(x), the density of the observed pixels. Without neighbours, and sigma = 1, u is white noise (Dai & Seljak 2022,
- * section 3.3); weights of a Gaussian field's covariance make it a constrained realisation of that field, with
+ * and log q(u) is taken from log p: the flow's density of whole fields p(x, u) gives p(x, u) / q(u|x), whose mean over
+ * u is p(x), the density of the observed pixels. Without neighbours, and sigma = 1, u is white noise (Dai & Seljak
+ * 2022, section 3.3); weights of a Gaussian field's covariance make it a constrained realisation of that field, with
  * neighbours few, as Vecchia (1988) takes them: then p(x, u) / q(u|x) hardly depends on u. w and log sigma may be
  * polynomials of second degree in the conditions y, scaled to [-1, 1] and held within it.
  *
@@ -37,13 +37,13 @@ static void monomials(double *term, const double *y, const double *centre, const
 
 typedef struct {
     X(layer) base;
-    double mean, scale;       /* scale > 0 */
-    ptrdiff_t n, near, n_y;   /* unobserved pixels; neighbours of each; conditions that the weights depend on */
-    unsigned char *observed;  /* [d] */
-    int32_t *pixel;           /* [n] the unobserved ones in the order in which they are drawn */
-    int32_t *neighbour;       /* [n][near] */
-    double *centre, *reach;   /* [n_y] of the conditions */
-    real *weight;             /* [terms][n][near + 1] w, then log sigma */
+    double mean, scale;      /* scale > 0 */
+    ptrdiff_t n, near, n_y;  /* unobserved pixels; neighbours of each; conditions that the weights depend on */
+    unsigned char *observed; /* [d] */
+    int32_t *pixel;          /* [n] the unobserved ones in the order in which they are drawn */
+    int32_t *neighbour;      /* [n][near] */
+    double *centre, *reach;  /* [n_y] of the conditions */
+    real *weight;            /* [terms][n][near + 1] w, then log sigma */
 } X(fill);
 
 static void X(fill_destroy)(X(layer) *l)
@@ -260,8 +260,7 @@ static void X(fill_vjp)(const X(layer) *l, const void *ready, X(tile) *g, double
         for (ptrdiff_t p = f->n - 1; p >= 0; p--) {
             w -= stride;
             real gu = gx[f->pixel[p]];
-            if (g->gy && y)
-                X(fill_vjp_y)(g->gy + i * g->n_y, f, keep + i * l->d, w, y, (double)gu, glogj[i], p);
+            if (g->gy && y) X(fill_vjp_y)(g->gy + i * g->n_y, f, keep + i * l->d, w, y, (double)gu, glogj[i], p);
             for (ptrdiff_t j = 0; j < f->near; j++) gx[f->neighbour[p * f->near + j]] += w[j] * gu;
         }
         X(scale_shift)(gx, gx, (real)(1 / f->scale), 0, l->d);

@@ -64,10 +64,7 @@ pf_status X(flow_own_tables)(X(flow) *flow);
 void X(flow_prepare)(X(flow) *flow, real *work);
 ptrdiff_t X(flow_prepare_work)(const X(flow) *flow);
 
-static inline ptrdiff_t X(noise_size)(const X(flow) *f)
-{
-    return f->noise_map ? f->space.d : f->mesh->filter->shells;
-}
+static inline ptrdiff_t X(noise_size)(const X(flow) *f) { return f->noise_map ? f->space.d : f->mesh->filter->shells; }
 /* Weights that a fit can use: finite, not negative, not all zero */
 pf_status X(check_weights)(const X(data) *data, const char *name);
 

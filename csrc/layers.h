@@ -49,8 +49,8 @@ const double *X(layer_bounds)(const X(layer) *l);
 /* scale.c: x <- (x - mean) / scale, one mean and one scale for all numbers. No parameters. */
 pf_status X(scale_new)(X(layer) **l, double mean, double scale, ptrdiff_t d);
 
-/* fill.c: observed pixels as in scale.c, the others drawn; the first layer of a flow. weight[terms][n][near + 1]: of the
- * neighbours, then log sigma; NULL: 0. No parameters. */
+/* fill.c: observed pixels as in scale.c, the others drawn; the first layer of a flow. weight[terms][n][near + 1]: of
+ * the neighbours, then log sigma; NULL: 0. No parameters. */
 pf_status X(fill_new)(X(layer) **l, const pf_fill *from, double mean, double scale, const real *weight, ptrdiff_t d);
 const unsigned char *X(layer_observed)(const X(layer) *l); /* [d] of a fill layer, NULL for any other */
 

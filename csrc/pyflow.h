@@ -304,13 +304,13 @@ PF_API pf_status PF(flow_add_axial)(PF(flow) * flow, ptrdiff_t axis, ptrdiff_t p
 PF_API void PF(flow_free)(PF(flow) * flow);                                                  /* NULL is allowed */
 PF_API pf_status PF(flow_copy)(PF(flow) * *copy, const PF(flow) * flow, ptrdiff_t n_layers); /* its first n_layers */
 PF_API int PF(flow_ndim)(const PF(flow) * flow);
-PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) * flow); /* [ndim] of one point */
-PF_API const double *PF(flow_box)(const PF(flow) * flow);      /* [ndim] */
-PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);          /* numbers of one point */
+PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) * flow);    /* [ndim] of one point */
+PF_API const double *PF(flow_box)(const PF(flow) * flow);         /* [ndim] */
+PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);             /* numbers of one point */
 PF_API const unsigned char *PF(flow_mask)(const PF(flow) * flow); /* [d], 0 in unobserved pixels; NULL: without mask */
-PF_API int PF(flow_classes)(const PF(flow) * flow);            /* 0: without labels */
-PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);   /* n_y */
-PF_API const double *PF(flow_range)(const PF(flow) * flow);    /* [2][n_y]: least and most in training */
+PF_API int PF(flow_classes)(const PF(flow) * flow);               /* 0: without labels */
+PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);      /* n_y */
+PF_API const double *PF(flow_range)(const PF(flow) * flow);       /* [2][n_y]: least and most in training */
 PF_API ptrdiff_t PF(flow_layers)(const PF(flow) * flow);
 PF_API const char *PF(flow_layer_kind)(const PF(flow) * flow, ptrdiff_t i);
 PF_API ptrdiff_t PF(flow_layer_slices)(const PF(flow) * flow,

@@ -302,6 +302,7 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
 static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
 {
     if (flow->net) return pf_fail(PF_BAD_ARGUMENT, "model: it has conditions, which SIG does not know");
+    if (X(flow_mask)(flow)) return pf_fail(PF_BAD_ARGUMENT, "model: it has a mask, which SIG does not know");
     if (flow->space.d != d || flow->space.ndim != 1 || flow->classes != classes)
         return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", flow->space.d,
                        flow->classes, d, classes);

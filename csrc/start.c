@@ -183,7 +183,8 @@ static pf_status X(start_load)(X(start) *s, const X(data) *train, const X(layer)
     return PF_OK;
 }
 
-/* Theta of all symmetric layers, which follow the scale or fill layer. *logp: the mean log p of the standardised fields. */
+/* Theta of all symmetric layers, which follow the scale or fill layer. *logp: the mean log p of the standardised
+ * fields. */
 static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train, int flat_first)
 {
     X(flow) *f = s->flow;
@@ -381,8 +382,7 @@ static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, cons
     return PF_OK;
 }
 
-static pf_status X(first_layer)(X(layer) **layer, double mean, double scale, ptrdiff_t d,
-                                const pf_symmetric_options *o)
+static pf_status X(first_layer)(X(layer) **layer, double mean, double scale, ptrdiff_t d, const pf_symmetric_options *o)
 {
     if (!o->observed) return X(scale_new)(layer, mean, scale, d);
     if (o->fill) return X(fill_new)(layer, o->fill, mean, scale, NULL, d);

@@ -17,7 +17,8 @@ double pf_uniform(uint64_t seed, uint64_t stream_, uint64_t i)
 ptrdiff_t X(noise_scratch)(const X(flow) *f)
 {
     ptrdiff_t reals = 2 * tile_whole(f->space.d); /* a point, and noise */
-    if (f->noise_t && !f->noise_map) reals += tile_whole(f->mesh->filter->fft->spectrum) + tile_whole(f->mesh->filter->work);
+    if (f->noise_t && !f->noise_map)
+        reals += tile_whole(f->mesh->filter->fft->spectrum) + tile_whole(f->mesh->filter->work);
     return tile_whole(reals * (ptrdiff_t)sizeof(real) / (ptrdiff_t)sizeof(double) + 1);
 }
 

@@ -8,7 +8,8 @@
 const char compose_doc[] =
     "compose(layers, *, shape, box=None, n_classes=0, bits=64)\n--\n\n"
     "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
-    "scale),\n('fill', mask as uint8, mean, scale), ('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
+    "scale),\n('fill', mask as uint8, mean, scale), ('affine', matrix or None, mean or None), ('bounds', bounds), "
+    "('sliced', n_slices, "
     "n_knots, seed), ('patch',\n(image, kernel, shift), (n_slices, n_knots), seed), ('symmetric', psi_knots, "
     "filter_knots, (axis, mu_knots) or\nNone).";
 PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)

@@ -76,8 +76,11 @@ static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, map_task ta
     {                                                                                                                  \
         return map(self, args, kwargs, task);                                                                          \
     }
-MAP(evaluate_density, LOGP, "evaluate_density(x, y=None, labels=None, draws=1, seed=0)\n--\n\nlog p of every point: float64 (n,).")
-MAP(evaluate_at, LOGP_AT, "evaluate_at(x, y, labels=None, draws=1, seed=0)\n--\n\nlog p of every point at every one of m conditions: float64 (n, m).")
+MAP(evaluate_density, LOGP,
+    "evaluate_density(x, y=None, labels=None, draws=1, seed=0)\n--\n\nlog p of every point: float64 (n,).")
+MAP(evaluate_at, LOGP_AT,
+    "evaluate_at(x, y, labels=None, draws=1, seed=0)\n--\n\nlog p of every point at every one of m conditions: float64 "
+    "(n, m).")
 MAP(forward, FORWARD, "forward(x, y=None, labels=None)\n--\n\n(z, logj): latent points and log|det dz/dx|.")
 MAP(inverse, INVERSE, "inverse(z, y=None, labels=None)\n--\n\n(x, logj): data and log|det dx/dz|.")
 MAP(score, SCORE, "score(x, y=None, labels=None)\n--\n\n(score, logp): d log p / dx, and log p.")

@@ -454,6 +454,10 @@ def test_bad_windows_are_refused_by_name():
         pyflow.Flow([Fill(MASK), Bounds([(0, 1)] * MASK.size)], shape=MESH)
     with pytest.raises(ValueError, match="scale: "):
         pyflow.Flow([Fill(MASK, 0, 0)], shape=MESH)
+    masked = pyflow.Flow([Fill(MASK.ravel())], shape=MASK.size)
+    for more in (pyflow.GIS, pyflow.SIG):
+        with pytest.raises(ValueError, match="model: it has a"):
+            more(np.zeros((9, MASK.size)), model=masked, max_layers=1, verbose=False)
     with pytest.raises(ValueError, match="mask: must have the shape of a field"):
         fields.gaussian_logp(x, 1.0, mask=MASK[:-1])
 
