@@ -52,14 +52,18 @@ static int raise_in_chunk(npy_intp first)
 
 static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, map_task task)
 {
-    static char *with_x[] = {"x", "y", "labels", "draws", "seed", NULL}, *with_z[] = {"z", "y", "labels", NULL};
+    static char *with_draws[] = {"x", "y", "labels", "draws", "seed", NULL};
+    static char *with_x[] = {"x", "y", "labels", NULL}, *with_z[] = {"z", "y", "labels", NULL};
     flow_object *self = (flow_object *)op;
     PyObject *x, *y = Py_None, *label = Py_None, *seed = NULL, *result = NULL;
     const char *name = task == INVERSE ? "z" : "x";
     input in = {.draws = 1};
     int draws = task == LOGP || task == LOGP_AT;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, draws ? "O|OOnO" : "O|OO", task == INVERSE ? with_z : with_x, &x, &y,
-                                     &label, &in.draws, &seed))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, draws ? "O|OOnO" : "O|OO",
+                                     draws             ? with_draws
+                                     : task == INVERSE ? with_z
+                                                       : with_x,
+                                     &x, &y, &label, &in.draws, &seed))
         return NULL;
     if (seed && seed_from(seed, &in.seed)) return NULL;
     int ndim = EITHER(self, ndim);
