@@ -21,6 +21,7 @@ typedef struct {
     X(tile) t;
     ptrdiff_t start; /* its first point */
     double log[TILE_MOST], log_normal[TILE_MOST];
+    uint64_t stream[TILE_MOST];
     char outside[TILE_MOST]; /* the bounds */
     const real *context[TILE_MOST];
 } X(piece);
@@ -39,11 +40,14 @@ typedef struct {
     ptrdiff_t n, m;
     uint64_t seed;
     ptrdiff_t first;
-    const double *bounds;  /* [d][2] or NULL */
-    ptrdiff_t rows, tiles; /* of a tile; in a block */
+    const double *bounds;          /* [d][2] or NULL */
+    const unsigned char *observed; /* [d] or NULL: all pixels are */
+    uint64_t fill_seed, draw;      /* of the others */
+    ptrdiff_t rows, tiles;         /* of a tile; in a block */
     X(workers) workers;
     X(piece) *pieces;       /* [threads][tiles] */
     double *theta, *gtheta; /* [NET_ROWS][n_row] */
+    double *gy_direct;      /* [NET_ROWS][n_y] what of the gradient does not come through theta */
     ptrdiff_t begin, end;   /* the points, or conditions, that theta is of */
     atomic_ptrdiff_t bad;   /* the first point of the first tile that was refused */
 } X(job);
@@ -72,6 +76,15 @@ static void X(refuse)(X(job) *job, ptrdiff_t start)
     while ((seen < 0 || start < seen) && !atomic_compare_exchange_weak(&job->bad, &seen, start)) continue;
 }
 
+/* Whether the pixels of x[n][d] that matter are finite */
+static int X(known_finite)(const real *x, const unsigned char *observed, ptrdiff_t n, ptrdiff_t d)
+{
+    if (!observed) return X(all_finite)(x, n * d);
+    for (ptrdiff_t i = 0; i < n * d; i++)
+        if (!isfinite(x[i]) && observed[i % d]) return 0;
+    return 1;
+}
+
 /* The piece's points, from the data or drawn; whether they can go on. */
 static int X(load)(X(piece) *p, X(job) *job)
 {
@@ -81,7 +94,9 @@ static int X(load)(X(piece) *p, X(job) *job)
         X(tile_logp)(p->log_normal, &p->t);
         return 1;
     }
-    if (!X(tile_load)(&p->t, job->in + p->start * p->t.d)) return 0;
+    const real *x = job->in + p->start * p->t.d;
+    const unsigned char *observed = job->task == INVERSE ? NULL : job->observed;
+    if (!X(tile_load)(&p->t, x) && !(observed && X(known_finite)(x, observed, p->t.n, p->t.d))) return 0;
     if (!job->bounds || job->task == INVERSE) return 1;
     return !X(clamp)(&p->t, job->bounds, p->outside) || job->task == LOGP || job->task == LOGP_AT;
 }
@@ -101,9 +116,10 @@ static void X(finish)(X(piece) *p, X(job) *job)
     if (job->log && job->task != LOGP_AT) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
     if (job->out) X(tile_store)(job->out + p->start * p->t.d, &p->t);
     ptrdiff_t d = p->t.d;
-    if (!job->out || job->task == SAMPLE || X(all_finite)(job->out + p->start * d, n * d)) return;
+    const unsigned char *observed = job->task == INVERSE ? job->observed : NULL;
+    if (!job->out || job->task == SAMPLE || X(known_finite)(job->out + p->start * d, observed, n, d)) return;
     for (ptrdiff_t i = 0; i < n; i++)
-        if (!X(all_finite)(job->out + (p->start + i) * d, d)) X(refuse)(job, p->start + i);
+        if (!X(known_finite)(job->out + (p->start + i) * d, observed, 1, d)) X(refuse)(job, p->start + i);
 }
 
 /* d log N(z) / dz = -z, back through the layers */
@@ -115,7 +131,8 @@ static void X(score_piece)(X(piece) *p, X(job) *job, X(worker) *worker)
     X(scale_shift)(p->t.x, p->t.x, -1, 0, size);
     int parameters = job->task == SCORE_Y;
     double *rows = parameters ? job->gtheta + (p->start - job->begin) * job->flow->net->n_row : NULL;
-    X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters);
+    if (parameters && job->observed) p->t.gy = job->gy_direct + (p->start - job->begin) * p->t.n_y;
+    X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters || job->observed);
 }
 
 /* Pieces first .. first + count - 1 of the thread's, loaded, through the flow */
@@ -143,6 +160,11 @@ static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdi
     p->t.label = job->label ? job->label + start : NULL;
     for (ptrdiff_t j = 0; j < n && job->context; j++) p->context[j] = job->context + (start + j) * p->t.d;
     if (job->context) p->t.context = p->context;
+    for (ptrdiff_t j = 0; j < n && job->observed; j++) p->stream[j] = job->draw;
+    p->t.seed = job->fill_seed;
+    p->t.stream = p->stream;
+    p->t.n_y = job->flow->net ? job->flow->net->n_y : 0;
+    if (job->y && job->task != LOGP_AT) p->t.y = job->y + start * p->t.n_y;
     return p;
 }
 
@@ -172,7 +194,9 @@ static void X(run_condition)(void *arg, ptrdiff_t block, int thread)
     X(piece) *p = job->pieces + thread;
     X(worker_prepare)(&job->workers, worker, job->theta + block * job->flow->net->n_row, 1);
     for (ptrdiff_t i = 0; i < job->n; i++) {
-        if (!X(load)(X(new_piece)(job, worker, p, 0, i, 1), job)) {
+        X(new_piece)(job, worker, p, 0, i, 1);
+        p->t.y = job->y + (job->begin + block) * p->t.n_y;
+        if (!X(load)(p, job)) {
             X(refuse)(job, i);
             return;
         }
@@ -197,6 +221,7 @@ static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
         for (ptrdiff_t j = 0; j < d; j++) {
             double v = job->in[i * d + j];
             const char *what = isnan(v) ? "NaN" : "infinite";
+            if (job->observed && job->task != INVERSE && !job->observed[j]) continue;
             if (!isfinite(v) && table)
                 return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %s", name, i, j, what);
             if (!isfinite(v)) return pf_fail(PF_BAD_ARGUMENT, "%s: field %td, pixel %td is %s", name, i, j, what);
@@ -273,8 +298,11 @@ static pf_status X(run_all)(X(job) *job)
     if (f->net) {
         job->theta = PF_ALLOC(double, NET_ROWS * f->net->n_row);
         job->gtheta = PF_CALLOC(double, job->task == SCORE_Y ? NET_ROWS * f->net->n_row : 0);
+        job->gy_direct = PF_CALLOC(double, job->task == SCORE_Y ? NET_ROWS * n_y : 0);
     }
-    pf_status status = job->pieces && (!f->net || (memory && job->theta && job->gtheta)) ? PF_OK : PF_NO_MEMORY;
+    pf_status status = job->pieces && (!f->net || (memory && job->theta && job->gtheta && job->gy_direct))
+                           ? PF_OK
+                           : PF_NO_MEMORY;
     if (!status) status = X(workers_new)(&job->workers, f, job->rows, job->tiles, keep, threads);
     for (job->begin = 0; job->begin < all && !status && atomic_load(&job->bad) < 0; job->begin = job->end) {
         job->end = PF_MIN(job->begin + step, all);
@@ -283,6 +311,7 @@ static pf_status X(run_all)(X(job) *job)
             status = X(conditioner_rows)(f->net, job->theta, memory, f->theta, f->at, f->layers,
                                          job->y + job->begin * n_y, count);
         if (job->task == SCORE_Y) memset(job->gtheta, 0, (size_t)(count * f->net->n_row) * sizeof(double));
+        if (job->task == SCORE_Y) memset(job->gy_direct, 0, (size_t)(count * n_y) * sizeof(double));
         ptrdiff_t blocks = at ? count : (count + per_block - 1) / per_block;
         void (*body)(void *, ptrdiff_t, int) = at ? X(run_condition) : X(run_block);
         for (ptrdiff_t b = 0; b < blocks && large && !status; b++) {
@@ -293,12 +322,15 @@ static pf_status X(run_all)(X(job) *job)
         if (!status && job->task == SCORE_Y)
             status = X(conditioner_vjp)(f->net, job->gy + job->begin * n_y, NULL, job->gtheta, memory, f->layers,
                                         count);
+        for (ptrdiff_t i = 0; i < count * n_y && !status && job->task == SCORE_Y; i++)
+            job->gy[job->begin * n_y + i] += job->gy_direct[i];
     }
     X(workers_clear)(&job->workers);
     free(memory);
     free(job->pieces);
     free(job->theta);
     free(job->gtheta);
+    free(job->gy_direct);
     return status;
 }
 
@@ -306,11 +338,36 @@ static pf_status X(run)(X(job) *job)
 {
     PF_TRY(X(check)(job));
     if (job->flow->n_layers) job->bounds = X(layer_bounds)(job->flow->layers[0]);
+    job->observed = X(flow_mask)(job->flow);
     atomic_init(&job->bad, -1);
     X(plan)(job);
     pf_status status = X(run_all)(job);
     ptrdiff_t bad = atomic_load(&job->bad);
     return !status && bad >= 0 ? X(explain)(job, bad) : status;
+}
+
+/* log of the mean of p over draws of what is not observed, one draw of all points after another: from the second on, in
+ * units of the largest so far. */
+static pf_status X(run_draws)(X(job) *job, ptrdiff_t draws, uint64_t seed)
+{
+    ptrdiff_t values = job->task == LOGP_AT ? job->n * job->m : job->n;
+    double *mean = job->log;
+    if (draws < 0) return pf_fail(PF_BAD_ARGUMENT, "draws: must not be negative, but is %td", draws);
+    job->fill_seed = seed;
+    if (draws <= 1 || !X(flow_mask)(job->flow)) return X(run)(job);
+    double *one = job->log = PF_ALLOC(double, PF_MAX(values, 0));
+    pf_status status = one ? PF_OK : PF_NO_MEMORY;
+    for (job->draw = 0; job->draw < (uint64_t)draws && !status; job->draw++) {
+        status = X(run)(job);
+        for (ptrdiff_t i = 0; i < values && !status; i++) {
+            double most = job->draw ? PF_MAX(mean[i], one[i]) : one[i];
+            if (!job->draw || most == -INFINITY) mean[i] = most;
+            else mean[i] = most + log(exp(mean[i] - most) + exp(one[i] - most));
+        }
+    }
+    for (ptrdiff_t i = 0; i < values && !status; i++) mean[i] -= log((double)draws);
+    free(one);
+    return status;
 }
 
 /* ---- the public functions --------------------------------------------------------------------------------- */
@@ -383,6 +440,7 @@ pf_status X(flow_answer)(const X(flow) *f, const X(request) *r)
     job.m = r->m;
     job.seed = r->seed;
     job.first = r->first;
-    return pf_end(X(run)(&job));
+    int draws = job.task == LOGP || job.task == LOGP_AT;
+    return pf_end(draws ? X(run_draws)(&job, r->draws, r->seed) : X(run)(&job));
 }
 #endif

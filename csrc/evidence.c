@@ -318,7 +318,7 @@ static pf_status X(calibrate)(X(flow) *f, double *gain, const X(data) *data, uin
     o.seed = seed;
     ptrdiff_t n_y = X(flow_conditions)(f) - f->noise_condition;
     if (!n_y) return pf_fail(PF_BAD_ARGUMENT, "y: this flow was fitted without");
-    PF_TRY(X(check_points)(data, f, n_y, "held_out"));
+    PF_TRY(X(check_points)(data, f, X(flow_mask)(f), n_y, "held_out"));
     X(trainer) t = {.data = data};
     ptrdiff_t room = CALIBRATE_DRAWS * (pf_default_draws(n_y) + 1);
     double *log_weight = PF_ALLOC(double, data->n *room), *logp = PF_ALLOC(double, data->n *room);

@@ -399,8 +399,8 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     if (frozen && frozen < served)
         return pf_fail(PF_BAD_ARGUMENT, "frozen: the layers that a network conditions stay all together, or none");
     if (train->n_y != n_y) return pf_fail(PF_BAD_ARGUMENT, "y_train: has %td columns, not %td", train->n_y, n_y);
-    PF_TRY(X(check_points)(train, f, n_y, "train"));
-    if (validate) PF_TRY(X(check_points)(validate, f, n_y, "validate"));
+    PF_TRY(X(check_points)(train, f, X(flow_mask)(f), n_y, "train"));
+    if (validate) PF_TRY(X(check_points)(validate, f, X(flow_mask)(f), n_y, "validate"));
     if (o->posterior_weight > 0 && !n_y) return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: there is no y");
     if (o->posterior_weight > 0 && (train->weight || (validate && validate->weight)))
         return pf_fail(PF_BAD_ARGUMENT, "posterior_weight: weights of points are for the likelihood alone");

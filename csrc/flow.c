@@ -13,9 +13,9 @@ static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_
 
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
-const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops), &X(scale_ops), &X(affine_ops),
-                                              &X(sliced_ops),  &X(patch_ops), &X(symmetric_ops),
-                                              &X(axial_ops),   &X(shift_ops), NULL};
+const X(layer_ops) *const X(layer_kinds)[] = {
+    &X(columns_ops),   &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops),
+    &X(symmetric_ops), &X(axial_ops), &X(shift_ops),  &X(fill_ops),   NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
@@ -276,8 +276,9 @@ static pf_status X(copy_record)(X(flow) *copy, const X(flow) *f)
         if (whole || (greedy == f->n_layers && i < copy->n_layers)) PF_TRY(X(flow_record)(copy, f->history[i]));
     if (f->note) PF_TRY(X(flow_set_note)(copy, f->note));
     if (f->noise_t) {
-        if (!(copy->noise_t = PF_ALLOC(real, f->mesh->filter->shells))) return PF_NO_MEMORY;
-        memcpy(copy->noise_t, f->noise_t, (size_t)f->mesh->filter->shells * sizeof(real));
+        if (!(copy->noise_t = PF_ALLOC(real, X(noise_size)(f)))) return PF_NO_MEMORY;
+        memcpy(copy->noise_t, f->noise_t, (size_t)X(noise_size)(f) * sizeof(real));
+        copy->noise_map = f->noise_map;
     }
     if (f->n_state && whole) {
         if (!(copy->state = PF_ALLOC(unsigned char, f->n_state))) return PF_NO_MEMORY;
@@ -361,6 +362,7 @@ int X(flow_context)(const X(flow) *f)
         if (f->layers[l]->ops->context) return 1;
     return 0;
 }
+const unsigned char *X(flow_mask)(const X(flow) *f) { return f->n_layers ? X(layer_observed)(f->layers[0]) : NULL; }
 double X(flow_temperature)(const X(flow) *f) { return f->temperature; }
 const char *X(flow_note)(const X(flow) *f) { return f->note ? f->note : ""; }
 
@@ -446,6 +448,23 @@ static void X(fill_affine)(double *theta, const X(layer) *l, const void *from)
     const X(affine_from) *a = from;
     for (ptrdiff_t i = 0; i < l->d * l->d; i++) theta[i] = a->w ? a->w[i] : i % (l->d + 1) == 0;
     for (ptrdiff_t i = 0; a->mean && i < l->d; i++) theta[l->d * l->d + i] = a->mean[i];
+}
+
+pf_status X(flow_add_fill)(X(flow) *f, const unsigned char *observed, double mean, double scale)
+{
+    X(layer) *layer = NULL;
+    pf_begin();
+    int32_t *pixel = PF_ALLOC(int32_t, f->space.d);
+    pf_fill from = {.pixel = pixel};
+    pf_status status = pixel ? PF_OK : PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < f->space.d && !status; i++)
+        if (!observed[i]) pixel[from.n++] = (int32_t)i;
+    if (!status && f->n_layers) status = pf_fail(PF_BAD_ARGUMENT, "mask: must be the first layer of a flow");
+    if (!status && !(isfinite(mean) && scale > 0 && isnormal((real)scale)))
+        status = pf_fail(PF_BAD_ARGUMENT, "scale: %g is not a positive number, or mean not finite", scale);
+    if (!status) status = X(fill_new)(&layer, &from, mean, scale, NULL, f->space.d);
+    free(pixel);
+    return X(add)(f, status, &layer, NULL, NULL);
 }
 
 pf_status X(flow_add_affine)(X(flow) *f, const double *w, const double *mean)

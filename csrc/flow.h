@@ -32,7 +32,8 @@ struct X(flow) {
     char *note;
     double temperature;
     double noise[2];      /* that was added to the training data: range of its standard deviation */
-    real *noise_t;        /* [shells] the filter that makes it of white noise; NULL: white */
+    real *noise_t;        /* [shells] the filter that makes it of white noise; NULL: white; or, with noise_map, */
+    int noise_map;        /* [d] what it is multiplied with in every pixel */
     int noise_condition;  /* the last condition is the noise's standard deviation, which is known */
     unsigned char *state; /* [n_state] what unfinished training goes on from: see train.c */
     ptrdiff_t n_state;
@@ -63,6 +64,7 @@ pf_status X(flow_own_tables)(X(flow) *flow);
 void X(flow_prepare)(X(flow) *flow, real *work);
 ptrdiff_t X(flow_prepare_work)(const X(flow) *flow);
 
+static inline ptrdiff_t X(noise_size)(const X(flow) *f) { return f->noise_map ? f->space.d : f->mesh->filter->shells; }
 /* Weights that a fit can use: finite, not negative, not all zero */
 pf_status X(check_weights)(const X(data) *data, const char *name);
 

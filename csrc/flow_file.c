@@ -66,8 +66,8 @@ static void X(write_record)(pf_writer *w, const X(flow) *f)
     double numbers[3] = {f->temperature, f->noise[0], f->noise[1]};
     pf_put_array(w, numbers, 3, sizeof(double));
     pf_put_int(w, f->noise_condition);
-    pf_put_int(w, f->noise_t != NULL);
-    if (f->noise_t) pf_put_array(w, f->noise_t, f->mesh->filter->shells, sizeof(real));
+    pf_put_int(w, f->noise_t ? 1 + f->noise_map : 0);
+    if (f->noise_t) pf_put_array(w, f->noise_t, X(noise_size)(f), sizeof(real));
     pf_put_int(w, f->n_history);
     pf_put_array(w, f->history, f->n_history, sizeof *f->history);
     pf_put_text(w, X(flow_note)(f));
@@ -139,6 +139,7 @@ static pf_status X(read_parts)(X(parts) *p, pf_reader *r, const X(flow) *f)
         const X(layer) *l = p->layers[p->n_layers];
         for (ptrdiff_t j = 0; X(layer_bounds)(l) && p->n_layers && j < 2 * l->d && !r->status; j++)
             if (isfinite(X(layer_bounds)(l)[j])) damaged(r, "a layer that is not the first has bounds");
+        if (X(layer_observed)(l) && p->n_layers) damaged(r, "a layer that is not the first fills fields in");
         p->n_theta += l->n_theta;
         if (p->n_theta > (ptrdiff_t)(r->n / sizeof(double))) damaged(r, "parameters are missing");
         if (r->status) {
@@ -181,10 +182,12 @@ static pf_status X(read_record)(X(flow) *f, pf_reader *r)
     if (!(f->temperature > 0 && f->noise[0] >= 0 && f->noise[1] >= f->noise[0]))
         damaged(r, "a temperature or a noise makes no sense");
     f->noise_condition = (int)pf_get_int(r, 0, f->net != NULL);
-    if (pf_get_int(r, 0, f->mesh != NULL)) {
-        f->noise_t = pf_get_reals(r, f->mesh->filter->shells, sizeof(real));
-        for (ptrdiff_t s = 0; f->noise_t && s < f->mesh->filter->shells; s++)
-            if (f->noise_t[s] < 0) damaged(r, "a noise's spectrum makes no sense");
+    int coloured = (int)pf_get_int(r, 0, f->mesh ? 2 : 0);
+    if (coloured) {
+        f->noise_map = coloured == 2;
+        f->noise_t = pf_get_reals(r, X(noise_size)(f), sizeof(real));
+        for (ptrdiff_t s = 0; f->noise_t && s < X(noise_size)(f); s++)
+            if (f->noise_t[s] < 0) damaged(r, "a noise's spectrum or map makes no sense");
     }
     ptrdiff_t n_history = pf_get_int(r, 0, (int64_t)(pf_left(r) / sizeof(pf_step)));
     f->history = pf_get_array(r, n_history, sizeof(pf_step));

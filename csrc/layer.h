@@ -64,6 +64,13 @@ typedef struct {
     const int32_t *label; /* [n] or NULL */
     /* [n] a second field of each point, [d], which layers see and do not change; or NULL */
     const real *const *context;
+    /* for what is drawn at random: numbers of every point's own stream; NULL: all have stream 0 */
+    uint64_t seed;
+    const uint64_t *stream; /* [n] */
+    /* conditions, for what depends on them beside theta; or NULL */
+    const double *y; /* [n][n_y] */
+    ptrdiff_t n_y;
+    double *gy; /* [n][n_y] dL/dy of that is added to it, or NULL */
 } X(tile);
 
 typedef struct {

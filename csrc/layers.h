@@ -27,13 +27,20 @@ double pf_mu_knot(ptrdiff_t j, ptrdiff_t knots);
 void pf_mu_polynomials(double *c, ptrdiff_t knots);
 
 enum { SHIFT_KNOTS_MOST = 64 };
+/* How pixels that are not observed are filled in: see fill.c. */
+enum {
+    FILL_NEAR = 128,      /* neighbours, at most */
+    FILL_CONDITIONS = 12, /* that the weights depend on, at most */
+    FILL_TERMS = (FILL_CONDITIONS + 1) * (FILL_CONDITIONS + 2) / 2,
+};
+ptrdiff_t pf_fill_terms(ptrdiff_t n_y); /* of a polynomial of second degree */
 
 #define TWICE "layers.h"
 #include "twice.h"
 #elif defined(real)
 
 extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops),
-    X(axial_ops), X(shift_ops);
+    X(axial_ops), X(shift_ops), X(fill_ops);
 
 /* columns.c: every column by its own fixed map. No parameters. */
 pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
@@ -42,6 +49,11 @@ const double *X(layer_bounds)(const X(layer) *l);
 
 /* scale.c: x <- (x - mean) / scale, one mean and one scale for all numbers. No parameters. */
 pf_status X(scale_new)(X(layer) **l, double mean, double scale, ptrdiff_t d);
+
+/* fill.c: observed pixels as in scale.c, the others drawn; the first layer of a flow. weight[terms][n][near + 1]: of
+ * the neighbours, then log sigma; NULL: 0. No parameters. */
+pf_status X(fill_new)(X(layer) **l, const pf_fill *from, double mean, double scale, const real *weight, ptrdiff_t d);
+const unsigned char *X(layer_observed)(const X(layer) *l); /* [d] of a fill layer, NULL for any other */
 
 /* affine.c: x <- W (x - mean). theta = W[d][d], mean[d]. */
 pf_status X(affine_new)(X(layer) **l, ptrdiff_t d);

@@ -74,6 +74,10 @@ const pf_option pf_symmetric_list[] = {
     {"mu_knots", PF_SIZE, SYMMETRIC(mu_knots), 2, 4, {4}, 0},
     {"start_fields", PF_SIZE, SYMMETRIC(start_fields), 1, MOST_SIZE, {64}, 0},
     {"condition_knots", PF_SIZE, SYMMETRIC(context_knots), 2, 64, {8}, 0},
+    {"patch_layers", PF_SIZE, SYMMETRIC(patch_layers), 0, 1000, {0}, 0},
+    {"patch_size", PF_SIZE, SYMMETRIC(patch_size), 1, 64, {4}, 0},
+    {"patch_slices", PF_SIZE, SYMMETRIC(patch_slices), 1, MOST_SIZE, {0}, 1},
+    {"patch_knots", PF_SIZE, SYMMETRIC(patch_knots), 3, 1024, {16}, 0},
     {0},
 };
 

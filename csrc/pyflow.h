@@ -189,9 +189,20 @@ typedef struct {
     double checkpoint_seconds;
     const double *noise_k, *noise_power; /* [noise_knots] on a mesh: noise of this power spectrum, times noise^2, in */
     ptrdiff_t noise_knots;               /* place of white noise: log P linear between ascending k > 0, then constant */
+    const double *noise_map;             /* [d] on a mesh: what the noise is multiplied with in every pixel; or NULL */
     const int *frozen;                   /* [layers] whose parameters stay as they are, or NULL */
     pf_watch watch;
 } pf_train_options;
+
+/* How pixels that are not observed are drawn: u_i = sum_j w_ij v_j + sigma_i N(0, 1), v the fields less their mean over
+ * their scale, w and log sigma polynomials of second degree in (y - centre) / reach. */
+typedef struct {
+    ptrdiff_t n, near, n_y;       /* unobserved pixels, less than all; what each is drawn from; conditions */
+    const int32_t *pixel;         /* [n] in the order in which they are drawn */
+    const int32_t *neighbour;     /* [n][near] pixels that are observed, or drawn before */
+    const double *centre, *reach; /* [n_y] reach > 0 */
+    const double *weight;         /* [(n_y + 1) (n_y + 2) / 2][n][near + 1]: w, then log sigma; or NULL: 0 */
+} pf_fill;
 
 /* Symmetric flows: the field-level likelihood p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282) */
 typedef struct {
@@ -202,6 +213,13 @@ typedef struct {
     ptrdiff_t mu_knots;      /* with an axis: knots of log T along mu^2, 2 to 4 */
     ptrdiff_t start_fields;  /* fields that the start in closed form looks at */
     ptrdiff_t context_knots; /* with data->context: knots of g(c) in a layer, 2 to 64 */
+    /* a window: fields are only known where observed[d] is not 0; NULL: everywhere */
+    const unsigned char *observed;
+    const pf_fill *fill;    /* of the other pixels; NULL: white noise */
+    ptrdiff_t patch_layers; /* layers of patches on the symmetric ones, which need not be the same everywhere */
+    ptrdiff_t patch_size;   /* pixels along the side of a patch */
+    ptrdiff_t patch_slices; /* K of each patch; 0: all its pixels */
+    ptrdiff_t patch_knots;
     pf_train_options train;
 } pf_symmetric_options;
 
@@ -268,6 +286,9 @@ PF_API pf_status PF(flow_train)(PF(flow) * flow, const PF(data) * train, const P
 
 /* n[ndim]: {d} for tables, or a mesh of 2 or 3 axes with lengths box[ndim] */
 PF_API pf_status PF(flow_new)(PF(flow) * *flow, int ndim, const ptrdiff_t *n, const double *box, int n_classes);
+/* x <- (x - mean) / scale where observed[d] is not 0; other pixels are filled with white noise of unit variance, whose
+ * density is divided out: the flow is that of the observed pixels. The first layer of a flow. */
+PF_API pf_status PF(flow_add_fill)(PF(flow) * flow, const unsigned char *observed, double mean, double scale);
 PF_API pf_status PF(flow_add_scale)(PF(flow) * flow, double mean, double scale); /* x <- (x - mean) / scale */
 /* x <- W (x - mean): w[d][d] and mean[d], NULL for the identity and 0 */
 PF_API pf_status PF(flow_add_affine)(PF(flow) * flow, const double *w, const double *mean);
@@ -294,13 +315,14 @@ PF_API pf_status PF(flow_add_shift)(PF(flow) * flow, double mean, double scale, 
 PF_API void PF(flow_free)(PF(flow) * flow);                                                  /* NULL is allowed */
 PF_API pf_status PF(flow_copy)(PF(flow) * *copy, const PF(flow) * flow, ptrdiff_t n_layers); /* its first n_layers */
 PF_API int PF(flow_ndim)(const PF(flow) * flow);
-PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) * flow); /* [ndim] of one point */
-PF_API const double *PF(flow_box)(const PF(flow) * flow);      /* [ndim] */
-PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);          /* numbers of one point */
-PF_API int PF(flow_classes)(const PF(flow) * flow);            /* 0: without labels */
-PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);   /* n_y */
-PF_API int PF(flow_context)(const PF(flow) * flow);            /* whether it needs a second field of each point */
-PF_API const double *PF(flow_range)(const PF(flow) * flow);    /* [2][n_y]: least and most in training */
+PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) * flow);    /* [ndim] of one point */
+PF_API const double *PF(flow_box)(const PF(flow) * flow);         /* [ndim] */
+PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);             /* numbers of one point */
+PF_API const unsigned char *PF(flow_mask)(const PF(flow) * flow); /* [d], 0 in unobserved pixels; NULL: without mask */
+PF_API int PF(flow_classes)(const PF(flow) * flow);               /* 0: without labels */
+PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);      /* n_y */
+PF_API int PF(flow_context)(const PF(flow) * flow);               /* whether it needs a second field of each point */
+PF_API const double *PF(flow_range)(const PF(flow) * flow);       /* [2][n_y]: least and most in training */
 PF_API ptrdiff_t PF(flow_layers)(const PF(flow) * flow);
 PF_API const char *PF(flow_layer_kind)(const PF(flow) * flow, ptrdiff_t i);
 PF_API ptrdiff_t PF(flow_layer_slices)(const PF(flow) * flow,
@@ -341,7 +363,9 @@ PF_API pf_status PF(flow_sample)(const PF(flow) * flow, pf_real *x, double *logp
                                  uint64_t seed, ptrdiff_t first, ptrdiff_t n);
 
 /* Any of these with all that a flow may be given, a second field of each point too: context[n][d] for a flow that was
- * fitted with one, else NULL. out: z, x or score; in: x or z; log: logj or logp. */
+ * fitted with one, else NULL. out: z, x or score; in: x or z; log: logj or logp. With a mask, unobserved pixels are
+ * drawn, with the seed, the same for all points, and log p is the log of the mean of p over so many draws. The others
+ * take the first draw of seed 0. */
 typedef struct {
     pf_question question;
     pf_real *out;
@@ -351,7 +375,7 @@ typedef struct {
     const int32_t *label;
     ptrdiff_t n, m;
     uint64_t seed;
-    ptrdiff_t first;
+    ptrdiff_t first, draws; /* draws 0: 1 */
 } PF(request);
 PF_API pf_status PF(flow_answer)(const PF(flow) * flow, const PF(request) * request);
 

@@ -303,11 +303,7 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
 static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
 {
     if (flow->net) return pf_fail(PF_BAD_ARGUMENT, "model: it has conditions, which SIG does not know");
-    for (ptrdiff_t l = 0; l < flow->n_layers; l++) {
-        const X(layer_ops) *ops = flow->layers[l]->ops;
-        if (ops != &X(columns_ops) &&ops != &X(scale_ops) &&ops != &X(sliced_ops) &&ops != &X(patch_ops))
-            return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which SIG does not make", ops->kind);
-    }
+    if (X(flow_mask)(flow)) return pf_fail(PF_BAD_ARGUMENT, "model: it has a mask, which SIG does not know");
     if (flow->space.d != d || flow->space.ndim != 1 || flow->classes != classes)
         return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", flow->space.d,
                        flow->classes, d, classes);

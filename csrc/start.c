@@ -13,6 +13,7 @@
 #include "cspline.h"
 #include "psi.h"
 #include "train.h"
+#include "working.h"
 
 enum {
     START_PIXELS = 1 << 25,    /* most pixels that the start looks at */
@@ -289,18 +290,27 @@ static pf_status X(start_load)(X(start) *s, const X(data) *train, const X(layer)
     for (ptrdiff_t i = 0; i < s->n; i++) {
         real *x = s->x + i * pixels;
         double logj = 0;
+        uint64_t random = stream(STREAM_FILL, i);
         X(tile) t = {.x = x, .n = 1, .d = pixels, .ld = pixels, .layout = ROWS, .tables = 1};
+        t.seed = s->o->train.seed;
+        t.stream = &random;
         memcpy(x, train->x + i * train->n / s->n * pixels, (size_t)pixels * sizeof(real));
         if (f->noise[1] > 0)
             X(add_noise)(x, f, 0.5 * (f->noise[0] + f->noise[1]), s->o->train.seed, stream(STREAM_NOISE, i), s->noise);
-        scale->ops->forward(scale, NULL, &t, &logj, NULL, NULL);
+        scale->ops->forward(scale, NULL, &t, &logj, NULL, s->work);
         PF_TRY(pf_check_interrupt());
     }
     return PF_OK;
 }
 
-/* Theta of all layers after the scale layer: shift layers, where there are, and symmetric ones in turn. *logp: the mean
- * log p of the standardised fields. */
+/* The last of the symmetric layers, and the shift layers before them where there is a second field, which follow the
+ * scale or fill layer */
+static ptrdiff_t X(last_convolution)(const pf_symmetric_options *o, const X(data) *train)
+{
+    return o->n_layers * (train->context ? 2 : 1);
+}
+
+/* Theta of these layers. *logp: the mean log p of the standardised fields. */
 static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train, int flat_first)
 {
     X(flow) *f = s->flow;
@@ -308,7 +318,7 @@ static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train
     int first = 1, idle = 0; /* symmetric layer; shift layers of S = 0 so far */
     *logp = 0;
     PF_TRY(X(start_load)(s, train, f->layers[0]));
-    for (ptrdiff_t l = 1; l < f->n_layers; l++) {
+    for (ptrdiff_t l = 1; l <= X(last_convolution)(s->o, train); l++) {
         const X(layer) *layer = f->layers[l];
         double *theta = f->theta + f->at[l];
         const X(psi) *psi;
@@ -354,7 +364,7 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
     const X(mesh) *mesh = X(symmetric_mesh)(f->layers[train->context ? 2 : 1]);
     const X(filter) *filter = mesh->filter;
     ptrdiff_t pixels = f->space.d, work = filter->work;
-    for (ptrdiff_t l = 1; l < f->n_layers; l++)
+    for (ptrdiff_t l = 0; l <= X(last_convolution)(o, train); l++)
         work = PF_MAX(work, f->layers[l]->ops->sizes(f->layers[l], 1, TILE_STEP, 1).work);
     X(start) s = {.flow = f, .mesh = mesh, .mu_knots = mesh->shell ? o->mu_knots : 1, .o = o};
     s.n = PF_MAX(PF_MIN(PF_MIN(o->start_fields, train->n), START_PIXELS / pixels), 1);
@@ -392,21 +402,116 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
     return status;
 }
 
+/* ---- patches, which need not be the same everywhere, on the symmetric layers ------------------------------- */
+
+/* Patch layer number i, with all slices of a patch unless there are to be fewer */
+static pf_patches X(patches_of)(const X(flow) *f, const pf_symmetric_options *o, ptrdiff_t i)
+{
+    const ptrdiff_t *n = f->space.n, image[3] = {n[0], n[1], f->space.ndim > 2 ? n[2] : 1};
+    const ptrdiff_t kernel[3] = {PF_MIN(o->patch_size, n[0]), PF_MIN(o->patch_size, n[1]), 1};
+    return pf_patches_rolled(image, kernel, o->train.seed, (uint64_t)(i + 1) << 32 | 1);
+}
+
+static ptrdiff_t X(patch_k)(const pf_patches *p, const pf_symmetric_options *o)
+{
+    return o->patch_slices ? PF_MIN(o->patch_slices, pf_patches_size(p)) : pf_patches_size(p);
+}
+
+/* The fields as the layers before the patches leave them */
+static pf_status X(symmetric_rows)(real *x, X(flow) *f, const X(data) *train, ptrdiff_t n,
+                                   const pf_symmetric_options *o)
+{
+    ptrdiff_t d = f->space.d, ld = tile_whole(d), work = 0;
+    for (ptrdiff_t l = 0; l <= X(last_convolution)(o, train); l++)
+        work = PF_MAX(work, f->layers[l]->ops->sizes(f->layers[l], 1, TILE_STEP, 1).work);
+    real *line = PF_ALLOC(real, ld), *scratch = PF_ALLOC(real, work);
+    double *noise = PF_ALLOC(double, X(noise_scratch)(f)), logj = 0;
+    pf_status status = line && scratch && noise ? PF_OK : PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < n && !status; i++) {
+        ptrdiff_t row = i * train->n / n;
+        uint64_t random = stream(STREAM_FILL, row);
+        X(tile) t = {.x = line, .n = 1, .d = d, .ld = ld, .layout = ROWS, .tables = 1, .seed = o->train.seed};
+        t.stream = &random;
+        const real *context = train->context ? train->context + row * d : NULL;
+        if (context) t.context = &context;
+        if (train->n_y) t.y = train->y + row * train->n_y, t.n_y = train->n_y;
+        memcpy(line, train->x + row * d, (size_t)d * sizeof(real));
+        if (f->noise[1] > 0)
+            X(add_noise)(line, f, 0.5 * (f->noise[0] + f->noise[1]), o->train.seed, stream(STREAM_NOISE, row), noise);
+        for (ptrdiff_t l = 0; l <= X(last_convolution)(o, train); l++)
+            f->layers[l]->ops->forward(f->layers[l], f->ready[l], &t, &logj, NULL, scratch);
+        memcpy(x + i * d, line, (size_t)d * sizeof(real));
+        status = pf_check_interrupt();
+    }
+    free(line);
+    free(scratch);
+    free(noise);
+    return status;
+}
+
+/* Theta of the patch layers, one after another, as GIS fits them */
+static pf_status X(fit_each_patch)(X(flow) *f, X(working) *s, const pf_symmetric_options *o)
+{
+    pf_gis_options gis;
+    pf_gis_defaults(&gis);
+    for (ptrdiff_t i = 0; i < o->patch_layers; i++) {
+        ptrdiff_t l = 1 + o->n_layers + i;
+        pf_patches patches = X(patches_of)(f, o, i);
+        X(settings) own = {.options = &gis, .n = (double)s->n, .d = pf_patches_size(&patches), .classes = 1};
+        own.k = X(patch_k)(&patches, o);
+        own.m = o->patch_knots;
+        own.seed = o->train.seed;
+        own.slice_steps = (ptrdiff_t)PF_MIN(PF_MAX((double)s->n / (double)own.d, 1), 50);
+        X(problem) p = {.rows = {{.s = s, .picked = s->tiles}}, .sides = 1, .d = own.d, .k = own.k, .classes = 1};
+        X(fitted) fitted = {0};
+        double logp;
+        pf_status status = X(fit_patches)(&fitted, &patches, &p, &own, (uint64_t)(i + 1) << 32);
+        if (!status) memcpy(f->theta + f->at[l], fitted.theta, (size_t)(f->at[l + 1] - f->at[l]) * sizeof(double));
+        if (!status) X(layer_release)(fitted.layer);
+        free(fitted.theta);
+        real *work = status ? NULL : PF_ALLOC(real, X(flow_prepare_work)(f));
+        if (!status && !work) status = PF_NO_MEMORY;
+        if (!status) X(flow_prepare)(f, work);
+        free(work);
+        if (!status) status = X(working_forward)(s, f, l, &logp);
+        PF_TRY(status);
+    }
+    return PF_OK;
+}
+
+static pf_status X(start_patches)(X(flow) *f, const X(data) *train, const pf_symmetric_options *o)
+{
+    ptrdiff_t d = f->space.d, n = PF_MAX(PF_MIN(train->n, START_PIXELS / d), 1);
+    X(working) s = {0};
+    real *x = PF_ALLOC(real, n * d);
+    X(data) data = {.x = x, .n = n};
+    pf_status status = x ? X(symmetric_rows)(x, f, train, n, o) : PF_NO_MEMORY;
+    if (!status) status = X(working_new)(&s, &data, d, TILE_MOST, 0, NULL, "train");
+    free(x);
+    if (!status) status = X(fit_each_patch)(f, &s, o);
+    X(working_free)(&s);
+    return status;
+}
+
 /* ---- the fit ---------------------------------------------------------------------------------------------- */
 
-/* Of all pixels */
-static pf_status X(mean_and_scale)(double *mean, double *scale, const X(flow) *f, const X(data) *train)
+/* Of all pixels that are observed */
+static pf_status X(mean_and_scale)(double *mean, double *scale, const X(flow) *f, const X(data) *train,
+                                   const unsigned char *observed)
 {
-    double sum = 0, square = 0, count = (double)train->n * (double)f->space.d;
+    double sum = 0, square = 0, known = 0;
+    for (ptrdiff_t j = 0; j < f->space.d; j++) known += !observed || observed[j];
+    double count = (double)train->n * known;
     for (ptrdiff_t i = 0; i < train->n; i++) {
         PF_TRY(pf_check_interrupt());
-        for (ptrdiff_t j = 0; j < f->space.d; j++) sum += (double)train->x[i * f->space.d + j];
+        for (ptrdiff_t j = 0; j < f->space.d; j++)
+            if (!observed || observed[j]) sum += (double)train->x[i * f->space.d + j];
     }
     *mean = sum / count;
     for (ptrdiff_t i = 0; i < train->n; i++) {
         PF_TRY(pf_check_interrupt());
         for (ptrdiff_t j = 0; j < f->space.d; j++) {
-            double d = (double)train->x[i * f->space.d + j] - *mean;
+            double d = !observed || observed[j] ? (double)train->x[i * f->space.d + j] - *mean : 0;
             square += d * d;
         }
     }
@@ -414,22 +519,42 @@ static pf_status X(mean_and_scale)(double *mean, double *scale, const X(flow) *f
     return PF_OK;
 }
 
-/* One mean and scale of all pixels, with their noise */
-static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, const X(data) *train)
+/* One mean and scale of all pixels that are observed, with their noise */
+static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, const X(data) *train,
+                             const unsigned char *observed)
 {
-    double white = 1;
+    double white = 1, known = 0;
     const double *noise = f->noise;
-    if (f->noise_t) { /* its variance, for a sigma of 1 */
+    if (f->noise_map) {
+        white = 0;
+        for (ptrdiff_t j = 0; j < f->space.d; j++) known += !observed || observed[j];
+        for (ptrdiff_t j = 0; j < f->space.d; j++)
+            if (!observed || observed[j]) white += (double)f->noise_t[j] * (double)f->noise_t[j] / known;
+    } else if (f->noise_t) { /* its variance, for a sigma of 1 */
         white = 0;
         for (ptrdiff_t s = 0; s < f->mesh->filter->shells; s++)
             white += f->mesh->filter->modes[s] * (double)f->noise_t[s] * (double)f->noise_t[s] / (double)f->space.d;
     }
-    PF_TRY(X(mean_and_scale)(mean, scale, f, train));
+    PF_TRY(X(mean_and_scale)(mean, scale, f, train, observed));
     *scale = sqrt(*scale * *scale + white * (noise[0] * noise[0] + noise[0] * noise[1] + noise[1] * noise[1]) / 3);
     if (!(*scale > 1e-7 * fabs(*mean)) || !isnormal((real)*scale))
         return pf_fail(PF_DEGENERATE, "data_train: the fields are constant, or so large, small or far from 0 that they "
                                       "are so to rounding: they have no density");
     return PF_OK;
+}
+
+static pf_status X(first_layer)(X(layer) **layer, double mean, double scale, ptrdiff_t d, const pf_symmetric_options *o)
+{
+    if (!o->observed) return X(scale_new)(layer, mean, scale, d);
+    if (o->fill) return X(fill_new)(layer, o->fill, mean, scale, NULL, d);
+    int32_t *pixel = PF_ALLOC(int32_t, d);
+    if (!pixel) return PF_NO_MEMORY;
+    pf_fill fill = {.pixel = pixel};
+    for (ptrdiff_t i = 0; i < d; i++)
+        if (!o->observed[i]) pixel[fill.n++] = (int32_t)i;
+    pf_status status = X(fill_new)(layer, &fill, mean, scale, NULL, d);
+    free(pixel);
+    return status;
 }
 
 /* Where g has knots: quantiles of the pixels of c; and their mean and scale */
@@ -438,7 +563,7 @@ static pf_status X(context_knots)(double *p, double *mean, double *scale, const 
 {
     X(data) c = {.x = train->context, .n = train->n};
     ptrdiff_t all = train->n * f->space.d, n = PF_MIN(all, QUANTILE_PIXELS);
-    PF_TRY(X(mean_and_scale)(mean, scale, f, &c));
+    PF_TRY(X(mean_and_scale)(mean, scale, f, &c, NULL));
     if (!(*scale > 1e-7 * fabs(*mean)) || !isnormal((real)*scale))
         return pf_fail(PF_BAD_ARGUMENT, "condition_field: the fields are constant, or so to rounding");
     float *sorted = PF_ALLOC(float, n);
@@ -460,14 +585,25 @@ static pf_status X(stack)(X(flow) *f, double *c_mean, double *c_scale, const X(d
     double mean = 0, scale = 1, *zero = PF_CALLOC(double, most), p[SHIFT_KNOTS_MOST];
     X(layer) *layer = NULL;
     pf_status status = zero ? X(set_noise)(f, &o->train) : PF_NO_MEMORY;
-    if (!status) status = X(standard)(&mean, &scale, f, train);
-    if (!status) status = X(scale_new)(&layer, mean, scale, f->space.d);
+    if (!status) status = X(standard)(&mean, &scale, f, train, o->observed);
+    if (!status) status = X(first_layer)(&layer, mean, scale, f->space.d, o);
     if (!status) status = X(flow_append)(f, layer, zero);
     if (!status && train->context) status = X(context_knots)(p, c_mean, c_scale, f, train, o);
     for (ptrdiff_t l = 0; l < o->n_layers && !status; l++) {
         if (train->context) status = X(shift_new)(&layer, f->mesh, p, o->context_knots, o->filter_knots);
         if (train->context && !status) status = X(flow_append)(f, layer, zero);
         if (!status) status = X(symmetric_new)(&layer, f->mesh, o->psi_knots, o->filter_knots, o->axis, o->mu_knots);
+        if (!status) status = X(flow_append)(f, layer, zero);
+    }
+    free(zero);
+    zero = NULL;
+    for (ptrdiff_t i = 0; i < o->patch_layers && !status; i++) {
+        pf_patches patches = X(patches_of)(f, o, i);
+        status = X(patch_new)(&layer, &patches, X(patch_k)(&patches, o), o->patch_knots, 1);
+        if (!status && !zero && !(zero = PF_CALLOC(double, layer->n_theta))) {
+            X(layer_release)(layer);
+            status = PF_NO_MEMORY;
+        }
         if (!status) status = X(flow_append)(f, layer, zero);
     }
     free(zero);
@@ -485,10 +621,11 @@ static pf_status X(fit)(X(flow) **flow, const X(data) *train, const X(data) *val
     PF_TRY(pf_check_options(&o->train, pf_train_list));
     if (ndim < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: fields have 2 or 3 axes, not %d", ndim);
     PF_TRY(X(flow_new)(&f, ndim, mesh, box, 0));
-    pf_status status = X(check_points)(train, f, train->n_y, "train");
+    pf_status status = X(check_points)(train, f, o->observed, train->n_y, "train");
     if (!status) status = X(stack)(f, &c_mean, &c_scale, train, o);
-    if (!status && !(o->train.watch.checkpoint && !access(o->train.watch.checkpoint, F_OK)))
-        status = X(closed_form)(f, train, c_mean, c_scale, o);
+    int resumed = o->train.watch.checkpoint && !access(o->train.watch.checkpoint, F_OK);
+    if (!status && !resumed) status = X(closed_form)(f, train, c_mean, c_scale, o);
+    if (!status && !resumed && o->patch_layers) status = X(start_patches)(f, train, o);
     if (!status) status = X(train)(f, &trained, train, validate, &o->train, start_time);
     if (trained) *flow = f;
     else X(flow_free)(f);

@@ -17,7 +17,8 @@ double pf_uniform(uint64_t seed, uint64_t stream_, uint64_t i)
 ptrdiff_t X(noise_scratch)(const X(flow) *f)
 {
     ptrdiff_t reals = 2 * tile_whole(f->space.d); /* a point, and noise */
-    if (f->noise_t) reals += tile_whole(f->mesh->filter->fft->spectrum) + tile_whole(f->mesh->filter->work);
+    if (f->noise_t && !f->noise_map)
+        reals += tile_whole(f->mesh->filter->fft->spectrum) + tile_whole(f->mesh->filter->work);
     return tile_whole(reals * (ptrdiff_t)sizeof(real) / (ptrdiff_t)sizeof(double) + 1);
 }
 
@@ -31,9 +32,10 @@ void X(add_noise)(real *x, const X(flow) *f, double sigma, uint64_t seed, uint64
         pf_normals(z, seed, random, (uint64_t)i, n);
         for (ptrdiff_t j = 0; j < n; j++) noise[i + j] = (real)z[j];
     }
-    if (f->noise_t)
+    if (f->noise_t && !f->noise_map)
         X(filter_apply)(f->mesh->filter, noise, spectrum, noise, f->noise_t,
                         spectrum + tile_whole(f->mesh->filter->fft->spectrum));
+    for (ptrdiff_t i = 0; i < d && f->noise_map; i++) noise[i] *= f->noise_t[i];
     for (ptrdiff_t i = 0; i < d; i++) x[i] += (real)sigma * noise[i];
 }
 
@@ -107,8 +109,8 @@ void X(trainer_clear)(X(trainer) *t)
 /* ---- a block ---------------------------------------------------------------------------------------------- */
 
 /* Points first .. of the batch as a tile, with their noise */
-static void X(gather)(X(tile) *tile, int32_t *label, const real **context, const X(trainer) *t, ptrdiff_t first,
-                      double *scratch)
+static void X(gather)(X(tile) *tile, int32_t *label, const real **context, uint64_t *random, const X(trainer) *t,
+                      ptrdiff_t first, double *scratch)
 {
     const X(flow) *f = t->flow;
     ptrdiff_t d = f->space.d, along = tile->layout == ROWS ? 1 : tile->ld, across = tile->layout == ROWS ? tile->ld : 1;
@@ -124,7 +126,10 @@ static void X(gather)(X(tile) *tile, int32_t *label, const real **context, const
         for (ptrdiff_t j = 0; j < d; j++) tile->x[j * along + i * across] = point[j];
         label[i] = t->data->label ? t->data->label[row] : 0;
         context[i] = t->data->context ? t->data->context + row * d : NULL;
+        random[i] = stream(STREAM_FILL, t->epoch << 32 | row);
     }
+    tile->seed = t->o->seed;
+    tile->stream = random;
     if (t->data->label) tile->label = label;
     if (t->data->context) tile->context = context;
 }
@@ -139,9 +144,11 @@ static void X(run_tile)(X(trainer) *t, ptrdiff_t start, double *group, int threa
     const double *weight = t->weight + t->first + start;
     int32_t label[TILE_MOST];
     const real *context[TILE_MOST];
+    uint64_t random[TILE_MOST];
     int gradient = 0;
     X(tile) tile = X(worker_tile)(&t->workers, worker, 0, n, X(flow_layout)(f, 0)), *tiles = &tile;
-    X(gather)(&tile, label, context, t, t->first + start, t->noise + thread * t->noise_size);
+    X(gather)(&tile, label, context, random, t, t->first + start, t->noise + thread * t->noise_size);
+    if (f->net) tile.n_y = f->net->n_y, tile.y = t->y + start * f->net->n_y;
     if (f->net) X(worker_prepare)(&t->workers, worker, t->theta + start * n_row, n);
     X(flow_forward_tiles)(&t->workers, worker, &tiles, &to, 1);
     X(tile_logp)(normal, &tile);
@@ -232,6 +239,18 @@ pf_status X(set_noise)(X(flow) *f, const pf_train_options *o)
     f->noise_condition = o->noise_condition;
     free(f->noise_t);
     f->noise_t = NULL;
+    f->noise_map = 0;
+    if (o->noise_map) {
+        if (!f->mesh) return pf_fail(PF_BAD_ARGUMENT, "noise: a map is for fields");
+        if (!(f->noise_t = PF_ALLOC(real, f->space.d))) return PF_NO_MEMORY;
+        f->noise_map = 1;
+        for (ptrdiff_t i = 0; i < f->space.d; i++) {
+            if (!(o->noise_map[i] >= 0) || !isfinite((real)o->noise_map[i]))
+                return pf_fail(PF_BAD_ARGUMENT, "noise: pixel %td of the map is %g", i, o->noise_map[i]);
+            f->noise_t[i] = (real)o->noise_map[i];
+        }
+        return PF_OK;
+    }
     if (!o->noise_knots) return PF_OK;
     if (!f->mesh) return pf_fail(PF_BAD_ARGUMENT, "noise: a power spectrum is for fields");
     for (ptrdiff_t i = 0; i < o->noise_knots; i++)
@@ -326,7 +345,8 @@ static pf_status X(check_context)(const X(data) *data, const X(flow) *f, const c
     return PF_OK;
 }
 
-pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, const char *name)
+pf_status X(check_points)(const X(data) *data, const X(flow) *f, const unsigned char *observed, ptrdiff_t n_y,
+                          const char *name)
 {
     ptrdiff_t d = f->space.d;
     const char *what = f->space.ndim > 1 ? "field" : "row";
@@ -338,7 +358,7 @@ pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, 
     for (ptrdiff_t i = 0; i < data->n; i++) {
         PF_TRY(pf_check_interrupt());
         for (ptrdiff_t j = 0; j < d; j++)
-            if (!isfinite(data->x[i * d + j]))
+            if (!isfinite(data->x[i * d + j]) && (!observed || observed[j]))
                 return pf_fail(PF_BAD_ARGUMENT, "data_%s: %s %td has numbers that are NaN or infinite", name, what, i);
         for (ptrdiff_t j = 0; j < d && bounds; j++)
             if (data->x[i * d + j] < (real)bounds[2 * j] || data->x[i * d + j] > (real)bounds[2 * j + 1])

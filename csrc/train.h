@@ -5,7 +5,7 @@
 #include "flow.h"
 
 /* Streams of random numbers, by their purpose; the last 56 bits say which. */
-enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS };
+enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS, STREAM_FILL };
 static inline uint64_t stream(int purpose, ptrdiff_t which) { return (uint64_t)purpose << 56 | (uint64_t)which; }
 double pf_uniform(uint64_t seed, uint64_t stream, uint64_t i); /* in (0, 1) */
 
@@ -70,7 +70,9 @@ ptrdiff_t X(noise_scratch)(const X(flow) *f); /* doubles */
  * whatever the status. */
 pf_status X(train)(X(flow) *flow, int *trained, const X(data) *train, const X(data) *validate,
                    const pf_train_options *o, double start_time);
-pf_status X(check_points)(const X(data) *data, const X(flow) *f, ptrdiff_t n_y, const char *name);
+/* observed[d]: 0 where it does not matter what stands; NULL: it matters everywhere */
+pf_status X(check_points)(const X(data) *data, const X(flow) *f, const unsigned char *observed, ptrdiff_t n_y,
+                          const char *name);
 pf_status X(set_noise)(X(flow) *flow, const pf_train_options *o);
 /* What training needs of a new flow: noise as the options have it, a network if there are conditions. */
 pf_status X(train_begin)(X(flow) *flow, const X(data) *train, const pf_train_options *o);

@@ -34,6 +34,8 @@ class Flow:
     @property
     def slices(self) -> int: ...
     @property
+    def mask(self) -> NDArray[np.bool_] | None: ...
+    @property
     def range(self) -> NDArray[np.float64]: ...
     @property
     def note(self) -> str: ...
@@ -51,13 +53,17 @@ class Flow:
         y: ArrayLike | None = None,
         labels: ArrayLike | None = None,
         condition_field: ArrayLike | None = None,
+        draws: int = 1,
+        seed: int = 0,
     ) -> Any: ...
     def evaluate_at(
         self,
         x: ArrayLike,
         y: ArrayLike,
-        labels: None = None,
+        labels: ArrayLike | None = None,
         condition_field: ArrayLike | None = None,
+        draws: int = 1,
+        seed: int = 0,
     ) -> NDArray[np.float64]: ...
     def forward(
         self,
@@ -163,6 +169,12 @@ def symmetric_fit(
     condition_field: ArrayLike | None = None,
     condition_field_validate: ArrayLike | None = None,
     box: ArrayLike,
+    mask: ArrayLike | None = None,
+    fill_pixel: ArrayLike | None = None,
+    fill_neighbour: ArrayLike | None = None,
+    fill_range: ArrayLike | None = None,
+    fill_weight: ArrayLike | None = None,
+    noise_map: ArrayLike | None = None,
     noise_k: ArrayLike | None = None,
     noise_power: ArrayLike | None = None,
     progress: Callable[..., object] | None = None,
@@ -185,6 +197,7 @@ def train(
     labels: ArrayLike | None = None,
     labels_validate: ArrayLike | None = None,
     frozen: ArrayLike | None = None,
+    noise_map: ArrayLike | None = None,
     noise_k: ArrayLike | None = None,
     noise_power: ArrayLike | None = None,
     progress: Callable[..., object] | None = None,

@@ -13,6 +13,9 @@ from pyflow.fields import wavenumbers
 from pyflow.flow import NOISE, Flow, parameters_of
 from pyflow.posterior import warn_outside
 
+# Arrays among the options, and those that the data make of a mask.
+ARRAYS = "noise_k", "noise_power", "noise_map", "mask"
+FILL = "fill_pixel", "fill_neighbour", "fill_range", "fill_weight"
 # Options that say what is heard of a fit, not what comes of it.
 WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
@@ -69,7 +72,7 @@ def run(
     boolean("verbose", verbose)
     given = {k: v for k, v in given.items() if v is not None} | {"seed": _arguments.seed(seed)}
     data = {k: v for k, v in data.items() if v is not None}
-    data |= {k: given.pop(k) for k in ("noise_k", "noise_power") if k in given}
+    data |= {k: given.pop(k) for k in (*ARRAYS, *FILL) if k in given}
     options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
@@ -247,7 +250,7 @@ def reach(y):
 
 
 def noise_options(noise, shape, box):
-    """Return the core's options for a number, a range of two, or the power spectrum of fields."""
+    """Return the core's options for a number, a range of two, a map, or the spectrum of fields."""
     if callable(noise):
         if box is None:
             raise TypeError(f"noise: a power spectrum is for fields, not {noise!r}")
@@ -269,6 +272,19 @@ def noise_options(noise, shape, box):
         return {"noise": (1.0, 1.0), "noise_k": k, "noise_power": power}
     if noise is None:
         return {"noise": (0.0, 0.0)}
+    if np.ndim(noise) > 1:
+        if box is None:
+            raise TypeError("noise: a map of the noise is for fields")
+        noise = np.asarray(noise)
+        if noise.dtype.kind not in "iuf":
+            raise TypeError(f"noise: must hold real numbers; its dtype is {noise.dtype}")
+        if noise.shape != tuple(shape):
+            raise ValueError(
+                f"noise: a map has the shape of a field, {tuple(shape)}; its shape is {noise.shape}"
+            )
+        if not (np.isfinite(noise).all() and (noise >= 0).all() and (noise > 0).any()):
+            raise ValueError("noise: must be finite, not negative and not zero everywhere")
+        return {"noise": (1.0, 1.0), "noise_map": noise.astype(np.float64).ravel()}
     values = [noise] if np.ndim(noise) == 0 else list(noise)
     if len(values) not in (1, 2):
         raise ValueError(f"noise: must be a number, a range of two, or P(k), not {noise!r}")
@@ -326,6 +342,9 @@ def trained(
     n_validate = None
     if data_validate is not None:
         data_validate, n_validate = flow._points(data_validate, "data_validate")
+    if flow.mask is not None:  # what stands elsewhere makes no other fit
+        data_train = np.where(flow.mask, data_train, 0)
+        data_validate = None if data_validate is None else np.where(flow.mask, data_validate, 0)
     p = core.n_conditions - core.noise_condition if core.n_conditions else None
     if p and y_train is None:
         raise ValueError(f"y_train: this flow is conditional; it needs {', '.join(flow.names[:p])}")

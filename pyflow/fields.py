@@ -127,6 +127,20 @@ def wavenumbers(mesh: Sequence[int], box_size: Box = 1.0) -> tuple[Floats, NDArr
     return np.sqrt(square), modes
 
 
+def window(mask: ArrayLike, mesh: Sequence[int]) -> NDArray[np.bool_]:
+    """Return a mask as a bool array of the shape of the mesh; an error names the argument."""
+    mask = np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"mask: must be boolean, True where observed; its dtype is {mask.dtype}")
+    if mask.shape != tuple(mesh):
+        raise ValueError(
+            f"mask: must have the shape of a field, {tuple(mesh)}; its shape is {mask.shape}"
+        )
+    if not mask.any():
+        raise ValueError("mask: no pixel is observed")
+    return mask
+
+
 def cosines(mesh: Sequence[int], box_size: Box = 1.0, axis: int = -1) -> Floats:
     """Return |mu| = |k_axis| / |k| of every mode of `numpy.fft.rfftn`; 0 for k = 0.
 
@@ -512,12 +526,20 @@ def gaussian_field(
 
 
 def gaussian_logp(
-    x: ArrayLike, power: Power, box_size: Box = 1.0, *, axis: int | None = None
+    x: ArrayLike,
+    power: Power,
+    box_size: Box = 1.0,
+    *,
+    axis: int | None = None,
+    mask: ArrayLike | None = None,
+    noise: ArrayLike | None = None,
 ) -> Floats | float:
     """Return the exact log-density of Gaussian random fields: see `gaussian_field`.
 
     The covariance matrix is diagonal in Fourier space with eigenvalues c = P(k) N / V, so that
-    log p(x) = -1/2 sum_k [|F x|^2 / (N c) + log(2 pi c)], over all N modes.
+    log p(x) = -1/2 sum_k [|F x|^2 / (N c) + log(2 pi c)], over all N modes. Under a mask, or with
+    noise of a level of its own in every pixel, it is a dense matrix, whose Cholesky factor is made
+    for each spectrum: seconds for some thousand pixels.
 
     Parameters
     ----------
@@ -527,6 +549,11 @@ def gaussian_logp(
     box_size : float or sequence of float
     axis : int, optional
         As in `gaussian_field`.
+    mask : (*mesh) array-like of bool, optional
+        True where the field is observed: the density is that of these pixels, and what stands in
+        the others does not matter.
+    noise : float or (*mesh) array-like, optional
+        Standard deviation of independent Gaussian noise that x has beside the field.
 
     Returns
     -------
@@ -541,11 +568,49 @@ def gaussian_logp(
     >>> bool(np.isclose(logp, -0.5 * (x**2 + np.log(2 * np.pi)).sum()))
     True
     """
+    if mask is not None:
+        x = np.asarray(_arguments.rows(x, "x"))
+        mask = window(mask, x.shape[-np.ndim(mask) :])
+        x = np.where(mask, x, 0)
     x, one = checked(x)
     mesh = x.shape[1:]
     eigenvalues, modes = _eigenvalues(power, mesh, box_lengths(box_size, len(mesh)), axis)
+    if mask is not None or noise is not None:
+        sigma = _noise(noise, mesh)
+        mask = np.ones(mesh, bool) if mask is None else window(mask, mesh)
+        logp = _dense(x[:, mask].astype(np.float64, copy=False), eigenvalues, mask, sigma[mask])
+        return float(logp[0]) if one and len(logp) == 1 else logp
     logp = _normal(x.astype(np.float64, copy=False), eigenvalues, modes)
     return float(logp[0]) if one and len(logp) == 1 else logp
+
+
+def _noise(noise, mesh):
+    """Return the noise's standard deviation in every pixel."""
+    sigma = np.asarray(0.0 if noise is None else noise)
+    if sigma.dtype.kind not in "iuf" or sigma.shape not in ((), tuple(mesh)):
+        raise ValueError(f"noise: must be a number or a map of shape {tuple(mesh)}")
+    if not (np.isfinite(sigma).all() and (sigma >= 0).all()):
+        raise ValueError("noise: must be finite and not negative")
+    return np.broadcast_to(sigma.astype(np.float64), mesh)
+
+
+def _dense(x, eigenvalues, mask, sigma):
+    """Log-density of the observed pixels x (n, pixels) of Gaussian fields with noise."""
+    spectra = eigenvalues.reshape(-1, *eigenvalues.shape[-mask.ndim :])
+    n = max(len(x), len(spectra))
+    if 1 not in (len(x), len(spectra)) and len(x) != len(spectra):
+        raise ValueError(f"power: gives {len(spectra)} spectra for {len(x)} fields")
+    at = np.stack(np.nonzero(mask))
+    apart = tuple((a[:, None] - a) % m for a, m in zip(at, mask.shape, strict=True))
+    logp = np.empty(n)
+    for i, one in enumerate(spectra):
+        mine = x if len(spectra) == 1 else x[i : i + 1] if len(x) > 1 else x
+        covariance = np.fft.irfftn(one, mask.shape, range(mask.ndim))[apart] + np.diag(sigma**2)
+        root = np.linalg.cholesky(covariance)
+        square = (np.linalg.solve(root, mine.T) ** 2).sum(axis=0)
+        log_det = 2 * np.log(np.diag(root)).sum() + len(root) * np.log(2 * np.pi)
+        logp[slice(None) if len(spectra) == 1 else slice(i, i + 1)] = -0.5 * (square + log_det)
+    return logp
 
 
 def _lognormal(power, mesh, box, axis):

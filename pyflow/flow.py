@@ -50,6 +50,7 @@ class _LogPosterior(NamedTuple):
         The noise's standard deviation, for a flow that it is a condition of.
     power : float
     log_prior : callable or None
+    draws : int
     """
 
     core: _core.Flow
@@ -58,12 +59,12 @@ class _LogPosterior(NamedTuple):
     known: Floats
     power: float
     log_prior: Callable[[Floats], ArrayLike] | None
+    draws: int = 1
 
     def __call__(self, y: Floats) -> Floats:
         known = np.broadcast_to(self.known, (len(y), len(self.known)))
-        logs = self.power * self.core.evaluate_at(self.x, np.hstack([y, known]), **self.beside).sum(
-            axis=0
-        )
+        logs = self.core.evaluate_at(self.x, np.hstack([y, known]), **self.beside, draws=self.draws)
+        logs = self.power * logs.sum(axis=0)
         return logs if self.log_prior is None else logs + log_prior_of(self.log_prior, y)
 
 
@@ -108,6 +109,9 @@ class Flow:
         Lengths of a mesh's axes; None for tables.
     dtype : numpy.dtype
         float32 or float64.
+    mask : numpy.ndarray of bool or None
+        Where fields are observed: log p is the density of these pixels, and what stands in the
+        others does not matter.
     layers : tuple of str
         The kind of each layer, in the order in which data pass through them.
     slices : int
@@ -209,6 +213,7 @@ class Flow:
     dim = property(lambda self: self._core.dim)
     box_size = property(lambda self: self._core.box)
     dtype = property(lambda self: self._core.dtype)
+    mask = property(lambda self: self._core.mask)
     layers = property(lambda self: self._core.layers)
     slices = property(lambda self: self._core.slices)
     n_parameters = property(lambda self: self._core.n_parameters)
@@ -444,6 +449,8 @@ class Flow:
         y: ArrayLike | None = None,
         *,
         condition_field: ArrayLike | None = None,
+        draws: int = 1,
+        seed: int | None = 0,
     ) -> Values:
         """Return the log-density of points.
 
@@ -457,6 +464,11 @@ class Flow:
             warning names a parameter that lies outside of the training range.
         condition_field : (n, *shape) or shape array-like, optional
             For a flow that was fitted with one: the second field of each point, or of all.
+        draws : int
+            For a flow with a mask, whose unobserved pixels are drawn: log p is the log of the mean
+            of p over so many draws, which are the same for all points. More are more exact.
+        seed : int or None
+            Of the draws.
 
         Returns
         -------
@@ -484,7 +496,8 @@ class Flow:
         True
         """
         x, n = self._points(x)
-        return self._core.evaluate_density(x, **self._conditions(y, n, condition_field))
+        how = {"draws": integer("draws", draws, 1), "seed": _arguments.seed(seed)}
+        return self._core.evaluate_density(x, **self._conditions(y, n, condition_field), **how)
 
     def bits_per_dimension(
         self, x: ArrayLike, y: ArrayLike | None = None, *, seed: int | None = 0
@@ -549,6 +562,7 @@ class Flow:
         Returns
         -------
         x : (n, *shape) array of the flow's dtype
+            NaN in pixels that are not observed.
         logp : (n,) float64 array
 
         Examples
@@ -562,9 +576,10 @@ class Flow:
         (True, True)
         """
         n = integer("n", n, 0)
-        x, logp = self._core.sample(
-            n, **self._conditions(y, n, condition_field), seed=_arguments.seed(seed)
-        )
+        known = self._conditions(y, n, condition_field)
+        x, logp = self._core.sample(n, **known, seed=_arguments.seed(seed))
+        if self.mask is not None:  # that of the observed pixels, whatever was drawn in the others
+            logp = self._core.evaluate_density(x, **known)
         return x.reshape(n, *self.shape), logp
 
     def forward(
@@ -585,7 +600,8 @@ class Flow:
         -------
         z : array of the shape of x and the flow's dtype
         logj : (n,) float64 array, or float for a single point
-            log|det dz/dx|.
+            log|det dz/dx|; for a flow with a mask less the log-density of what was drawn in pixels
+            that are not observed, where `inverse` leaves NaN.
 
         Raises
         ------
@@ -663,7 +679,8 @@ class Flow:
         Returns
         -------
         score : array of the shape of x and the flow's dtype
-            d log p / dx.
+            d log p / dx; 0 in pixels that are not observed. Of a flow with a mask, that of the
+            first draw.
         logp : (n,) float64 array, or float for a single point
             If with_logp.
 
@@ -734,6 +751,7 @@ class Flow:
         bounds: ArrayLike | None = None,
         temperature: float | None = None,
         noise: float | None = None,
+        draws: int = 1,
         method: str | None = None,
         grid: int | None = None,
         seed: int | None = 0,
@@ -757,6 +775,8 @@ class Flow:
             the square root of two.
         noise : float, optional
             For a flow that the noise is a condition of: its standard deviation, which is known.
+        draws : int
+            For a flow with a mask: see `evaluate_density`.
         method, grid, seed, steps : optional
             See `Posterior`: up to three parameters are integrated on a grid, more are sampled by
             emcee.
@@ -819,7 +839,9 @@ class Flow:
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
 
-        log_density = _LogPosterior(self._core, x, beside, known, power, log_prior)
+        log_density = _LogPosterior(
+            self._core, x, beside, known, power, log_prior, integer("draws", draws, 1)
+        )
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
         return Posterior(log_density, box, self.names[:p], **how)
 

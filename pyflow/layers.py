@@ -14,12 +14,12 @@ import numpy as np
 
 from pyflow import _arguments, _core
 from pyflow._arguments import integer, real
-from pyflow.fields import axis_of, box_lengths
+from pyflow.fields import axis_of, box_lengths, window
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["Affine", "Bounds", "Patch", "Scale", "Shift", "Sliced", "Symmetric"]
+__all__ = ["Affine", "Bounds", "Fill", "Patch", "Scale", "Shift", "Sliced", "Symmetric"]
 
 
 def __dir__():
@@ -48,6 +48,39 @@ class Scale:
 
     def _core(self, shape, seed):
         return "scale", real("mean", self.mean), real("scale", self.scale)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Fields of which some pixels are not observed: the flow is then that of the others.
+
+    Observed pixels become (x - mean) / scale; what stands in the others does not matter, and they
+    are filled with white noise of unit variance, whose density is divided out. The first layer; it
+    is not trained. `pyflow.SymmetricFlow(mask=...)` has one that fills in a Gaussian field's own.
+
+    Attributes
+    ----------
+    mask : (*shape) array-like of bool
+        True where observed.
+    mean, scale : float
+        In the units of the data; scale > 0.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> mask = np.array([[True, True], [True, False]])
+    >>> flow = pyflow.Flow([pyflow.layers.Fill(mask)], shape=(2, 2))
+    >>> float(flow.evaluate_density([[0, 0], [0, np.nan]]))  # -3 log(2 pi) / 2
+    -2.75...
+    """
+
+    mask: Any
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def _core(self, shape, seed):
+        mask = window(self.mask, shape).astype(np.uint8).ravel()
+        return "fill", mask, real("mean", self.mean), real("scale", self.scale)
 
 
 @dataclass(frozen=True)
@@ -318,7 +351,7 @@ def line_of_sight(
 SYMMETRIES = "isotropic", "axial"
 
 
-Layer = Scale | Affine | Bounds | Sliced | Patch | Symmetric | Shift
+Layer = Fill | Scale | Affine | Bounds | Sliced | Patch | Symmetric | Shift
 
 
 def composed(

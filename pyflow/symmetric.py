@@ -24,7 +24,8 @@ from pyflow._training import (
 from pyflow._training import (
     epochs as all_epochs,
 )
-from pyflow.fields import box_lengths, checked
+from pyflow._window import realisation
+from pyflow.fields import box_lengths, checked, window
 from pyflow.flow import NOISE, Flow
 from pyflow.layers import line_of_sight
 from pyflow.posterior import warn_outside
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = ["SymmetricFlow"]
+
+FILLS = "realisation", "noise"
 
 
 def __dir__():
@@ -59,6 +62,12 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     symmetry: str = "isotropic",
     axis: int | None = None,
     mu_knots: int | None = None,
+    mask: ArrayLike | None = None,
+    fill: str = "realisation",
+    patch_layers: int | None = None,
+    patch_size: int | None = None,
+    patch_slices: int | None = None,
+    patch_knots: int | None = None,
     hidden: int | Sequence[int] | None = None,
     start_fields: int | None = None,
     epochs: int | None = None,
@@ -68,7 +77,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     warmup: float | None = None,
     weight_decay: float | None = None,
     clip: float | None = None,
-    noise: float | tuple[float, float] | Callable[[Floats], ArrayLike] | None = None,
+    noise: float | tuple[float, float] | ArrayLike | Callable[[Floats], ArrayLike] | None = None,
     noise_condition: bool = False,
     objective: str | float = "likelihood",
     posterior_epochs: int | None = None,
@@ -125,6 +134,21 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     mu_knots : int, optional
         Of axial flows: knots of log T along mu^2, through which a polynomial goes, 2 to 4.
         Default 4.
+    mask : (*mesh) array-like of bool, optional
+        True where fields are observed: log p is the density of these pixels, and what stands in the
+        others, NaN included, does not matter. A map that is not periodic is one whose margin is not
+        observed: pad it.
+    fill : "realisation" or "noise"
+        How unobserved pixels are drawn so that layers have whole fields; their density is divided
+        out. "realisation": given the observed ones, as those of a Gaussian field whose power
+        spectrum depends on y (its logarithm a polynomial of second degree); "noise": white noise.
+    patch_layers : int, optional
+        Layers that are not the same everywhere, on the symmetric ones: `pyflow.layers.Patch` of
+        patches at random places, fitted as GIS fits them and then trained with the others. They
+        learn what a window leaves (fill="noise" needs some ten) or noise that is a map. They do not
+        depend on y. Default 0.
+    patch_size, patch_slices, patch_knots : int, optional
+        Side of a patch, slices of each and knots of their splines. Default 4, all pixels, 16.
     hidden : sequence of int, optional
         Units of the network's hidden layers. Default (512, 512).
     start_fields : int, optional
@@ -146,7 +170,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         The longest gradient, in units of its running mean length. Default 3; 0 for any.
     noise : float, (float, float) or callable, optional
         Standard deviation, or the range of it, of white noise added to the fields, afresh every
-        epoch; or the power spectrum P(k) of Gaussian noise, as in `pyflow.fields.gaussian_field`.
+        epoch; or the power spectrum P(k) of Gaussian noise, as in `pyflow.fields.gaussian_field`;
+        or a map (*mesh) of the standard deviation in every pixel.
         The flow is then that of the fields with noise.
     noise_condition : bool
         The standard deviation, drawn from its range, is one more condition, the last.
@@ -220,10 +245,12 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     """
     refuse_unknown(SymmetricFlow, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("symmetric") and k != "seed"}
-    data_train = _fields(data_train, "data_train", ndim)
+    data_train = _fields(data_train, "data_train", ndim, mask)
     mesh = data_train.shape[1:]
+    if mask is not None:
+        given["mask"] = window(mask, mesh).astype(np.uint8).ravel()
     if data_validate is not None:
-        data_validate = _fields(data_validate, "data_validate", len(mesh))
+        data_validate = _fields(data_validate, "data_validate", len(mesh), mask)
         if data_validate.shape[1:] != mesh:
             raise ValueError(
                 f"data_validate: its fields have shape {data_validate.shape[1:]}, those of "
@@ -237,6 +264,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     y_train, y_validate = conditions(y_train, y_validate, len(data_train), n_validate)
     p = 0 if y_train is None else y_train.shape[1]
     given |= noise_options(noise, mesh, box)
+    low, high = given["noise"]
+    variance = (low**2 + low * high + high**2) / 3
     given["noise_condition"] = boolean("noise_condition", noise_condition)
     if noise_condition and not given["noise"][0] < given["noise"][1]:
         raise ValueError("noise_condition: noise must be a range, (low, high)")
@@ -247,12 +276,21 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     if y_validate is not None:
         warn_outside(names, *reach(y_train).T, reach(y_validate), "y_validate")
     if not given["noise"][1] > 0:
-        _warn_discrete(data_train)
+        _warn_discrete(data_train if mask is None else data_train[:, np.asarray(mask)])
     data = {"data_train": data_train, "data_validate": data_validate}
     data |= {"y_train": y_train, "y_validate": y_validate}
     data |= _second_fields(condition_field, condition_field_validate, data_train, data_validate)
     if condition_knots is not None and condition_field is None:
         raise ValueError("condition_knots: are of a flow with a condition_field")
+    if fill not in FILLS:
+        names = " or ".join(map(repr, FILLS))
+        raise ValueError(f"fill: must be {names}, not {fill!r}")
+    if mask is not None and fill == "realisation":
+        sigma = variance**0.5
+        if "noise_map" in given:
+            sigma = given["noise_map"].reshape(mesh)
+        how = realisation(data_train, np.asarray(mask), y_train, box, given["axis"], sigma)
+        given |= {k: v.ravel() for k, v in how.items()}
     flow = run(
         _core.symmetric_fit,
         "symmetric",
@@ -278,8 +316,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     return saved(flow, checkpoint)
 
 
-def _fields(x, name, ndim):
-    """Return training fields (n, mesh), checked, in float32 or float64."""
+def _fields(x, name, ndim, mask=None):
+    """Return training fields (n, mesh), checked, in float32 or float64; 0 where not observed."""
     x = _arguments.rows(x, name)
     shape = tuple(x.shape)
     if ndim is not None and _arguments.integer("ndim", ndim, 2, 3) == len(shape):
@@ -293,6 +331,9 @@ def _fields(x, name, ndim):
         raise ValueError(f"{name}: is empty; its shape is {shape}")
     if np.asarray(x).dtype == np.float16:
         x = np.asarray(x, dtype=np.float32)
+    if mask is not None and (name == "data_train" or np.shape(mask) == shape[1:]):
+        x = np.asarray(x)
+        x = np.where(window(mask, shape[1:]), x, x.dtype.type(0))
     x = np.ascontiguousarray(checked(x, name)[0])
     if name != "data_train":
         return x
@@ -305,7 +346,8 @@ def _fields(x, name, ndim):
         warn(f"{name}: an axis of the mesh {shape[1:]} has a single pixel: is it meant to be one?")
     if shape[0] == 1:
         warn(f"{name}: holds a single field, which is all that will be known of their variety")
-    if np.all(x == x.flat[0]):
+    known = x if mask is None else x[:, mask]
+    if np.all(known == known.flat[0]):
         raise ValueError(f"{name}: the fields are constant: they have no density")
     return x
 

@@ -8,7 +8,8 @@
 const char compose_doc[] =
     "compose(layers, *, shape, box=None, n_classes=0, bits=64)\n--\n\n"
     "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
-    "scale),\n('affine', matrix or None, mean or None), ('bounds', bounds), ('sliced', n_slices, "
+    "scale),\n('fill', mask as uint8, mean, scale), ('affine', matrix or None, mean or None), ('bounds', bounds), "
+    "('sliced', n_slices, "
     "n_knots, seed), ('patch',\n(image, kernel, shift), (n_slices, n_knots), seed), ('symmetric', psi_knots, "
     "filter_knots, (axis, mu_knots) or\nNone), ('shift', knots, "
     "filter_knots, (mean, scale)).";
@@ -66,6 +67,16 @@ static int X(add_bounds)(pf_status *status, X(flow) *flow, PyObject *bounds)
     return 0;
 }
 
+static int X(add_fill)(pf_status *status, X(flow) *flow, PyObject *mask, PyObject *mean, PyObject *scale)
+{
+    double m = PyFloat_AsDouble(mean), s = PyErr_Occurred() ? 0 : PyFloat_AsDouble(scale);
+    PyArrayObject *a = PyErr_Occurred() ? NULL : vector_open(mask, "mask", NPY_UINT8, X(flow_dim)(flow));
+    if (!a) return -1;
+    *status = X(flow_add_fill)(flow, PyArray_DATA(a), m, s);
+    Py_DECREF(a);
+    return 0;
+}
+
 /* where: image[3], kernel[3], shift[2], splines: how many slices and knots */
 static int X(add_patch)(pf_status *status, X(flow) *flow, PyObject *where, PyObject *splines, uint64_t seed)
 {
@@ -97,6 +108,8 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
         double mean = PyFloat_AsDouble(a), scale = PyErr_Occurred() ? 0 : PyFloat_AsDouble(b);
         if (PyErr_Occurred()) return -1;
         status = X(flow_add_scale)(flow, mean, scale);
+    } else if (!strcmp(kind, "fill")) {
+        if (X(add_fill)(&status, flow, a, b, c)) return -1;
     } else if (!strcmp(kind, "patch")) {
         if (seed_from(c, &seed) || X(add_patch)(&status, flow, a, b, seed)) return -1;
     } else {

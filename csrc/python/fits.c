@@ -7,7 +7,8 @@ typedef struct {
     core_state *state;
     call call;
     points x[2]; /* training, validation; source NULL: none */
-    PyArrayObject *y[2], *weight[2], *label[2], *context[2], *bounds, *schedule, *noise_k, *noise_power, *frozen;
+    PyArrayObject *y[2], *weight[2], *label[2], *context[2], *bounds, *schedule, *noise_k, *noise_power, *frozen, *mask,
+        *noise_map, *fill[4];                                /* fill: pixel, neighbour, range, weight */
     void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                       /* to go on from, or NULL */
@@ -17,6 +18,7 @@ typedef struct {
     pf_sig_options sig;
     pf_sig_stage stages[64];
     pf_symmetric_options symmetric;
+    pf_fill window;
 } job;
 
 typedef enum { GIS, SIG, SYMMETRIC, TRAIN } fit;
@@ -211,6 +213,34 @@ static int open_sig(job *j, PyObject *kwargs, PyObject *keep)
     return 0;
 }
 
+/* Arrays that say how unobserved pixels are drawn, or none of them */
+static int open_fill(job *j, PyObject *kwargs, PyObject *keep)
+{
+    static const char *const names[] = {"fill_pixel", "fill_neighbour", "fill_range", "fill_weight"};
+    PyObject *value[4];
+    for (int i = 0; i < 4; i++) value[i] = take(kwargs, names[i], keep);
+    if (PyErr_Occurred()) return -1;
+    if (!value[0] || !value[1] || !value[2] || !value[3]) return 0;
+    Py_ssize_t n = PyObject_Size(value[0]), sizes[4] = {n, 0, 0, 0};
+    for (int i = 1; i < 4; i++)
+        if ((sizes[i] = PyObject_Size(value[i])) < 0) return -1;
+    for (int i = 0; i < 4; i++)
+        if (!(j->fill[i] = vector_open(value[i], names[i], i < 2 ? NPY_INT32 : NPY_DOUBLE, sizes[i]))) return -1;
+    pf_fill *f = &j->window;
+    *f = (pf_fill){.n = n, .near = n ? sizes[1] / n : 0, .n_y = sizes[2] / 2};
+    if (sizes[1] != n * f->near || sizes[3] != (f->n_y + 1) * (f->n_y + 2) / 2 * n * (f->near + 1)) {
+        PyErr_SetString(PyExc_ValueError, "fill: its arrays do not fit together");
+        return -1;
+    }
+    f->pixel = PyArray_DATA(j->fill[0]);
+    f->neighbour = PyArray_DATA(j->fill[1]);
+    f->centre = PyArray_DATA(j->fill[2]);
+    f->reach = f->centre + f->n_y;
+    f->weight = PyArray_DATA(j->fill[3]);
+    j->symmetric.fill = f;
+    return 0;
+}
+
 static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
 {
     static const char *const fields[2] = {"condition_field", "condition_field_validate"};
@@ -221,7 +251,8 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         if (context && !(j->context[i] = fields_open(context, fields[i], j->bits, p->n, p->ndim, p->shape))) return -1;
     }
     PyObject *box = take(kwargs, "box", keep), *k = take(kwargs, "noise_k", keep),
-             *power = take(kwargs, "noise_power", keep), *frozen = take(kwargs, "frozen", keep);
+             *power = take(kwargs, "noise_power", keep), *frozen = take(kwargs, "frozen", keep),
+             *mask = take(kwargs, "mask", keep), *map = take(kwargs, "noise_map", keep);
     if (PyErr_Occurred() || options_take(o, pf_train_list, kwargs)) return -1;
     if (fit == SYMMETRIC) {
         if (options_take(&j->symmetric, pf_symmetric_list, kwargs)) return -1;
@@ -232,6 +263,9 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         }
         memcpy(j->box, PyArray_DATA(a), (size_t)j->x[0].ndim * sizeof(double));
         Py_DECREF(a);
+        if (mask && !(j->mask = vector_open(mask, "mask", NPY_UINT8, j->x[0].d))) return -1;
+        j->symmetric.observed = data_or_null(j->mask);
+        if (open_fill(j, kwargs, keep)) return -1;
     }
     if (power) {
         Py_ssize_t n = k ? PyObject_Size(k) : 0;
@@ -242,6 +276,8 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         o->noise_power = PyArray_DATA(j->noise_power);
         o->noise_knots = n;
     }
+    if (map && !(j->noise_map = vector_open(map, "noise_map", NPY_DOUBLE, j->x[0].d))) return -1;
+    o->noise_map = data_or_null(j->noise_map);
     if (frozen && j->flow) {
         ptrdiff_t n = j->bits == 32 ? pf32_flow_layers(j->flow->pf32_flow) : pf64_flow_layers(j->flow->pf64_flow);
         if (!(j->frozen = vector_open(frozen, "frozen", NPY_INT, n))) return -1;
@@ -279,6 +315,9 @@ static void job_close(job *j)
     Py_XDECREF(j->noise_k);
     Py_XDECREF(j->noise_power);
     Py_XDECREF(j->frozen);
+    Py_XDECREF(j->mask);
+    Py_XDECREF(j->noise_map);
+    for (int i = 0; i < 4; i++) Py_XDECREF(j->fill[i]);
     Py_XDECREF(j->scratch);
     Py_XDECREF(j->checkpoint);
 }
@@ -377,8 +416,8 @@ PyObject *core_sig_schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObjec
 
 const char symmetric_fit_doc[] =
     "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, condition_field=None,\n"
-    "              condition_field_validate=None, box, noise_k=None, noise_power=None, progress=None, warn=None, "
-    "checkpoint=None, note=None, **options)\n\n"
+    "              condition_field_validate=None, box, mask=None, noise_k=None, noise_power=None, progress=None, "
+    "warn=None, checkpoint=None, note=None, **options)\n\n"
     "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN "
     "in\n"
     "training ends it with a call of warn and the last good flow.";

@@ -16,6 +16,8 @@ static core_state *state_of(flow_object *self) { return PyType_GetModuleState(Py
 typedef struct {
     points x;
     PyArrayObject *y, *label, *context; /* or NULL */
+    Py_ssize_t draws;                   /* of what is not observed */
+    uint64_t seed;
 } input;
 
 static void input_close(input *in)
@@ -53,15 +55,21 @@ static int raise_in_chunk(npy_intp first)
 
 static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, pf_question task)
 {
+    static char *with_draws[] = {"x", "y", "labels", "condition_field", "draws", "seed", NULL};
     static char *with_x[] = {"x", "y", "labels", "condition_field", NULL},
                 *with_z[] = {"z", "y", "labels", "condition_field", NULL};
     flow_object *self = (flow_object *)op;
-    PyObject *x, *y = Py_None, *label = Py_None, *context = Py_None, *result = NULL;
+    PyObject *x, *y = Py_None, *label = Py_None, *context = Py_None, *seed = NULL, *result = NULL;
     const char *name = task == PF_INVERSE ? "z" : "x";
-    input in = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOO", task == PF_INVERSE ? with_z : with_x, &x, &y, &label,
-                                     &context))
+    input in = {.draws = 1};
+    int draws = task == PF_LOGP || task == PF_LOGP_AT;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, draws ? "O|OOOnO" : "O|OOO",
+                                     draws                ? with_draws
+                                     : task == PF_INVERSE ? with_z
+                                                          : with_x,
+                                     &x, &y, &label, &context, &in.draws, &seed))
         return NULL;
+    if (seed && seed_from(seed, &in.seed)) return NULL;
     int ndim = EITHER(self, ndim);
     if (points_open(&in.x, x, name, ndim, ndim, EITHER(self, shape))) return NULL;
     npy_intp n = in.x.n;
@@ -78,9 +86,11 @@ static PyObject *map(PyObject *op, PyObject *args, PyObject *kwargs, pf_question
         return map(self, args, kwargs, task);                                                                          \
     }
 MAP(evaluate_density, PF_LOGP,
-    "evaluate_density(x, y=None, labels=None, condition_field=None)\n--\n\nlog p of every point: float64 (n,).")
+    "evaluate_density(x, y=None, labels=None, condition_field=None, draws=1, seed=0)\n--\n\nlog p of every point: "
+    "float64 (n,).")
 MAP(evaluate_at, PF_LOGP_AT,
-    "evaluate_at(x, y, labels=None, condition_field=None)\n--\n\nlog p of every point at every one of m conditions: "
+    "evaluate_at(x, y, labels=None, condition_field=None, draws=1, seed=0)\n--\n\nlog p of every point at every one of "
+    "m conditions: "
     "float64 (n, m).")
 MAP(forward, PF_FORWARD,
     "forward(x, y=None, labels=None, condition_field=None)\n--\n\n(z, logj): latent points and log|det dz/dx|.")
@@ -279,6 +289,19 @@ static PyObject *get_range(PyObject *op, void *Py_UNUSED(closure))
     return result;
 }
 
+static PyObject *get_mask(PyObject *op, void *Py_UNUSED(closure))
+{
+    flow_object *self = (flow_object *)op;
+    const unsigned char *mask = EITHER(self, mask);
+    npy_intp shape[POINT_AXES];
+    int ndim = EITHER(self, ndim);
+    if (!mask) Py_RETURN_NONE;
+    for (int i = 0; i < ndim; i++) shape[i] = EITHER(self, shape)[i];
+    PyObject *result = PyArray_SimpleNew(ndim, shape, NPY_BOOL);
+    if (result) memcpy(PyArray_DATA((PyArrayObject *)result), mask, (size_t)EITHER(self, dim));
+    return result;
+}
+
 static PyObject *get_layers(PyObject *op, void *Py_UNUSED(closure))
 {
     flow_object *self = (flow_object *)op;
@@ -328,6 +351,7 @@ static PyGetSetDef flow_getset[] = {
     {"shape", get_shape, NULL, "Shape of one point.", NULL},
     {"box", get_box, NULL, "Length of every axis of a mesh; None for a table.", NULL},
     {"dim", get_dim, NULL, "How many numbers a point has.", NULL},
+    {"mask", get_mask, NULL, "Where fields are observed, bool; None without a fill layer.", NULL},
     {"layers", get_layers, NULL, "The kind of every layer.", NULL},
     {"n_layers", get_n_layers, NULL, "Number of layers.", NULL},
     {"n_classes", get_n_classes, NULL, "Number of classes, 0 without labels.", NULL},
@@ -467,6 +491,8 @@ static int X(map_chunks)(flow_object *self, pf_question task, PyArrayObject *out
         r.label = label ? label + first : NULL;
         r.context = context ? context + first * p->d : NULL;
         r.m = m;
+        r.draws = in->draws;
+        r.seed = in->seed;
         Py_BEGIN_ALLOW_THREADS status = X(flow_answer)(self->X(flow), &r);
         Py_END_ALLOW_THREADS failed = call_end(&c, state_of(self), status) ? raise_in_chunk(first) : 0;
         first += count;

@@ -336,8 +336,8 @@ static void test_interrupts(void)
         for (int i = 0; i < 4; i++) {
             pf_set_interrupt(on ? always : NULL, NULL);
             usleep(60000); /* it is asked every 50 ms, at most */
-            if (i == 0) heard[i] = pf64_check_points(&data, f, 1, "train");
-            if (i == 1) heard[i] = pf64_standard(&centre, &scale, f, &data);
+            if (i == 0) heard[i] = pf64_check_points(&data, f, NULL, 1, "train");
+            if (i == 1) heard[i] = pf64_standard(&centre, &scale, f, &data, NULL);
             if (i == 2) heard[i] = pf64_start_filter(theta, &s, 0);
             if (i == 3) heard[i] = tempered(&mean, x, x + PIXELS, counts, 1, FIELDS, 2);
             CHECK(heard[i] == expected, "loop %d: %d", i, (int)heard[i]);

@@ -1,0 +1,332 @@
+/* The fill layer: fields of which some pixels are not observed, so that layers which need whole fields can follow.
+ *
+ * Observed pixels become (x - mean) / scale. The others are drawn, one after another, each from a Gaussian around a
+ * weighted sum of pixels that are there already, observed or drawn:
+ *
+ *     u_i = sum_j w_ij v_j + sigma_i e_i,    e_i ~ N(0, 1),    log q(u) = sum_i [log N(e_i) - log sigma_i]
+ *
+ * and log q(u) is taken from log p: the flow's density of whole fields p(x, u) gives p(x, u) / q(u|x), whose mean over
+ * u is p(x), the density of the observed pixels. Without neighbours, and sigma = 1, u is white noise (Dai & Seljak
+ * 2022, section 3.3); weights of a Gaussian field's covariance make it a constrained realisation of that field, with
+ * neighbours few, as Vecchia (1988) takes them: then p(x, u) / q(u|x) hardly depends on u. w and log sigma may be
+ * polynomials of second degree in the conditions y, scaled to [-1, 1] and held within it.
+ *
+ * What stands in unobserved pixels is never looked at; the inverse leaves NaN there. No parameters. */
+#ifndef real
+#include "layers.h"
+
+ptrdiff_t pf_fill_terms(ptrdiff_t n_y) { return (n_y + 1) * (n_y + 2) / 2; }
+
+/* 1, y_j, y_j y_l with j <= l */
+static void monomials(double *term, const double *y, const double *centre, const double *reach, ptrdiff_t n_y)
+{
+    double u[FILL_CONDITIONS];
+    ptrdiff_t at = 0;
+    for (ptrdiff_t j = 0; j < n_y; j++) u[j] = y ? PF_MIN(PF_MAX((y[j] - centre[j]) / reach[j], -1), 1) : 0;
+    term[at++] = 1;
+    for (ptrdiff_t j = 0; j < n_y; j++) term[at++] = u[j];
+    for (ptrdiff_t j = 0; j < n_y; j++)
+        for (ptrdiff_t l = j; l < n_y; l++) term[at++] = u[j] * u[l];
+}
+
+#define TWICE "fill.c"
+#include "twice.h"
+#else
+
+/* ---- the shape -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    X(layer) base;
+    double mean, scale;      /* scale > 0 */
+    ptrdiff_t n, near, n_y;  /* unobserved pixels; neighbours of each; conditions that the weights depend on */
+    unsigned char *observed; /* [d] */
+    int32_t *pixel;          /* [n] the unobserved ones in the order in which they are drawn */
+    int32_t *neighbour;      /* [n][near] */
+    double *centre, *reach;  /* [n_y] of the conditions */
+    real *weight;            /* [terms][n][near + 1] w, then log sigma */
+} X(fill);
+
+static void X(fill_destroy)(X(layer) *l)
+{
+    X(fill) *f = (X(fill) *)l;
+    free(f->observed);
+    free(f->pixel);
+    free(f->neighbour);
+    free(f->centre);
+    free(f->weight);
+    free(f);
+}
+
+/* The pixels, which may be in any order, and where they may look: nowhere but at what is there. */
+static pf_status X(fill_check)(unsigned char *observed, const pf_fill *from, ptrdiff_t d)
+{
+    memset(observed, 1, (size_t)d);
+    if (from->n < 0 || from->n >= d) return pf_fail(PF_BAD_ARGUMENT, "mask: no pixel is observed");
+    for (ptrdiff_t i = 0; i < from->n; i++) {
+        int32_t p = from->pixel[i];
+        if (p < 0 || p >= d || !observed[p])
+            return pf_fail(PF_BAD_ARGUMENT, "mask: pixel %d is not one of %td, or there twice", (int)p, d);
+        observed[p] = 0;
+    }
+    unsigned char *there = PF_ALLOC(unsigned char, d);
+    if (!there) return PF_NO_MEMORY;
+    memcpy(there, observed, (size_t)d);
+    pf_status status = PF_OK;
+    for (ptrdiff_t i = 0; i < from->n && !status; i++) {
+        for (ptrdiff_t j = 0; j < from->near && !status; j++) {
+            int32_t p = from->neighbour[i * from->near + j];
+            if (p < 0 || p >= d || !there[p])
+                status = pf_fail(PF_BAD_ARGUMENT, "fill: pixel %d is drawn from pixel %d, which is not there yet",
+                                 (int)from->pixel[i], (int)p);
+        }
+        there[from->pixel[i]] = 1;
+    }
+    free(there);
+    return status;
+}
+
+pf_status X(fill_new)(X(layer) **l, const pf_fill *from, double mean, double scale, const real *weight, ptrdiff_t d)
+{
+    ptrdiff_t n = from->n, near = from->near, n_y = from->n_y, terms = pf_fill_terms(n_y);
+    if (n_y < 0 || n_y > FILL_CONDITIONS)
+        return pf_fail(PF_BAD_ARGUMENT, "fill: depends on %td conditions; %d are the most", n_y, FILL_CONDITIONS);
+    X(fill) *f = PF_CALLOC(X(fill), 1);
+    if (!f) return PF_NO_MEMORY;
+    f->base = (X(layer)){.ops = &X(fill_ops), .d = d, .references = 1};
+    f->mean = mean;
+    f->scale = scale;
+    f->n = n;
+    f->near = near;
+    f->n_y = n_y;
+    f->observed = PF_ALLOC(unsigned char, d);
+    f->pixel = PF_ALLOC(int32_t, n);
+    f->neighbour = PF_ALLOC(int32_t, n * near);
+    f->centre = PF_ALLOC(double, 2 * n_y);
+    f->reach = f->centre ? f->centre + n_y : NULL;
+    f->weight = PF_CALLOC(real, terms * n * (near + 1));
+    pf_status status = f->observed && f->pixel && f->neighbour && f->centre && f->weight
+                           ? X(fill_check)(f->observed, from, d)
+                           : PF_NO_MEMORY;
+    if (status) {
+        X(fill_destroy)(&f->base);
+        return status;
+    }
+    memcpy(f->pixel, from->pixel, (size_t)n * sizeof *f->pixel);
+    for (ptrdiff_t j = 0; j < n_y; j++) f->centre[j] = from->centre[j], f->reach[j] = from->reach[j];
+    if (near) memcpy(f->neighbour, from->neighbour, (size_t)(n * near) * sizeof *f->neighbour);
+    for (ptrdiff_t i = 0; i < terms * n * (near + 1); i++)
+        f->weight[i] = weight ? weight[i] : from->weight ? (real)from->weight[i] : 0;
+    *l = &f->base;
+    return PF_OK;
+}
+
+const unsigned char *X(layer_observed)(const X(layer) *l)
+{
+    return l->ops == &X(fill_ops) ? ((const X(fill) *)l)->observed : NULL;
+}
+
+/* ---- maps ------------------------------------------------------------------------------------------------- */
+
+/* work: weights at a y [n][near + 1], and the numbers drawn, in double */
+static pf_sizes X(fill_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables)
+{
+    const X(fill) *f = (const X(fill) *)l;
+    ptrdiff_t doubles = sizeof(double) / sizeof(real);
+    (void)ld, (void)tables;
+    return (pf_sizes){.keep = n * l->d, .work = tile_whole(f->n * (f->near + 1)) + tile_whole(f->n) * doubles};
+}
+
+static void X(fill_prepare)(const X(layer) *l, void *ready, const double *theta, ptrdiff_t stride, ptrdiff_t tables,
+                            real *work)
+{
+    (void)l, (void)ready, (void)theta, (void)stride, (void)tables, (void)work;
+}
+
+static const double *X(fill_y)(const X(fill) *f, const X(tile) *t, ptrdiff_t i)
+{
+    return t->y && t->n_y >= f->n_y ? t->y + i * t->n_y : NULL;
+}
+
+/* w and log sigma at the conditions, or in the middle of their range: work, or the layer's own */
+static const real *X(fill_weights)(const X(fill) *f, const double *y, real *work)
+{
+    double term[FILL_TERMS];
+    ptrdiff_t size = f->n * (f->near + 1), terms = pf_fill_terms(f->n_y);
+    if (!y || !f->n_y) return f->weight;
+    monomials(term, y, f->centre, f->reach, f->n_y);
+    memcpy(work, f->weight, (size_t)size * sizeof(real));
+    for (ptrdiff_t b = 1; b < terms; b++) {
+        real factor = (real)term[b];
+        const real *from = f->weight + b * size;
+        for (ptrdiff_t i = 0; i < size; i++) work[i] += factor * from[i];
+    }
+    return work;
+}
+
+/* The mean of pixel i, given those before it */
+static real X(expected)(const X(fill) *f, const real *x, const real *w, ptrdiff_t i)
+{
+    const int32_t *at = f->neighbour + i * f->near;
+    real sum = 0;
+    for (ptrdiff_t j = 0; j < f->near; j++) sum += w[j] * x[at[j]];
+    return sum;
+}
+
+static void X(fill_forward)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *keep, real *work)
+{
+    const X(fill) *f = (const X(fill) *)l;
+    ptrdiff_t stride = f->near + 1;
+    double *e = (double *)(work + tile_whole(f->n * stride));
+    (void)ready;
+    for (ptrdiff_t i = 0; i < t->n; i++) {
+        real *x = t->x + i * t->ld;
+        const real *w = X(fill_weights)(f, X(fill_y)(f, t, i), work);
+        X(scale_shift)(x, x, (real)(1 / f->scale), (real)(-f->mean / f->scale), l->d);
+        pf_normals(e, t->seed, t->stream ? t->stream[i] : 0, 0, f->n);
+        double sum = 0;
+        for (ptrdiff_t p = 0; p < f->n; p++, w += stride) {
+            double log_sigma = (double)w[f->near];
+            x[f->pixel[p]] = X(expected)(f, x, w, p) + (real)(exp(log_sigma) * e[p]);
+            sum += 0.5 * e[p] * e[p] + log_sigma;
+        }
+        logj[i] += sum + 0.5 * (double)f->n * PF_LOG_2PI - (double)(l->d - f->n) * log(f->scale);
+        if (keep) memcpy(keep + i * l->d, x, (size_t)l->d * sizeof(real));
+    }
+}
+
+/* e of pixel i, from what was drawn for it */
+static double X(drawn)(const X(fill) *f, const real *x, const real *w, ptrdiff_t i)
+{
+    return ((double)x[f->pixel[i]] - (double)X(expected)(f, x, w, i)) * exp(-(double)w[f->near]);
+}
+
+static void X(fill_inverse)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *work)
+{
+    const X(fill) *f = (const X(fill) *)l;
+    (void)ready;
+    for (ptrdiff_t i = 0; i < t->n; i++) {
+        real *x = t->x + i * t->ld;
+        const real *w = X(fill_weights)(f, X(fill_y)(f, t, i), work);
+        double sum = 0;
+        for (ptrdiff_t p = 0; p < f->n; p++, w += f->near + 1) {
+            double e = X(drawn)(f, x, w, p);
+            sum += 0.5 * e * e + (double)w[f->near];
+        }
+        logj[i] -= sum + 0.5 * (double)f->n * PF_LOG_2PI - (double)(l->d - f->n) * log(f->scale);
+        X(scale_shift)(x, x, (real)f->scale, (real)f->mean, l->d);
+        for (ptrdiff_t p = 0; p < f->n; p++) x[f->pixel[p]] = (real)NAN;
+    }
+}
+
+/* dL/dy[n_y] += through w and log sigma, where g is dL/du of all pixels drawn after pixel p as well as its own. */
+static void X(fill_vjp_y)(double *gy, const X(fill) *f, const real *x, const real *w, const double *y, double g,
+                          double glogj, ptrdiff_t p)
+{
+    double term[FILL_TERMS], slope[FILL_CONDITIONS], at[FILL_CONDITIONS];
+    ptrdiff_t stride = f->near + 1, size = f->n * stride, b = 1, n_y = f->n_y;
+    double per_log_sigma = g * X(drawn)(f, x, w, p) * exp((double)w[f->near]) + glogj;
+    const int32_t *near = f->neighbour + p * f->near;
+    for (ptrdiff_t j = 0; j < n_y; j++) {
+        at[j] = (y[j] - f->centre[j]) / f->reach[j];
+        slope[j] = fabs(at[j]) <= 1 ? 1 / f->reach[j] : 0;
+        at[j] = PF_MIN(PF_MAX(at[j], -1), 1);
+    }
+    for (b = 1; b < pf_fill_terms(n_y); b++) { /* dL/d term */
+        const real *from = f->weight + b * size + p * stride;
+        double sum = 0;
+        for (ptrdiff_t j = 0; j < f->near; j++) sum += (double)from[j] * (double)x[near[j]];
+        term[b] = g * sum + per_log_sigma * (double)from[f->near];
+    }
+    for (ptrdiff_t j = 0; j < n_y; j++) gy[j] += term[1 + j] * slope[j];
+    for (ptrdiff_t j = 0, c = 1 + n_y; j < n_y; j++)
+        for (ptrdiff_t m = j; m < n_y; m++, c++) {
+            gy[j] += term[c] * at[m] * slope[j];
+            gy[m] += term[c] * at[j] * slope[m];
+        }
+}
+
+/* From the last pixel drawn to the first, what depends on it goes to what it was drawn from. */
+static void X(fill_vjp)(const X(layer) *l, const void *ready, X(tile) *g, double *gtheta, ptrdiff_t gtheta_stride,
+                        const double *glogj, const real *keep, int want_x, real *work)
+{
+    const X(fill) *f = (const X(fill) *)l;
+    ptrdiff_t stride = f->near + 1;
+    (void)ready, (void)gtheta, (void)gtheta_stride;
+    if (!want_x) return;
+    for (ptrdiff_t i = 0; i < g->n; i++) {
+        real *gx = g->x + i * g->ld;
+        const double *y = X(fill_y)(f, g, i);
+        const real *w = X(fill_weights)(f, y, work) + f->n * stride;
+        for (ptrdiff_t p = f->n - 1; p >= 0; p--) {
+            w -= stride;
+            real gu = gx[f->pixel[p]];
+            if (g->gy && y) X(fill_vjp_y)(g->gy + i * g->n_y, f, keep + i * l->d, w, y, (double)gu, glogj[i], p);
+            for (ptrdiff_t j = 0; j < f->near; j++) gx[f->neighbour[p * f->near + j]] += w[j] * gu;
+        }
+        X(scale_shift)(gx, gx, (real)(1 / f->scale), 0, l->d);
+        for (ptrdiff_t p = 0; p < f->n; p++) gx[f->pixel[p]] = 0;
+    }
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------ */
+
+static void X(fill_write)(const X(layer) *l, pf_writer *w)
+{
+    const X(fill) *f = (const X(fill) *)l;
+    ptrdiff_t size = pf_fill_terms(f->n_y) * f->n * (f->near + 1);
+    pf_put(w, &f->mean, sizeof f->mean);
+    pf_put(w, &f->scale, sizeof f->scale);
+    pf_put_int(w, f->n);
+    pf_put_int(w, f->near);
+    pf_put_int(w, f->n_y);
+    pf_put_array(w, f->pixel, f->n, sizeof *f->pixel);
+    pf_put_array(w, f->neighbour, f->n * f->near, sizeof *f->neighbour);
+    pf_put_array(w, f->centre, 2 * f->n_y, sizeof(double));
+    pf_put_array(w, f->weight, size, sizeof(real));
+}
+
+static pf_status X(fill_read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes)
+{
+    pf_fill from = {0};
+    double mean = 0, scale = 0;
+    (void)mesh, (void)classes;
+    pf_get(r, &mean, sizeof mean);
+    pf_get(r, &scale, sizeof scale);
+    from.n = pf_get_int(r, 0, space->d - 1);
+    from.near = pf_get_int(r, 0, FILL_NEAR);
+    from.n_y = pf_get_int(r, 0, FILL_CONDITIONS);
+    if (!r->status && !(isfinite(mean) && isfinite(scale) && isnormal((real)scale) && scale > 0))
+        r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a mean or scale makes no sense");
+    PF_TRY(r->status);
+    int32_t *pixel = pf_get_array(r, from.n, sizeof *pixel);
+    int32_t *neighbour = pf_get_array(r, from.n * from.near, sizeof *neighbour);
+    double *centre = pf_get_reals(r, 2 * from.n_y, sizeof(double));
+    real *weight = pf_get_reals(r, pf_fill_terms(from.n_y) * from.n * (from.near + 1), sizeof(real));
+    from.pixel = pixel, from.neighbour = neighbour, from.centre = centre;
+    for (ptrdiff_t j = 0; !r->status && j < from.n_y; j++)
+        if (!(centre[from.n_y + j] > 0)) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a range is empty");
+    if (!r->status) {
+        from.reach = centre + from.n_y;
+        pf_status status = X(fill_new)(l, &from, mean, scale, weight, space->d);
+        r->status = status == PF_BAD_ARGUMENT ? PF_BAD_FILE : status;
+    }
+    free(pixel);
+    free(neighbour);
+    free(centre);
+    free(weight);
+    return r->status;
+}
+
+const X(layer_ops) X(fill_ops) = {
+    .kind = "fill",
+    .layout = ROWS,
+    .sizes = X(fill_sizes),
+    .prepare = X(fill_prepare),
+    .forward = X(fill_forward),
+    .inverse = X(fill_inverse),
+    .vjp = X(fill_vjp),
+    .write = X(fill_write),
+    .read = X(fill_read),
+    .destroy = X(fill_destroy),
+};
+#endif

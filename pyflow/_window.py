@@ -1,0 +1,195 @@
+"""Survey windows: how pixels that are not observed are to be filled in."""
+
+import numpy as np
+
+from pyflow.fields import cosines, wavenumbers
+
+NEAR = 32  # pixels that an unobserved one is drawn from
+FEWEST = 4  # fields for each term of a polynomial in the conditions
+DESIGN = 3  # conditions at which weights are found, for each term
+FIELDS = 200  # fields for each term that the spectrum is found from,
+FEW = 8  # at least so many, and no more than have
+LARGEST = 1 << 23  # pixels
+ROUNDS = 6  # of filling in
+MU_BINS = 4
+AT_ONCE = 512  # pixels whose weights are found together
+
+
+def realisation(x, mask, y, box, axis=None, noise=0.0):
+    """Return the weights by which unobserved pixels are drawn, as the core takes them.
+
+    They are those of a Gaussian field whose power spectrum is a function of y, and each unobserved
+    pixel is drawn given the nearest ones that are there by then: observed, or drawn before it
+    (Vecchia 1988). The spectrum is found by filling fields in and looking at them, in turn
+    (stochastic EM), log P(k) a polynomial of second degree in y.
+
+    Parameters
+    ----------
+    x : (n, *mesh) array
+    mask : (*mesh) array of bool
+    y : (n, p) array or None
+    box : tuple of float
+    axis : int, optional
+        The line of sight, of fields that are not isotropic.
+    noise : (*mesh) array or float
+        Standard deviation of white noise that is to be added to the fields.
+
+    Returns
+    -------
+    dict
+        fill_pixel, fill_neighbour, fill_range, fill_weight: see csrc/fill.c.
+    """
+    pixel, neighbour = drawn_from(mask, box)
+    y = np.empty((len(x), 0)) if y is None else y
+    if len(x) < FEWEST * monomials(y[:1]).shape[1]:
+        y = y[:, :0]
+    least, most = (y.min(axis=0), y.max(axis=0)) if y.size else (np.empty(0), np.empty(0))
+    reach = np.stack([0.5 * (least + most), 0.5 * (most - least)])
+    basis = monomials((y - reach[0]) / reach[1])
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(x))[: max(min(FIELDS * basis.shape[1], LARGEST // mask.size), FEW)]
+    known = x[rows][:, mask].astype(np.float64)
+    known += rng.standard_normal(known.shape) * np.broadcast_to(noise, mask.shape)[mask]
+    mean, scale = known.mean(), known.std()
+    basis = basis[rows]
+    field = np.zeros((len(rows), mask.size))
+    field[:, mask.ravel()] = (known - mean) / scale
+    modes = Modes(mask.shape, box, axis)
+    design = basis[:: max(len(basis) // (DESIGN * basis.shape[1]), 1)]
+    weight, share = None, mask.mean()
+    for _ in range(ROUNDS if len(pixel) else 0):
+        if weight is not None:
+            fill_in(field, pixel, neighbour, basis, weight, rng)
+        log_power = modes.regress(field.reshape(-1, *mask.shape), basis) - np.log(
+            share
+        ) * modes.one(basis)
+        share = 1.0
+        found = [weights_of(modes.correlation(b @ log_power), pixel, neighbour) for b in design]
+        weight = np.linalg.lstsq(design, np.reshape(found, (len(design), -1)), rcond=None)[0]
+        weight = weight.reshape(-1, *found[0].shape)
+    return {
+        "fill_pixel": pixel.astype(np.int32),
+        "fill_neighbour": neighbour.astype(np.int32),
+        "fill_range": reach,
+        "fill_weight": np.empty(0) if weight is None else weight,
+    }
+
+
+def fill_in(field, pixel, neighbour, basis, weight, rng):
+    """Draw the unobserved pixels of fields (n, pixels), in place."""
+    for i, (p, near) in enumerate(zip(pixel, neighbour, strict=True)):
+        w = basis @ weight[:, i]
+        e = rng.standard_normal(len(field))
+        field[:, p] = np.einsum("nj,nj->n", w[:, :-1], field[:, near]) + np.exp(w[:, -1]) * e
+
+
+def monomials(u):
+    """Return 1, u_j and u_j u_l, j <= l, of every row of u (n, p): (n, terms)."""
+    j, m = np.triu_indices(u.shape[1])
+    return np.concatenate([np.ones((len(u), 1)), u, u[:, j] * u[:, m]], axis=1)
+
+
+class Modes:
+    """The modes of a mesh in bins of |k|, and with a line of sight of |mu|.
+
+    log P is linear in k between the bins' means.
+    """
+
+    def __init__(self, mesh, box, axis):
+        self.mesh = mesh
+        k, number = wavenumbers(mesh, box)
+        low = 2 * np.pi / max(box)
+        self.mu = np.zeros(k.shape, int)
+        if axis is not None:
+            self.mu = np.minimum((cosines(mesh, box, axis) * MU_BINS).astype(int), MU_BINS - 1)
+        width = np.maximum(np.floor(k / low + 0.5), 1)
+        both = (width + self.mu * (width.max() + 1)).ravel()
+        _, self.bin = np.unique(both, return_inverse=True)
+        self.k, self.number = k, number.ravel()
+        inside = self.number * (k.ravel() > 0)  # the mean has the power of the lowest frequency
+        self.count = np.maximum(np.bincount(self.bin, inside), 1)
+        self.centre = np.bincount(self.bin, inside * k.ravel()) / self.count
+        self.of_mu = np.zeros(len(self.count), int)
+        self.of_mu[self.bin] = self.mu.ravel()
+        self.inside = inside
+
+    def one(self, basis):
+        """Return coefficients of a constant."""
+        return np.eye(basis.shape[1])[0][:, None] * np.ones(len(self.count))
+
+    def regress(self, field, basis):
+        """Return coefficients (terms, bins) of the logarithm of the mean power of fields."""
+        logs = np.empty((len(field), len(self.count)))
+        for i, one in enumerate(field):
+            power = np.abs(np.fft.rfftn(one)).ravel() ** 2 / one.size
+            mean = np.bincount(self.bin, self.inside * power) / self.count
+            logs[i] = np.log(np.maximum(mean, 1e-300))
+        logs += 1 / self.count + 1 / (3 * self.count**2)  # of a mean of so many squares
+        return np.linalg.lstsq(basis, logs, rcond=None)[0]
+
+    def correlation(self, log_power):
+        """Return the covariance of pixels at every separation, (*mesh)."""
+        logs = np.empty(self.k.shape)
+        for m in np.unique(self.mu):
+            of = np.flatnonzero(self.of_mu == m)
+            of = of[np.argsort(self.centre[of])]
+            here = self.mu == m
+            logs[here] = np.interp(self.k[here], self.centre[of], log_power[of])
+        return np.fft.irfftn(np.exp(logs), self.mesh, range(len(self.mesh)))
+
+
+def drawn_from(mask, box):
+    """Return unobserved pixels in the order in which they are drawn, (n,), and from which, (n, m).
+
+    Coarse grids come first, so that a pixel's neighbours lie all around it.
+    """
+    mesh = mask.shape
+    at = np.indices(mesh).reshape(mask.ndim, -1)
+    level = np.min([np.where(a > 0, a & -a, 1 << 30) for a in at], axis=0)
+    pixel = np.flatnonzero(~mask.ravel())
+    pixel = pixel[np.argsort(-level[pixel], kind="stable")]
+    rank = np.full(mask.size, -1)
+    rank[pixel] = np.arange(len(pixel))
+    near = min(NEAR, mask.size - len(pixel))
+    offsets = np.indices(mesh).reshape(mask.ndim, -1)
+    away = sum(
+        (np.minimum(o, n - o) * (L / n)) ** 2 for o, n, L in zip(offsets, mesh, box, strict=True)
+    )
+    neighbour = np.full((len(pixel), near), np.flatnonzero(mask.ravel())[0])
+    found = np.zeros(len(pixel), int)
+    for offset in offsets[:, np.argsort(away, kind="stable")[1:]].T:
+        open_ = np.flatnonzero(found < near)
+        if not len(open_):
+            break
+        other = [
+            (at[i][pixel[open_]] + o) % n for i, (o, n) in enumerate(zip(offset, mesh, strict=True))
+        ]
+        other = np.ravel_multi_index(other, mesh)
+        there = rank[other] < open_  # observed, or drawn before
+        rows = open_[there]
+        neighbour[rows, found[rows]] = other[there]
+        found[rows] += 1
+    return pixel, neighbour
+
+
+def weights_of(correlation, pixel, neighbour):
+    """Return w and log sigma, (n, m + 1), of pixels given their neighbours."""
+    mesh, near = correlation.shape, neighbour.shape[1]
+    out = np.empty((len(pixel), near + 1))
+
+    at = np.indices(mesh).reshape(len(mesh), -1)
+
+    def between(a, b):
+        return correlation[tuple((i[a] - i[b]) % n for i, n in zip(at, mesh, strict=True))]
+
+    variance = correlation[(0,) * len(mesh)]
+    for first in range(0, len(pixel), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        of, to = pixel[part, None], neighbour[part]
+        cross = between(of, to)
+        inner = between(to[:, :, None], to[:, None, :]) + 1e-6 * variance * np.eye(near)
+        w = np.linalg.solve(inner, cross[..., None])[..., 0]
+        left = variance - (w * cross).sum(axis=1)
+        out[part, :near] = w
+        out[part, near] = 0.5 * np.log(np.maximum(left, 1e-6 * variance))
+    return out
