@@ -280,8 +280,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     data = {"data_train": data_train, "data_validate": data_validate}
     data |= {"y_train": y_train, "y_validate": y_validate}
     data |= _second_fields(condition_field, condition_field_validate, data_train, data_validate)
-    if condition_knots is not None and condition_field is None:
-        raise ValueError("condition_knots: are of a flow with a condition_field")
+    if condition_knots is not None:
+        _arguments.integer("condition_knots", condition_knots, 2, 64)
+        if condition_field is None:
+            raise ValueError("condition_knots: are of a flow with a condition_field")
     if fill not in FILLS:
         names = " or ".join(map(repr, FILLS))
         raise ValueError(f"fill: must be {names}, not {fill!r}")
