@@ -203,9 +203,9 @@ def figure(test, found):
         if name != "true":
             axes[1, 0].plot(found["k"], found["r"][name], label=label, **style)
         if name != "mean of samples":
-            axes[1, 1].loglog(found["k"], found["power"][name], label=label, **style)
+            axes[1, 1].semilogy(found["k"], found["power"][name], label=label, **style)
             ratio = found["power"][name] / found["power"]["true"]
-            axes[1, 2].semilogx(found["k"], ratio, label=label, **style)
+            axes[1, 2].plot(found["k"], ratio, label=label, **style)
             axes[1, 3].semilogy(*found["pdf"][name], label=label, **style)
     axes[1, 0].set(
         xlabel="k [1/pixel]", title="cross-correlation with the true ln p", ylim=(0, 1.02)
