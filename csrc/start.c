@@ -366,11 +366,12 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
     s.spectrum = PF_ALLOC(real, filter->fft->spectrum);
     s.work = PF_ALLOC(real, work);
     s.noise = PF_ALLOC(double, X(noise_scratch)(f));
-    s.u = PF_ALLOC(real, pixels);
-    s.cc = PF_ALLOC(double, filter->shells);
-    s.xx = PF_ALLOC(double, filter->shells);
-    s.other = PF_ALLOC(double, o->context_knots + 2 * o->filter_knots);
-    s.value = PF_ALLOC(double, o->filter_knots);
+    ptrdiff_t with = train->context != NULL;
+    s.u = PF_ALLOC(real, with * pixels);
+    s.cc = PF_ALLOC(double, with * filter->shells);
+    s.xx = PF_ALLOC(double, with * filter->shells);
+    s.other = PF_ALLOC(double, with *(o->context_knots + 2 * o->filter_knots));
+    s.value = PF_ALLOC(double, with * o->filter_knots);
     s.c_mean = c_mean;
     s.c_scale = c_scale;
     pf_status status = PF_NO_MEMORY;
@@ -394,7 +395,7 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
 
 /* ---- the fit ---------------------------------------------------------------------------------------------- */
 
-/* Of all pixels */
+/* Of all pixels of train->x */
 static pf_status X(mean_and_scale)(double *mean, double *scale, const X(flow) *f, const X(data) *train)
 {
     double sum = 0, square = 0, count = (double)train->n * (double)f->space.d;
