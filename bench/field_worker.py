@@ -157,6 +157,39 @@ class Pyflow:
                 times["density"].append(timed(flow.evaluate_density, x, y))
         return answer
 
+    def second_field(self, mesh, n, batch, repeats):
+        """Time flows of p(x|c) and of p(x) in turn.
+
+        Returns {operation: [[processor seconds without c, with c], ...]}.
+        """
+        x = white_fields(n, mesh)[0]
+        c = x[::-1].copy()
+        given = [{}, {"condition_field": c}]
+        answer = {"step": [], "density": [], "sample": []}
+        options = {"epochs": 2, "batch": batch, "start_fields": 16, "ndim": len(mesh)}
+        for _ in range(repeats):
+            flows, pair = [], []
+            for beside in given:
+                ends = []
+                flows.append(
+                    self.pyflow.SymmetricFlow(
+                        x,
+                        **options,
+                        **beside,
+                        progress=lambda p, ends=ends: ends.append(time.process_time()),
+                        verbose=False,
+                    )
+                )
+                pair.append(ends[1] - ends[0])
+            answer["step"].append(pair)
+            pairs = list(zip(flows, given, strict=True))
+            for name, seconds in (
+                ("density", [timed(f.evaluate_density, x, **b)[1] for f, b in pairs]),
+                ("sample", [timed(f.sample, n, seed=1, **b)[1] for f, b in pairs]),
+            ):
+                answer[name].append(seconds)
+        return answer
+
     # ---- memory: peaks of this process, in bytes
 
     def fit_memory(self, mesh, n, path):

@@ -376,11 +376,12 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
     s.spectrum = PF_ALLOC(real, filter->fft->spectrum);
     s.work = PF_ALLOC(real, work);
     s.noise = PF_ALLOC(double, X(noise_scratch)(f));
-    s.u = PF_ALLOC(real, pixels);
-    s.cc = PF_ALLOC(double, filter->shells);
-    s.xx = PF_ALLOC(double, filter->shells);
-    s.other = PF_ALLOC(double, o->context_knots + 2 * o->filter_knots);
-    s.value = PF_ALLOC(double, o->filter_knots);
+    ptrdiff_t with = train->context != NULL;
+    s.u = PF_ALLOC(real, with * pixels);
+    s.cc = PF_ALLOC(double, with * filter->shells);
+    s.xx = PF_ALLOC(double, with * filter->shells);
+    s.other = PF_ALLOC(double, with *(o->context_knots + 2 * o->filter_knots));
+    s.value = PF_ALLOC(double, with * o->filter_knots);
     s.c_mean = c_mean;
     s.c_scale = c_scale;
     pf_status status = PF_NO_MEMORY;
@@ -455,7 +456,7 @@ static pf_status X(fit_each_patch)(X(flow) *f, X(working) *s, const pf_symmetric
     pf_gis_options gis;
     pf_gis_defaults(&gis);
     for (ptrdiff_t i = 0; i < o->patch_layers; i++) {
-        ptrdiff_t l = 1 + o->n_layers + i;
+        ptrdiff_t l = f->n_layers - o->patch_layers + i;
         pf_patches patches = X(patches_of)(f, o, i);
         X(settings) own = {.options = &gis, .n = (double)s->n, .d = pf_patches_size(&patches), .classes = 1};
         own.k = X(patch_k)(&patches, o);
@@ -495,7 +496,7 @@ static pf_status X(start_patches)(X(flow) *f, const X(data) *train, const pf_sym
 
 /* ---- the fit ---------------------------------------------------------------------------------------------- */
 
-/* Of all pixels that are observed */
+/* Of all pixels of train->x that are observed */
 static pf_status X(mean_and_scale)(double *mean, double *scale, const X(flow) *f, const X(data) *train,
                                    const unsigned char *observed)
 {

@@ -160,12 +160,12 @@ def compared(test, flow, mapping, draws):
     mapped = mapping(test.c)
     bins = np.linspace(0.5 * 2 * np.pi / side, np.pi, 17)
     maps = {"true": test.x, "sampled": sampled, "mapped": mapped, "mean of samples": mean}
-    found = {"maps": maps, "r": {}, "power": {}, "pdf": {}}
+    found = {"maps": maps, "r": {}, "ln p": {}, "p": {}, "pdf": {}}
     for name, x in maps.items():
         found["k"], r, _ = fields.cross_correlation(x, test.x, side, bins)
         found["r"][name] = r.mean(axis=0)
-        gas = np.exp(np.clip(x.astype(float), -10, 10))
-        found["power"][name] = fields.power_spectrum(gas / gas.mean(), side, bins)[1].mean(axis=0)
+        for of, field in ("ln p", x), ("p", np.exp(np.clip(x.astype(float), -10, 10))):
+            found[of][name] = fields.power_spectrum(field, side, bins)[1].mean(axis=0)
         found["pdf"][name] = fields.pdf(
             x, bins=50, limits=tuple(np.quantile(test.x, [1e-4, 0.9999]))
         )
@@ -202,16 +202,14 @@ def figure(test, found):
         label = names.get(name, name)
         if name != "true":
             axes[1, 0].plot(found["k"], found["r"][name], label=label, **style)
-        if name != "mean of samples":
-            axes[1, 1].loglog(found["k"], found["power"][name], label=label, **style)
-            ratio = found["power"][name] / found["power"]["true"]
-            axes[1, 2].semilogx(found["k"], ratio, label=label, **style)
-            axes[1, 3].semilogy(*found["pdf"][name], label=label, **style)
-    axes[1, 0].set(
-        xlabel="k [1/pixel]", title="cross-correlation with the true ln p", ylim=(0, 1.02)
-    )
-    axes[1, 1].set(xlabel="k [1/pixel]", title="power spectrum of p")
-    axes[1, 2].set(xlabel="k [1/pixel]", title="the same, over the true one", ylim=(0, 1.5))
+        if name == "mean of samples":
+            continue
+        for axis, of in zip(axes[1, 1:3], ("ln p", "p"), strict=True):
+            axis.plot(found["k"], found[of][name] / found[of]["true"], label=label, **style)
+        axes[1, 3].semilogy(*found["pdf"][name], label=label, **style)
+    axes[1, 0].set(xlabel="k [1/pixel]", title="cross-correlation with the truth", ylim=(0, 1.02))
+    for axis, of in zip(axes[1, 1:3], ("ln p", "p"), strict=True):
+        axis.set(xlabel="k [1/pixel]", title=f"power of {of} over the true one", ylim=(0, 1.8))
     axes[1, 3].set(xlabel="ln p", title="distribution of pixels")
     for axis in axes[1]:
         axis.legend(frameon=False, fontsize=8)
@@ -270,15 +268,19 @@ def main():
         error = values.std() / len(values) ** 0.5 / pixels
         print(f"  {name:46s} {values.mean() / pixels:8.4f} +- {error:.4f}")
     found = compared(test, flow, mapping, 10 if given.quick else 30)
-    print("\nk [1/pixel]                     " + " ".join(f"{k:6.2f}" for k in found["k"][::3]))
+    print(
+        "\nk [1/pixel]                          " + " ".join(f"{k:6.2f}" for k in found["k"][::3])
+    )
     for name in ("sampled", "mean of samples", "mapped"):
         print(
             f"r with the true map: {name:16s}"
             + " ".join(f"{r:6.3f}" for r in found["r"][name][::3])
         )
-    for name in ("sampled", "mapped"):
-        ratio = found["power"][name] / found["power"]["true"]
-        print(f"P(k) of p over true: {name:16s}" + " ".join(f"{r:6.3f}" for r in ratio[::3]))
+    for of in ("ln p", "p"):
+        for name in ("sampled", "mapped"):
+            ratio = found[of][name] / found[of]["true"]
+            row = f"P(k) of {of} over true: {name}"
+            print(f"{row:37s}" + " ".join(f"{r:6.3f}" for r in ratio[::3]))
     given.out.mkdir(parents=True, exist_ok=True)
     figure(test, found).savefig(given.out / "baryons.png", dpi=110)
     print(f"\nwrote {given.out / 'baryons.png'}")

@@ -308,6 +308,41 @@ static void X(test_state_of_another_fit)(void)
     unlink(small_checkpoint);
 }
 
+/* A second field of each point, which two layers see, a network's conditions beside it: there and back, the trainer's
+ * gradient, and flows asked without. */
+static void X(test_context)(void)
+{
+    enum { N = SMALL_FIELDS };
+    ptrdiff_t d = 24;
+    X(flow) *f = NULL;
+    pf_train_options o;
+    X(data) pairs = {.x = X(small).field, .n = N, .context = X(small).field + N * d, .y = X(small).y, .n_y = SMALL_Y};
+    real z[N * 24], back[N * 24];
+    double logj[N], minus[N];
+    small_train_options(&o);
+    CHECK(!X(flow_new)(&f, 2, small_mesh[0], small_box, 0) && !X(flow_add_shift)(f, 0.1, 1.2, 5, 6) &&
+              !X(flow_add_symmetric)(f, 3, 4) && !X(flow_add_sliced)(f, 3, 4, 1) && !X(flow_add_shift)(f, 0, 1, 3, 2) &&
+              !X(flow_train)(f, &pairs, NULL, &o),
+          "%s", pf_message());
+    CHECK(X(flow_context)(f), "no layer sees the second field");
+    if (REAL_BITS == 64) X(check_gradient)(f, "fields with a second one", &pairs, 0.1);
+    X(request) r = {.question = PF_FORWARD, .in = pairs.x, .context = pairs.context, .y = pairs.y, .n = N};
+    r.out = z, r.log = logj;
+    CHECK(!X(flow_answer)(f, &r), "%s", pf_message());
+    r.question = PF_INVERSE, r.in = z, r.out = back, r.log = minus;
+    CHECK(!X(flow_answer)(f, &r), "%s", pf_message());
+    for (ptrdiff_t i = 0; i < N * d; i++)
+        CHECK(fabs((double)(back[i] - pairs.x[i])) < 10 * TOLERANCE, "number %td comes back as %g", i, (double)back[i]);
+    for (ptrdiff_t i = 0; i < N; i++) CHECK(fabs(logj[i] + minus[i]) < 300 * TOLERANCE, "%g %g", logj[i], minus[i]);
+    CHECK(X(flow_logp)(f, logj, pairs.x, pairs.y, NULL, N) == PF_BAD_ARGUMENT &&
+              strstr(pf_message(), "condition_field"),
+          "without a second field: %s", pf_message());
+    pairs.context = NULL;
+    CHECK(X(flow_train)(f, &pairs, NULL, &o) == PF_BAD_ARGUMENT && strstr(pf_message(), "condition_field: "),
+          "trained without a second field: %s", pf_message());
+    X(flow_free)(f);
+}
+
 static void X(test)(void)
 {
     X(flow) *table = NULL, *mixed = NULL, *with_y = NULL, *sym = NULL, *labelled = NULL, *images = NULL;
@@ -358,6 +393,7 @@ static void X(test)(void)
         X(check_gradient)(labelled, "fields with y and labels", &both_labelled, 0.1);
     }
     X(test_refusals)(with_y);
+    X(test_context)();
     X(test_state_of_another_fit)();
     X(flow_free)(table), X(flow_free)(mixed), X(flow_free)(with_y), X(flow_free)(sym);
     X(flow_free)(labelled), X(flow_free)(images);
