@@ -134,27 +134,28 @@ class Pyflow:
     def axial(self, mesh, n, batch, repeats):
         """Time epochs of n / batch steps, and densities, of isotropic and axial flows in turn.
 
-        Returns {"isotropic" or "axial": {"step" or "density": [[wall, processor], ...]}}.
+        Returns {"isotropic" or "axial": {kind: [[wall, processor], ...]}}.
         """
         x, y = white_fields(n, mesh)
-        answer = {name: {"step": [], "density": []} for name in ("isotropic", "axial")}
+        start = {"batch": batch, "start_fields": min(n, 16), "verbose": False}
+        kinds = ("density, no conditions", "density", "step")
+        answer = {name: {kind: [] for kind in kinds} for name in ("isotropic", "axial")}
+        plain = {
+            name: self.pyflow.SymmetricFlow(x, symmetry=name, epochs=0, **start) for name in answer
+        }
         for _ in range(repeats):
             for name, times in answer.items():
                 clock = []
+
+                def progress(_, clock=clock):
+                    clock.append([time.perf_counter(), time.process_time()])
+
                 flow = self.pyflow.SymmetricFlow(
-                    x,
-                    y_train=y,
-                    symmetry=name,
-                    epochs=2,
-                    batch=batch,
-                    start_fields=min(n, 16),
-                    progress=lambda _, c=clock: c.append(
-                        [time.perf_counter(), time.process_time()]
-                    ),
-                    verbose=False,
+                    x, y_train=y, symmetry=name, epochs=2, progress=progress, **start
                 )
                 times["step"].append(np.subtract(clock[-1], clock[-2]).tolist())
                 times["density"].append(timed(flow.evaluate_density, x, y))
+                times["density, no conditions"].append(timed(plain[name].evaluate_density, x))
         return answer
 
     def second_field(self, mesh, n, batch, repeats):

@@ -170,13 +170,19 @@ def posteriors(world, flows):
 # ---- the picture ---------------------------------------------------------------------------------
 
 
-def draw(world, flows, row=0):
-    """Draw a test map and samples at its parameters, multipoles, and its posteriors."""
+def draw(world, flows):
+    """Draw a test map and samples at its parameters, multipoles, and its posteriors.
+
+    The map is the one whose parameters are nearest to the middle of the prior.
+    """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullLocator
 
     figure = plt.figure(figsize=(9.6, 6.4), layout="constrained")
     grid = figure.subfigures(2, 1, height_ratios=(1, 1.05))
     test = world.test
+    away = (test.y - world.prior.mean(axis=1)) / np.ptp(world.prior, axis=1)
+    row = np.abs(away).sum(axis=1).argmin()
     pictures = {"test map": test.x[row]}
     for name, flow in flows.items():
         pictures[f"{name} sample"] = flow.sample(1, test.y[row], seed=3)[0][0]
@@ -187,7 +193,7 @@ def draw(world, flows, row=0):
         axes.set(title=name, xticks=[], yticks=[])
         axes.set_ylabel("line of sight" if name == "test map" else "")
     panels = grid[1].subplots(1, 3)
-    kinds = {"of maps": np.asarray, "of maps with Gaussian pixels": world.gaussianised}
+    kinds = {"power of maps": np.asarray, "with Gaussian pixels": world.gaussianised}
     for axes, (kind, transform) in zip(panels, kinds.items(), strict=False):
         for name, flow in flows.items():
             k, mine, samples, error = spectra(world, test, flow, transform)
@@ -201,17 +207,20 @@ def draw(world, flows, row=0):
         axes.axhline(0, color="k", lw=0.5)
         unit = "  [h/Mpc]" if world.unit else ""
         axes.set(xscale="log", xlabel=f"k{unit}", ylabel="k P$_l$(k)", title=kind)
-    panels[0].legend(frameon=False, fontsize=7)
+        ticks = [at for at in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2) if k[0] < at < k[-1]]
+        axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    grid[1].legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+    )
     for name, flow in flows.items():
         post = flow.posterior(test.x[row], world.prior)
         y = post.sample(4000, seed=0)
         y0, y1 = np.linspace(y.min(axis=0), y.max(axis=0), 80).T
         mass = post.credibility(np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2))
         panels[2].contour(y0, y1, mass.reshape(80, 80), levels=(0.68, 0.95), colors=COLOURS[name])
-        panels[2].plot([], [], color=COLOURS[name], label=name)
     panels[2].plot(*test.y[row], "k+", markersize=10)
-    panels[2].set(xlabel=world.names[0], ylabel=world.names[1], title="posteriors of the test map")
-    panels[2].legend(frameon=False, fontsize=7)
+    panels[2].set(xlabel=world.names[0], ylabel=world.names[1], title="posteriors of this map")
     return figure
 
 
