@@ -36,10 +36,9 @@ import argparse
 import json
 from pathlib import Path
 
-import known_fields
 import nbody_posterior as nbody
 import numpy as np
-from observables import FULL, QUICK, SMALL, coarse
+from observables import FULL, QUICK, SMALL, coarse, posterior
 
 import pyflow
 from pyflow import fields
@@ -107,17 +106,9 @@ class Judge:
         summary = self.summary(seen)
         self.centre, self.cov = summary.mean(axis=0), np.cov(summary.T)
 
-    def posterior(self, x):
-        """As flow.posterior(x, prior), through fewer points."""
-
-        def logp(y):
-            return self.flow.evaluate_density(np.broadcast_to(x, (len(y), *x.shape)), y)
-
-        return known_fields.posterior(logp, self.prior)
-
     def look(self, x):
         """Return what is seen of maps: their y, and log p and chi^2 in bins of |k| there."""
-        y = [self.posterior(a).mean for a in x]
+        y = [posterior(self.flow, a, self.prior).mean for a in x]
         z, logj = self.flow.forward(x, y)
         k, chi2, modes = fields.chi_squared(z, self.flow.box_size, self.bins)
         latent = -0.5 * (chi2 + modes * np.log(2 * np.pi)).sum(axis=1)

@@ -680,6 +680,7 @@ class Flow:
         fixed : dict of str to float, optional
             Other conditions that are known, by name, such as the mean number of galaxies in a
             pixel. The posterior, and the prior, are of the remaining ones, in their order.
+            (`calibrate`, and training with objective="posterior", take them for parameters.)
         method, grid, seed, steps : optional
             See `Posterior`: up to three parameters are integrated on a grid, more are sampled by
             emcee.

@@ -64,6 +64,28 @@ def test_pixels_are_averaged_and_simulations_taken_once(examples):
     assert_array_equal(others, coarse.x[[2]])
 
 
+def test_posteriors_through_fewer_points_are_the_flow_s(examples):
+    observables, rng = examples[0], np.random.default_rng(2)
+    y = rng.uniform(0.5, 2, (400, 2))
+    x = np.sqrt(y[:, :1, None]) * rng.normal(size=(400, 8, 8))
+    known = {"hidden": (16,), "n_layers": 1, "filter_knots": 6, "epochs": 5, "verbose": False}
+    noise = {"noise": (0.1, 1.0), "noise_condition": True}
+    names = ("a", "b", observables.DEPTH)
+    lensing = pyflow.SymmetricFlow(x, y_train=y, names=names[:2], **noise, **known)
+    galaxies = pyflow.SymmetricFlow(
+        x, y_train=np.column_stack([y, rng.uniform(0, 1.5, 400)]), names=names, **known
+    )
+    prior = lensing.y_range[:2]
+    for flow, name, level in ((lensing, "lensing", 0.4), (galaxies, "galaxies", 6.0)):
+        observable = observables.OBSERVABLES[name]
+        for field in x[:3]:
+            few = observables.posterior(flow, field, prior, observable.condition(level))
+            whole = flow.posterior(field, prior, **observable.known(level))
+            width = np.sqrt(np.diag(whole.cov))
+            assert_allclose((few.mean - whole.mean) / width, 0, atol=0.2)
+            assert_allclose(np.sqrt(np.diag(few.cov)) / width, 1, atol=0.2)
+
+
 def test_features_change_what_they_should(examples, maps):
     unseen, rng = examples[1], np.random.default_rng(0)
     k, before, _ = fields.power_spectrum(maps, 32.0)
