@@ -213,8 +213,8 @@ def main():
 
     found, tables = {}, {}
     for name, observable in OBSERVABLES.items():
-        options |= {"epochs": epochs[name], "box_size": data.box_size, "verbose": False}
-        flow = observable.fit(data, **options)
+        about = {"epochs": epochs[name], "box_size": data.box_size, "verbose": False}
+        flow = observable.fit(data, **options, **about)
         print(f"{name}: {flow}")
         results = {}
         for level in observable.levels:

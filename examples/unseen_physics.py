@@ -107,15 +107,17 @@ class Judge:
         self.centre, self.cov = summary.mean(axis=0), np.cov(summary.T)
 
     def look(self, x):
-        """Return what is seen of maps: their y, and log p and chi^2 in bins of |k| there."""
+        """Return what is seen of maps: y, log p there, and chi^2 of all modes in bins of |k|."""
         y = [posterior(self.flow, a, self.prior).mean for a in x]
         z, logj = self.flow.forward(x, y)
         k, chi2, modes = fields.chi_squared(z, self.flow.box_size, self.bins)
         latent = -0.5 * (chi2 + modes * np.log(2 * np.pi)).sum(axis=1)
-        deviation = (chi2 - modes) / np.sqrt(2 * modes)
-        return {"y": np.array(y), "log p": latent + logj, "latent": latent} | {
+        return {
+            "y": np.array(y),
+            "log p": latent + logj,
+            "latent": latent,
             "k": k,
-            "deviation": deviation,
+            "deviation": (chi2 - modes) / np.sqrt(2 * modes),
         }
 
     def terms(self, y):
