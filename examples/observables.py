@@ -18,6 +18,9 @@ parameters y. It is known of a survey, so that posteriors are of y alone: flow.p
 noise=sigma), flow.posterior(x, prior, fixed={"log10 nbar": 0.5}). Those of the picture are made so;
 the table is of hundreds, which are found through fewer points (`posterior`).
 
+The validation simulations stop the fit and give the power of the likelihood that makes posteriors
+best, one for all levels (`calibrate=True`: log10 nbar counts as one of y there).
+
 Prints for every level, over maps of simulations that no fit has seen, one of each: how many truths
 the 68 % and 95 % regions hold (with standard errors), how far credibilities of truths and TARP's
 ranks are from uniform, log p(truth|map), the median figure of merit and the errors of posterior
@@ -87,8 +90,8 @@ def populate(x, nbar, rng):
 
 def fit_galaxies(data, **options):
     rng, given = np.random.default_rng(1), []
-    for maps in (data.train, data.validate):
-        x, y = maps.x.repeat(POPULATED, axis=0), maps.y.repeat(POPULATED, axis=0)
+    for maps, times in ((data.train, POPULATED), (data.validate, 1)):
+        x, y = maps.x.repeat(times, axis=0), maps.y.repeat(times, axis=0)
         depth = rng.uniform(0, 1.5, len(x))
         given.append((populate(x, 10**depth, rng), np.column_stack([y, depth])))
     (x, y), (held_out, at) = given
@@ -136,7 +139,8 @@ def posterior(flow, x, prior, *known):
 
     def logp(y):
         conditions = np.column_stack([y, np.tile(known, (len(y), 1))])
-        return flow.evaluate_density(np.broadcast_to(x, (len(y), *x.shape)), conditions)
+        logs = flow.evaluate_density(np.broadcast_to(x, (len(y), *x.shape)), conditions)
+        return flow.temperature * logs
 
     return known_fields.posterior(logp, prior)
 
@@ -213,7 +217,12 @@ def main():
 
     found, tables = {}, {}
     for name, observable in OBSERVABLES.items():
-        about = {"epochs": epochs[name], "box_size": data.box_size, "verbose": False}
+        about = {
+            "epochs": epochs[name],
+            "box_size": data.box_size,
+            "calibrate": True,
+            "verbose": False,
+        }
         flow = observable.fit(data, **options, **about)
         print(f"{name}: {flow}")
         results = {}

@@ -185,6 +185,7 @@ def table(p):
 def draw(maps, pixel, p, seen, unit):
     """Draw one map with each feature, the deviations of chi^2, and p-values."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator
 
     shades = dict(
         zip(FEATURES, ("#8d99ae", "#1d3557", "#d1495b", "#edae49", "#66a182"), strict=True)
@@ -199,21 +200,23 @@ def draw(maps, pixel, p, seen, unit):
         panel.set(xticks=[], yticks=[], title=TITLES[name])
     scale, ranks = below.subplots(1, 2)
     for name, shade in shades.items():
-        d = seen[name]["deviation"]
-        k = seen[name]["k"]
-        low, middle, high = np.quantile(d, [0.16, 0.5, 0.84], axis=0)
-        scale.fill_between(k, low, high, color=shade, alpha=0.15, lw=0)
+        k, deviation = seen[name]["k"], seen[name]["deviation"]
+        low, middle, high = np.quantile(deviation, [0.16, 0.5, 0.84], axis=0)
+        if name == "none":
+            scale.fill_between(k, low, high, color="#e6e9ef", lw=0)
         scale.plot(k, middle, color=shade, marker="o", ms=3, label=TITLES[name])
         values = np.sort(p[name]["all"])
         ranks.step(values, np.arange(1, len(values) + 1) / len(values), color=shade, where="post")
     scale.axhline(0, color="k", lw=0.8, ls="--")
     scale.set(xscale="log", xlabel=f"k  [({unit})$^{{-1}}$]" if unit else "k")
     scale.set_yscale("symlog", linthresh=3)
+    scale.yaxis.set_major_locator(FixedLocator([-30, -10, -3, -1, 0, 1, 3, 10, 30, 100]))
     for axis in (scale.xaxis, scale.yaxis):
         axis.set_major_formatter("{x:g}")
     scale.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
-    scale.set(ylabel="(chi$^2$ - modes) / (2 modes)$^{1/2}$", title="latent maps: median, and 68 %")
-    scale.legend(frameon=False, fontsize=8)
+    scale.set(ylabel="(chi$^2$ - modes) / (2 modes)$^{1/2}$", title="latent maps: medians")
+    handles = scale.get_legend_handles_labels()
+    below.legend(*handles, loc="outside lower center", ncols=len(FEATURES), frameon=False)
     ranks.plot([0, 1], [0, 1], color="k", lw=0.8, ls="--")
     ranks.set(
         xlabel="p-value of the score 'all'",
