@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -46,8 +46,8 @@ class _LogPosterior(NamedTuple):
     x : (n, *shape) array
     beside : dict
         The second fields of x, for a flow that is conditioned on them.
-    known : (0,) or (1,) array
-        The noise's standard deviation, for a flow that it is a condition of.
+    known : (n_conditions,) array
+        All conditions: what is known, and NaN for those that are y.
     power : float
     log_prior : callable or None
     draws : int
@@ -62,8 +62,9 @@ class _LogPosterior(NamedTuple):
     draws: int = 1
 
     def __call__(self, y: Floats) -> Floats:
-        known = np.broadcast_to(self.known, (len(y), len(self.known)))
-        logs = self.core.evaluate_at(self.x, np.hstack([y, known]), **self.beside, draws=self.draws)
+        conditions = np.tile(self.known, (len(y), 1))
+        conditions[:, np.isnan(self.known)] = y
+        logs = self.core.evaluate_at(self.x, conditions, **self.beside, draws=self.draws)
         logs = self.power * logs.sum(axis=0)
         return logs if self.log_prior is None else logs + log_prior_of(self.log_prior, y)
 
@@ -752,6 +753,7 @@ class Flow:
         temperature: float | None = None,
         noise: float | None = None,
         draws: int = 1,
+        fixed: Mapping[str, float] | None = None,
         method: str | None = None,
         grid: int | None = None,
         seed: int | None = 0,
@@ -777,6 +779,10 @@ class Flow:
             For a flow that the noise is a condition of: its standard deviation, which is known.
         draws : int
             For a flow with a mask: see `evaluate_density`.
+        fixed : dict of str to float, optional
+            Other conditions that are known, by name, such as the mean number of galaxies in a
+            pixel. The posterior, and the prior, are of the remaining ones, in their order.
+            (`calibrate`, and training with objective="posterior", take them for parameters.)
         method, grid, seed, steps : optional
             See `Posterior`: up to three parameters are integrated on a grid, more are sampled by
             emcee.
@@ -805,10 +811,20 @@ class Flow:
         >>> post = flow.posterior(x[0], prior=[(0.5, 2.0)])
         >>> bool(abs(post.mean[0] / y[0] - 1) < 0.4)
         True
+
+        With the depth of a survey, `nbar`, as a condition beside it, which is known of every map:
+
+        >>> y = np.random.default_rng(0).uniform(0.5, 2, (300, 2))
+        >>> power = lambda k: y[:, 0, None, None] / k + 1 / y[:, 1, None, None]
+        >>> x = pyflow.fields.gaussian_field(power, (16, 16), box_size=16.0, seed=1)
+        >>> flow = pyflow.SymmetricFlow(x, y_train=y, box_size=16.0, names=["amplitude", "nbar"],
+        ...     n_layers=1, filter_knots=16, hidden=(32, 32), epochs=10, verbose=False)
+        >>> flow.posterior(x[0], prior=[(0.5, 2.0)], fixed={"nbar": y[0, 1]}).names
+        ('amplitude',)
         """
         if not self._core.n_conditions:
             raise ValueError("posterior: this flow was fitted without y")
-        p, noisy = self._parameters()
+        p, _ = self._parameters()
         if not p:
             raise ValueError("posterior: this flow was fitted without y, but for the noise")
         x, n = self._points(x)
@@ -816,25 +832,20 @@ class Flow:
             raise ValueError("x: is empty")
         beside = self._beside(condition_field, n)
         x = np.asarray(x).reshape(n, *self.shape) if np.size(x) == n * self.dim else x
-        known = np.empty(0)
-        if noisy:
-            if noise is None:
-                raise ValueError("noise: this flow needs its standard deviation")
-            known = np.array([real("noise", noise)])
-            warn_outside((NOISE,), *self._core.range[:, -1:], [known.repeat(2)], "noise")
-        elif noise is not None:
-            raise ValueError("noise: is no condition of this flow")
-        least, most = self._core.range[:, :p]
+        known = self._known(noise, fixed)
+        free = np.flatnonzero(np.isnan(known))
+        names, (least, most) = [self.names[j] for j in free], self._core.range[:, free]
         log_prior = None
         if callable(prior):
             log_prior = prior
             box = np.stack([least, most], axis=1) if bounds is None else bounds
-            box = bounds_of(box, "bounds", p)
+            box = bounds_of(box, "bounds", len(free))
         elif bounds is not None:
             raise ValueError("bounds: are for a callable prior; prior gives them itself")
         else:
-            box = bounds_of(np.stack([least, most], axis=1) if prior is None else prior, "prior", p)
-        warn_outside(self.names[:p], least, most, box, "prior")
+            box = np.stack([least, most], axis=1) if prior is None else prior
+            box = bounds_of(box, "prior", len(free))
+        warn_outside(names, least, most, box, "prior")
         power = self.temperature if temperature is None else real("temperature", temperature)
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
@@ -843,7 +854,32 @@ class Flow:
             self._core, x, beside, known, power, log_prior, integer("draws", draws, 1)
         )
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
-        return Posterior(log_density, box, self.names[:p], **how)
+        return Posterior(log_density, box, names, **how)
+
+    def _known(self, noise, fixed):
+        """Return all conditions (n_conditions,) for a posterior, NaN where they are not known."""
+        p, noisy = self._parameters()
+        known = np.full(self._core.n_conditions, np.nan)
+        if noisy:
+            if noise is None:
+                raise ValueError("noise: this flow needs its standard deviation")
+            known[p] = real("noise", noise)
+        elif noise is not None:
+            raise ValueError("noise: is no condition of this flow")
+        if not isinstance(fixed, Mapping | None):
+            raise TypeError(f"fixed: must be a dict of names and numbers, not {fixed!r}")
+        for name, value in (fixed or {}).items():
+            if name not in self.names[:p]:
+                raise ValueError(
+                    f"fixed: {name!r} is none of the parameters {', '.join(self.names[:p])}"
+                )
+            known[self.names.index(name)] = real("fixed", value)
+        if not np.isnan(known).any():
+            raise ValueError("fixed: all parameters are known, and a posterior has none")
+        for j in np.flatnonzero(~np.isnan(known)):
+            what = "noise" if j == p else "fixed"
+            warn_outside(self.names[j:][:1], *self._core.range[:, [j]], [known[[j, j]]], what)
+        return known
 
     def calibrate(
         self,

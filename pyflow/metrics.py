@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     Seed = int | np.random.Generator | None
     Statistics = tuple[ArrayLike, ArrayLike]
 
-__all__ = ["LeNet", "auroc", "frechet_distance", "nearest", "sliced_wasserstein"]
+__all__ = [
+    "LeNet",
+    "auroc",
+    "frechet_distance",
+    "nearest",
+    "p_values",
+    "sliced_wasserstein",
+]
 
 
 def __dir__():
@@ -490,17 +497,69 @@ def auroc(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
     >>> pyflow.metrics.auroc([3.0, 2.0], [1.0, 2.0])  # three pairs in order and one tie, of four
     0.875
     """
-    scores = []
-    for name, given in (("scores_in", scores_in), ("scores_out", scores_out)):
-        values = np.asarray(_arguments.rows(given, name))
-        if values.dtype.kind not in "biuf" or values.ndim != 1 or not len(values):
-            raise ValueError(
-                f"{name}: must be one real number or more, of shape (n,); the shape is "
-                f"{values.shape}, the dtype {values.dtype}"
-            )
-        if np.isnan(values).any():
-            raise ValueError(f"{name}: score {int(np.isnan(values).argmax())} is NaN")
-        scores.append(values)
-    inside, outside = scores[0], np.sort(scores[1])
+    inside, outside = _scores(scores_in, "scores_in"), np.sort(_scores(scores_out, "scores_out"))
     below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
     return float(below.mean() / (2 * len(outside)))
+
+
+def p_values(
+    scores: ArrayLike, held_out: ArrayLike, *, two_sided: bool = False
+) -> Floats | np.float64:
+    """Return how likely points like the held-out ones have scores as low.
+
+    p = (1 + #{held-out scores <= score}) / (1 + n): the rank of a score among itself and the n
+    held-out ones. For a point of their distribution p <= a with a probability of a at most,
+    whatever the scores are and however the model that gives them errs, as long as it saw neither
+    that point nor the held-out ones (conformal p-values: Vovk et al. 2005; Bates et al. 2023,
+    arXiv 2104.08279). The least that n can tell of is 1 / (1 + n).
+
+    Parameters
+    ----------
+    scores : (m,) array-like, or float
+        Such as log p of observed fields. They may be infinite.
+    held_out : (n,) array-like
+        Scores of points that the model was not trained on, nor chosen by.
+    two_sided : bool
+        Scores that are too high count as much: twice the lesser of the p-values of either side, at
+        most 1. A smooth field can have a higher log p than any that a flow was trained on.
+
+    Returns
+    -------
+    (m,) float64 array, or float for a single score
+
+    Raises
+    ------
+    ValueError
+        If there are no scores, or they are NaN; the message names the argument.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> held_out = np.random.default_rng(0).normal(size=999)
+    >>> pyflow.metrics.p_values([-9.0, 9.0], held_out).tolist()
+    [0.001, 1.0]
+    >>> pyflow.metrics.p_values([-9.0, 9.0], held_out, two_sided=True).tolist()
+    [0.002, 0.002]
+    """
+    one = np.ndim(_arguments.rows(scores, "scores")) == 0
+    scores = _scores([scores] if one else scores, "scores")
+    held_out = np.sort(_scores(held_out, "held_out"))
+    n = len(held_out)
+    p = (1 + np.searchsorted(held_out, scores, "right")) / (1 + n)
+    if _arguments.boolean("two_sided", two_sided):
+        above = (1 + n - np.searchsorted(held_out, scores, "left")) / (1 + n)
+        p = np.minimum(2 * np.minimum(p, above), 1)
+    return p[0] if one else p
+
+
+def _scores(given, name):
+    """Return scores as real numbers (n,), at least one; an error names the argument."""
+    values = np.asarray(_arguments.rows(given, name))
+    if values.dtype.kind not in "biuf" or values.ndim != 1 or not len(values):
+        raise ValueError(
+            f"{name}: must be one real number or more, of shape (n,); the shape is "
+            f"{values.shape}, the dtype {values.dtype}"
+        )
+    if np.isnan(values).any():
+        raise ValueError(f"{name}: score {int(np.isnan(values).argmax())} is NaN")
+    return values

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.linalg import sqrtm
 from scipy.signal import correlate
 from scipy.spatial.distance import cdist
@@ -402,6 +403,41 @@ def test_auroc_says_what_is_wrong():
     ]:
         with pytest.raises(ValueError, match=message):
             metrics.auroc(*arguments)
+
+
+def test_p_values_are_ranks(rng):
+    held_out = rng.normal(size=40).round(1)  # with ties
+    scores = np.append(rng.normal(size=30).round(1), [-np.inf, np.inf])
+    low = [1 + 40 * stats.percentileofscore(held_out, s, "weak") / 100 for s in scores]
+    high = [41 - 40 * stats.percentileofscore(held_out, s, "strict") / 100 for s in scores]
+    np.testing.assert_allclose(metrics.p_values(scores, held_out), np.array(low) / 41)
+    both = np.minimum(2 * np.minimum(low, high) / 41, 1)
+    np.testing.assert_allclose(metrics.p_values(scores, held_out, two_sided=True), both)
+    assert metrics.p_values(scores[3], held_out) == metrics.p_values(scores, held_out)[3]
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_p_values_are_uniform_where_scores_are_alike(two_sided, rng):
+    """P(p <= a) <= a, and not much less, for any scores."""
+    p = [
+        metrics.p_values(s[0], s[1:], two_sided=two_sided)
+        for s in np.exp(3 * rng.normal(size=(4000, 40)))
+    ]
+    for a in (0.05, 0.1, 0.3, 0.5):
+        share, error = np.mean(np.array(p) <= a + 1e-12), np.sqrt(a * (1 - a) / 4000)
+        assert a - 1 / 40 - 4 * error < share < a + 4 * error
+
+
+def test_p_values_say_what_is_wrong():
+    for arguments, message in [
+        (([], [1.0]), "scores: must be one real number or more"),
+        ((1.0, []), "held_out: must be one real number or more"),
+        ((["a"], [1.0]), "scores: must be"),
+        ((np.nan, [1.0]), "scores: score 0 is NaN"),
+        ((1.0, [1.0, np.nan]), "held_out: score 1 is NaN"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            metrics.p_values(*arguments)
 
 
 def test_only_what_is_public_is_shown():
