@@ -33,7 +33,7 @@ from pyflow import fields
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared" / "data" / "nbody"
 COLOURS = {"axial": "#d1495b", "isotropic": "#30638e"}
-SETTINGS = {"hidden": (16, 16)}  # there are 70 pairs of parameters to learn from
+SETTINGS = {"hidden": (16, 16), "filter_knots": 24}  # few: there are 70 pairs of parameters
 QUICK = {"n_layers": 1, "psi_knots": 4, "filter_knots": 12, "hidden": (32, 32), "epochs": 30}
 DRAWS = 4  # samples for each map
 
