@@ -10,6 +10,7 @@ enum {
     COLOUR_LAYERS = 200, /* of a size of patches with all channels, and of one channel each */
     GREY_LAYERS = 100,
     MOST_STAGES = 64,
+    SEARCH_STEPS = 20, /* by default */
 };
 
 /* The sample is drawn with another key than slices, and than the samples that a user draws with the same seed. */
@@ -297,6 +298,7 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
     while (s.match.edge && (double)((s.match.edge + 1) * (s.m - 2 * s.match.edge + 1)) > own) s.match.edge--;
     s.slice_points = o->slice_points;
     s.slice_steps = o->slice_steps;
+    if (o->slice_steps > SEARCH_STEPS) s.tolerance = SEARCH_TOLERANCE_LONG;
     return s;
 }
 

@@ -426,7 +426,8 @@ static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *d
     pf_slice_objective objective = {.value = X(search_value), .gradient = X(search_gradient), .user = q};
     PF_TRY(pf_stiefel_random(a, k, d, o->seed, stream));
     if (o->slice_steps > 0 && d > 1)
-        PF_TRY(pf_stiefel_ascend(a, &value, k, d, o->slice_steps, SEARCH_TOLERANCE, &objective));
+        PF_TRY(pf_stiefel_ascend(a, &value, k, d, o->slice_steps, o->tolerance > 0 ? o->tolerance : SEARCH_TOLERANCE,
+                                 &objective));
     for (int i = 0; i < q->sides; i++) X(look_at_all)(q, i);
     PF_TRY(X(search_project)(q, a, FIT_BINS));
     return X(fit_splines)(theta, distance, q->side, q->sides > 1 ? q->side + 1 : NULL, o);

@@ -12,8 +12,10 @@ enum {
     FIT_BINS = 2048,        /* bins of the histograms that splines are fitted to */
 };
 
-/* A search for slices ends with a step that gains less than this part of the objective: later layers do the rest. */
+/* A search for slices ends with a step that gains less than this part of the objective: later layers do the rest. Who
+ * asks SIG for more steps than it takes by default wants better slices. */
 #define SEARCH_TOLERANCE 0.01
+#define SEARCH_TOLERANCE_LONG 0.0005
 
 /* Rows in both the training and the validation data: overlap.c. */
 typedef struct {
@@ -96,6 +98,7 @@ typedef struct {
     pf_knots match;                /* of SIG: how quantiles are matched */
     double n;                      /* effective number of training rows */
     ptrdiff_t d, k, m, slice_points, slice_steps;
+    double tolerance; /* of the search: 0 is SEARCH_TOLERANCE */
     uint64_t seed;
     ptrdiff_t classes; /* at least 1 */
     int marginal;      /* this layer is the first: no slices were searched for */

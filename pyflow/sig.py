@@ -97,7 +97,8 @@ def SIG(
     slice_points : int, optional
         Points, of data and sample each, that the search for slices looks at. Default 20000.
     slice_steps : int, optional
-        The most steps that it takes; 0 for random slices. Default 20. The paper's is 200.
+        The most steps that it takes; 0 for random slices. Default 20, unless steps gain little
+        before; more are taken as long as they gain anything. The paper's is 200.
     dequantize : bool, optional
         Add uniform noise between 0 and 1 to the pixels. Default: for images of whole numbers.
         Pixels of a sample are then grey levels when rounded down and clipped to their range.
