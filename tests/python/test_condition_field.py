@@ -491,3 +491,28 @@ def test_flows_without_refuse_it(flow):
     ):
         with pytest.raises(ValueError, match=name):
             flow.train(x, condition_field=c, epochs=1, verbose=False, **given)
+
+
+def test_a_second_field_tells_of_masked_ones():
+    """Unobserved pixels are drawn without c, which costs some of what c tells."""
+    box = {"box_size": 16.0}
+    c = pyflow.fields.gaussian_field(lambda k: k**-1.5, (16, 16), 400, seed=1, **box)
+    known = pyflow.fields.filtered(c, lambda k: 1 / (1 + k**2), **box)
+    x = known + pyflow.fields.gaussian_field(0.1, (16, 16), 400, seed=2, **box)
+    mask = np.ones((16, 16), bool)
+    mask[3:8, 4:10] = False
+    seen = np.where(mask, x, np.nan)
+    how = {"mask": mask, "n_layers": 2, "filter_knots": 16, "epochs": 5, "verbose": False} | box
+    alone = pyflow.SymmetricFlow(seen[:300], **how)
+    flow = pyflow.SymmetricFlow(seen[:300], condition_field=c[:300], patch_layers=1, **how)
+    assert flow.layers == ("fill", "shift", "symmetric", "shift", "symmetric", "patch")
+    beside = {"condition_field": c[300:]}
+    logp = flow.evaluate_density(seen[300:], **beside)
+    exact = pyflow.fields.gaussian_logp((x - known)[300:], 0.1, mask=mask, **box)
+    assert alone.evaluate_density(seen[300:]).mean() + 10 < logp.mean() < exact.mean()
+    sample, _ = flow.sample(100, seed=1, **beside)
+    assert_array_equal(np.isnan(sample), np.broadcast_to(~mask, sample.shape))
+    again = pyflow.Flow.from_bytes(flow.to_bytes())
+    assert_array_equal(again.evaluate_density(seen[300:], **beside), logp)
+    many = flow.evaluate_density(seen[300:], draws=8, **beside)
+    assert many.mean() > logp.mean()
