@@ -19,7 +19,7 @@ import numpy as np
 
 import pyflow
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 MAPS = HERE.parents[1] / "shared" / "data" / "nbody"
 AMPLITUDES = 0.5, 2.0
 BOX = 512.0  # Mpc/h, of the N-body maps
