@@ -250,21 +250,6 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
     return pf_check_image(o->image, d);
 }
 
-/* A flow to go on from is one of GIS's. */
-static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
-{
-    if (flow->net) return pf_fail(PF_BAD_ARGUMENT, "model: it has conditions, which GIS does not know");
-    if (flow->space.d != d || flow->classes != classes)
-        return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", flow->space.d,
-                       flow->classes, d, classes);
-    for (ptrdiff_t l = 0; l < flow->n_layers; l++) {
-        const X(layer_ops) *ops = flow->layers[l]->ops;
-        if (ops != &X(columns_ops) &&ops != &X(affine_ops) &&ops != &X(sliced_ops) &&ops != &X(patch_ops))
-            return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which GIS does not know", ops->kind);
-    }
-    return PF_OK;
-}
-
 /* Says what rows in both the training and the validation data mean. */
 static pf_status X(fit_overlap)(X(fit) *f)
 {
@@ -315,7 +300,7 @@ static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *val
     X(fit) f = {.options = o, .best_logp = -INFINITY, .start = pf_seconds()};
     const X(flow) *before = *flow;
     pf_space space = {.ndim = 1, .n = {d}, .d = d};
-    if (before) PF_TRY(X(check_flow)(before, d, o->n_classes));
+    if (before) PF_TRY(X(check_model)(before, d, o->n_classes, &X(affine_ops), "GIS"));
     if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
     if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers));
     else PF_TRY(X(flow_create)(&f.flow, &space, o->n_classes));

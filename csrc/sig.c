@@ -302,16 +302,6 @@ static X(settings) X(fit_settings)(const pf_sig_options *o, const X(working) *da
     return s;
 }
 
-static pf_status X(check_flow)(const X(flow) *flow, ptrdiff_t d, int classes)
-{
-    if (flow->net) return pf_fail(PF_BAD_ARGUMENT, "model: it has conditions, which SIG does not know");
-    if (X(flow_mask)(flow)) return pf_fail(PF_BAD_ARGUMENT, "model: it has a mask, which SIG does not know");
-    if (flow->space.d != d || flow->space.ndim != 1 || flow->classes != classes)
-        return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", flow->space.d,
-                       flow->classes, d, classes);
-    return PF_OK;
-}
-
 static pf_status X(fit_all)(X(fit) *f, const X(data) *train, ptrdiff_t d)
 {
     const pf_sig_options *o = f->options;
@@ -339,7 +329,8 @@ static pf_status X(sig)(X(flow) **flow, const X(data) *train, ptrdiff_t d, const
     const X(flow) *before = *flow;
     pf_space space = {.ndim = 1, .n = {d}, .d = d};
     if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
-    if (before) PF_TRY(X(check_flow)(before, d, o->n_classes));
+    if (before && before->space.ndim != 1) return pf_fail(PF_BAD_ARGUMENT, "model: it is of fields on a mesh");
+    if (before) PF_TRY(X(check_model)(before, d, o->n_classes, &X(scale_ops), "SIG"));
     if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers));
     else PF_TRY(X(flow_create)(&f.flow, &space, o->n_classes));
     f.saved = f.start;

@@ -149,6 +149,20 @@ pf_status X(bounds_of)(const double **bounds, const X(flow) *flow, const double 
     return PF_OK;
 }
 
+pf_status X(check_model)(const X(flow) *flow, ptrdiff_t d, int classes, const X(layer_ops) *own, const char *fit)
+{
+    if (flow->net) return pf_fail(PF_BAD_ARGUMENT, "model: it has conditions, which %s does not know", fit);
+    if (flow->space.d != d || flow->classes != classes)
+        return pf_fail(PF_BAD_ARGUMENT, "model: it has %td columns and %d classes, the data %td and %d", flow->space.d,
+                       flow->classes, d, classes);
+    for (ptrdiff_t l = 0; l < flow->n_layers; l++) {
+        const X(layer_ops) *ops = flow->layers[l]->ops;
+        if (ops != own && ops != &X(columns_ops) &&ops != &X(sliced_ops) &&ops != &X(patch_ops))
+            return pf_fail(PF_BAD_ARGUMENT, "model: it has a %s layer, which %s does not know", ops->kind, fit);
+    }
+    return PF_OK;
+}
+
 pf_status X(working_within)(const X(working) *s, const double *bounds, const char *name)
 {
     for (ptrdiff_t i = 0; bounds && i < s->n; i++)

@@ -65,6 +65,9 @@ pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t 
 void X(working_free)(X(working) *s);
 /* The bounds of the fit, [d][2] or NULL: those given, in order; on from a flow its own, which given ones must be. */
 pf_status X(bounds_of)(const double **bounds, const X(flow) *flow, const double *given);
+/* A flow to go on from has the data's columns and classes, and no layers but those of both fits and the fit's own kind.
+ */
+pf_status X(check_model)(const X(flow) *flow, ptrdiff_t d, int classes, const X(layer_ops) *own, const char *fit);
 /* Rows outside bounds, if there are any, are refused, with the row's number. */
 pf_status X(working_within)(const X(working) *s, const double *bounds, const char *name);
 /* rows and n_eff from the weights */

@@ -412,3 +412,13 @@ def test_more_steps_find_better_slices():
     ]
     random, default, long = (flow.history["distance"][0] for flow in first)
     assert 1.2 * random < default < long
+
+
+def test_models_of_another_fit_are_refused():
+    """Each fit goes on from flows of layers that it makes itself."""
+    table = {"max_layers": 2, "verbose": False}
+    gis, sig = pyflow.GIS(TABLE, **table), pyflow.SIG(IMAGES, n_sample=100, **table)
+    with pytest.raises(ValueError, match=r"^model: it has a affine layer, which SIG does not know"):
+        pyflow.SIG(TABLE, model=gis, **table)
+    with pytest.raises(ValueError, match=r"^model: it has a scale layer, which GIS does not know"):
+        pyflow.GIS(IMAGES, model=sig, **table)
