@@ -2,10 +2,6 @@
 #ifndef real
 #include "flow.h"
 
-/* as pf_question has them */
-typedef enum { FORWARD, INVERSE, LOGP, LOGP_AT, SCORE, SCORE_Y, SAMPLE } task;
-static_assert((int)SAMPLE == PF_SAMPLE && (int)SCORE_Y == PF_SCORE_PARAMETERS, "the same order");
-
 enum {
     BLOCK_BYTES = 1 << 18,  /* of the tiles that go through a layer together: its tables serve them while in cache */
     PATCH_BYTES = 1 << 25,  /* the same where there are patches, of which one at a time is in cache */
@@ -30,19 +26,19 @@ enum { X(MOST_TILES) = 16 };
 
 typedef struct {
     const X(flow) *flow;
-    task task;
+    pf_question task;
     real *out;            /* [n][d] or NULL */
-    double *log, *gy;     /* [n] or NULL: logj or log p; in LOGP_AT [n][m]. [n][n_y] */
+    double *log, *gy;     /* [n] or NULL: logj or log p; in PF_LOGP_AT [n][m]. [n][n_y] */
     const real *in;       /* [n][d] */
-    const double *y;      /* [n][n_y], in LOGP_AT [m][n_y], or NULL */
+    const double *y;      /* [n][n_y], in PF_LOGP_AT [m][n_y], or NULL */
     const int32_t *label; /* [n] or NULL */
     const real *context;  /* [n][d] or NULL */
     ptrdiff_t n, m;
-    uint64_t seed;
+    uint64_t seed; /* of a sample, or of what is not observed */
     ptrdiff_t first;
     const double *bounds;          /* [d][2] or NULL */
     const unsigned char *observed; /* [d] or NULL: all pixels are */
-    uint64_t fill_seed, draw;      /* of the others */
+    uint64_t draw;                 /* number of the draw of the others */
     ptrdiff_t rows, tiles;         /* of a tile; in a block */
     X(workers) workers;
     X(piece) *pieces;       /* [threads][tiles] */
@@ -89,35 +85,35 @@ static int X(known_finite)(const real *x, const unsigned char *observed, ptrdiff
 static int X(load)(X(piece) *p, X(job) *job)
 {
     if (job->context && !X(all_finite)(p->context[0], p->t.n * p->t.d)) return 0;
-    if (job->task == SAMPLE) {
+    if (job->task == PF_SAMPLE) {
         X(tile_normals)(&p->t, job->seed, (uint64_t)(job->first + p->start));
         X(tile_logp)(p->log_normal, &p->t);
         return 1;
     }
     const real *x = job->in + p->start * p->t.d;
-    const unsigned char *observed = job->task == INVERSE ? NULL : job->observed;
+    const unsigned char *observed = job->task == PF_INVERSE ? NULL : job->observed;
     if (!X(tile_load)(&p->t, x) && !(observed && X(known_finite)(x, observed, p->t.n, p->t.d))) return 0;
-    if (!job->bounds || job->task == INVERSE) return 1;
-    return !X(clamp)(&p->t, job->bounds, p->outside) || job->task == LOGP || job->task == LOGP_AT;
+    if (!job->bounds || job->task == PF_INVERSE) return 1;
+    return !X(clamp)(&p->t, job->bounds, p->outside) || job->task == PF_LOGP || job->task == PF_LOGP_AT;
 }
 
 /* Where log p overflows it is that of no density; what overflows otherwise is refused. */
 static void X(finish)(X(piece) *p, X(job) *job)
 {
     ptrdiff_t n = p->t.n;
-    if (job->task == SAMPLE)
+    if (job->task == PF_SAMPLE)
         for (ptrdiff_t i = 0; i < n; i++) p->log[i] = p->log_normal[i] - p->log[i];
-    if (job->task == LOGP || job->task == LOGP_AT)
+    if (job->task == PF_LOGP || job->task == PF_LOGP_AT)
         for (ptrdiff_t i = 0; i < n; i++) p->log[i] = p->outside[i] ? -INFINITY : p->log[i] + p->log_normal[i];
-    if (job->task == SCORE || job->task == SCORE_Y)
+    if (job->task == PF_SCORE || job->task == PF_SCORE_PARAMETERS)
         for (ptrdiff_t i = 0; i < n; i++) p->log[i] += p->log_normal[i];
     for (ptrdiff_t i = 0; i < n; i++)
         if (isnan(p->log[i])) p->log[i] = -INFINITY;
-    if (job->log && job->task != LOGP_AT) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
+    if (job->log && job->task != PF_LOGP_AT) memcpy(job->log + p->start, p->log, (size_t)n * sizeof *p->log);
     if (job->out) X(tile_store)(job->out + p->start * p->t.d, &p->t);
     ptrdiff_t d = p->t.d;
-    const unsigned char *observed = job->task == INVERSE ? job->observed : NULL;
-    if (!job->out || job->task == SAMPLE || X(known_finite)(job->out + p->start * d, observed, n, d)) return;
+    const unsigned char *observed = job->task == PF_INVERSE ? job->observed : NULL;
+    if (!job->out || job->task == PF_SAMPLE || X(known_finite)(job->out + p->start * d, observed, n, d)) return;
     for (ptrdiff_t i = 0; i < n; i++)
         if (!X(known_finite)(job->out + (p->start + i) * d, observed, 1, d)) X(refuse)(job, p->start + i);
 }
@@ -129,7 +125,7 @@ static void X(score_piece)(X(piece) *p, X(job) *job, X(worker) *worker)
     ptrdiff_t size = p->t.layout == ROWS ? p->t.n * p->t.ld : p->t.d * p->t.ld;
     for (ptrdiff_t i = 0; i < p->t.n; i++) ones[i] = 1;
     X(scale_shift)(p->t.x, p->t.x, -1, 0, size);
-    int parameters = job->task == SCORE_Y;
+    int parameters = job->task == PF_SCORE_PARAMETERS;
     double *rows = parameters ? job->gtheta + (p->start - job->begin) * job->flow->net->n_row : NULL;
     if (parameters && job->observed) p->t.gy = job->gy_direct + (p->start - job->begin) * p->t.n_y;
     X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters || job->observed);
@@ -140,14 +136,14 @@ static void X(run_pieces)(X(job) *job, X(worker) *worker, X(piece) *pieces, ptrd
 {
     X(tile) *t[X(MOST_TILES)];
     double *log[X(MOST_TILES)];
-    int back = job->task == INVERSE || job->task == SAMPLE;
+    int back = job->task == PF_INVERSE || job->task == PF_SAMPLE;
     for (ptrdiff_t i = 0; i < count; i++) t[i] = &pieces[i].t, log[i] = pieces[i].log;
     if (!count) return;
     if (back) X(flow_inverse_tiles)(&job->workers, worker, t, log, count);
     else X(flow_forward_tiles)(&job->workers, worker, t, log, count);
-    for (X(piece) *p = pieces; p < pieces + count && !back && job->task != FORWARD; p++) {
+    for (X(piece) *p = pieces; p < pieces + count && !back && job->task != PF_FORWARD; p++) {
         X(tile_logp)(p->log_normal, &p->t);
-        if (job->task == SCORE || job->task == SCORE_Y) X(score_piece)(p, job, worker);
+        if (job->task == PF_SCORE || job->task == PF_SCORE_PARAMETERS) X(score_piece)(p, job, worker);
     }
 }
 
@@ -156,15 +152,15 @@ static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdi
     memset(p, 0, sizeof *p);
     p->start = start;
     p->t = X(worker_tile)(&job->workers, worker, i, n,
-                          X(flow_layout)(job->flow, job->task == INVERSE || job->task == SAMPLE));
+                          X(flow_layout)(job->flow, job->task == PF_INVERSE || job->task == PF_SAMPLE));
     p->t.label = job->label ? job->label + start : NULL;
     for (ptrdiff_t j = 0; j < n && job->context; j++) p->context[j] = job->context + (start + j) * p->t.d;
     if (job->context) p->t.context = p->context;
     for (ptrdiff_t j = 0; j < n && job->observed; j++) p->stream[j] = job->draw;
-    p->t.seed = job->fill_seed;
+    p->t.seed = job->seed;
     p->t.stream = p->stream;
     p->t.n_y = job->flow->net ? job->flow->net->n_y : 0;
-    if (job->y && job->task != LOGP_AT) p->t.y = job->y + start * p->t.n_y;
+    if (job->y && job->task != PF_LOGP_AT) p->t.y = job->y + start * p->t.n_y;
     return p;
 }
 
@@ -212,8 +208,8 @@ static void X(run_condition)(void *arg, ptrdiff_t block, int thread)
 static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
 {
     ptrdiff_t d = job->flow->space.d;
-    int table = job->flow->space.ndim == 1, refused = job->bounds && job->task != INVERSE;
-    const char *name = job->task == INVERSE ? "z" : "x";
+    int table = job->flow->space.ndim == 1, refused = job->bounds && job->task != PF_INVERSE;
+    const char *name = job->task == PF_INVERSE ? "z" : "x";
     for (ptrdiff_t i = start; i < job->n && job->context; i++)
         if (!X(all_finite)(job->context + i * d, d))
             return pf_fail(PF_BAD_ARGUMENT, "condition_field: field %td has pixels that are NaN or infinite", i);
@@ -221,7 +217,7 @@ static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
         for (ptrdiff_t j = 0; j < d; j++) {
             double v = job->in[i * d + j];
             const char *what = isnan(v) ? "NaN" : "infinite";
-            if (job->observed && job->task != INVERSE && !job->observed[j]) continue;
+            if (job->observed && job->task != PF_INVERSE && !job->observed[j]) continue;
             if (!isfinite(v) && table)
                 return pf_fail(PF_BAD_ARGUMENT, "%s: row %td, column %td is %s", name, i, j, what);
             if (!isfinite(v)) return pf_fail(PF_BAD_ARGUMENT, "%s: field %td, pixel %td is %s", name, i, j, what);
@@ -236,11 +232,11 @@ static pf_status X(explain)(const X(job) *job, ptrdiff_t start)
 static pf_status X(check)(const X(job) *job)
 {
     const X(flow) *f = job->flow;
-    ptrdiff_t n_y = f->net ? f->net->n_y : 0, rows = job->task == LOGP_AT ? job->m : job->n;
+    ptrdiff_t n_y = f->net ? f->net->n_y : 0, rows = job->task == PF_LOGP_AT ? job->m : job->n;
     if (job->n < 0 || job->m < 0) return pf_fail(PF_BAD_ARGUMENT, "n: %td is negative", PF_MIN(job->n, job->m));
     if (n_y && !job->y)
         return pf_fail(PF_BAD_ARGUMENT, "y: this flow is conditional and needs %td numbers for every point", n_y);
-    if (!n_y && (job->y || job->task == LOGP_AT || job->task == SCORE_Y))
+    if (!n_y && (job->y || job->task == PF_LOGP_AT || job->task == PF_SCORE_PARAMETERS))
         return pf_fail(PF_BAD_ARGUMENT, "y: this flow was fitted without");
     for (ptrdiff_t i = 0; i < rows * n_y; i++)
         if (!isfinite(job->y[i]))
@@ -265,8 +261,8 @@ static void X(plan)(X(job) *job)
 {
     const X(flow) *f = job->flow;
     ptrdiff_t d = f->space.d, keep = 0;
-    job->rows = job->task == LOGP_AT ? 1 : X(flow_tile_rows)(f);
-    if (job->task == SCORE && job->rows > TILE_STEP) {
+    job->rows = job->task == PF_LOGP_AT ? 1 : X(flow_tile_rows)(f);
+    if (job->task == PF_SCORE && job->rows > TILE_STEP) {
         for (ptrdiff_t l = 0; l < f->n_layers; l++)
             keep += f->layers[l]->ops->sizes(f->layers[l], TILE_STEP, TILE_STEP, 1).keep / TILE_STEP;
         ptrdiff_t fit = SCORE_BYTES / (ptrdiff_t)sizeof(real) / PF_MAX(keep, 1) / TILE_STEP * TILE_STEP;
@@ -275,7 +271,7 @@ static void X(plan)(X(job) *job)
     ptrdiff_t n = PF_MAX(job->n, 1);
     job->rows = PF_MIN(job->rows, tile_whole(n));
     ptrdiff_t all = (n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
-    int single = f->net || job->task == SCORE || job->rows <= TILE_STEP, patches = 0;
+    int single = f->net || job->task == PF_SCORE || job->rows <= TILE_STEP, patches = 0;
     for (ptrdiff_t l = 0; l < f->n_layers; l++) patches |= X(patch_count)(f->layers[l]) > 1;
     job->tiles = single ? 1 : PF_MAX(PF_MIN((patches ? PATCH_BYTES : BLOCK_BYTES) / bytes, X(MOST_TILES)), 1);
     /* so that all threads have as many blocks */
@@ -283,22 +279,22 @@ static void X(plan)(X(job) *job)
     job->tiles = (all + rounds * threads - 1) / (rounds * threads);
 }
 
-/* Blocks of conditions (in LOGP_AT) or of points, each with its parameters; all at once without conditions. */
+/* Blocks of conditions (in PF_LOGP_AT) or of points, each with its parameters; all at once without conditions. */
 static pf_status X(run_all)(X(job) *job)
 {
     const X(flow) *f = job->flow;
-    int at = job->task == LOGP_AT;
+    int at = job->task == PF_LOGP_AT;
     ptrdiff_t all = at ? job->m : job->n, step = f->net ? NET_ROWS : PF_MAX(all, 1), n_y = f->net ? f->net->n_y : 0;
     ptrdiff_t most = at ? PF_MIN(all, step)
                         : (PF_MIN(all, step) + job->rows * job->tiles - 1) / (job->rows * job->tiles);
     int large = f->space.d >= LARGE, threads = large ? 1 : pf_max_threads(most);
-    int keep = job->task == SCORE || job->task == SCORE_Y;
+    int keep = job->task == PF_SCORE || job->task == PF_SCORE_PARAMETERS;
     real *memory = f->net ? PF_ALLOC(real, X(conditioner_memory)(f->net)) : NULL;
     job->pieces = PF_ALLOC(X(piece), job->tiles * threads);
     if (f->net) {
         job->theta = PF_ALLOC(double, NET_ROWS * f->net->n_row);
-        job->gtheta = PF_CALLOC(double, job->task == SCORE_Y ? NET_ROWS * f->net->n_row : 0);
-        job->gy_direct = PF_CALLOC(double, job->task == SCORE_Y ? NET_ROWS * n_y : 0);
+        job->gtheta = PF_CALLOC(double, job->task == PF_SCORE_PARAMETERS ? NET_ROWS * f->net->n_row : 0);
+        job->gy_direct = PF_CALLOC(double, job->task == PF_SCORE_PARAMETERS ? NET_ROWS * n_y : 0);
     }
     pf_status status = job->pieces && (!f->net || (memory && job->theta && job->gtheta && job->gy_direct))
                            ? PF_OK
@@ -310,8 +306,8 @@ static pf_status X(run_all)(X(job) *job)
         if (f->net)
             status = X(conditioner_rows)(f->net, job->theta, memory, f->theta, f->at, f->layers,
                                          job->y + job->begin * n_y, count);
-        if (job->task == SCORE_Y) memset(job->gtheta, 0, (size_t)(count * f->net->n_row) * sizeof(double));
-        if (job->task == SCORE_Y) memset(job->gy_direct, 0, (size_t)(count * n_y) * sizeof(double));
+        if (job->task == PF_SCORE_PARAMETERS) memset(job->gtheta, 0, (size_t)(count * f->net->n_row) * sizeof(double));
+        if (job->task == PF_SCORE_PARAMETERS) memset(job->gy_direct, 0, (size_t)(count * n_y) * sizeof(double));
         ptrdiff_t blocks = at ? count : (count + per_block - 1) / per_block;
         void (*body)(void *, ptrdiff_t, int) = at ? X(run_condition) : X(run_block);
         for (ptrdiff_t b = 0; b < blocks && large && !status; b++) {
@@ -319,10 +315,10 @@ static pf_status X(run_all)(X(job) *job)
             status = pf_check_interrupt();
         }
         if (!status && !large) status = pf_parallel(blocks, body, job);
-        if (!status && job->task == SCORE_Y)
+        if (!status && job->task == PF_SCORE_PARAMETERS)
             status = X(conditioner_vjp)(f->net, job->gy + job->begin * n_y, NULL, job->gtheta, memory, f->layers,
                                         count);
-        for (ptrdiff_t i = 0; i < count * n_y && !status && job->task == SCORE_Y; i++)
+        for (ptrdiff_t i = 0; i < count * n_y && !status && job->task == PF_SCORE_PARAMETERS; i++)
             job->gy[job->begin * n_y + i] += job->gy_direct[i];
     }
     X(workers_clear)(&job->workers);
@@ -348,12 +344,11 @@ static pf_status X(run)(X(job) *job)
 
 /* log of the mean of p over draws of what is not observed, one draw of all points after another: from the second on, in
  * units of the largest so far. */
-static pf_status X(run_draws)(X(job) *job, ptrdiff_t draws, uint64_t seed)
+static pf_status X(run_draws)(X(job) *job, ptrdiff_t draws)
 {
-    ptrdiff_t values = job->task == LOGP_AT ? job->n * job->m : job->n;
+    ptrdiff_t values = job->task == PF_LOGP_AT ? job->n * job->m : job->n;
     double *mean = job->log;
     if (draws < 0) return pf_fail(PF_BAD_ARGUMENT, "draws: must not be negative, but is %td", draws);
-    job->fill_seed = seed;
     if (draws <= 1 || !X(flow_mask)(job->flow)) return X(run)(job);
     double *one = job->log = PF_ALLOC(double, PF_MAX(values, 0));
     pf_status status = one ? PF_OK : PF_NO_MEMORY;
@@ -372,66 +367,10 @@ static pf_status X(run_draws)(X(job) *job, ptrdiff_t draws, uint64_t seed)
 
 /* ---- the public functions --------------------------------------------------------------------------------- */
 
-pf_status X(flow_forward)(const X(flow) *f, real *z, double *logj, const real *x, const double *y, const int32_t *label,
-                          ptrdiff_t n)
-{
-    pf_begin();
-    X(job) job = {.flow = f, .task = FORWARD, .out = z, .log = logj, .in = x, .y = y, .label = label, .n = n};
-    return pf_end(X(run)(&job));
-}
-
-pf_status X(flow_inverse)(const X(flow) *f, real *x, double *logj, const real *z, const double *y, const int32_t *label,
-                          ptrdiff_t n)
-{
-    pf_begin();
-    X(job) job = {.flow = f, .task = INVERSE, .out = x, .log = logj, .in = z, .y = y, .label = label, .n = n};
-    return pf_end(X(run)(&job));
-}
-
-pf_status X(flow_logp)(const X(flow) *f, double *logp, const real *x, const double *y, const int32_t *label,
-                       ptrdiff_t n)
-{
-    pf_begin();
-    X(job) job = {.flow = f, .task = LOGP, .log = logp, .in = x, .y = y, .label = label, .n = n};
-    return pf_end(X(run)(&job));
-}
-
-pf_status X(flow_logp_at)(const X(flow) *f, double *logp, const real *x, const double *y, ptrdiff_t n, ptrdiff_t m)
-{
-    pf_begin();
-    X(job) job = {.flow = f, .task = LOGP_AT, .log = logp, .in = x, .y = y, .n = n, .m = m};
-    return pf_end(X(run)(&job));
-}
-
-pf_status X(flow_score)(const X(flow) *f, real *score, double *logp, const real *x, const double *y,
-                        const int32_t *label, ptrdiff_t n)
-{
-    pf_begin();
-    X(job) job = {.flow = f, .task = SCORE, .out = score, .log = logp, .in = x, .y = y, .label = label, .n = n};
-    return pf_end(X(run)(&job));
-}
-
-pf_status X(flow_score_parameters)(const X(flow) *f, double *score, double *logp, const real *x, const double *y,
-                                   ptrdiff_t n)
-{
-    pf_begin();
-    X(job) job = {.flow = f, .task = SCORE_Y, .gy = score, .log = logp, .in = x, .y = y, .n = n};
-    return pf_end(X(run)(&job));
-}
-
-pf_status X(flow_sample)(const X(flow) *f, real *x, double *logp, const double *y, const int32_t *label, uint64_t seed,
-                         ptrdiff_t first, ptrdiff_t n)
-{
-    pf_begin();
-    X(job) job = {.flow = f, .task = SAMPLE, .out = x, .log = logp, .y = y, .label = label, .n = n, .seed = seed};
-    job.first = first;
-    return pf_end(X(run)(&job));
-}
-
 pf_status X(flow_answer)(const X(flow) *f, const X(request) *r)
 {
     pf_begin();
-    X(job) job = {.flow = f, .task = (task)r->question, .out = r->out, .log = r->log, .gy = r->score_parameters};
+    X(job) job = {.flow = f, .task = r->question, .out = r->out, .log = r->log, .gy = r->score_parameters};
     job.in = r->in;
     job.y = r->y;
     job.label = r->label;
@@ -440,7 +379,51 @@ pf_status X(flow_answer)(const X(flow) *f, const X(request) *r)
     job.m = r->m;
     job.seed = r->seed;
     job.first = r->first;
-    int draws = job.task == LOGP || job.task == LOGP_AT;
-    return pf_end(draws ? X(run_draws)(&job, r->draws, r->seed) : X(run)(&job));
+    int draws = job.task == PF_LOGP || job.task == PF_LOGP_AT;
+    return pf_end(draws ? X(run_draws)(&job, r->draws) : X(run)(&job));
+}
+
+pf_status X(flow_forward)(const X(flow) *f, real *z, double *logj, const real *x, const double *y, const int32_t *label,
+                          ptrdiff_t n)
+{
+    return X(flow_answer)(f, &(X(request)){PF_FORWARD, .out = z, .log = logj, .in = x, .y = y, .label = label, .n = n});
+}
+
+pf_status X(flow_inverse)(const X(flow) *f, real *x, double *logj, const real *z, const double *y, const int32_t *label,
+                          ptrdiff_t n)
+{
+    return X(flow_answer)(f, &(X(request)){PF_INVERSE, .out = x, .log = logj, .in = z, .y = y, .label = label, .n = n});
+}
+
+pf_status X(flow_logp)(const X(flow) *f, double *logp, const real *x, const double *y, const int32_t *label,
+                       ptrdiff_t n)
+{
+    return X(flow_answer)(f, &(X(request)){PF_LOGP, .log = logp, .in = x, .y = y, .label = label, .n = n});
+}
+
+pf_status X(flow_logp_at)(const X(flow) *f, double *logp, const real *x, const double *y, ptrdiff_t n, ptrdiff_t m)
+{
+    return X(flow_answer)(f, &(X(request)){PF_LOGP_AT, .log = logp, .in = x, .y = y, .n = n, .m = m});
+}
+
+pf_status X(flow_score)(const X(flow) *f, real *score, double *logp, const real *x, const double *y,
+                        const int32_t *label, ptrdiff_t n)
+{
+    return X(flow_answer)(f,
+                          &(X(request)){PF_SCORE, .out = score, .log = logp, .in = x, .y = y, .label = label, .n = n});
+}
+
+pf_status X(flow_score_parameters)(const X(flow) *f, double *score, double *logp, const real *x, const double *y,
+                                   ptrdiff_t n)
+{
+    return X(flow_answer)(
+        f, &(X(request)){PF_SCORE_PARAMETERS, .score_parameters = score, .log = logp, .in = x, .y = y, .n = n});
+}
+
+pf_status X(flow_sample)(const X(flow) *f, real *x, double *logp, const double *y, const int32_t *label, uint64_t seed,
+                         ptrdiff_t first, ptrdiff_t n)
+{
+    X(request) r = {PF_SAMPLE, .out = x, .log = logp, .y = y, .label = label, .n = n, .seed = seed, .first = first};
+    return X(flow_answer)(f, &r);
 }
 #endif
