@@ -191,13 +191,19 @@ def draw(found, maps, data):
 # ---- all of it -----------------------------------------------------------------------------------
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options_of(description):
+    """Return the parser of the command's options."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small maps made here, few epochs")
     parser.add_argument("--data", type=Path, metavar="DIR", help="as for nbody_posterior.py")
     parser.add_argument("--test", type=int, default=120, help="simulations to test with, at most")
     parser.add_argument("--threads", type=int, help="processor cores to use")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results are written")
+    return parser
+
+
+def main():
+    parser = options_of(__doc__.splitlines()[0])
     arguments = parser.parse_args()
     quick = arguments.quick
     pyflow.set_num_threads(arguments.threads)

@@ -32,13 +32,11 @@ with the feature against those without, and the share of maps with p < 0.05, whi
 should be 5 %. Writes the table and a picture.
 """
 
-import argparse
 import json
-from pathlib import Path
 
 import nbody_posterior as nbody
 import numpy as np
-from observables import FULL, QUICK, SMALL, coarse, posterior
+from observables import FULL, QUICK, SMALL, coarse, options_of, posterior
 
 import pyflow
 from pyflow import fields
@@ -228,12 +226,7 @@ def draw(maps, pixel, p, seen, unit):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small maps made here, few epochs")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="as for nbody_posterior.py")
-    parser.add_argument("--test", type=int, default=120, help="simulations to test with, at most")
-    parser.add_argument("--threads", type=int, help="processor cores to use")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results are written")
+    parser = options_of(__doc__.splitlines()[0])
     arguments = parser.parse_args()
     pyflow.set_num_threads(arguments.threads)
     if arguments.quick:

@@ -92,6 +92,11 @@ def _mesh(mesh):
     return mesh
 
 
+def _frequencies(n, length):
+    """Return |k| along an axis of n pixels, in the order of `numpy.fft.fftn`."""
+    return np.abs(2 * np.pi * np.fft.fftfreq(n, length / n))
+
+
 def wavenumbers(mesh: Sequence[int], box_size: Box = 1.0) -> tuple[Floats, NDArray[np.int_]]:
     """Return |k| of every mode of `numpy.fft.rfftn`, and how many modes of `fftn` each stands for.
 
@@ -117,9 +122,8 @@ def wavenumbers(mesh: Sequence[int], box_size: Box = 1.0) -> tuple[Floats, NDArr
     """
     mesh = _mesh(mesh)
     box = box_lengths(box_size, len(mesh))
-    axes = [2 * np.pi * np.fft.fftfreq(n, L / n) for n, L in zip(mesh, box, strict=True)]
-    last = mesh[-1] // 2 + 1
-    axes[-1] = np.abs(axes[-1][:last])
+    axes = [_frequencies(n, L) for n, L in zip(mesh, box, strict=True)]
+    axes[-1] = axes[-1][: mesh[-1] // 2 + 1]
     square = sum(a**2 for a in np.meshgrid(*axes, indexing="ij", sparse=True))
     modes = np.full(square.shape, 2)
     modes[..., 0] = 1
@@ -166,8 +170,7 @@ def cosines(mesh: Sequence[int], box_size: Box = 1.0, axis: int = -1) -> Floats:
     """
     k, _ = wavenumbers(mesh, box_size)
     axis = axis_of(axis, k.ndim)
-    n, box = mesh[axis], box_lengths(box_size, k.ndim)[axis]
-    along = np.abs(2 * np.pi * np.fft.fftfreq(n, box / n))[: k.shape[axis]]
+    along = _frequencies(mesh[axis], box_lengths(box_size, k.ndim)[axis])[: k.shape[axis]]
     along = along.reshape([-1 if a == axis else 1 for a in range(k.ndim)])
     return np.minimum(along / np.where(k > 0, k, 1), 1)
 
