@@ -20,7 +20,8 @@ from measure import cores, duration, markdown, slope, write
 from peers import PYTHON, Process, field_peer_is_here
 
 WORKER = Path(__file__).resolve().parent / "field_worker.py"
-SECTIONS = ("side", "axial", "size", "memory", "second_field")
+SECTIONS = ("side", "axial", "size", "memory", "second_field", "window")
+BESIDE_PLAIN = {"second_field": ["second field"], "window": ["window", "white window"]}
 MESH = (128, 128)
 BATCH = 16  # pyflow's default, and so are these:
 PSI_KNOTS, FILTER_KNOTS = 8, 128
@@ -277,25 +278,29 @@ def memory_section(records):
     )
 
 
-def second_field(plan):
-    """Measure what a second field of each point, condition_field, costs, on one thread."""
+def beside_plain(plan, kinds):
+    """Measure what a second field of each point, or a window, costs, on one thread."""
     records = []
-    for mesh in ((64, 64), MESH, (32, 32, 32)):
-        with worker("pyflow", 1) as process:
-            size = {"mesh": mesh, "n": plan.fields, "batch": BATCH}
-            answer = process.ask("second_field", repeats=2 * plan.rounds, **size)
-        ratio = {o: statistics.median(b / a for a, b in pairs) for o, pairs in answer.items()}
-        records.append({"mesh": mesh, "ratio": ratio})
+    for kind in kinds:
+        for mesh in ((64, 64), MESH, (32, 32, 32)):
+            with worker("pyflow", 1) as process:
+                size = {"mesh": mesh, "n": plan.fields, "batch": BATCH, "kind": kind}
+                answer = process.ask("beside_plain", repeats=2 * plan.rounds, **size)
+            ratio = {o: statistics.median(b / a for a, b in pairs) for o, pairs in answer.items()}
+            records.append({"kind": kind, "mesh": mesh, "ratio": ratio})
     return records
 
 
-def second_field_section(records):
+def beside_plain_section(records):
     operations = ("density", "sample", "step")
     lines = [
-        [" x ".join(map(str, r["mesh"])), *(times(r["ratio"][o]) for o in operations)]
+        [
+            f"{r['kind']}, {' x '.join(map(str, r['mesh']))}",
+            *(times(r["ratio"][o]) for o in operations),
+        ]
         for r in records
     ]
-    return markdown(["one thread: p(x|c) over p(x), processor time", *operations], lines)
+    return markdown(["one thread: over a plain flow, processor time", *operations], lines)
 
 
 def main():
@@ -320,9 +325,10 @@ def main():
     if "memory" in options.sections:
         record["memory"] = memory(plan)
         report.append(memory_section(record["memory"]))
-    if "second_field" in options.sections:
-        record["second_field"] = second_field(plan)
-        report.append(second_field_section(record["second_field"]))
+    for section, kinds in BESIDE_PLAIN.items():
+        if section in options.sections:
+            record[section] = beside_plain(plan, kinds)
+            report.append(beside_plain_section(record[section]))
     write("symmetric", record, report)
 
 

@@ -22,6 +22,7 @@ from worker import peak_memory, serve
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = 5  # pyflow's default
 CONDITIONS = 2
+OBSERVED = 0.7  # of the pixels in a window
 
 
 def timed(function, *args, **kwargs):
@@ -158,32 +159,37 @@ class Pyflow:
                 times["density, no conditions"].append(timed(plain[name].evaluate_density, x))
         return answer
 
-    def second_field(self, mesh, n, batch, repeats):
-        """Time flows of p(x|c) and of p(x) in turn.
+    def beside_plain(self, mesh, n, batch, repeats, kind):
+        """Time a plain flow and in turn one with a second field, or one of fields in a window.
 
-        Returns {operation: [[processor seconds without c, with c], ...]}.
+        kind is "second field", "window" or "white window" (filled with noise). Returns
+        {operation: [[processor seconds of the plain flow, of the other], ...]}.
         """
         x = white_fields(n, mesh)[0]
-        c = x[::-1].copy()
-        given = [{}, {"condition_field": c}]
+        fit, call = {}, {}
+        if kind == "second field":
+            fit = call = {"condition_field": x[::-1].copy()}
+        else:
+            fit["mask"] = np.random.default_rng(0).random(mesh) < OBSERVED
+            fit["fill"] = "noise" if kind == "white window" else "realisation"
         answer = {"step": [], "density": [], "sample": []}
         options = {"epochs": 2, "batch": batch, "start_fields": 16, "ndim": len(mesh)}
         for _ in range(repeats):
             flows, pair = [], []
-            for beside in given:
+            for more in ({}, fit):
                 ends = []
                 flows.append(
                     self.pyflow.SymmetricFlow(
                         x,
                         **options,
-                        **beside,
+                        **more,
                         progress=lambda p, ends=ends: ends.append(time.process_time()),
                         verbose=False,
                     )
                 )
                 pair.append(ends[1] - ends[0])
             answer["step"].append(pair)
-            pairs = list(zip(flows, given, strict=True))
+            pairs = list(zip(flows, ({}, call), strict=True))
             for name, seconds in (
                 ("density", [timed(f.evaluate_density, x, **b)[1] for f, b in pairs]),
                 ("sample", [timed(f.sample, n, seed=1, **b)[1] for f, b in pairs]),
