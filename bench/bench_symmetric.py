@@ -21,7 +21,7 @@ from peers import PYTHON, Process, field_peer_is_here
 
 WORKER = Path(__file__).resolve().parent / "field_worker.py"
 SECTIONS = ("side", "axial", "size", "memory", "second_field", "window")
-BESIDE_PLAIN = {"second_field": ["second field"], "window": ["window", "white window"]}
+BESIDE_PLAIN = {"second_field": ["second field"], "window": ["window", "white window", "noise map"]}
 MESH = (128, 128)
 BATCH = 16  # pyflow's default, and so are these:
 PSI_KNOTS, FILTER_KNOTS = 8, 128

@@ -162,7 +162,8 @@ class Pyflow:
     def beside_plain(self, mesh, n, batch, repeats, kind):
         """Time a plain flow and in turn one with a second field, or one of fields in a window.
 
-        kind is "second field", "window" or "white window" (filled with noise). Returns
+        kind is "second field", "window", "white window" (filled with noise) or "noise map" (of
+        which the other pixels are noisier). Returns
         {operation: [[processor seconds of the plain flow, of the other], ...]}.
         """
         x = white_fields(n, mesh)[0]
@@ -170,8 +171,9 @@ class Pyflow:
         if kind == "second field":
             fit = call = {"condition_field": x[::-1].copy()}
         else:
-            fit["mask"] = np.random.default_rng(0).random(mesh) < OBSERVED
+            observed = np.random.default_rng(0).random(mesh) < OBSERVED
             fit["fill"] = "noise" if kind == "white window" else "realisation"
+            fit |= {"noise": 1.0 - observed} if kind == "noise map" else {"mask": observed}
         answer = {"step": [], "density": [], "sample": []}
         options = {"epochs": 2, "batch": batch, "start_fields": 16, "ndim": len(mesh)}
         for _ in range(repeats):

@@ -156,7 +156,8 @@ static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdi
     p->t.label = job->label ? job->label + start : NULL;
     for (ptrdiff_t j = 0; j < n && job->context; j++) p->context[j] = job->context + (start + j) * p->t.d;
     if (job->context) p->t.context = p->context;
-    for (ptrdiff_t j = 0; j < n && job->observed; j++) p->stream[j] = job->draw;
+    for (ptrdiff_t j = 0; j < n && job->observed; j++)
+        p->stream[j] = job->task == PF_SAMPLE ? (uint64_t)(job->first + start + j) : job->draw;
     p->t.seed = job->seed;
     p->t.stream = p->stream;
     p->t.n_y = job->flow->net ? job->flow->net->n_y : 0;

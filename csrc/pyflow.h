@@ -194,13 +194,16 @@ typedef struct {
     pf_watch watch;
 } pf_train_options;
 
-/* How pixels that are not observed are drawn: u_i = sum_j w_ij v_j + sigma_i N(0, 1), v the fields less their mean over
- * their scale, w and log sigma polynomials of second degree in (y - centre) / reach. */
+/* How pixels are drawn that are not observed, or with more noise than the flow's fields have: u_i = sum_j w_ij v_j +
+ * sigma_i N(0, 1), v the fields less their mean over their scale, w and log sigma polynomials of second degree in
+ * (y - centre) / reach. */
 typedef struct {
-    ptrdiff_t n, near, n_y;       /* unobserved pixels, less than all; what each is drawn from; conditions */
+    ptrdiff_t n, near, n_y;       /* pixels drawn, less than all; what each is drawn from; conditions */
+    double mean, scale;           /* scale > 0 */
     const int32_t *pixel;         /* [n] in the order in which they are drawn */
-    const int32_t *neighbour;     /* [n][near] pixels that are observed, or drawn before */
+    const int32_t *neighbour;     /* [n][near] pixels that are observed, itself too, or drawn before */
     const double *centre, *reach; /* [n_y] reach > 0 */
+    const double *spread;         /* [n] standard deviation, over scale, of the noise; 0: not observed; NULL: 0 */
     const double *weight;         /* [(n_y + 1) (n_y + 2) / 2][n][near + 1]: w, then log sigma; or NULL: 0 */
 } pf_fill;
 

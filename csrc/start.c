@@ -546,8 +546,8 @@ static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, cons
 
 static pf_status X(first_layer)(X(layer) **layer, double mean, double scale, ptrdiff_t d, const pf_symmetric_options *o)
 {
-    if (!o->observed) return X(scale_new)(layer, mean, scale, d);
-    if (o->fill) return X(fill_new)(layer, o->fill, mean, scale, NULL, d);
+    if (!o->observed && !o->fill) return X(scale_new)(layer, mean, scale, d);
+    if (o->fill) return X(fill_new)(layer, o->fill, o->fill->mean, o->fill->scale, NULL, d);
     int32_t *pixel = PF_ALLOC(int32_t, d);
     if (!pixel) return PF_NO_MEMORY;
     pf_fill fill = {.pixel = pixel};

@@ -4,11 +4,12 @@
     python examples/masked_fields.py --quick    # seconds: shows that it runs, not how well
     python examples/masked_fields.py --data DIR # maps that examples/nbody_maps.py made
 
-Gaussian fields whose amplitude is to be found, under a mask with an edge and holes: the exact
-likelihood is a dense Gaussian of the observed pixels. Beside it, SymmetricFlow with the mask, by
-constrained realisation and with white noise, and one that takes zeros for data. Then maps of the
-logarithm of the density in N-body simulations, with noise that rises towards the edge of the
-survey: posteriors under the window beside those of whole maps, on simulations held out.
+Gaussian fields whose amplitude is to be found, under a mask with an edge and holes, without noise
+and with noise that rises towards the edge: the exact likelihood is a dense Gaussian of the observed
+pixels. Beside it, SymmetricFlow with the mask, by constrained realisation and with white noise, and
+flows that do not know of the mask, or of where the noise is. Then maps of the logarithm of the
+density in N-body simulations with that noise: posteriors under the window beside those of whole
+maps, on simulations held out.
 """
 
 import argparse
@@ -16,6 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.integrate import cumulative_trapezoid, trapezoid
+from scipy.interpolate import CubicSpline
+from scipy.stats import norm
+
+from nbody_posterior import write
 
 import pyflow
 
@@ -36,6 +42,13 @@ class Size(NamedTuple):
 
 FULL = Size(64, 800, 100, 12, 64)
 QUICK = Size(16, 200, 20, 2, 16)
+# flows of Gaussian fields: the first is the one in the picture
+PLAIN = {
+    "constrained realisation": {},
+    "white noise": {"fill": "noise"},
+    "white noise, 8 patches": {"fill": "noise", "patch_layers": 8},
+    "zeros for data": {"zeros": True, "noise": 0.01},
+}
 
 
 def window(side, seed=0):
@@ -64,116 +77,229 @@ def spectrum(k):
 def moments(logp, at):
     """Return means and standard deviations of densities (n, m) of amplitudes at[m]."""
     p = np.exp(logp - logp.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    mean = p @ at
-    return mean, np.sqrt(p @ at**2 - mean**2)
+    p /= trapezoid(p, at, axis=1)[:, None]
+    mean = trapezoid(p * at, at, axis=1)
+    return mean, np.sqrt(trapezoid(p * at**2, at, axis=1) - mean**2)
+
+
+def noisy(noise):
+    """Return flows of fields with a noise map, the first for the picture."""
+    level = float(np.sqrt(np.mean(noise[window(len(noise))] ** 2)))
+    return {
+        "the map": {"noise": noise},
+        "white noise, 8 patches": {"noise": noise, "fill": "noise", "patch_layers": 8},
+        "its mean power": {"noise": level},
+    }
 
 
 # ---- Gaussian fields -----------------------------------------------------------------------------
 
 
-def gaussian(size):
+def gaussian(size, noise, kinds):
+    """Compare flows, {name: options}, with the truth; return what a picture needs.
+
+    noise is the standard deviation in every pixel, or 0. Options with "zeros" make fields whose
+    unobserved pixels are 0, and no mask.
+    """
     box, mask = float(size.side), window(size.side)
-    n = size.train + 2 * size.test
-    y = np.random.default_rng(1).uniform(*AMPLITUDES, n)
+    n = size.train + 3 * size.test
+    rng = np.random.default_rng(1)
+    y = rng.uniform(*AMPLITUDES, n)
     x = pyflow.fields.gaussian_field(
         lambda k: y[:, None, None] * spectrum(k), mask.shape, box_size=box, seed=1
     ).astype(np.float32)
     train, validate, test = np.split(np.arange(n), [size.train, size.train + size.test])
-    unit = pyflow.fields.gaussian_logp(x[test], spectrum, box, mask=mask)
-    log_det = -2 * pyflow.fields.gaussian_logp(0 * x[:1], spectrum, box, mask=mask)
-    square = -2 * unit - log_det
-
-    def exact(a):
-        return -0.5 * (square / a + log_det + mask.sum() * np.log(a))
-
-    pixel = np.mean(x[train][:, mask] ** 2, axis=1).mean() / y[train].mean()
-    white = np.sum(x[test][:, mask] ** 2, axis=1) / (pixel * y[test])
-    white = -0.5 * (white + mask.sum() * np.log(2 * np.pi * pixel * y[test]))
-    grid = np.linspace(*AMPLITUDES, 151)
-    mean, width = moments(np.stack([exact(a) for a in grid], axis=1), grid)
-    gain = (exact(y[test]) - white).mean()
+    x[test] += noise * rng.standard_normal(x[test].shape, dtype=np.float32)
+    grid = np.geomspace(*AMPLITUDES, 31)
+    exact = [
+        pyflow.fields.gaussian_logp(
+            x[test], lambda k, a=a: a * spectrum(k), box, mask=mask, noise=noise
+        )
+        for a in grid
+    ]
+    exact = np.stack(exact, axis=1)
+    at_truth = [float(CubicSpline(grid, row)(a)) for row, a in zip(exact, y[test], strict=True)]
+    mean, width = moments(exact, grid)
+    pixel = (x[train][:, mask] ** 2).mean() / y[train].mean()
+    sigma = np.sqrt(pixel * y[test, None] + np.broadcast_to(noise, mask.shape)[mask] ** 2)
+    white = norm(0, sigma).logpdf(x[test][:, mask]).sum(axis=1)
+    gain = (at_truth - white).mean()
+    noisy = "noise that rises towards the edge" if np.any(noise) else "no noise"
+    print(f"Gaussian fields of {mask.shape}, {mask.mean():.0%} observed, {noisy}:")
     print(
-        f"Gaussian fields of {mask.shape}, {mask.mean():.0%} observed; log p beyond white noise's:"
+        f"{'exact':>24}: log p {gain:.1f} nats a field beyond white pixels'; "
+        f"{inside(exact, grid, y[test])}"
     )
-    print(f"{'exact':>24}: {gain:8.1f} nats a field")
     known = {"epochs": size.epochs, "hidden": 2 * [size.hidden], "box_size": box, "verbose": False}
-    kinds = {
-        "constrained realisation": {"mask": mask},
-        "white noise": {"mask": mask, "fill": "noise"},
-        "zeros for data": {"noise": 0.01},
-    }
+    picture = {"grid": grid, "truth": y[test], "exact": exact}
     for kind, options in kinds.items():
-        fields = x if "mask" in options else np.where(mask, x, 0)
+        options = dict(options)
+        zeros = options.pop("zeros", False)
+        fields = np.where(mask, x, 0) if zeros else x
+        options |= {} if zeros else {"mask": mask}
         flow = pyflow.SymmetricFlow(
             fields[train], fields[validate], y[train], y[validate], **known, **options
         )
-        lost = (exact(y[test]) - flow.evaluate_density(fields[test], y[test, None])).mean()
-        at = [flow.evaluate_density(fields[test], [a]) for a in grid[::5]]
-        mine, sigma = moments(np.stack(at, axis=1), grid[::5])
-        off = np.sqrt(np.mean(((mine - mean) / width) ** 2))
-        loss = f"{lost:8.1f} lost ({lost / gain:.2%})" if "mask" in options else f"{'-':>8}"
+        lost = (at_truth - flow.evaluate_density(fields[test], y[test, None])).mean()
+        mine = np.stack([flow.evaluate_density(fields[test], [a]) for a in grid], axis=1)
+        my_mean, my_width = moments(mine, grid)
+        off = (my_mean - mean) / width
+        loss = "of another space" if zeros else f"{lost:.1f} lost ({lost / gain:.2%})"
         print(
-            f"{kind:>24}: {loss}; amplitude: off by {off:.2f} sigma, "
-            f"width {np.mean(sigma / width):.2f} of the exact one"
+            f"{kind:>24}: log p {loss}; amplitude off by {np.sqrt(np.mean(off**2)):.2f} sigma "
+            f"(mean {off.mean():+.2f}), width {np.mean(my_width / width):.2f} of the exact one; "
+            f"{inside(mine, grid, y[test])}"
         )
+        if "map" not in picture:
+            picture |= {"flow": flow, "map": x[test[0]], "y": y[test[0]], "mine": mine}
+    return picture
+
+
+def inside(logp, at, truth):
+    """Say how many truths lie within the central 68 and 95 per cent of densities (n, m)."""
+    p = np.exp(logp - logp.max(axis=1, keepdims=True))
+    p = cumulative_trapezoid(p, at, axis=1, initial=0)
+    rank = np.array([np.interp(t, at, row / row[-1]) for row, t in zip(p, truth, strict=True)])
+    held = (f"{np.mean(abs(rank - 0.5) < level / 2):.0%}" for level in (LEVEL, 0.95))
+    return "68, 95 % regions hold " + ", ".join(held)
 
 
 # ---- N-body maps ---------------------------------------------------------------------------------
 
 
 def nbody(folder, size):
-    path = Path(folder) / "train.npz"
-    if not path.exists():
+    """Compare posteriors of whole maps with those in a window; return what a picture needs."""
+    paths = [Path(folder) / name for name in ("train.npz", "train_more.npz")]
+    paths = [path for path in paths if path.exists()]
+    if not paths:
         print(f"N-body maps are not in {folder}: skipped")
-        return
-    with np.load(path) as data:
-        maps, y, sim = data["maps"], data["params"].astype(float), data["sim"]
-    by = maps.shape[1] // size.side
-    maps = maps.astype(np.float32).reshape(len(maps), size.side, by, size.side, by).mean((2, 4))
-    x = np.log(np.maximum(1 + maps, 0.02))
-    order = np.random.default_rng(0).permutation(np.unique(sim))
-    place = np.argsort(order)[np.searchsorted(np.unique(sim), sim)] / len(order)
+        return None
+    parts = [coarse(path, size.side) for path in paths]
+    x, y, sim = (np.concatenate(part) for part in zip(*parts, strict=True))
+    # of the last file, or else a tenth of the simulations, nothing trains
+    first = len(parts[0][0]) if len(parts) > 1 else len(x)
+    order = np.random.default_rng(0).permutation(np.unique(sim[:first]))
+    place = np.argsort(order)[np.searchsorted(np.unique(sim[:first]), sim[:first])] / len(order)
     train, validate = np.flatnonzero(place < 0.8), np.flatnonzero((place >= 0.8) & (place < 0.9))
-    test = np.flatnonzero(place >= 0.9)[: size.test]
-    train = train[: size.train]
+    test = np.arange(first, len(x)) if len(parts) > 1 else np.flatnonzero(place >= 0.9)
+    within = np.all((y[test] > y[train].min(axis=0)) & (y[test] < y[train].max(axis=0)), axis=1)
+    train, test = train[: size.train], test[within][: 3 * size.test]
     mask, noise = window(size.side), apodised(size.side, 0.02, 0.4)
     known = {"box_size": BOX, "names": ["omega_m", "sigma_8"], "hidden": 2 * [size.hidden]}
     known |= {"epochs": size.epochs, "calibrate": True, "verbose": False}
     given = x[train], x[validate], y[train], y[validate]
-    whole = pyflow.SymmetricFlow(*given, noise=0.02, **known)
-    seen = pyflow.SymmetricFlow(*given, noise=noise, mask=mask, **known)
-    rng = np.random.default_rng(2)
+    flows = {
+        "whole maps": (pyflow.SymmetricFlow(*given, noise=0.02, **known), 0.02),
+        "in the window": (pyflow.SymmetricFlow(*given, noise=noise, mask=mask, **known), noise),
+    }
+    white = np.random.default_rng(2).normal(size=x[test].shape).astype(np.float32)
     print(f"N-body maps of {mask.shape}, {len(train)} to train on, {len(test)} held out:")
-    white = rng.normal(size=x[test].shape).astype(np.float32)
-    volumes = []
-    for name, flow, level in (("whole maps", whole, 0.02), ("in the window", seen, noise)):
-        data = x[test] + level * white
-        posteriors = [flow.posterior(one, grid=33) for one in data]
-        widths = np.mean([np.sqrt(np.diag(p.cov)) for p in posteriors], axis=0)
-        inside = np.mean(
-            [p.credibility(t) < LEVEL for p, t in zip(posteriors, y[test], strict=True)]
-        )
-        volumes.append(widths)
+    found, mean = {}, []
+    for name, (flow, level) in flows.items():
+        posts = [flow.posterior(one, grid=33) for one in x[test] + level * white]
+        found[name] = posts[0]
+        sigma = np.array([np.sqrt(np.diag(p.cov)) for p in posts])
+        away = (np.array([p.mean for p in posts]) - y[test]) / sigma
+        mass = np.array([p.credibility(t) for p, t in zip(posts, y[test], strict=True)])
+        mean.append(sigma.mean(axis=0))
+        held = (f"{np.mean(mass < level):.0%} in {level:.0%}" for level in (LEVEL, 0.95))
         print(
-            f"{name:>24}: sigma of omega_m {widths[0]:.4f}, of sigma_8 {widths[1]:.4f}; "
-            f"{inside:.0%} of the truths within {LEVEL:.0%} (temperature {flow.temperature:.2f})"
+            f"{name:>24}: sigma of omega_m {mean[-1][0]:.4f}, of sigma_8 {mean[-1][1]:.4f}; truths "
+            f"{' and '.join(held)} regions (of {LEVEL:.0%}: +- {binomial(LEVEL, len(mass)):.0%}); "
+            f"(mean - truth) / sigma: {away[:, 0].mean():+.2f} +- {away[:, 0].std():.2f} and "
+            f"{away[:, 1].mean():+.2f} +- {away[:, 1].std():.2f}; "
+            f"temperature {flow.temperature:.2f}"
         )
-    ratio = volumes[1] / volumes[0]
+    ratio = mean[1] / mean[0]
     print(f"{'posteriors wider by':>24}: {ratio[0]:.2f} and {ratio[1]:.2f}")
+    return {"posteriors": found, "truth": y[test[0]]}
+
+
+def coarse(path, side):
+    """Return log-densities of maps averaged to side x side, their parameters and simulations."""
+    with np.load(path) as data:
+        maps, y, sim = data["maps"], data["params"].astype(float), data["sim"]
+    by = maps.shape[1] // side
+    maps = maps.astype(np.float32).reshape(len(maps), side, by, side, by).mean((2, 4))
+    return np.log(np.maximum(1 + maps, 0.02)), y, sim
+
+
+def binomial(p, n):
+    return np.sqrt(p * (1 - p) / n)
+
+
+# ---- the picture ---------------------------------------------------------------------------------
+
+
+def draw(seen, maps):
+    """Draw a field in a window, filled in, and a sample; posteriors beside the exact ones.
+
+    seen is what `gaussian` returned, maps what `nbody` did, or None.
+    """
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(9.6, 6.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
+    flow, x, y = seen["flow"], seen["map"], [seen["y"]]
+    fill = flow[:1]
+    filled = fill.forward(x[None], [y])[0][0] if fill.names else fill.forward(x[None])[0][0]
+    known = flow.mask
+    slope = np.ptp(x[known]) / np.ptp(filled[known])
+    filled = x[known].mean() + slope * (filled - filled[known].mean())
+    pictures = {
+        "observed": np.where(known, x, np.nan),
+        "filled in": filled,
+        "sample of the flow": flow.sample(1, y, seed=1)[0][0],
+    }
+    limits = np.nanquantile(pictures["observed"], [0.005, 0.995])
+    for axes, (name, image) in zip(above.subplots(1, 3), pictures.items(), strict=True):
+        axes.set_facecolor("0.8")
+        axes.imshow(image, origin="lower", cmap="magma", vmin=limits[0], vmax=limits[1])
+        axes.set(title=name, xticks=[], yticks=[])
+    left, right = below.subplots(1, 2)
+    grid = seen["grid"]
+    rows = np.argsort(seen["truth"])[:: max(len(seen["truth"]) // 5, 1)][:5]
+    for i, row in enumerate(rows):
+        for logp, style, name in (("exact", "k-", "exact"), ("mine", "C1--", "flow")):
+            p = np.exp(seen[logp][row] - seen[logp][row].max())
+            p /= trapezoid(p, grid)
+            left.plot(grid, p, style, label=name if i == 0 else None)
+    left.set(xlabel="amplitude", ylabel="posterior", title="Gaussian fields in the window, noise")
+    left.set(xlim=AMPLITUDES, ylim=(0, None))
+    left.legend(frameon=False)
+    if maps is None:
+        right.set_axis_off()
+        return figure
+    for (name, post), colour in zip(maps["posteriors"].items(), ("C0", "C1"), strict=True):
+        drawn = post.sample(4000, seed=0)
+        a, b = np.linspace(drawn.min(axis=0), drawn.max(axis=0), 80).T
+        mass = post.credibility(np.stack(np.meshgrid(a, b), axis=-1).reshape(-1, 2))
+        right.contour(a, b, mass.reshape(80, 80), levels=(LEVEL, 0.95), colors=colour)
+        right.plot([], [], color=colour, label=name)
+    right.plot(*maps["truth"], "k+", markersize=10)
+    right.set(xlabel=r"$\Omega_m$", ylabel=r"$\sigma_8$", title="an N-body map: 68 and 95 %")
+    right.legend(frameon=False)
+    return figure
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", default=MAPS, help=f"folder of N-body maps; default {MAPS}")
-    parser.add_argument("--only", choices=["gaussian", "nbody"])
+    parser.add_argument("--out", type=Path, help="folder for the picture")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
-    if given.only != "nbody":
-        gaussian(size)
-    if given.only != "gaussian":
-        nbody(given.data, size)
+    out = given.out or HERE / "output" / ("masked_fields" + "_quick" * given.quick)
+    gaussian(size, 0.0, PLAIN)
+    noise = apodised(size.side, 0.05, 1.0)
+    seen = gaussian(size, noise, noisy(noise))
+    maps = nbody(given.data, size)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    out.mkdir(parents=True, exist_ok=True)
+    write(draw(seen, maps), out / "masked_fields.png")
+    print(f"wrote {out / 'masked_fields.png'}")
 
 
 if __name__ == "__main__":

@@ -174,6 +174,8 @@ def symmetric_fit(
     fill_neighbour: ArrayLike | None = None,
     fill_range: ArrayLike | None = None,
     fill_weight: ArrayLike | None = None,
+    fill_spread: ArrayLike | None = None,
+    fill_moments: ArrayLike | None = None,
     noise_map: ArrayLike | None = None,
     noise_k: ArrayLike | None = None,
     noise_power: ArrayLike | None = None,

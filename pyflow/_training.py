@@ -15,7 +15,14 @@ from pyflow.posterior import warn_outside
 
 # Arrays among the options, and those that the data make of a mask.
 ARRAYS = "noise_k", "noise_power", "noise_map", "mask"
-FILL = "fill_pixel", "fill_neighbour", "fill_range", "fill_weight"
+FILL = (
+    "fill_pixel",
+    "fill_neighbour",
+    "fill_range",
+    "fill_weight",
+    "fill_spread",
+    "fill_moments",
+)
 # Options that say what is heard of a fit, not what comes of it.
 WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}

@@ -1,4 +1,4 @@
-"""Survey windows: how pixels that are not observed are to be filled in."""
+"""Survey windows: how pixels that are not observed, or noisier than others, are to be drawn."""
 
 import numpy as np
 
@@ -13,15 +13,18 @@ LARGEST = 1 << 23  # pixels
 ROUNDS = 6  # of filling in
 MU_BINS = 4
 AT_ONCE = 512  # pixels whose weights are found together
+LEAST = 1e-5  # variance of noise, over that of pixels, that is worth drawing a pixel for
 
 
 def realisation(x, mask, y, box, axis=None, noise=0.0):
-    """Return the weights by which unobserved pixels are drawn, as the core takes them.
+    """Return the weights by which pixels are drawn, as the core takes them.
 
-    They are those of a Gaussian field whose power spectrum is a function of y, and each unobserved
-    pixel is drawn given the nearest ones that are there by then: observed, or drawn before it
-    (Vecchia 1988). The spectrum is found by filling fields in and looking at them, in turn
-    (stochastic EM), log P(k) a polynomial of second degree in y.
+    They are those of a Gaussian field whose power spectrum is a function of y, and each pixel that
+    is not observed is drawn given the nearest ones that are there by then: observed, or drawn
+    before it (Vecchia 1988). Where the noise differs from pixel to pixel, the field is that with as
+    much as the least noisy one has; noisier pixels are drawn given themselves and their neighbours.
+    The spectrum is found by filling fields in and looking at them, in turn (stochastic EM), log
+    P(k) a polynomial of second degree in y.
 
     Parameters
     ----------
@@ -37,9 +40,9 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
     Returns
     -------
     dict
-        fill_pixel, fill_neighbour, fill_range, fill_weight: see csrc/fill.c.
+        fill_pixel, fill_neighbour, fill_range, fill_weight, fill_spread, fill_moments: see
+        csrc/fill.c and pf_fill in csrc/pyflow.h.
     """
-    pixel, neighbour = drawn_from(mask, box)
     y = np.empty((len(x), 0)) if y is None else y
     if len(x) < FEWEST * monomials(y[:1]).shape[1]:
         y = y[:, :0]
@@ -49,29 +52,49 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(x))[: max(min(FIELDS * basis.shape[1], LARGEST // mask.size), FEW)]
     known = x[rows][:, mask].astype(np.float64)
-    known += rng.standard_normal(known.shape) * np.broadcast_to(noise, mask.shape)[mask]
+    noise = np.broadcast_to(noise, mask.shape)
+    quiet = noise[mask].min()
+    known += quiet * rng.standard_normal(known.shape)
     mean, scale = known.mean(), known.std()
+    if not scale > 0:
+        raise ValueError("data_train: the fields are constant: they have no density")
     basis = basis[rows]
     field = np.zeros((len(rows), mask.size))
     field[:, mask.ravel()] = (known - mean) / scale
     modes = Modes(mask.shape, box, axis)
     design = basis[:: max(len(basis) // (DESIGN * basis.shape[1]), 1)]
+    spread = np.where(mask, np.sqrt(noise**2 - quiet**2, where=mask, out=np.zeros(mask.shape)), 0)
+    spread = spread.ravel() / scale
+    spread[spread**2 < LEAST] = 0
+
+    def weights(pixel, neighbour, spread):
+        """Return coefficients (terms, n, near + 1) of w and log sigma."""
+        found = [
+            weights_of(modes.correlation(b @ log_power), pixel, neighbour, spread) for b in design
+        ]
+        weight = np.linalg.lstsq(design, np.reshape(found, (len(design), -1)), rcond=None)[0]
+        return weight.reshape(design.shape[1], *found[0].shape)
+
+    pixel, neighbour = drawn_from(mask, box)
     weight, share = None, mask.mean()
-    for _ in range(ROUNDS if len(pixel) else 0):
+    for _ in range(ROUNDS if len(pixel) else 1):
         if weight is not None:
             fill_in(field, pixel, neighbour, basis, weight, rng)
         log_power = modes.regress(field.reshape(-1, *mask.shape), basis) - np.log(
             share
         ) * modes.one(basis)
         share = 1.0
-        found = [weights_of(modes.correlation(b @ log_power), pixel, neighbour) for b in design]
-        weight = np.linalg.lstsq(design, np.reshape(found, (len(design), -1)), rcond=None)[0]
-        weight = weight.reshape(-1, *found[0].shape)
+        weight = weights(pixel, neighbour, 0 * spread)
+    if spread.any():
+        pixel, neighbour = drawn_from(mask, box, spread.reshape(mask.shape) > 0)
+        weight = weights(pixel, neighbour, spread)
     return {
         "fill_pixel": pixel.astype(np.int32),
         "fill_neighbour": neighbour.astype(np.int32),
         "fill_range": reach,
-        "fill_weight": np.empty(0) if weight is None else weight,
+        "fill_weight": weight,
+        "fill_spread": spread[pixel],
+        "fill_moments": np.array([mean, scale]),
     }
 
 
@@ -138,26 +161,27 @@ class Modes:
         return np.fft.irfftn(np.exp(logs), self.mesh, range(len(self.mesh)))
 
 
-def drawn_from(mask, box):
-    """Return unobserved pixels in the order in which they are drawn, (n,), and from which, (n, m).
+def drawn_from(mask, box, noisy=None):
+    """Return pixels in the order in which they are drawn, (n,), and from which, (n, m).
 
-    Coarse grids come first, so that a pixel's neighbours lie all around it.
+    Noisy ones (*mesh) come before unobserved ones, and of each coarse grids first, so that a
+    pixel's neighbours lie all around it. Noisy pixels are among their own neighbours.
     """
-    mesh = mask.shape
+    mesh, seen = mask.shape, mask.ravel()
     at = np.indices(mesh).reshape(mask.ndim, -1)
     level = np.min([np.where(a > 0, a & -a, 1 << 30) for a in at], axis=0)
-    pixel = np.flatnonzero(~mask.ravel())
-    pixel = pixel[np.argsort(-level[pixel], kind="stable")]
+    pixel = np.flatnonzero(~seen if noisy is None else ~seen | noisy.ravel())
+    pixel = pixel[np.lexsort((-level[pixel], ~seen[pixel]))]
     rank = np.full(mask.size, -1)
     rank[pixel] = np.arange(len(pixel))
-    near = min(NEAR, mask.size - len(pixel))
+    near = min(NEAR, seen.sum())
     offsets = np.indices(mesh).reshape(mask.ndim, -1)
     away = sum(
         (np.minimum(o, n - o) * (L / n)) ** 2 for o, n, L in zip(offsets, mesh, box, strict=True)
     )
-    neighbour = np.full((len(pixel), near), np.flatnonzero(mask.ravel())[0])
+    neighbour = np.full((len(pixel), near), np.flatnonzero(seen)[0])
     found = np.zeros(len(pixel), int)
-    for offset in offsets[:, np.argsort(away, kind="stable")[1:]].T:
+    for offset in offsets[:, np.argsort(away, kind="stable")].T:
         open_ = np.flatnonzero(found < near)
         if not len(open_):
             break
@@ -165,18 +189,22 @@ def drawn_from(mask, box):
             (at[i][pixel[open_]] + o) % n for i, (o, n) in enumerate(zip(offset, mesh, strict=True))
         ]
         other = np.ravel_multi_index(other, mesh)
-        there = rank[other] < open_  # observed, or drawn before
+        there = seen[other] | (rank[other] < open_)  # observed, or drawn before
         rows = open_[there]
         neighbour[rows, found[rows]] = other[there]
         found[rows] += 1
     return pixel, neighbour
 
 
-def weights_of(correlation, pixel, neighbour):
-    """Return w and log sigma, (n, m + 1), of pixels given their neighbours."""
+def weights_of(correlation, pixel, neighbour, spread):
+    """Return w and log sigma, (n, m + 1), of pixels given their neighbours.
+
+    spread (pixels,) is the standard deviation of the noise of those that are not drawn yet.
+    """
     mesh, near = correlation.shape, neighbour.shape[1]
     out = np.empty((len(pixel), near + 1))
-
+    rank = np.full(correlation.size, -1)
+    rank[pixel] = np.arange(len(pixel))
     at = np.indices(mesh).reshape(len(mesh), -1)
 
     def between(a, b):
@@ -188,6 +216,8 @@ def weights_of(correlation, pixel, neighbour):
         of, to = pixel[part, None], neighbour[part]
         cross = between(of, to)
         inner = between(to[:, :, None], to[:, None, :]) + 1e-6 * variance * np.eye(near)
+        noise = np.where(rank[to] >= rank[of], spread[to] ** 2, 0)
+        inner[:, range(near), range(near)] += noise
         w = np.linalg.solve(inner, cross[..., None])[..., 0]
         left = variance - (w * cross).sum(axis=1)
         out[part, :near] = w

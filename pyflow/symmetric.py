@@ -287,11 +287,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     if fill not in FILLS:
         names = " or ".join(map(repr, FILLS))
         raise ValueError(f"fill: must be {names}, not {fill!r}")
-    if mask is not None and fill == "realisation":
-        sigma = variance**0.5
-        if "noise_map" in given:
-            sigma = given["noise_map"].reshape(mesh)
-        how = realisation(data_train, np.asarray(mask), y_train, box, given["axis"], sigma)
+    if fill == "realisation" and (mask is not None or "noise_map" in given):
+        seen = np.ones(mesh, bool) if mask is None else np.asarray(mask)
+        sigma = given["noise_map"].reshape(mesh) if "noise_map" in given else variance**0.5
+        how = realisation(data_train, seen, y_train, box, given["axis"], sigma)
         given |= {k: v.ravel() for k, v in how.items()}
     flow = run(
         _core.symmetric_fit,

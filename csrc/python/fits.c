@@ -8,7 +8,7 @@ typedef struct {
     call call;
     points x[2]; /* training, validation; source NULL: none */
     PyArrayObject *y[2], *weight[2], *label[2], *context[2], *bounds, *schedule, *noise_k, *noise_power, *frozen, *mask,
-        *noise_map, *fill[4];                                /* fill: pixel, neighbour, range, weight */
+        *noise_map, *fill[6];                                /* open_fill names them */
     void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                       /* to go on from, or NULL */
@@ -216,15 +216,17 @@ static int open_sig(job *j, PyObject *kwargs, PyObject *keep)
 /* Arrays that say how unobserved pixels are drawn, or none of them */
 static int open_fill(job *j, PyObject *kwargs, PyObject *keep)
 {
-    static const char *const names[] = {"fill_pixel", "fill_neighbour", "fill_range", "fill_weight"};
-    PyObject *value[4];
-    for (int i = 0; i < 4; i++) value[i] = take(kwargs, names[i], keep);
+    static const char *const names[] = {"fill_pixel",  "fill_neighbour", "fill_range",
+                                        "fill_weight", "fill_spread",    "fill_moments"};
+    PyObject *value[6];
+    for (int i = 0; i < 6; i++) value[i] = take(kwargs, names[i], keep);
     if (PyErr_Occurred()) return -1;
-    if (!value[0] || !value[1] || !value[2] || !value[3]) return 0;
-    Py_ssize_t n = PyObject_Size(value[0]), sizes[4] = {n, 0, 0, 0};
+    for (int i = 0; i < 6; i++)
+        if (!value[i]) return 0;
+    Py_ssize_t n = PyObject_Size(value[0]), sizes[6] = {n, 0, 0, 0, n, 2};
     for (int i = 1; i < 4; i++)
         if ((sizes[i] = PyObject_Size(value[i])) < 0) return -1;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 6; i++)
         if (!(j->fill[i] = vector_open(value[i], names[i], i < 2 ? NPY_INT32 : NPY_DOUBLE, sizes[i]))) return -1;
     pf_fill *f = &j->window;
     *f = (pf_fill){.n = n, .near = n ? sizes[1] / n : 0, .n_y = sizes[2] / 2};
@@ -237,6 +239,9 @@ static int open_fill(job *j, PyObject *kwargs, PyObject *keep)
     f->centre = PyArray_DATA(j->fill[2]);
     f->reach = f->centre + f->n_y;
     f->weight = PyArray_DATA(j->fill[3]);
+    f->spread = PyArray_DATA(j->fill[4]);
+    const double *moments = PyArray_DATA(j->fill[5]);
+    f->mean = moments[0], f->scale = moments[1];
     j->symmetric.fill = f;
     return 0;
 }
@@ -317,7 +322,7 @@ static void job_close(job *j)
     Py_XDECREF(j->frozen);
     Py_XDECREF(j->mask);
     Py_XDECREF(j->noise_map);
-    for (int i = 0; i < 4; i++) Py_XDECREF(j->fill[i]);
+    for (int i = 0; i < 6; i++) Py_XDECREF(j->fill[i]);
     Py_XDECREF(j->scratch);
     Py_XDECREF(j->checkpoint);
 }

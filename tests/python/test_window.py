@@ -45,15 +45,18 @@ def fit(x, y=None, mask=MASK, **options):
     return pyflow.SymmetricFlow(x, y_train=y, mask=mask, **known | {"verbose": False} | options)
 
 
-KINDS = [(fill, dtype) for fill in ("realisation", "noise") for dtype in (F32, F64)]
+# pixels drawn given others, as white noise, and given themselves where they are noisier than others
+KINDS = [(fill, dtype) for fill in ("realisation", "noise", "noise map") for dtype in (F32, F64)]
+NOISE = np.where(holes(MESH, 5, 0.5), 0.1, np.random.default_rng(6).uniform(0.2, 1, MESH))
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}, {kind[1].__name__}")
 def case(request):
     """A flow, fields and parameters."""
     fill, dtype = request.param
+    how = {"noise": NOISE} if fill == "noise map" else {"fill": fill}
     x, y = simulated(200, 1)
-    flow = fit(x.astype(dtype), y, fill=fill, names=["amplitude"])
+    flow = fit(x.astype(dtype), y, names=["amplitude"], **how)
     x, y = simulated(20, 2)
     return flow, x.astype(dtype), np.clip(y, *flow.y_range[0])[:, None]
 
@@ -120,7 +123,7 @@ def test_density_and_posterior_are_nearly_the_exact_ones():
     sigma = np.sqrt(y[test] * np.nanvar(x[train] / np.sqrt(y[train])[:, None, None]))
     white = stats.norm(0, sigma[:, None]).logpdf(x[test][:, mask]).sum(axis=1)
     gain = (exact(y[test]) - white).mean()
-    lost = (exact(y[test]) - flow.evaluate_density(x[test], y[test, None])).mean()
+    lost = (exact(y[test]) - flow.evaluate_density(x[test], y[test, None], draws=10)).mean()
     assert lost < 0.01 * gain
     noise = fit(x[train].astype(F32), y[train], mask, fill="noise", **options | {"epochs": 0})
     assert (exact(y[test]) - noise.evaluate_density(x[test], y[test, None])).mean() > 0.1 * gain
@@ -187,26 +190,37 @@ def test_white_fill_leaves_the_observed_pixels(dtype):
     assert_allclose(minus_logj, -logj, rtol=rtol)
 
 
+@pytest.mark.parametrize("noise", [None, NOISE], ids=["holes", "holes and noise"])
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_realisation_is_drawn_pixel_by_pixel(dtype):
+def test_realisation_is_drawn_pixel_by_pixel(dtype, noise):
     """Against its slow twin, in the middle of the conditions' range."""
     x, y = simulated(200, 1)
     x = np.where(MASK, x, 0).astype(dtype)
-    how = realisation(x, MASK, y[:, None], BOX)
-    weight = how["fill_weight"].reshape(6 // 2, (~MASK).sum(), -1)[0]
-    flow = fit(x, y, epochs=0)[:1]
+    how = realisation(x, MASK, y[:, None], BOX, noise=0.0 if noise is None else noise)
+    n, (mean, scale) = len(how["fill_pixel"]), how["fill_moments"]
+    assert n == (~MASK | (noise is not None and NOISE > 0.1)).sum()
+    weight, spread = how["fill_weight"].reshape(6 // 2, n, -1)[0], how["fill_spread"]
+    flow = fit(x, y, epochs=0, noise=noise)[:1]
     z, logj = flow.forward(x[:4])
-    v = np.where(MASK, (x[:4] - x[:, MASK].mean()) / x[:, MASK].std(), np.nan).reshape(4, -1)
-    expected = -MASK.sum() * np.log(x[:, MASK].std(dtype=float))
+    v = np.where(MASK, (x[:4] - mean) / scale, np.nan).reshape(4, -1)
+    expected = -MASK.sum() * np.log(scale)
     for i, (pixel, near) in enumerate(zip(how["fill_pixel"], how["fill_neighbour"], strict=True)):
         e, (*w, log_sigma) = philox.normal(0, 0, i), weight[i]
         assert not np.isnan(v[:, near]).any()
         assert near.tolist() == list(dict.fromkeys(near.tolist()))
+        seen = v[:, pixel].copy()
         v[:, pixel] = v[:, near] @ w + np.exp(log_sigma) * e
-        expected += log_sigma - stats.norm.logpdf(e)
+        expected = expected + log_sigma - stats.norm.logpdf(e)
+        if spread[i]:
+            expected += stats.norm.logpdf(seen, v[:, pixel], spread[i])
+            assert spread[i] * scale == pytest.approx(np.sqrt(NOISE.flat[pixel] ** 2 - 0.01))
     rtol = 1e-4 if dtype == F32 else 1e-10
     assert_allclose(z.reshape(4, -1), v, rtol=rtol, atol=rtol)
-    assert_allclose(logj, expected, rtol=rtol)
+    assert_allclose(logj, expected, rtol=rtol, atol=rtol)
+    back, _ = flow.inverse(z)
+    for i, pixel in enumerate(how["fill_pixel"]):
+        v[:, pixel] += spread[i] * philox.normal(0, 0, MASK.size + i) if spread[i] else np.nan
+    assert_allclose(back.reshape(4, -1), mean + scale * v, rtol=rtol, atol=rtol)
 
 
 def test_realisation_is_of_the_field_around_it():
@@ -288,14 +302,18 @@ def test_samples_are_of_observed_pixels(case):
     assert_array_equal(flow.sample(7, y[:7], seed=1)[0], x[:7])
 
 
-def test_there_and_back(case):
+def test_there_and_back(case, request):
     flow, x, y = case
     z, logj = flow.forward(x, y)
     back, minus_logj = flow.inverse(z, y)
     rtol = 2e-3 if flow.dtype == F32 else 1e-8
-    assert_allclose(back[:, MASK], x[:, MASK], rtol=rtol, atol=rtol)
+    noisy = "noise map" in request.node.callspec.params["case"]
+    quiet = MASK & (NOISE == 0.1) if noisy else MASK  # the others have noise of their own
+    assert_allclose(back[:, quiet], x[:, quiet], rtol=rtol, atol=rtol)
+    assert np.isfinite(back[:, MASK]).all()
     assert np.isnan(back[:, ~MASK]).all()
-    assert_allclose(minus_logj, -logj, rtol=rtol, atol=10 * rtol)
+    if not noisy:
+        assert_allclose(minus_logj, -logj, rtol=rtol, atol=10 * rtol)
     normal = stats.norm.logpdf(z.astype(float)).sum(axis=(1, 2))
     assert_allclose(flow.evaluate_density(x, y), normal + logj, rtol=1e-10)
 
@@ -401,20 +419,60 @@ def test_three_dimensions_and_a_line_of_sight():
 # ---- noise that is a map -------------------------------------------------------------------------
 
 
-def test_a_noise_map_is_added_in_training(tmp_path):
+def test_density_and_posterior_with_a_noise_map_are_nearly_the_exact_ones():
+    """Of maps without a mask, of which a half is four times as noisy as the other."""
+    mesh, box, n = (16, 16), 16.0, 800
+    noise = np.where(np.arange(16) < 7, 0.1, 0.4) * np.ones(mesh)
+    x, y = simulated(n + 200, 3, mesh, box, np.ones(mesh, bool))
+    test = x[n:] + noise * np.random.default_rng(0).normal(size=x[n:].shape)
+    options = {"box_size": box, "patch_layers": 0, "epochs": 20, "filter_knots": 16}
+    flow = fit(x[:n].astype(F32), y[:n], None, noise=noise, **options)
+    grid = np.geomspace(0.5, 2, 16)
+
+    def exact(a):
+        power = lambda k: a[:, None, None] * spectrum(k)  # noqa: E731
+        return fields.gaussian_logp(test, power, box, noise=noise)
+
+    sigma = np.sqrt(y[:n].mean() * np.var(x[:n] / np.sqrt(y[:n])[:, None, None]) + noise**2)
+    alike = stats.norm(0, sigma).logpdf(test).sum(axis=(1, 2))
+    gain = (exact(y[n:]) - alike).mean()
+    lost = (exact(y[n:]) - flow.evaluate_density(test, y[n:, None], draws=10)).mean()
+    assert lost < 0.02 * gain
+
+    def moments(logp):
+        p = np.exp(logp - logp.max(axis=1, keepdims=True))
+        total = np.trapezoid(p, grid)
+        mean = np.trapezoid(p * grid, grid) / total
+        return mean, np.sqrt(np.trapezoid(p * grid**2, grid) / total - mean**2)
+
+    mean, width = moments(np.stack([exact(np.full(200, a)) for a in grid], axis=1))
+    mine, my_width = moments(flow._core.evaluate_at(test.astype(F32), grid[:, None]))
+    assert_allclose(np.mean(my_width / width), 1, atol=0.1)
+    assert np.sqrt(np.mean(((mine - mean) / width) ** 2)) < 0.6
+
+
+def test_samples_have_the_noise_of_every_pixel():
     """Fields of nothing but noise: their density is known."""
     mesh, sigma = (4, 4), np.linspace(0.5, 2, 16).reshape(4, 4)
     x = np.random.default_rng(0).normal(scale=0.01, size=(2000, 4, 4))
-    options = {"box_size": 4.0, "noise": sigma, "patch_layers": 2, "epochs": 10, "mask": None}
-    flow = fit(x, **options)
+    options = {"box_size": 4.0, "noise": sigma, "patch_layers": 0, "epochs": 10, "mask": None}
     held_out = sigma * np.random.default_rng(1).normal(size=(1000, *mesh))
     exact = stats.norm(0, sigma).logpdf(held_out).sum(axis=(1, 2))
     alike = stats.norm(0, np.sqrt(np.mean(sigma**2))).logpdf(held_out).sum(axis=(1, 2))
-    lost = (exact - flow.evaluate_density(held_out)).mean()
-    assert lost < 0.2 * (exact - alike).mean()
-    flow.save(tmp_path / "flow")
-    assert pyflow.load(tmp_path / "flow") == flow
-    assert flow[:1]._core.to_bytes() == pyflow.Flow.from_bytes(flow[:1].to_bytes()).to_bytes()
+    for more, share in (({}, 0.01), ({"fill": "noise", "patch_layers": 2}, 0.2)):
+        flow = fit(x, **options | more)
+        lost = (exact - flow.evaluate_density(held_out, draws=30)).mean()
+        assert lost < share * (exact - alike).mean()
+        assert_allclose(flow.sample(4000, seed=0)[0].std(axis=0), sigma, rtol=0.1 + share)
+
+
+def test_a_flow_of_a_noise_map_is_saved(tmp_path):
+    x, _ = simulated(60, 1)
+    for more in ({}, {"fill": "noise"}):
+        flow = fit(x, noise=NOISE, **more)
+        flow.save(tmp_path / "flow")
+        assert pyflow.load(tmp_path / "flow") == flow
+        assert flow[:1]._core.to_bytes() == pyflow.Flow.from_bytes(flow[:1].to_bytes()).to_bytes()
 
 
 # ---- bad input -----------------------------------------------------------------------------------
