@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from nbody_posterior import write
 from scipy.integrate import cumulative_trapezoid, trapezoid
 from scipy.interpolate import CubicSpline
 from scipy.stats import norm
-
-from nbody_posterior import write
 
 import pyflow
 

@@ -142,11 +142,13 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         How unobserved pixels are drawn so that layers have whole fields; their density is divided
         out. "realisation": given the observed ones, as those of a Gaussian field whose power
         spectrum depends on y (its logarithm a polynomial of second degree); "noise": white noise.
+        Where `noise` is a map, "realisation" draws what pixels would be with the noise of the
+        quietest one, given what they are.
     patch_layers : int, optional
         Layers that are not the same everywhere, on the symmetric ones: `pyflow.layers.Patch` of
         patches at random places, fitted as GIS fits them and then trained with the others. They
-        learn what a window leaves (fill="noise" needs some ten) or noise that is a map. They do not
-        depend on y. Default 0.
+        learn what a window leaves (fill="noise" needs some ten). They do not depend on y.
+        Default 0.
     patch_size, patch_slices, patch_knots : int, optional
         Side of a patch, slices of each and knots of their splines. Default 4, all pixels, 16.
     hidden : sequence of int, optional
