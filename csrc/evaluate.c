@@ -147,6 +147,14 @@ static void X(run_pieces)(X(job) *job, X(worker) *worker, X(piece) *pieces, ptrd
     }
 }
 
+/* What is not observed is drawn alike for all points, so that a density does not depend on others; where points share
+ * their conditions, as in a posterior, each has draws of its own, whose errors do not add up. */
+static uint64_t X(random)(const X(job) *job, ptrdiff_t i)
+{
+    if (job->task == PF_SAMPLE || job->task == PF_INVERSE) return (uint64_t)(job->first + i);
+    return job->task == PF_LOGP_AT ? (uint64_t)i << 32 | job->draw : job->draw;
+}
+
 static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdiff_t i, ptrdiff_t start, ptrdiff_t n)
 {
     memset(p, 0, sizeof *p);
@@ -156,8 +164,7 @@ static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdi
     p->t.label = job->label ? job->label + start : NULL;
     for (ptrdiff_t j = 0; j < n && job->context; j++) p->context[j] = job->context + (start + j) * p->t.d;
     if (job->context) p->t.context = p->context;
-    for (ptrdiff_t j = 0; j < n && job->observed; j++)
-        p->stream[j] = job->task == PF_SAMPLE ? (uint64_t)(job->first + start + j) : job->draw;
+    for (ptrdiff_t j = 0; j < n && job->observed; j++) p->stream[j] = X(random)(job, start + j);
     p->t.seed = job->seed;
     p->t.stream = p->stream;
     p->t.n_y = job->flow->net ? job->flow->net->n_y : 0;

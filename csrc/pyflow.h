@@ -367,8 +367,8 @@ PF_API pf_status PF(flow_sample)(const PF(flow) * flow, pf_real *x, double *logp
 
 /* Any of these with all that a flow may be given, a second field of each point too: context[n][d] for a flow that was
  * fitted with one, else NULL. out: z, x or score; in: x or z; log: logj or logp. With a mask, unobserved pixels are
- * drawn, with the seed, the same for all points, and log p is the log of the mean of p over so many draws. The others
- * take the first draw of seed 0. */
+ * drawn, with the seed, the same for all points (each has its own in PF_LOGP_AT), and log p is the log of the mean of p
+ * over so many draws. The others take the first draw of seed 0. */
 typedef struct {
     pf_question question;
     pf_real *out;

@@ -235,6 +235,9 @@ pf_status X(trainer_block)(X(trainer) *t, ptrdiff_t first, ptrdiff_t n, const do
  * frequency. */
 pf_status X(set_noise)(X(flow) *f, const pf_train_options *o)
 {
+    for (ptrdiff_t i = 0; f->noise_map && o->noise_map && i < f->space.d; i++)
+        if (f->noise_t[i] != (real)o->noise_map[i])
+            return pf_fail(PF_BAD_ARGUMENT, "noise: this flow was made for another map of it; fit a new one");
     memcpy(f->noise, o->noise, sizeof f->noise);
     f->noise_condition = o->noise_condition;
     free(f->noise_t);

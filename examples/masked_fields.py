@@ -137,7 +137,10 @@ def gaussian(size, noise, kinds):
     for kind, options in kinds.items():
         options = dict(options)
         zeros = options.pop("zeros", False)
-        fields = np.where(mask, x, 0) if zeros else x
+        fields = x
+        if zeros:
+            fields = np.where(mask, x, 0)
+            fields[test] += options["noise"] * rng.standard_normal(x[test].shape, dtype=np.float32)
         options |= {} if zeros else {"mask": mask}
         flow = pyflow.SymmetricFlow(
             fields[train], fields[validate], y[train], y[validate], **known, **options

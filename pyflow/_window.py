@@ -12,6 +12,7 @@ FEW = 8  # at least so many, and no more than have
 LARGEST = 1 << 23  # pixels
 ROUNDS = 6  # of filling in
 MU_BINS = 4
+CONDITIONS = 12  # that weights may depend on, at most
 AT_ONCE = 512  # pixels whose weights are found together
 LEAST = 1e-5  # variance of noise, over that of pixels, that is worth drawing a pixel for
 
@@ -44,13 +45,14 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
         csrc/fill.c and pf_fill in csrc/pyflow.h.
     """
     y = np.empty((len(x), 0)) if y is None else y
-    if len(x) < FEWEST * monomials(y[:1]).shape[1]:
+    enough = max(LARGEST // mask.size, FEW)
+    if y.shape[1] > CONDITIONS or min(len(x), enough) < FEWEST * monomials(y[:1]).shape[1]:
         y = y[:, :0]
     least, most = (y.min(axis=0), y.max(axis=0)) if y.size else (np.empty(0), np.empty(0))
     reach = np.stack([0.5 * (least + most), 0.5 * (most - least)])
     basis = monomials((y - reach[0]) / reach[1])
     rng = np.random.default_rng(0)
-    rows = rng.permutation(len(x))[: max(min(FIELDS * basis.shape[1], LARGEST // mask.size), FEW)]
+    rows = rng.permutation(len(x))[: min(max(FIELDS * basis.shape[1], FEW), enough)]
     known = x[rows][:, mask].astype(np.float64)
     noise = np.broadcast_to(noise, mask.shape)
     quiet = noise[mask].min()
@@ -126,6 +128,7 @@ class Modes:
         if axis is not None:
             self.mu = np.minimum((cosines(mesh, box, axis) * MU_BINS).astype(int), MU_BINS - 1)
         width = np.maximum(np.floor(k / low + 0.5), 1)
+        self.mu[k == 0] = self.mu.flat[np.where(k > 0, k, np.inf).argmin()]
         both = (width + self.mu * (width.max() + 1)).ravel()
         _, self.bin = np.unique(both, return_inverse=True)
         self.k, self.number = k, number.ravel()

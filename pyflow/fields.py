@@ -411,7 +411,9 @@ def chi_squared(
     log p(x|y) = sum of -1/2 (chi^2 + modes log 2 pi) + logj (Parseval). Where x is of the flow's
     distribution, chi^2 has the chi-squared distribution of as many degrees of freedom as there are
     modes, in every bin, independently: (chi^2 - modes) / sqrt(2 modes) is its deviation. Too little
-    power is as unlikely as too much, although it makes log p greater.
+    power is as unlikely as too much, although it makes log p greater. Of a flow with a mask, z are
+    of pixels that were drawn, too, the same for all fields: one field's are right, and those of
+    many are not independent of each other.
 
     Parameters
     ----------

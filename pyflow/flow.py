@@ -466,8 +466,10 @@ class Flow:
         condition_field : (n, *shape) or shape array-like, optional
             For a flow that was fitted with one: the second field of each point, or of all.
         draws : int
-            For a flow with a mask, whose unobserved pixels are drawn: log p is the log of the mean
-            of p over so many draws, which are the same for all points. More are more exact.
+            For a flow with a mask, or a noise map, whose unobserved or noisier pixels are drawn:
+            log p is the log of the mean of p over so many draws. More are more exact. They are the
+            same for all points, so that a density does not depend on others: errors of many points
+            have a part in common, which their mean keeps. (`posterior` has others for each point.)
         seed : int or None
             Of the draws.
 
@@ -632,6 +634,9 @@ class Flow:
         condition_field: ArrayLike | None = None,
     ) -> tuple[NDArray[Any], Values]:
         """Carry latent points to data: the inverse of `forward`.
+
+        Pixels that a flow with a mask does not observe are NaN. Where its noise is a map, noise is
+        drawn for the noisier pixels, anew for every row, and the way back gives other z there.
 
         Parameters
         ----------
@@ -864,6 +869,8 @@ class Flow:
             if noise is None:
                 raise ValueError("noise: this flow needs its standard deviation")
             known[p] = real("noise", noise)
+            if known[p] < 0:
+                raise ValueError(f"noise: must be a standard deviation >= 0, not {noise!r}")
         elif noise is not None:
             raise ValueError("noise: is no condition of this flow")
         if not isinstance(fixed, Mapping | None):
@@ -997,7 +1004,11 @@ class Flow:
         warmup: float | None = None,
         weight_decay: float | None = None,
         clip: float | None = None,
-        noise: float | tuple[float, float] | Callable[[Floats], ArrayLike] | None = None,
+        noise: float
+        | tuple[float, float]
+        | ArrayLike
+        | Callable[[Floats], ArrayLike]
+        | None = None,
         noise_condition: bool | None = None,
         objective: str | float = "likelihood",
         posterior_epochs: int | None = None,
@@ -1052,10 +1063,12 @@ class Flow:
             Of the network's weights. Default 0.01.
         clip : float, optional
             The longest gradient, in units of its running mean length. Default 3; 0 for any.
-        noise : float, (float, float) or callable, optional
+        noise : float, (float, float), callable or (*mesh) array, optional
             Standard deviation, or the range of it, of white noise added to the data, afresh every
             epoch; or, for fields, the power spectrum P(k) of Gaussian noise, as in
-            `pyflow.fields.gaussian_field`. The flow is then that of the data with noise.
+            `pyflow.fields.gaussian_field`, or a map of the standard deviation, which must be that
+            which the flow was fitted with, if it was. The flow is then that of the data with noise.
+            Default: none; data that have their noise already need no more.
         noise_condition : bool, optional
             The standard deviation, drawn from its range, is one more condition, the last.
         objective : "likelihood", "posterior" or float

@@ -25,7 +25,7 @@ from pyflow._training import (
     epochs as all_epochs,
 )
 from pyflow._window import realisation
-from pyflow.fields import box_lengths, checked, window
+from pyflow.fields import box_lengths, checked, gaussian_field, window
 from pyflow.flow import NOISE, Flow
 from pyflow.layers import line_of_sight
 from pyflow.posterior import warn_outside
@@ -143,7 +143,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         out. "realisation": given the observed ones, as those of a Gaussian field whose power
         spectrum depends on y (its logarithm a polynomial of second degree); "noise": white noise.
         Where `noise` is a map, "realisation" draws what pixels would be with the noise of the
-        quietest one, given what they are.
+        quietest one, given what they are. Neither knows of condition_field: with one, under a
+        mask or a noise map, some of what it tells is lost.
     patch_layers : int, optional
         Layers that are not the same everywhere, on the symmetric ones: `pyflow.layers.Patch` of
         patches at random places, fitted as GIS fits them and then trained with the others. They
@@ -170,7 +171,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         Of the network's weights. Default 0.01.
     clip : float, optional
         The longest gradient, in units of its running mean length. Default 3; 0 for any.
-    noise : float, (float, float) or callable, optional
+    noise : float, (float, float), callable or (*mesh) array, optional
         Standard deviation, or the range of it, of white noise added to the fields, afresh every
         epoch; or the power spectrum P(k) of Gaussian noise, as in `pyflow.fields.gaussian_field`;
         or a map (*mesh) of the standard deviation in every pixel.
@@ -292,7 +293,13 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     if fill == "realisation" and (mask is not None or "noise_map" in given):
         seen = np.ones(mesh, bool) if mask is None else np.asarray(mask)
         sigma = given["noise_map"].reshape(mesh) if "noise_map" in given else variance**0.5
-        how = realisation(data_train, seen, y_train, box, given["axis"], sigma)
+        noisy = data_train
+        if callable(noise):
+            noisy, sigma = (
+                data_train + gaussian_field(noise, mesh, len(data_train), box_size=box, seed=0),
+                0.0,
+            )
+        how = realisation(noisy, seen, y_train, box, given["axis"], sigma)
         given |= {k: v.ravel() for k, v in how.items()}
     flow = run(
         _core.symmetric_fit,
