@@ -267,8 +267,6 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     y_train, y_validate = conditions(y_train, y_validate, len(data_train), n_validate)
     p = 0 if y_train is None else y_train.shape[1]
     given |= noise_options(noise, mesh, box)
-    low, high = given["noise"]
-    variance = (low**2 + low * high + high**2) / 3
     given["noise_condition"] = boolean("noise_condition", noise_condition)
     if noise_condition and not given["noise"][0] < given["noise"][1]:
         raise ValueError("noise_condition: noise must be a range, (low, high)")
@@ -292,14 +290,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         raise ValueError(f"fill: must be {names}, not {fill!r}")
     if fill == "realisation" and (mask is not None or "noise_map" in given):
         seen = np.ones(mesh, bool) if mask is None else np.asarray(mask)
-        sigma = given["noise_map"].reshape(mesh) if "noise_map" in given else variance**0.5
-        noisy = data_train
-        if callable(noise):
-            noisy, sigma = (
-                data_train + gaussian_field(noise, mesh, len(data_train), box_size=box, seed=0),
-                0.0,
-            )
-        how = realisation(noisy, seen, y_train, box, given["axis"], sigma)
+        how = _realisation(data_train, seen, y_train, box, noise, given)
         given |= {k: v.ravel() for k, v in how.items()}
     flow = run(
         _core.symmetric_fit,
@@ -324,6 +315,22 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             error.flow = flow
             raise
     return saved(flow, checkpoint)
+
+
+def _realisation(x, mask, y, box, noise, given):
+    """Return how pixels are drawn: of fields with the noise that they are to have."""
+    if "noise_map" in given:
+        return realisation(x, mask, y, box, given["axis"], given["noise_map"].reshape(mask.shape))
+    n, (low, high) = len(x), given["noise"]
+    if callable(noise):
+        x = x + gaussian_field(noise, mask.shape, n, box_size=box, seed=0)
+    elif high > 0:
+        rng = np.random.default_rng(0)
+        sigma = rng.uniform(low, high, (n, 1))
+        x = x + sigma.reshape(n, *[1] * mask.ndim) * rng.standard_normal(x.shape)
+        if given["noise_condition"]:
+            y = sigma if y is None else np.concatenate([y, sigma], axis=1)
+    return realisation(x, mask, y, box, given["axis"])
 
 
 def _fields(x, name, ndim, mask=None):

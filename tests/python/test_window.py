@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import philox
 from scipy import stats
+from scipy.interpolate import CubicSpline
 from test_fields import dense
 
 import pyflow
@@ -433,15 +434,16 @@ def test_density_and_posterior_with_a_noise_map_are_nearly_the_exact_ones():
     flow = fit(x[:n].astype(F32), y[:n], None, noise=noise, **options)
     grid = np.geomspace(0.5, 2, 16)
 
-    def exact(a):
-        power = lambda k: a[:, None, None] * spectrum(k)  # noqa: E731
-        return fields.gaussian_logp(test, power, box, noise=noise)
-
+    exact = [
+        fields.gaussian_logp(test, lambda k, a=a: a * spectrum(k), box, noise=noise) for a in grid
+    ]
+    exact = CubicSpline(grid, np.stack(exact, axis=1), axis=1)
+    at_truth = exact(y[n:]).diagonal()
     sigma = np.sqrt(y[:n].mean() * np.var(x[:n] / np.sqrt(y[:n])[:, None, None]) + noise**2)
     alike = stats.norm(0, sigma).logpdf(test).sum(axis=(1, 2))
-    gain = (exact(y[n:]) - alike).mean()
-    lost = (exact(y[n:]) - flow.evaluate_density(test, y[n:, None], draws=10)).mean()
-    assert lost < 0.02 * gain
+    gain = (at_truth - alike).mean()
+    lost = (at_truth - flow.evaluate_density(test, y[n:, None], draws=10)).mean()
+    assert abs(lost) < 0.02 * gain
 
     def moments(logp):
         p = np.exp(logp - logp.max(axis=1, keepdims=True))
@@ -449,7 +451,7 @@ def test_density_and_posterior_with_a_noise_map_are_nearly_the_exact_ones():
         mean = np.trapezoid(p * grid, grid) / total
         return mean, np.sqrt(np.trapezoid(p * grid**2, grid) / total - mean**2)
 
-    mean, width = moments(np.stack([exact(np.full(200, a)) for a in grid], axis=1))
+    mean, width = moments(exact(grid))
     mine, my_width = moments(flow._core.evaluate_at(test.astype(F32), grid[:, None]))
     assert_allclose(np.mean(my_width / width), 1, atol=0.1)
     assert np.sqrt(np.mean(((mine - mean) / width) ** 2)) < 0.6
@@ -485,6 +487,25 @@ def test_noise_of_a_spectrum_under_a_mask_is_that_noise():
         lost.append((exact - flow.evaluate_density(x, draws=10)).mean())
     assert max(lost) < 1
     assert_allclose(*lost, atol=0.3)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_noise_of_a_level_that_is_a_condition(given):
+    """With parameters beside it, or alone."""
+    mesh, mask = (12, 12), holes((12, 12))
+    x, y = simulated(600, 1, mesh, 12.0, np.ones(mesh, bool))
+    options = {"noise": (0.02, 1.0), "noise_condition": True, "box_size": 12.0, "patch_layers": 0}
+    if not given:
+        x /= np.sqrt(y)[:, None, None]
+    flow = fit(x, y if given else None, mask, epochs=10, **options)
+    for sigma in (0.05, 0.9):
+        a = np.full(200, 1.0)
+        at = fields.gaussian_field(spectrum, mesh, 200, box_size=12.0, seed=2)
+        at += sigma * np.random.default_rng(3).normal(size=at.shape)
+        exact = fields.gaussian_logp(at, spectrum, 12.0, mask=mask, noise=sigma)
+        conditions = np.stack([a, sigma * a], axis=1)[:, 0 if given else 1 :]
+        lost = (exact - flow.evaluate_density(at, conditions, draws=10)).mean()
+        assert abs(lost) < 0.6
 
 
 def test_axial_realisations_of_long_boxes_have_a_mean():
