@@ -13,6 +13,7 @@ from pyflow import _arguments, _core, _tables
 from pyflow._arguments import integer, real, warn
 from pyflow._images import Images
 from pyflow._notes import read_note
+from pyflow.checks import Coverage, coverage, simulations_of
 from pyflow.layers import composed
 from pyflow.posterior import Posterior, bounds_of, log_prior_of, warn_outside
 
@@ -880,6 +881,108 @@ class Flow:
             what = "noise" if j == p else "fixed"
             warn_outside(self.names[j:][:1], *self._core.range[:, [j]], [known[[j, j]]], what)
         return known
+
+    def check(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        simulation: ArrayLike | None = None,
+        prior: ArrayLike | Callable[[Floats], ArrayLike] | None = None,
+        temperature: float | None = None,
+        noise: ArrayLike | None = None,
+        fixed: Mapping[str, ArrayLike] | None = None,
+        draws: int = 1,
+        condition_field: ArrayLike | None = None,
+        seed: int | None = 0,
+    ) -> Coverage:
+        """Return how often posteriors of held-out simulations hold their truths.
+
+        Coverage of the smallest regions, ranks of the truths (Talts et al. 2018, arXiv 1804.06788)
+        and TARP (Lemos et al. 2023, arXiv 2302.03026), from one posterior for each map. They say
+        something of truths that are draws from the prior, of maps that neither training nor
+        `calibrate` have seen.
+
+        Parameters
+        ----------
+        x : (n, *shape) array-like of real numbers
+        y : (n, p) array-like
+            Their true parameters, without those of `fixed`; shape (n,) for a single one.
+        simulation : (n,) array-like, optional
+            Labels of the simulations that maps are of: all maps of one count once. Default: equal
+            rows of y are one simulation.
+        prior, temperature, draws, condition_field, seed : optional
+            As in `posterior`.
+        noise, fixed : optional
+            As in `posterior`; their values may also be of shape (n,), one for each map.
+
+        Returns
+        -------
+        Coverage
+            What it says in plain words is its text; `plot()` draws it.
+
+        Warns
+        -----
+        UserWarning
+            If truths lie outside of the prior.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> y = np.random.default_rng(0).uniform(0.5, 2, 300)
+        >>> power = lambda k: y[:, None, None] / k
+        >>> x = pyflow.fields.gaussian_field(power, (16, 16), box_size=16.0, seed=1)
+        >>> flow = pyflow.SymmetricFlow(x[:250], y_train=y[:250], box_size=16.0, n_layers=1,
+        ...     filter_knots=16, hidden=(32, 32), epochs=20, verbose=False)
+        >>> found = flow.check(x[250:], y[250:], prior=[(0.5, 2.0)])
+        >>> found.ranks.shape, found.simulations
+        ((50, 1), 50)
+        >>> share, error = found.held(0.68)
+        >>> bool(abs(share - 0.68) < 5 * error)
+        True
+        """
+        if not self._parameters()[0]:
+            raise ValueError("check: this flow was fitted without y")
+        x, n = self._points(x)
+        if not n or len(x.shape) == len(self.shape):
+            raise ValueError(
+                f"x: must have shape (n, *{self.shape}), n > 0; its shape is {x.shape}"
+            )
+        noise, fixed = self._each("noise", noise, n), self._each_fixed(fixed, n)
+        free = [name for name in self.names[: self._parameters()[0]] if name not in fixed]
+        y = parameters_of(_tables.matched(y, "y", free), "y", len(free), n, each=True)
+        simulation = simulations_of(simulation, y)
+        beside = self._beside(condition_field, n)
+
+        def posteriors():
+            for i in range(n):
+                how = {k: c[i] for k, c in beside.items()}
+                how |= {} if noise is None else {"noise": noise[i]}
+                how |= {"fixed": {k: v[i] for k, v in fixed.items()}} if fixed else {}
+                how |= {"temperature": temperature, "draws": draws, "seed": seed}
+                try:
+                    yield self.posterior(x[i], prior, **how)
+                except Exception as error:
+                    if hasattr(error, "add_note"):
+                        error.add_note(f"The posterior is that of map {i} of x.")
+                    raise
+
+        return coverage(posteriors(), y, simulation=simulation, seed=seed)
+
+    def _each_fixed(self, fixed, n):
+        if not isinstance(fixed, Mapping | None):
+            raise TypeError(f"fixed: must be a dict of names and numbers, not {fixed!r}")
+        return {k: self._each(f"fixed: {k!r}", v, n) for k, v in (fixed or {}).items()}
+
+    @staticmethod
+    def _each(name, value, n):
+        """Return one number, or one for each of n maps, as (n,) numbers; None stays."""
+        if value is None:
+            return None
+        value = np.asarray(_arguments.rows(value, name))
+        if value.dtype.kind not in "biuf" or value.shape not in ((), (n,)):
+            raise ValueError(f"{name}: must be a number, or {n} of them, not {value!r}")
+        return np.broadcast_to(value, n).astype(np.float64)
 
     def calibrate(
         self,
