@@ -90,4 +90,4 @@ def _histogram(axes, found, ranks, right, bins):
     density = found.by_simulation(inside(ranks)).mean(axis=0) * bins
     axes.stairs(density, edges, color=DATA, fill=True, alpha=0.55)
     axes.axhline(1, color=INK, lw=0.7, ls="--")
-    axes.set(xlim=(0, 1), ylim=(0, None))
+    axes.set(xlim=(0, 1), ylim=(0, None), box_aspect=1)
