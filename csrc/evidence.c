@@ -190,11 +190,11 @@ static pf_status tempered(double *mean, const double *log_weight, const double *
     return PF_OK;
 }
 
-/* Standard error of log b at the best b, from tables as above, with the scatter of whole simulations: a field's score is
- * d log p(y|x) / d log b = b (l(y) - <l>), l = log p(x|y), and minus its derivative, summed where the scores cancel,
+/* Standard error of log b at the best b, from tables as above, with the scatter of whole simulations: a field's score
+ * is d log p(y|x) / d log b = b (l(y) - <l>), l = log p(x|y), and minus its derivative, summed where the scores cancel,
  * H = sum b^2 Var(l), means over the posterior with b. The error is sqrt(n / (n - 1) sum_s (sum of scores in s)^2) / H
- * for n simulations, and no less than 1 / sqrt(H), which it is where posteriors are right; at most the length of log b's
- * range. sum[fields]: work. simulation NULL: each field is its own. */
+ * for n simulations, and no less than 1 / sqrt(H), which it is where posteriors are right; at most the length of log
+ * b's range. sum[fields]: work. simulation NULL: each field is its own. */
 static double temperature_error(double *sum, const double *log_weight, const double *logp, const ptrdiff_t *counts,
                                 const int32_t *simulation, double b, ptrdiff_t fields, ptrdiff_t room)
 {
@@ -339,8 +339,10 @@ static pf_status X(best_temperature)(double *best, const double *log_weight, con
     return PF_OK;
 }
 
-/* The flow's temperature, and what flow_calibrate_simulations says of it, from tables. Mean log p(y|x) is concave in b:
- * between 1 and the best b it is nowhere below that at 1. */
+/* The flow's temperature, and what flow_calibrate_simulations says of it, from tables. The best log b of error e is
+ * multiplied by w^2 / (w^2 + e^2), w^2 the greater of width^2 and log^2 b - e^2, what b itself says of w: with width
+ * alone a flow that is far off would stay over-confident. Mean log p(y|x) is concave in b: between 1 and the best b it
+ * is nowhere below that at 1. */
 static pf_status X(set_temperature)(X(flow) *f, double *found, double *sum, const double *log_weight,
                                     const double *logp, const ptrdiff_t *counts, const int32_t *simulation,
                                     double width, ptrdiff_t n, ptrdiff_t room)
@@ -348,7 +350,8 @@ static pf_status X(set_temperature)(X(flow) *f, double *found, double *sum, cons
     double best;
     PF_TRY(X(best_temperature)(&best, log_weight, logp, counts, n, room));
     double error = temperature_error(sum, log_weight, logp, counts, simulation, best, n, room);
-    double b = exp(log(best) / (1 + (error / width) * (error / width)));
+    double wide = PF_MAX(width, sqrt(PF_MAX(log(best) * log(best) - error * error, 0)));
+    double b = exp(log(best) / (1 + (error / wide) * (error / wide)));
     PF_TRY(tempered(found, log_weight, logp, counts, 1, n, room));
     PF_TRY(tempered(found + 1, log_weight, logp, counts, b, n, room));
     found[2] = best, found[3] = error;

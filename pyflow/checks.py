@@ -1,4 +1,4 @@
-"""Whether posteriors hold what they say: coverage, ranks and TARP over simulations of known truth."""
+"""Whether posteriors hold what they say: coverage, ranks and TARP over known simulations."""
 
 from __future__ import annotations
 

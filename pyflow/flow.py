@@ -1001,7 +1001,8 @@ class Flow:
         That is the power b of the likelihood with the largest mean log p(y|x) over held-out
         points, the prior uniform over the training range, shrunk to 1 where few simulations
         determine it: log b is multiplied by s^2 / (s^2 + error^2), of its standard error over whole
-        simulations and s = 0.3. log p(x|y) itself stays as it is. It is
+        simulations and s = 0.3, or s^2 = log^2 b - error^2 where that is more. So the mean stays
+        above what it is without. log p(x|y) itself stays as it is. It is
         evaluated at 383 conditions for every point, from three parameters on at three times as many
         for each (`posterior_draws` of `train`).
 

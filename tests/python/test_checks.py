@@ -256,7 +256,7 @@ def test_check_refuses_by_name(flow):
 
 
 def log_tables(flow, x, y, b):
-    """d log p(y|x) / d log b of every field, and the mean of b^2 Var(log p(x|y)): on a fine grid."""
+    """d log p(y|x) / d log b of every field, and b^2 Var(log p(x|y)): on a fine grid."""
     grid = np.linspace(*flow.y_range[0], 4001)[:, None]
     logs = np.stack([flow.evaluate_density(np.tile(a, (4001, 1, 1)), grid) for a in x])
     share = np.exp(b * (logs - logs.max(axis=1, keepdims=True)))
@@ -294,7 +294,9 @@ def test_few_simulations_leave_the_temperature_near_one(flow):
     for good in (many, some):
         found = good.calibration
         assert found["before"] <= found["after"]
-        shrunk = np.log(found["best"]) / (1 + (found["error"] / 0.3) ** 2)
+        log_b, error = np.log(found["best"]), found["error"]
+        width = max(0.3**2, log_b**2 - error**2)
+        shrunk = log_b * width / (width + error**2)
         assert_allclose(np.log(good.temperature), shrunk, rtol=1e-10)
     assert many.temperature < 0.85
     assert many.calibration["error"] < 0.15
