@@ -123,11 +123,10 @@ static PyObject *flow_sample(PyObject *op, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(
     calibrate_doc,
-    "calibrate(x, y, simulation, width, seed=0, condition_field=None)\n--\n\n(flow, before, after, best, error): the "
-    "flow with the temperature that is best on these points, shrunk;\nmean log p(y|x) / prior(y) at temperature 1 and "
-    "at "
-    "that one; the best one, and the standard error of its\nlogarithm. simulation (n,): numbers below n, of the "
-    "simulations.");
+    "calibrate(x, y, simulation, width, seed=0, condition_field=None)\n--\n\n"
+    "(flow, before, after, best, error): the flow with the temperature that is best on these points, shrunk;\n"
+    "mean log p(y|x) / prior(y) at temperature 1 and at that one; the best one, and the standard error of its\n"
+    "logarithm. simulation (n,): numbers below n, of the simulations.");
 static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"x", "y", "simulation", "width", "seed", "condition_field", NULL};
