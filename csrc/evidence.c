@@ -190,6 +190,36 @@ static pf_status tempered(double *mean, const double *log_weight, const double *
     return PF_OK;
 }
 
+/* Standard error of log b at the best b, from tables as above, with the scatter of whole simulations: a field's score
+ * is d log p(y|x) / d log b = b (l(y) - <l>), l = log p(x|y), and minus its derivative, summed where the scores cancel,
+ * H = sum b^2 Var(l), means over the posterior with b. The error is sqrt(n / (n - 1) sum_s (sum of scores in s)^2) / H
+ * for n simulations, and no less than 1 / sqrt(H), which it is where posteriors are right; at most the length of log
+ * b's range. sum[fields]: work. simulation NULL: each field is its own. */
+static double temperature_error(double *sum, const double *log_weight, const double *logp, const ptrdiff_t *counts,
+                                const int32_t *simulation, double b, ptrdiff_t fields, ptrdiff_t room)
+{
+    double information = 0, square = 0, most = log(temperatures[1] / temperatures[0]);
+    ptrdiff_t n = 0;
+    memset(sum, 0, (size_t)fields * sizeof(double));
+    for (ptrdiff_t i = 0; i < fields; i++, log_weight += room, logp += room) {
+        ptrdiff_t s = simulation ? simulation[i] : i;
+        double log_z = log_evidence(log_weight, logp, b, counts[i]), mean = 0, variance = 0;
+        for (ptrdiff_t m = 1; m < counts[i]; m++) {
+            double share = exp(log_weight[m] + b * logp[m] - log_z), l = logp[m] - logp[0];
+            if (share == 0) continue;
+            mean += share * l;
+            variance += share * l * l;
+        }
+        information += b * b * PF_MAX(variance - mean * mean, 0);
+        sum[s] -= b * mean;
+        n = PF_MAX(n, s + 1);
+    }
+    for (ptrdiff_t s = 0; s < n; s++) square += sum[s] * sum[s];
+    if (n < 2 || !(information > 0)) return most;
+    square = PF_MAX((double)n / (double)(n - 1) * square, information);
+    return PF_MIN(sqrt(square) / information, most);
+}
+
 #define TWICE "evidence.c"
 #include "twice.h"
 #else
@@ -288,7 +318,7 @@ static pf_status X(tables)(double *log_weight, double *logp, ptrdiff_t *counts, 
 }
 
 /* The b with the largest mean log p(y|x), which has one maximum: golden section in log b. */
-static pf_status X(best_temperature)(double *best, double *gain, const double *log_weight, const double *logp,
+static pf_status X(best_temperature)(double *best, const double *log_weight, const double *logp,
                                      const ptrdiff_t *counts, ptrdiff_t n, ptrdiff_t room)
 {
     const double golden = 0.6180339887498949;
@@ -306,12 +336,31 @@ static pf_status X(best_temperature)(double *best, double *gain, const double *l
         }
     }
     *best = exp(0.5 * (lo + hi));
-    if (!gain) return PF_OK;
-    PF_TRY(tempered(gain, log_weight, logp, counts, 1, n, room));
-    return tempered(gain + 1, log_weight, logp, counts, *best, n, room);
+    return PF_OK;
 }
 
-static pf_status X(calibrate)(X(flow) *f, double *gain, const X(data) *data, uint64_t seed)
+/* The flow's temperature, and what flow_calibrate_simulations says of it, from tables. The best log b of error e is
+ * multiplied by w^2 / (w^2 + e^2), w^2 the greater of width^2 and log^2 b - e^2, what b itself says of w: with width
+ * alone a flow that is far off would stay over-confident. Mean log p(y|x) is concave in b: between 1 and the best b it
+ * is nowhere below that at 1. */
+static pf_status X(set_temperature)(X(flow) *f, double *found, double *sum, const double *log_weight,
+                                    const double *logp, const ptrdiff_t *counts, const int32_t *simulation,
+                                    double width, ptrdiff_t n, ptrdiff_t room)
+{
+    double best;
+    PF_TRY(X(best_temperature)(&best, log_weight, logp, counts, n, room));
+    double error = temperature_error(sum, log_weight, logp, counts, simulation, best, n, room);
+    double wide = PF_MAX(width, sqrt(PF_MAX(log(best) * log(best) - error * error, 0)));
+    double b = exp(log(best) / (1 + (error / wide) * (error / wide)));
+    PF_TRY(tempered(found, log_weight, logp, counts, 1, n, room));
+    PF_TRY(tempered(found + 1, log_weight, logp, counts, b, n, room));
+    found[2] = best, found[3] = error;
+    f->temperature = b;
+    return PF_OK;
+}
+
+static pf_status X(calibrate)(X(flow) *f, double *found, const X(data) *data, const int32_t *simulation, double width,
+                              uint64_t seed)
 {
     pf_train_options o;
     pf_train_defaults(&o);
@@ -321,23 +370,38 @@ static pf_status X(calibrate)(X(flow) *f, double *gain, const X(data) *data, uin
     PF_TRY(X(check_points)(data, f, X(flow_mask)(f), n_y, "held_out"));
     X(trainer) t = {.data = data};
     ptrdiff_t room = CALIBRATE_DRAWS * (pf_default_draws(n_y) + 1);
-    double *log_weight = PF_ALLOC(double, data->n *room), *logp = PF_ALLOC(double, data->n *room);
+    double *log_weight = PF_ALLOC(double, data->n *room), *logp = PF_ALLOC(double, data->n *room),
+           *sum = PF_ALLOC(double, data->n);
     ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
-    pf_status status = log_weight && logp && counts ? X(trainer_init)(&t, f, &o, NET_ROWS, n_y, room - 1)
-                                                    : PF_NO_MEMORY;
+    pf_status status = log_weight && logp && counts && sum ? X(trainer_init)(&t, f, &o, NET_ROWS, n_y, room - 1)
+                                                           : PF_NO_MEMORY;
     if (!status) status = X(tables)(log_weight, logp, counts, &t, room);
-    if (!status) status = X(best_temperature)(&f->temperature, gain, log_weight, logp, counts, data->n, room);
+    if (!status) status = X(set_temperature)(f, found, sum, log_weight, logp, counts, simulation, width, data->n, room);
     X(trainer_clear)(&t);
     free(log_weight);
     free(logp);
     free(counts);
+    free(sum);
     return status;
 }
 
 pf_status X(flow_calibrate)(X(flow) *flow, double *gain, const X(data) *held_out, uint64_t seed)
 {
+    double found[4];
+    pf_status status = X(flow_calibrate_simulations)(flow, found, held_out, NULL, INFINITY, seed);
+    if (!status && gain) memcpy(gain, found, 2 * sizeof(double));
+    return status;
+}
+
+pf_status X(flow_calibrate_simulations)(X(flow) *flow, double *found, const X(data) *held_out,
+                                        const int32_t *simulation, double width, uint64_t seed)
+{
     pf_begin();
-    return pf_end(X(calibrate)(flow, gain, held_out, seed));
+    if (!(width > 0)) return pf_end(pf_fail(PF_BAD_ARGUMENT, "width: must be positive, not %g", width));
+    for (ptrdiff_t i = 0; simulation && i < held_out->n; i++)
+        if (simulation[i] < 0 || simulation[i] >= held_out->n)
+            return pf_end(pf_fail(PF_BAD_ARGUMENT, "simulation: is not 0 .. n - 1 of point %td", i));
+    return pf_end(X(calibrate)(flow, found, held_out, simulation, width, seed));
 }
 
 pf_status X(log_posterior)(double *log_posterior, X(flow) *flow, const X(data) *data, ptrdiff_t draws, uint64_t seed)

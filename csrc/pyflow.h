@@ -387,6 +387,12 @@ PF_API pf_status PF(flow_answer)(const PF(flow) * flow, const PF(request) * requ
  * in training, and is no column of y. b is kept with the flow, for whoever computes posteriors; log p(x|y) itself
  * stays. gain[2], or NULL: mean log p(y|x) / prior(y), nats, with b = 1 and with the best b. */
 PF_API pf_status PF(flow_calibrate)(PF(flow) * flow, double *gain, const PF(data) * held_out, uint64_t seed);
+/* The same for points of simulations, by number, 0 .. below n, each one's there; NULL: every point is its own. log b,
+ * whose standard error e over whole simulations is found, is multiplied by w^2 / (w^2 + e^2), w^2 = max(width^2, log^2
+ * b - e^2): it stays near 0 where few determine it. found[4]: mean log p(y|x) / prior(y) with b = 1 and with the b
+ * kept, the best b, and e. */
+PF_API pf_status PF(flow_calibrate_simulations)(PF(flow) * flow, double *found, const PF(data) * held_out,
+                                                const int32_t *simulation, double width, uint64_t seed);
 PF_API double PF(flow_temperature)(const PF(flow) * flow); /* b, 1 at first */
 
 /* ---- a flow as bytes (free with pf_free), and as a file (written aside, then renamed) */

@@ -33,11 +33,13 @@ def _image_shape(value, n):
 
 def _calibration(value):
     numbers = {"points": int, "before": float, "after": float}
+    more = {"simulations": int, "best": float, "error": float}  # that older files do not have
     return (
         isinstance(value, dict)
-        and set(value) == set(numbers)
+        and set(value) in (set(numbers), set(numbers | more))
         and all(
-            type(value[k]) in (kind, int) and math.isfinite(value[k]) for k, kind in numbers.items()
+            type(number) in ((numbers | more)[k], int) and math.isfinite(number)
+            for k, number in value.items()
         )
     )
 

@@ -13,6 +13,7 @@ from pyflow import _arguments, _core, _tables
 from pyflow._arguments import integer, real, warn
 from pyflow._images import Images
 from pyflow._notes import read_note
+from pyflow.checks import Coverage, coverage, simulations_of
 from pyflow.layers import composed
 from pyflow.posterior import Posterior, bounds_of, log_prior_of, warn_outside
 
@@ -31,6 +32,7 @@ HISTORY = ("epoch", "logp_train", "logp_validate", "distance")
 NOISE = "noise"  # what the noise's standard deviation is called when it is a condition
 TEMPERATURES = 1e-4, 1e2  # least and most that the core's calibration tries
 FEW = 10  # conditions that say little of a temperature
+WIDTH = 0.3  # of what is expected of a temperature's logarithm before simulations tell
 
 
 def __dir__():
@@ -267,8 +269,10 @@ class Flow:
         Returns
         -------
         dict or None
-            `points`: how many; `before`, `after`: mean log p(y|x) / prior(y), in nats per point,
-            at temperature 1 and at the one fitted. None for a flow that is not calibrated.
+            `points`, `simulations`: how many; `before`, `after`: mean log p(y|x) / prior(y), in
+            nats per point, at temperature 1 and at the flow's; `best`: the temperature before it
+            was shrunk, and `error`, the standard error of its logarithm, at most 13.8. None for a
+            flow that is not calibrated. Flows of older files have no simulations, best and error.
 
         Examples
         --------
@@ -888,18 +892,124 @@ class Flow:
             warn_outside(self.names[j:][:1], *self._core.range[:, [j]], [known[[j, j]]], what)
         return known
 
+    def check(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        simulation: ArrayLike | None = None,
+        prior: ArrayLike | Callable[[Floats], ArrayLike] | None = None,
+        temperature: float | None = None,
+        noise: ArrayLike | None = None,
+        fixed: Mapping[str, ArrayLike] | None = None,
+        draws: int = 1,
+        condition_field: ArrayLike | None = None,
+        seed: int | None = 0,
+    ) -> Coverage:
+        """Return how often posteriors of held-out simulations hold their truths.
+
+        Coverage of the smallest regions, ranks of the truths (Talts et al. 2018, arXiv 1804.06788)
+        and TARP (Lemos et al. 2023, arXiv 2302.03026), from one posterior for each map. They say
+        something of truths that are draws from the prior, of maps that neither training nor
+        `calibrate` have seen.
+
+        Parameters
+        ----------
+        x : (n, *shape) array-like of real numbers
+        y : (n, p) array-like
+            Their true parameters, without those of `fixed`; shape (n,) for a single one.
+        simulation : (n,) array-like, optional
+            Labels of the simulations that maps are of: all maps of one count once. Default: equal
+            rows of y are one simulation.
+        prior, temperature, draws, condition_field, seed : optional
+            As in `posterior`.
+        noise, fixed : optional
+            As in `posterior`; their values may also be of shape (n,), one for each map.
+
+        Returns
+        -------
+        Coverage
+            What it says in plain words is its text; `plot()` draws it.
+
+        Warns
+        -----
+        UserWarning
+            If truths lie outside of the prior.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> y = np.random.default_rng(0).uniform(0.5, 2, 300)
+        >>> power = lambda k: y[:, None, None] / k
+        >>> x = pyflow.fields.gaussian_field(power, (16, 16), box_size=16.0, seed=1)
+        >>> flow = pyflow.SymmetricFlow(x[:250], y_train=y[:250], box_size=16.0, n_layers=1,
+        ...     filter_knots=16, hidden=(32, 32), epochs=20, verbose=False)
+        >>> found = flow.check(x[250:], y[250:], prior=[(0.5, 2.0)])
+        >>> found.ranks.shape, found.simulations
+        ((50, 1), 50)
+        >>> share, error = found.held(0.68)
+        >>> bool(abs(share - 0.68) < 5 * error)
+        True
+        """
+        if not self._parameters()[0]:
+            raise ValueError("check: this flow was fitted without y")
+        x, n = self._points(x)
+        if not n or len(x.shape) == len(self.shape):
+            raise ValueError(
+                f"x: must have shape (n, *{self.shape}), n > 0; its shape is {x.shape}"
+            )
+        noise, fixed = self._each("noise", noise, n), self._each_fixed(fixed, n)
+        free = [name for name in self.names[: self._parameters()[0]] if name not in fixed]
+        y = parameters_of(_tables.matched(y, "y", free), "y", len(free), n, each=True)
+        simulation = simulations_of(simulation, y)
+        beside = self._beside(condition_field, n)
+
+        def posteriors():
+            for i in range(n):
+                how = {k: c[i] for k, c in beside.items()}
+                how |= {} if noise is None else {"noise": noise[i]}
+                how |= {"fixed": {k: v[i] for k, v in fixed.items()}} if fixed else {}
+                how |= {"temperature": temperature, "draws": draws, "seed": seed}
+                try:
+                    yield self.posterior(x[i], prior, **how)
+                except Exception as error:
+                    if hasattr(error, "add_note"):
+                        error.add_note(f"The posterior is that of map {i} of x.")
+                    raise
+
+        return coverage(posteriors(), y, simulation=simulation, seed=seed)
+
+    def _each_fixed(self, fixed, n):
+        if not isinstance(fixed, Mapping | None):
+            raise TypeError(f"fixed: must be a dict of names and numbers, not {fixed!r}")
+        return {k: self._each(f"fixed: {k!r}", v, n) for k, v in (fixed or {}).items()}
+
+    @staticmethod
+    def _each(name, value, n):
+        """Return one number, or one for each of n maps, as (n,) numbers; None stays."""
+        if value is None:
+            return None
+        value = np.asarray(_arguments.rows(value, name))
+        if value.dtype.kind not in "biuf" or value.shape not in ((), (n,)):
+            raise ValueError(f"{name}: must be a number, or {n} of them, not {value!r}")
+        return np.broadcast_to(value, n).astype(np.float64)
+
     def calibrate(
         self,
         x: ArrayLike,
         y: ArrayLike,
         seed: int | None = 0,
         *,
+        simulation: ArrayLike | None = None,
         condition_field: ArrayLike | None = None,
     ) -> Flow:
         """Return this flow with the temperature at which posteriors of these points are best.
 
         That is the power b of the likelihood with the largest mean log p(y|x) over held-out
-        points, the prior uniform over the training range. log p(x|y) itself stays as it is. It is
+        points, the prior uniform over the training range, shrunk to 1 where few simulations
+        determine it: log b is multiplied by s^2 / (s^2 + error^2), of its standard error over whole
+        simulations and s = 0.3, or s^2 = log^2 b - error^2 where that is more. So the mean stays
+        above what it is without. log p(x|y) itself stays as it is. It is
         evaluated at 383 conditions for every point, from three parameters on at three times as many
         for each (`posterior_draws` of `train`).
 
@@ -911,6 +1021,8 @@ class Flow:
         y : (n, p) array-like
             The noise's standard deviation is not among them.
         seed : int
+        simulation : (n,) array-like, optional
+            Labels of the simulations that points are of. Default: equal rows of y are one.
         condition_field : optional
             As in `evaluate_density`.
 
@@ -950,22 +1062,24 @@ class Flow:
         y = parameters_of(_tables.matched(y, "y", self.names[:p]), "y", p, n, each=True)
         self._warn_outside(y)
         beside = self._beside(condition_field, n)
-        return self._calibrated(x, y, _arguments.seed(seed), "x", beside)
+        return self._calibrated(x, y, _arguments.seed(seed), "x", beside, simulation)
 
-    def _calibrated(self, x, y, seed, name, beside):
+    def _calibrated(self, x, y, seed, name, beside, simulation=None):
         """Return the flow with its temperature; warnings call the points by this name."""
+        simulation = simulations_of(simulation, np.asarray(y)).astype(np.int32)
         try:
-            core, before, after = self._core.calibrate(x, y, seed, **beside)
+            core, *found = self._core.calibrate(x, y, simulation, WIDTH, seed, **beside)
         except ValueError as error:
             raise ValueError(str(error).replace("data_held_out:", f"{name}:", 1)) from None
-        found = {"points": len(y), "before": before, "after": after}
+        found = dict(zip(("before", "after", "best", "error"), found, strict=True))
+        found |= {"points": len(y), "simulations": int(simulation.max()) + 1}
         flow = Flow._of(core.with_note(json.dumps(self._note | {"calibration": found})))
         least, most = TEMPERATURES
         different = len(np.unique(y, axis=0))
-        if not 1.01 * least < flow.temperature < most / 1.01:
+        if not 1.01 * least < found["best"] < most / 1.01:
             warn(
                 f"{name}: {len(y)} points leave the temperature of posteriors undetermined: it is "
-                f"at an end of its range, {flow.temperature:.3g}"
+                f"at an end of its range, {found['best']:.3g}, and shrunk to {flow.temperature:.3g}"
             )
         elif different < FEW:
             warn(

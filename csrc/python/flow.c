@@ -123,22 +123,28 @@ static PyObject *flow_sample(PyObject *op, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(
     calibrate_doc,
-    "calibrate(x, y, seed=0, condition_field=None)\n--\n\n(flow, before, after): the flow with the temperature that "
-    "is best on these points;\nmean log p(y|x) / prior(y) at temperature 1 and at that one.");
+    "calibrate(x, y, simulation, width, seed=0, condition_field=None)\n--\n\n"
+    "(flow, before, after, best, error): the flow with the temperature that is best on these points, shrunk;\n"
+    "mean log p(y|x) / prior(y) at temperature 1 and at that one; the best one, and the standard error of its\n"
+    "logarithm. simulation (n,): numbers below n, of the simulations.");
 static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"x", "y", "seed", "condition_field", NULL};
+    static char *names[] = {"x", "y", "simulation", "width", "seed", "condition_field", NULL};
     flow_object *self = (flow_object *)op;
-    PyObject *x, *y, *seed_object = NULL, *context = Py_None, *result = NULL;
+    PyObject *x, *y, *simulation, *seed_object = NULL, *context = Py_None, *result = NULL;
+    double width;
     uint64_t seed;
     input in = {0};
     int ndim = EITHER(self, ndim);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO", names, &x, &y, &seed_object, &context)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOd|OO", names, &x, &y, &simulation, &width, &seed_object,
+                                     &context))
+        return NULL;
     if (seed_from(seed_object, &seed)) return NULL;
     if (points_open(&in.x, x, "x", ndim, ndim, EITHER(self, shape))) return NULL;
     npy_intp n = in.x.n, n_y = EITHER(self, conditions) - EITHER(self, noise_condition);
-    if (!open_conditions(&in, self, y, NULL, context, n, n, n_y))
-        result = self->bits == 32 ? pf32_calibrated(self, &in, seed) : pf64_calibrated(self, &in, seed);
+    if (!open_conditions(&in, self, y, NULL, context, n, n, n_y) &&
+        (in.label = vector_open(simulation, "simulation", NPY_INT32, n)))
+        result = self->bits == 32 ? pf32_calibrated(self, &in, width, seed) : pf64_calibrated(self, &in, width, seed);
     input_close(&in);
     return result;
 }
@@ -568,13 +574,13 @@ error:
     return NULL;
 }
 
-static PyObject *X(calibrated)(flow_object *self, const input *in, uint64_t seed)
+static PyObject *X(calibrated)(flow_object *self, const input *in, double width, uint64_t seed)
 {
     const points *p = &in->x;
     X(data) data = {.x = points_pointer(p, REAL_BITS), .y = data_or_null(in->y), .n = p->n};
     X(flow) *copy = NULL;
     real *converted = NULL;
-    double gain[2] = {0};
+    double found[4] = {0};
     PyObject *result = NULL;
     call c;
     pf_status status;
@@ -588,12 +594,12 @@ static PyObject *X(calibrated)(flow_object *self, const input *in, uint64_t seed
     }
     if (call_begin(&c, state_of(self))) goto done;
     Py_BEGIN_ALLOW_THREADS status = X(flow_copy)(&copy, self->X(flow), X(flow_layers)(self->X(flow)));
-    if (!status) status = X(flow_calibrate)(copy, gain, &data, seed);
+    if (!status) status = X(flow_calibrate_simulations)(copy, found, &data, PyArray_DATA(in->label), width, seed);
     Py_END_ALLOW_THREADS if (call_end(&c, state_of(self), status)) X(flow_free)(copy);
     else
     {
         PyObject *flow = X(flow_wrap)(state_of(self), copy);
-        result = flow ? Py_BuildValue("(Ndd)", flow, gain[0], gain[1]) : NULL;
+        result = flow ? Py_BuildValue("(Ndddd)", flow, found[0], found[1], found[2], found[3]) : NULL;
     }
 done:
     PyMem_Free(converted);

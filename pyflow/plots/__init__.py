@@ -5,12 +5,14 @@ as the value of a cell, and `figure.savefig` writes it to a file. matplotlib is 
 first one is called.
 """
 
+from pyflow.plots.checks import coverage
 from pyflow.plots.fields import field_pdf, latent_map, maps, power_spectra
 from pyflow.plots.images import image_grid
 from pyflow.plots.tables import history, latent, marginals, pairs
 from pyflow.plots.triangle import posteriors
 
 __all__ = [
+    "coverage",
     "field_pdf",
     "history",
     "image_grid",
