@@ -10,7 +10,7 @@ from pictures import area, band_of, check_drawn, heights, shares_inside
 from scipy import stats
 
 import pyflow
-from pyflow import plots
+from pyflow import checks, plots
 
 
 def bent(n, seed):
@@ -293,6 +293,7 @@ def draw_all():
         "maps": plots.maps(x),
         "power_spectra": plots.power_spectra(x, x),
         "posteriors": plots.posteriors(post),
+        "coverage": plots.coverage(checks.coverage([post] * 12, np.linspace([-1, -2], [1, 2], 12))),
     }
 
 
