@@ -178,13 +178,10 @@ def drawn_from(mask, box, noisy=None):
     rank = np.full(mask.size, -1)
     rank[pixel] = np.arange(len(pixel))
     near = min(NEAR, seen.sum())
-    offsets = np.indices(mesh).reshape(mask.ndim, -1)
-    away = sum(
-        (np.minimum(o, n - o) * (L / n)) ** 2 for o, n, L in zip(offsets, mesh, box, strict=True)
-    )
+    away = sum((np.minimum(o, n - o) * (L / n)) ** 2 for o, n, L in zip(at, mesh, box, strict=True))
     neighbour = np.full((len(pixel), near), np.flatnonzero(seen)[0])
     found = np.zeros(len(pixel), int)
-    for offset in offsets[:, np.argsort(away, kind="stable")].T:
+    for offset in at[:, np.argsort(away, kind="stable")].T:
         open_ = np.flatnonzero(found < near)
         if not len(open_):
             break

@@ -953,11 +953,7 @@ class Flow:
         """
         if not self._parameters()[0]:
             raise ValueError("check: this flow was fitted without y")
-        x, n = self._points(x)
-        if not n or len(x.shape) == len(self.shape):
-            raise ValueError(
-                f"x: must have shape (n, *{self.shape}), n > 0; its shape is {x.shape}"
-            )
+        x, n = self._simulated(x)
         noise, fixed = self._each("noise", noise, n), self._each_fixed(fixed, n)
         free = [name for name in self.names[: self._parameters()[0]] if name not in fixed]
         y = parameters_of(_tables.matched(y, "y", free), "y", len(free), n, each=True)
@@ -1054,11 +1050,7 @@ class Flow:
         p, _ = self._parameters()
         if not p:
             raise ValueError("y: this flow was fitted without")
-        x, n = self._points(x)
-        if not n or len(x.shape) == len(self.shape):
-            raise ValueError(
-                f"x: must have shape (n, *{self.shape}), n > 0; its shape is {x.shape}"
-            )
+        x, n = self._simulated(x)
         y = parameters_of(_tables.matched(y, "y", self.names[:p]), "y", p, n, each=True)
         self._warn_outside(y)
         beside = self._beside(condition_field, n)
@@ -1087,6 +1079,15 @@ class Flow:
                 f"temperature of posteriors: it is {flow.temperature:.3g}"
             )
         return flow
+
+    def _simulated(self, x):
+        """Return held-out points (n, *shape), n > 0, and n."""
+        x, n = self._points(x)
+        if not n or len(x.shape) == len(self.shape):
+            raise ValueError(
+                f"x: must have shape (n, *{self.shape}), n > 0; its shape is {x.shape}"
+            )
+        return x, n
 
     def _parameters(self):
         """Return how many conditions are parameters, and whether the last is the noise's."""
