@@ -6,12 +6,13 @@ first one is called.
 """
 
 from pyflow.plots.checks import coverage
-from pyflow.plots.fields import field_pdf, latent_map, maps, power_spectra
+from pyflow.plots.fields import bispectra, field_pdf, latent_map, maps, power_spectra
 from pyflow.plots.images import image_grid
 from pyflow.plots.tables import history, latent, marginals, pairs
 from pyflow.plots.triangle import posteriors
 
 __all__ = [
+    "bispectra",
     "coverage",
     "field_pdf",
     "history",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyflow import _arguments
-from pyflow.fields import box_lengths, checked, pdf, power_spectrum
+from pyflow.fields import bispectrum, box_lengths, checked, pdf, power_spectrum
 from pyflow.plots._style import (
     BAND,
     DATA,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Box = float | Sequence[float]
 
-__all__ = ["field_pdf", "latent_map", "maps", "power_spectra"]
+__all__ = ["bispectra", "field_pdf", "latent_map", "maps", "power_spectra"]
 
 ROWS = ("data", "samples of the model")
 
@@ -401,10 +401,75 @@ def power_spectra(
         figure, (above, below) = _two(plt)
         for power, colour, name in ((true, DATA, ROWS[0]), (mine, SAMPLES, ROWS[1])):
             _spread(above, k, power, colour, name)
-        above.set(xscale="log", yscale="log", ylim=_decades(true, mine))
+        above.set_yscale("log", nonpositive="mask")
+        above.set(xscale="log", ylim=_decades(true, mine))
         above.set_ylabel("P(k)" + (f"  [({unit})$^{data.ndim - 1}$]" if unit else ""))
         above.legend()
         _compare(below, k, true, mine, ratio=True)
+        below.set_xlim(k[0] / 1.08, k[-1] * 1.08)
+        _wave_numbers(below, unit)
+    return figure
+
+
+def bispectra(
+    data: ArrayLike,
+    samples: ArrayLike,
+    box_size: Box = 1.0,
+    *,
+    bins: int | Sequence[float] | None = None,
+    unit: str = "",
+) -> Figure:
+    """Draw the mean equilateral bispectra of data and samples, and their difference.
+
+    Drawn is Q = B(k) / (3 P(k)^2), without units, P the mean power spectrum of the data. It shows
+    what is wrong with filaments and peaks where spectra and pixels agree. Bands as in
+    `power_spectra`.
+
+    Parameters
+    ----------
+    data, samples : (n, mesh), (m, mesh) array-like, or (n0, n1)
+        On one mesh.
+    box_size : float or sequence of float
+        Length of the axes.
+    bins : int or sequence of float, optional
+        See `pyflow.fields.bispectrum`.
+    unit : str
+        Of `box_size`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        As `power_spectra`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> x = pyflow.fields.gaussian_field(lambda k: 1 / k, (32, 32), 60, box_size=100.0, seed=1)
+    >>> figure = pyflow.plots.bispectra(np.exp(x[:30] / x.std()), x[30:], 100.0, unit="Mpc/h")
+    >>> len(figure.axes)
+    2
+    """
+    data, samples = _both(data, samples)
+    if np.all(np.ptp(data.reshape(len(data), -1), axis=1) == 0):
+        raise ValueError("data: the fields are constant: they have no bispectrum")
+    k, true, _ = bispectrum(data, box_size, bins)
+    if not len(k):
+        raise ValueError("bins: no triangle of these fields lies in them")
+    at, power, _ = power_spectrum(data, box_size)
+    unit_b = 3 * np.interp(k, at, power.mean(axis=0)) ** 2
+    true, mine = true / unit_b, bispectrum(samples, box_size, bins)[1] / unit_b
+    with drawing() as plt:
+        figure, (above, below) = _two(plt)
+        for q, colour, name in ((true, DATA, ROWS[0]), (mine, SAMPLES, ROWS[1])):
+            _spread(above, k, q, colour, name)
+        above.axhline(0, color=INK, lw=0.8, ls=":")
+        above.set(xscale="log", ylabel="Q(k) = B / 3 P$^2$")
+        above.legend()
+        _compare(below, k, true, mine, ratio=False)
         below.set_xlim(k[0] / 1.08, k[-1] * 1.08)
         _wave_numbers(below, unit)
     return figure
@@ -429,7 +494,7 @@ def _spread(axes, k, power, colour, name):
         band = np.quantile(power, [0.16, 0.84], axis=0)
         axes.fill_between(k, *band, color=colour, alpha=0.25, lw=0)
         name += ": mean, and 68% of fields"
-    axes.plot(k, np.where(mean > 0, mean, np.nan), color=colour, lw=1.6, label=name, **_marks(k))
+    axes.plot(k, mean, color=colour, lw=1.6, label=name, **_marks(k))
 
 
 def _decades(data, samples):

@@ -292,6 +292,7 @@ def draw_all():
         "latent_map": plots.latent_map(x),
         "maps": plots.maps(x),
         "power_spectra": plots.power_spectra(x, x),
+        "bispectra": plots.bispectra(x, x),
         "posteriors": plots.posteriors(post),
         "coverage": plots.coverage(checks.coverage([post] * 12, np.linspace([-1, -2], [1, 2], 12))),
     }
