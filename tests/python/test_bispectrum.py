@@ -8,11 +8,11 @@ from numpy.testing import assert_allclose
 
 from pyflow import fields, plots
 
-EDGES = [0.3, 0.9, 1.6]
+EDGES = [0.3, 0.9, 1.4]
 
 
 @pytest.mark.parametrize(
-    ("mesh", "box"), [((12, 9), (12.0, 11.0)), ((8, 7, 6), (9.0, 8.0, 7.0))], ids=str
+    ("mesh", "box"), [((12, 9), (12.0, 11.0)), ((8, 7, 6), (10.5, 10.0, 8.5))], ids=str
 )
 def test_triangles_one_by_one(mesh, box):
     x = np.random.default_rng(1).exponential(size=(2, *mesh))
