@@ -100,8 +100,8 @@ static void X(step_block)(void *arg, ptrdiff_t block, int thread)
     ptrdiff_t at = block * BLOCK;
     double t = (double)a->steps, first = 1 - pow(0.9, t), second = sqrt(1 - pow(0.999, t));
     X(adam_update)(job->w + at, a->m + at, a->v + at, job->g + at, (real)job->factor,
-                   (real)(job->rate * second / first), (real)(1 - job->rate * job->decay), (real)(1e-8 * second),
-                   PF_MIN(BLOCK, a->n - at));
+                   (real)(job->rate * second / first), (real)PF_MAX(1 - job->rate * job->decay, 0),
+                   (real)(1e-8 * second), PF_MIN(BLOCK, a->n - at));
 }
 
 pf_status X(adam_step)(X(adam) *a, real *w, const real *g, double factor, double rate, double decay)

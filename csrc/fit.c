@@ -5,6 +5,9 @@
 
 #include "train.h"
 
+#define EPOCHS_KEPT 3.0 /* which a network's weights remember by default, */
+#define WIDE 512.0      /* with this many hidden units or more */
+
 enum { MOST_EPOCHS = 1 << 23 }; /* of a checkpoint: streams of random numbers have 24 bits for them */
 
 static void put_adam(pf_writer *out, ptrdiff_t steps, const void *m, const void *v, ptrdiff_t n, size_t size)
@@ -358,6 +361,18 @@ static pf_status X(resume)(X(flow) *f, const char *path)
     return same ? PF_OK : pf_fail(PF_BAD_ARGUMENT, "checkpoint: %s is of another fit", path);
 }
 
+/* The weights of a wide network are an average of Adam's steps over the last EPOCHS_KEPT epochs. It is the time in
+ * epochs that carries over from one size of data to another, so that decay is as 1 / n (Wang and Aitchison, arXiv
+ * 2405.13698): few points are not learnt by heart, and many are learnt from. An output of a narrow network is a sum
+ * of fewer weights, which need to be larger. */
+static double X(default_decay)(const X(flow) *f, const pf_train_options *o, ptrdiff_t n)
+{
+    if (!f->net || !(o->learning_rate > 0)) return 0;
+    double width = (double)f->net->net->size[f->net->net->layers - 1];
+    double forget = (double)o->batch / (EPOCHS_KEPT * (double)n), share = PF_MIN(width / WIDE, 1);
+    return PF_MIN(share * forget / o->learning_rate, 1e3);
+}
+
 static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(data) *validate,
                         const pf_train_options *o, double start_time)
 {
@@ -407,6 +422,7 @@ pf_status X(train)(X(flow) *f, int *trained, const X(data) *train, const X(data)
     o->batch = PF_MIN(o->batch ? o->batch : batch, train->n);
     if (!o->posterior_draws) o->posterior_draws = pf_default_draws(n_y);
     PF_TRY(X(train_begin)(f, train, o));
+    if (o->weight_decay < 0) o->weight_decay = X(default_decay)(f, o, train->n);
     if (path && !access(path, F_OK)) {
         PF_TRY(X(resume)(f, path));
         if (!f->n_state) { /* what the checkpoint holds is finished */

@@ -52,7 +52,7 @@ const pf_option pf_train_list[] = {
     {"patience", PF_SIZE, TRAIN(patience), 0, MOST_SIZE, {0}, 0},
     {"learning_rate", PF_REAL, TRAIN(learning_rate), 0, 1e3, {8e-3}, 0},
     {"warmup", PF_REAL, TRAIN(warmup), 0, OPEN(1.0), {0.05}, 0},
-    {"weight_decay", PF_REAL, TRAIN(weight_decay), 0, 1e3, {1e-2}, 0},
+    {"weight_decay", PF_REAL, TRAIN(weight_decay), 0, 1e3, {-1}, 1},
     {"clip", PF_REAL, TRAIN(clip), 0, INFINITY, {3}, 0},
     {"noise", PF_PAIR, TRAIN(noise), 0, 1e30, {0, 0}, 0},
     {"noise_condition", PF_FLAG, TRAIN(noise_condition), 0, 1, {0}, 0},

@@ -175,7 +175,7 @@ typedef struct {
     ptrdiff_t patience;   /* stop after this many epochs without improvement on validation data; 0: never */
     double learning_rate; /* Adam's, at its highest: rises, then falls to zero along half a cosine */
     double warmup;        /* fraction of all steps in which it rises */
-    double weight_decay;  /* of the network's weights */
+    double weight_decay;  /* of the network's weights; -1: as 1 / n, see fit.c */
     double clip;          /* longest gradient, in units of its running mean length; 0: any */
     double noise[2];      /* standard deviation of white noise added to the training data, afresh every epoch: uniform
                            * in this range */

@@ -1175,7 +1175,9 @@ class Flow:
             Adam's rate at its highest, default 8e-3, and the fraction of the steps in which it
             rises to that, default 0.05; then it falls along half a cosine.
         weight_decay : float, optional
-            Of the network's weights. Default 0.01.
+            Of the network's weights, in every step, times the learning rate. Default: batch / (3 n
+            learning_rate) of n points, so that weights are what the last three epochs made them;
+            less in proportion where the last hidden layer is narrower than 512.
         clip : float, optional
             The longest gradient, in units of its running mean length. Default 3; 0 for any.
         noise : float, (float, float), callable or (*mesh) array, optional

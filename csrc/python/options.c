@@ -176,7 +176,7 @@ int options_none_left(PyObject *kwargs, const char *function)
 const char options_doc[] =
     "options(fit, **given)\n--\n\n"
     "All options of a fit, 'gis', 'sig', 'symmetric' or 'train': those given, checked, and the defaults\n"
-    "of the others. 0 or less stands for a default that depends on the data.";
+    "of the others. A default that is outside the limits stands for one that depends on the data.";
 PyObject *core_options(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
     const char *fit;
