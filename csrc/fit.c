@@ -6,7 +6,7 @@
 #include "train.h"
 
 #define EPOCHS_KEPT 3.0 /* which a network's weights remember by default, */
-#define WIDE 512.0      /* with this many hidden units or more */
+#define WIDE 128.0      /* with this many hidden units or more */
 
 enum { MOST_EPOCHS = 1 << 23 }; /* of a checkpoint: streams of random numbers have 24 bits for them */
 
