@@ -11,7 +11,6 @@
 #include <float.h>
 #include <unistd.h>
 
-#include "band.h"
 #include "cspline.h"
 #include "psi.h"
 #include "train.h"
@@ -384,7 +383,7 @@ static pf_status X(refuse_empty)(X(start) *s, const X(data) *train, double mean,
     PF_TRY(X(mean_power)(s));
     if (train->n == 1) s->power[0] = INFINITY;    /* of one field the mean is the mean */
     else s->power[0] /= (double)s->flow->space.d; /* a mean is rounded alike, however many pixels it is of */
-    return X(check_band)(s->power, s->mesh->filter, X(rounding)(s, train, mean, scale));
+    return X(check_power)(s->power, s->mesh->filter, X(rounding)(s, train, mean, scale));
 }
 
 static pf_status X(best_start)(X(start) *s, const X(data) *train, double mean, double scale)
@@ -583,8 +582,12 @@ static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, cons
     return PF_OK;
 }
 
-static pf_status X(first_layer)(X(layer) **layer, double mean, double scale, ptrdiff_t d, const pf_symmetric_options *o)
+static pf_status X(first_layer)(X(layer) **layer, X(mesh) *mesh, double mean, double scale, ptrdiff_t d,
+                                const pf_symmetric_options *o)
 {
+    if (o->band && (o->observed || o->fill))
+        return pf_fail(PF_BAD_ARGUMENT, "k_min, k_max: a range of modes and a mask do not go together");
+    if (o->band) return X(band_new)(layer, mesh, o->band, mean, scale);
     if (!o->observed && !o->fill) return X(scale_new)(layer, mean, scale, d);
     if (o->fill) return X(fill_new)(layer, o->fill, o->fill->mean, o->fill->scale, NULL, d);
     int32_t *pixel = PF_ALLOC(int32_t, d);
@@ -625,7 +628,7 @@ static pf_status X(stack)(X(flow) *f, double *x, double *c, const X(data) *train
     X(layer) *layer = NULL;
     pf_status status = zero ? X(set_noise)(f, &o->train) : PF_NO_MEMORY;
     if (!status) status = X(standard)(x, x + 1, f, train, o->observed);
-    if (!status) status = X(first_layer)(&layer, x[0], x[1], f->space.d, o);
+    if (!status) status = X(first_layer)(&layer, f->mesh, x[0], x[1], f->space.d, o);
     if (!status) status = X(flow_append)(f, layer, zero);
     if (!status && train->context) status = X(context_knots)(p, c, c + 1, f, train, o);
     for (ptrdiff_t l = 0; l < o->n_layers && !status; l++) {

@@ -217,6 +217,7 @@ class Flow:
     box_size = property(lambda self: self._core.box)
     dtype = property(lambda self: self._core.dtype)
     mask = property(lambda self: self._core.mask)
+    k_range = property(lambda self: self._core.k_range)
     layers = property(lambda self: self._core.layers)
     slices = property(lambda self: self._core.slices)
     n_parameters = property(lambda self: self._core.n_parameters)
@@ -585,7 +586,7 @@ class Flow:
         n = integer("n", n, 0)
         known = self._conditions(y, n, condition_field)
         x, logp = self._core.sample(n, **known, seed=_arguments.seed(seed))
-        if self.mask is not None:  # that of the observed pixels, whatever was drawn in the others
+        if self.mask is not None or self.k_range is not None:  # whatever was drawn of the others
             logp = self._core.evaluate_density(x, **known)
         return x.reshape(n, *self.shape), logp
 

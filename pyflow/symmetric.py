@@ -24,6 +24,7 @@ from pyflow._training import (
 from pyflow._training import (
     epochs as all_epochs,
 )
+from pyflow._band import band
 from pyflow._window import realisation
 from pyflow.fields import box_lengths, checked, gaussian_field, window
 from pyflow.flow import NOISE, Flow
@@ -64,6 +65,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     mu_knots: int | None = None,
     mask: ArrayLike | None = None,
     fill: str = "realisation",
+    k_min: float | None = None,
+    k_max: float | None = None,
     patch_layers: int | None = None,
     patch_size: int | None = None,
     patch_slices: int | None = None,
@@ -292,6 +295,11 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         seen = np.ones(mesh, bool) if mask is None else np.asarray(mask)
         how = _realisation(data_train, seen, y_train, box, noise, given)
         given |= {k: v.ravel() for k, v in how.items()}
+    if k_min is not None or k_max is not None:
+        if mask is not None or "noise_map" in given:
+            raise ValueError("k_min, k_max: do not go together with a mask or a map of the noise")
+        how = band(*_noisy(data_train, y_train, box, noise, given), box, k_min, k_max)
+        given |= {k: v.ravel() for k, v in how.items()}
     flow = run(
         _core.symmetric_fit,
         "symmetric",
@@ -321,16 +329,22 @@ def _realisation(x, mask, y, box, noise, given):
     """Return how pixels are drawn: of fields with the noise that they are to have."""
     if "noise_map" in given:
         return realisation(x, mask, y, box, given["axis"], given["noise_map"].reshape(mask.shape))
+    x, y = _noisy(x, y, box, noise, given)
+    return realisation(x, mask, y, box, given["axis"])
+
+
+def _noisy(x, y, box, noise, given):
+    """Return fields with the noise that they are to have, and their conditions."""
     n, (low, high) = len(x), given["noise"]
     if callable(noise):
-        x = x + gaussian_field(noise, mask.shape, n, box_size=box, seed=0)
+        x = x + gaussian_field(noise, x.shape[1:], n, box_size=box, seed=0)
     elif high > 0:
         rng = np.random.default_rng(0)
         sigma = rng.uniform(low, high, (n, 1))
-        x = x + sigma.reshape(n, *[1] * mask.ndim) * rng.standard_normal(x.shape)
+        x = x + sigma.reshape(n, *[1] * (x.ndim - 1)) * rng.standard_normal(x.shape)
         if given["noise_condition"]:
             y = sigma if y is None else np.concatenate([y, sigma], axis=1)
-    return realisation(x, mask, y, box, given["axis"])
+    return x, y
 
 
 def _fields(x, name, ndim, mask=None):
