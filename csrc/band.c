@@ -7,7 +7,7 @@
  * Fourier modes, and log q(n), a Gaussian's, is taken from log p: what the flow says of x + n becomes p(x), whatever n
  * was drawn. log sigma is a polynomial of second degree in the conditions y, as in fill.c.
  *
- * The inverse leaves no power outside the range. No parameters.
+ * The inverse leaves no power outside the range, but for the mean of all fields. No parameters.
  *
  * And a check for fields that need it: those smooth to rounding, cut in Fourier space, or less their own mean, have no
  * density of their empty modes, and training would make T of these the larger the longer it goes on. */
@@ -188,7 +188,6 @@ static void X(band_forward)(const X(layer) *l, const void *ready, X(tile) *t, do
     }
 }
 
-/* The mean comes back if it is in the range. */
 static void X(band_inverse)(const X(layer) *l, const void *ready, X(tile) *t, double *logj, real *work)
 {
     const X(band) *b = (const X(band) *)l;
@@ -205,7 +204,7 @@ static void X(band_inverse)(const X(layer) *l, const void *ready, X(tile) *t, do
         for (int side = 0; side < 2; side++)
             sum += X(side)(b, r.power, side) / (double)l->d * exp(-2 * level[side]);
         X(filter_apply)(f, x, r.noise, x, b->inside, r.scratch);
-        X(scale_shift)(x, x, (real)b->scale, b->end[0] ? 0 : (real)b->mean, l->d);
+        X(scale_shift)(x, x, (real)b->scale, (real)b->mean, l->d);
         logj[i] -= X(band_log)(b, level, sum);
     }
 }
