@@ -169,7 +169,7 @@ static void X(fit_axial_knots)(double *value, const double *position, const doub
         for (ptrdiff_t i = 0; i < mu_knots; i++) {
             double u = pf_mu_knot(i, mu_knots), sum = 0;
             for (ptrdiff_t l = mu_knots - 1; l >= 0; l--) sum = sum * u + c[l];
-            value[i * m + j] = sum;
+            value[i * m + j] = position[j] > 0 ? sum : log_t[0];
         }
     }
 }
@@ -273,6 +273,14 @@ static pf_status X(mean_power)(X(start) *s)
     return PF_OK;
 }
 
+/* Whether the mean of the fields, and no other mode below the range, is drawn, with a power of its own: then T has a
+ * knot there. */
+static int X(mean_drawn)(const X(start) *s)
+{
+    const double *band = X(layer_band)(s->flow->layers[0]), *k = s->mesh->filter->k;
+    return band && s->mesh->filter->shells > 1 && band[0] > 0 && band[0] <= k[1] * (1 + 1e-9);
+}
+
 /* Positions and values of log T that whitens the fields, or 0 everywhere */
 static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
 {
@@ -283,9 +291,11 @@ static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
     for (ptrdiff_t i = 0; i < shells; i++) most = PF_MAX(most, s->power[i]);
     for (ptrdiff_t i = 0; i < shells; i++)
         s->power[i] = flat ? 0 : -0.5 * log(PF_MAX(s->power[i], 1e-12 * most)); /* now log T */
-    X(place_knots)(s->position, mesh, m);
+    int mean = X(mean_drawn)(s);
+    if (mean) X(place_shift_knots)(s->position, mesh, m);
+    else X(place_knots)(s->position, mesh, m);
     if (mesh->shell) X(fit_axial_knots)(theta + m, s->position, s->power, mesh, m, s->mu_knots, s->n);
-    else X(fit_knots)(theta + m, s->position, s->power, mesh->filter->modes, mesh, m, 1);
+    else X(fit_knots)(theta + m, s->position, s->power, mesh->filter->modes, mesh, m, !mean);
     pf_increasing_inverse(theta, s->position, m);
     return PF_OK;
 }

@@ -7,6 +7,7 @@ from pyflow._window import CONDITIONS, FEW, FEWEST, FIELDS, LARGEST, monomials
 from pyflow.fields import wavenumbers
 
 BINS = 3  # of |k| next to the edge of the range, as wide as the lowest frequency
+MEAN = 0.1  # of the level, for the mean alone
 SLACK = 1e-9  # wave numbers are equal to rounding
 
 
@@ -14,7 +15,9 @@ def band(x, y, box, k_min, k_max):
     """Return the modes that a flow is of, and levels for the others, as the core takes them.
 
     The levels go on with the fields' power spectrum at either edge of the range, log P there being
-    a polynomial of second degree in y.
+    a polynomial of second degree in y. Where the mean alone is drawn its level is lower, and T has
+    a knot for it (csrc/start.c): a mean that varies blurs pixels before layers can tell it from the
+    rest, which costs fields far from Gaussian much of log p.
 
     Parameters
     ----------
@@ -64,6 +67,9 @@ def band(x, y, box, k_min, k_max):
         bins = [known & (at == b) for b in range(BINS)]
         bins = [b for b in bins if b.any()]
         level[:, side] = 0.5 * edge_power(x[rows], basis[rows], k, number, bins, edge)
+    drawn = k[~inside & (k < first)]
+    if drawn.size and not drawn.any():
+        level[0, 0] += np.log(MEAN)
     return {"band_k": np.array([low, high]), "band_range": reach, "band_level": level}
 
 
