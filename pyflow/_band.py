@@ -87,7 +87,9 @@ def edge_power(x, basis, k, number, bins, edge):
     logs += 1 / count + 1 / (3 * count**2)  # of a mean of so many squares
     away = np.array([(number[b] * np.log(k[b])).sum() for b in bins] / count) - np.log(edge)
     n, weight = len(x), np.sqrt(count)
-    design = np.concatenate([np.repeat(basis, len(bins), axis=0), np.tile(away, n)[:, None]], axis=1)
+    design = np.concatenate(
+        [np.repeat(basis, len(bins), axis=0), np.tile(away, n)[:, None]], axis=1
+    )
     if len(bins) == 1:
         design = design[:, :-1]
     weight = np.tile(weight, n)
