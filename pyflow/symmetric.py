@@ -10,6 +10,7 @@ import numpy as np
 
 from pyflow import _arguments, _core
 from pyflow._arguments import boolean, warn
+from pyflow._band import band
 from pyflow._progress import Progress
 from pyflow._training import (
     condition_names,
@@ -24,7 +25,6 @@ from pyflow._training import (
 from pyflow._training import (
     epochs as all_epochs,
 )
-from pyflow._band import band
 from pyflow._window import realisation
 from pyflow.fields import box_lengths, checked, gaussian_field, window
 from pyflow.flow import NOISE, Flow
@@ -148,6 +148,16 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         Where `noise` is a map, "realisation" draws what pixels would be with the noise of the
         quietest one, given what they are. Neither knows of condition_field: with one, under a
         mask or a noise map, some of what it tells is lost.
+    k_min, k_max : float, optional
+        The flow is that of the modes k_min <= |k| <= k_max alone, |k| as in
+        `pyflow.fields.wavenumbers`, and whatever fields have at other |k| does not matter: log p is
+        the density of the coefficients of orthonormal real Fourier modes (F x / sqrt(pixels)), as
+        many as there are modes within. For fields that have no power elsewhere, and so no
+        density: overdensities of which every one has mean 0 (a k_min just above 0), maps that were
+        smoothed or cut in Fourier space. The other modes are drawn, as white noise at the level
+        that the power spectrum has at the edge, a polynomial of second degree in y, and their
+        density is divided out (`draws` of `Flow.evaluate_density`). Samples have none of them, but
+        for the training fields' mean. Not with a mask or a noise map.
     patch_layers : int, optional
         Layers that are not the same everywhere, on the symmetric ones: `pyflow.layers.Patch` of
         patches at random places, fitted as GIS fits them and then trained with the others. They
@@ -211,7 +221,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     Raises
     ------
     ValueError, TypeError
-        For fields or options that make no sense: the message names the argument.
+        For fields or options that make no sense: the message names the argument. For fields without
+        power at some |k|, less than 1e-12 of the pixels' variance per mode (in float32 n / 4 times
+        that, n the pixels of the longest axis, beside what rounding leaves of pixels far from 0):
+        it names those |k|, and k_min, k_max or noise as remedies.
     OSError
         If the checkpoint cannot be read, or not be written at the end.
     FileError
