@@ -1,11 +1,11 @@
 /* The band layer: fields of which the modes k_min <= |k| <= k_max alone are known, or have a density at all, so that
  * layers which need all modes can follow.
  *
- * Those within become (x - mean) / scale. The others are drawn, whatever the field has there: n = F^-1 sigma F e, e white
- * noise, with one sigma below the range and one above, the better where they go on with the spectrum of the fields. As
- * n is independent of x, and orthogonal to it, x + n has the density p(x) q(n), of the coefficients of orthonormal real
- * Fourier modes, and log q(n), a Gaussian's, is taken from log p: what the flow says of x + n becomes p(x), whatever n
- * was drawn. log sigma is a polynomial of second degree in the conditions y, as in fill.c.
+ * Those within become (x - mean) / scale. The others are drawn, whatever the field has there: n = F^-1 sigma F e, e
+ * white noise, with one sigma below the range and one above, the better where they go on with the spectrum of the
+ * fields. As n is independent of x, and orthogonal to it, x + n has the density p(x) q(n), of the coefficients of
+ * orthonormal real Fourier modes, and log q(n), a Gaussian's, is taken from log p: what the flow says of x + n becomes
+ * p(x), whatever n was drawn. log sigma is a polynomial of second degree in the conditions y, as in fill.c.
  *
  * The inverse leaves no power outside the range, but for the mean of all fields. No parameters.
  *
@@ -58,7 +58,8 @@ static pf_status X(band_shells)(X(band) *b, double k_min, double k_max)
 {
     const X(filter) *f = b->mesh->filter;
     ptrdiff_t low = 0, high = f->shells;
-    if (!(k_min >= 0 && k_max >= k_min)) return pf_fail(PF_BAD_ARGUMENT, "k_min: must be at least 0, and k_max above it");
+    if (!(k_min >= 0 && k_max >= k_min))
+        return pf_fail(PF_BAD_ARGUMENT, "k_min: must be at least 0, and k_max above it");
     while (low < high && f->k[low] < k_min * (1 - 1e-9)) low++;
     while (high > low && f->k[high - 1] > k_max * (1 + 1e-9)) high--;
     if (low == high) return pf_fail(PF_BAD_ARGUMENT, "k_min, k_max: no mode lies between %g and %g", k_min, k_max);
@@ -173,8 +174,7 @@ static void X(band_forward)(const X(layer) *l, const void *ready, X(tile) *t, do
     for (ptrdiff_t i = 0; i < t->n; i++) {
         real *x = t->x + i * t->ld;
         X(levels)(level, b, t, i);
-        for (ptrdiff_t s = 0; s < f->shells; s++)
-            r.sigma[s] = b->inside[s] > 0 ? 0 : (real)exp(level[s >= b->end[1]]);
+        for (ptrdiff_t s = 0; s < f->shells; s++) r.sigma[s] = b->inside[s] > 0 ? 0 : (real)exp(level[s >= b->end[1]]);
         for (ptrdiff_t j = 0; j < l->d; j += TILE_MOST) {
             ptrdiff_t n = PF_MIN(l->d - j, TILE_MOST);
             pf_normals(z, t->seed, t->stream ? t->stream[i] : 0, (uint64_t)j, n);
@@ -201,8 +201,7 @@ static void X(band_inverse)(const X(layer) *l, const void *ready, X(tile) *t, do
         X(levels)(level, b, t, i);
         memset(r.power, 0, (size_t)f->shells * sizeof(double));
         X(filter_power)(f, r.power, x, r.scratch);
-        for (int side = 0; side < 2; side++)
-            sum += X(side)(b, r.power, side) / (double)l->d * exp(-2 * level[side]);
+        for (int side = 0; side < 2; side++) sum += X(side)(b, r.power, side) / (double)l->d * exp(-2 * level[side]);
         X(filter_apply)(f, x, r.noise, x, b->inside, r.scratch);
         X(scale_shift)(x, x, (real)b->scale, (real)b->mean, l->d);
         logj[i] -= X(band_log)(b, level, sum);
@@ -313,11 +312,12 @@ pf_status X(check_power)(const double *power, const X(filter) *f, double least)
         snprintf(k_max, TEXT, "k_max=%.6g", 0.5 * (k[last] + k[last + 1]));
     }
     if (between) snprintf(inner, TEXT, " at %td of the shells between", between);
-    return pf_fail(PF_DEGENERATE,
-                   "data_train: the fields have no power beyond rounding%s%s%s%s%s%s: they have no density there, and a "
-                   "fit would sharpen it without end. Give %s%s%s%snoise=, which fills them",
-                   low, first == 1 ? " (all have the same mean)" : "", *low && *high ? " and" : "", high,
-                   (*low || *high) && *inner ? " and" : "", inner, k_min, *k_min && *k_max ? ", " : "", k_max,
-                   *k_min || *k_max ? ", for the density of the other modes, or " : "");
+    return pf_fail(
+        PF_DEGENERATE,
+        "data_train: the fields have no power beyond rounding%s%s%s%s%s%s: they have no density there, and a "
+        "fit would sharpen it without end. Give %s%s%s%snoise=, which fills them",
+        low, first == 1 ? " (all have the same mean)" : "", *low && *high ? " and" : "", high,
+        (*low || *high) && *inner ? " and" : "", inner, k_min, *k_min && *k_max ? ", " : "", k_max,
+        *k_min || *k_max ? ", for the density of the other modes, or " : "");
 }
 #endif

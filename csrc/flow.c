@@ -14,8 +14,8 @@ static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
 const X(layer_ops) *const X(layer_kinds)[] = {
-    &X(columns_ops),   &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops),
-    &X(symmetric_ops), &X(axial_ops), &X(shift_ops),  &X(fill_ops),   &X(band_ops), NULL};
+    &X(columns_ops), &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops), &X(symmetric_ops),
+    &X(axial_ops),   &X(shift_ops), &X(fill_ops),   &X(band_ops),   NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
