@@ -38,7 +38,8 @@ typedef struct {
     ptrdiff_t first;
     const double *bounds;          /* [d][2] or NULL */
     const unsigned char *observed; /* [d] or NULL: all pixels are */
-    uint64_t draw;                 /* number of the draw of the others */
+    int drawn;                     /* whether there is something that is not observed, pixels or modes */
+    uint64_t draw;                 /* number of the draw of it */
     ptrdiff_t rows, tiles;         /* of a tile; in a block */
     X(workers) workers;
     X(piece) *pieces;       /* [threads][tiles] */
@@ -127,8 +128,8 @@ static void X(score_piece)(X(piece) *p, X(job) *job, X(worker) *worker)
     X(scale_shift)(p->t.x, p->t.x, -1, 0, size);
     int parameters = job->task == PF_SCORE_PARAMETERS;
     double *rows = parameters ? job->gtheta + (p->start - job->begin) * job->flow->net->n_row : NULL;
-    if (parameters && job->observed) p->t.gy = job->gy_direct + (p->start - job->begin) * p->t.n_y;
-    X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters || job->observed);
+    if (parameters && job->drawn) p->t.gy = job->gy_direct + (p->start - job->begin) * p->t.n_y;
+    X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters || job->drawn);
 }
 
 /* Pieces first .. first + count - 1 of the thread's, loaded, through the flow */
@@ -164,7 +165,7 @@ static X(piece) *X(new_piece)(X(job) *job, X(worker) *worker, X(piece) *p, ptrdi
     p->t.label = job->label ? job->label + start : NULL;
     for (ptrdiff_t j = 0; j < n && job->context; j++) p->context[j] = job->context + (start + j) * p->t.d;
     if (job->context) p->t.context = p->context;
-    for (ptrdiff_t j = 0; j < n && job->observed; j++) p->stream[j] = X(random)(job, start + j);
+    for (ptrdiff_t j = 0; j < n && job->drawn; j++) p->stream[j] = X(random)(job, start + j);
     p->t.seed = job->seed;
     p->t.stream = p->stream;
     p->t.n_y = job->flow->net ? job->flow->net->n_y : 0;
@@ -338,11 +339,14 @@ static pf_status X(run_all)(X(job) *job)
     return status;
 }
 
+static int X(drawn)(const X(flow) *f) { return f->n_layers && X(layer_draws)(f->layers[0]); }
+
 static pf_status X(run)(X(job) *job)
 {
     PF_TRY(X(check)(job));
     if (job->flow->n_layers) job->bounds = X(layer_bounds)(job->flow->layers[0]);
     job->observed = X(flow_mask)(job->flow);
+    job->drawn = X(drawn)(job->flow);
     atomic_init(&job->bad, -1);
     X(plan)(job);
     pf_status status = X(run_all)(job);
@@ -357,7 +361,7 @@ static pf_status X(run_draws)(X(job) *job, ptrdiff_t draws)
     ptrdiff_t values = job->task == PF_LOGP_AT ? job->n * job->m : job->n;
     double *mean = job->log;
     if (draws < 0) return pf_fail(PF_BAD_ARGUMENT, "draws: must not be negative, but is %td", draws);
-    if (draws <= 1 || !X(flow_mask)(job->flow)) return X(run)(job);
+    if (draws <= 1 || !X(drawn)(job->flow)) return X(run)(job);
     double *one = job->log = PF_ALLOC(double, PF_MAX(values, 0));
     pf_status status = one ? PF_OK : PF_NO_MEMORY;
     for (job->draw = 0; job->draw < (uint64_t)draws && !status; job->draw++) {

@@ -23,8 +23,7 @@
 
 ptrdiff_t pf_fill_terms(ptrdiff_t n_y) { return (n_y + 1) * (n_y + 2) / 2; }
 
-/* 1, y_j, y_j y_l with j <= l */
-static void monomials(double *term, const double *y, const double *centre, const double *reach, ptrdiff_t n_y)
+void pf_monomials(double *term, const double *y, const double *centre, const double *reach, ptrdiff_t n_y)
 {
     double u[FILL_CONDITIONS];
     ptrdiff_t at = 0;
@@ -33,6 +32,23 @@ static void monomials(double *term, const double *y, const double *centre, const
     for (ptrdiff_t j = 0; j < n_y; j++) term[at++] = u[j];
     for (ptrdiff_t j = 0; j < n_y; j++)
         for (ptrdiff_t l = j; l < n_y; l++) term[at++] = u[j] * u[l];
+}
+
+void pf_monomials_vjp(double *gy, const double *gterm, const double *y, const double *centre, const double *reach,
+                      ptrdiff_t n_y)
+{
+    double slope[FILL_CONDITIONS], at[FILL_CONDITIONS];
+    for (ptrdiff_t j = 0; j < n_y; j++) {
+        at[j] = (y[j] - centre[j]) / reach[j];
+        slope[j] = fabs(at[j]) <= 1 ? 1 / reach[j] : 0;
+        at[j] = PF_MIN(PF_MAX(at[j], -1), 1);
+    }
+    for (ptrdiff_t j = 0; j < n_y; j++) gy[j] += gterm[1 + j] * slope[j];
+    for (ptrdiff_t j = 0, c = 1 + n_y; j < n_y; j++)
+        for (ptrdiff_t m = j; m < n_y; m++, c++) {
+            gy[j] += gterm[c] * at[m] * slope[j];
+            gy[m] += gterm[c] * at[j] * slope[m];
+        }
 }
 
 #define TWICE "fill.c"
@@ -136,6 +152,8 @@ pf_status X(fill_new)(X(layer) **l, const pf_fill *from, double mean, double sca
     return PF_OK;
 }
 
+int X(layer_draws)(const X(layer) *l) { return l->ops == &X(fill_ops) || l->ops == &X(band_ops); }
+
 const unsigned char *X(layer_observed)(const X(layer) *l)
 {
     return l->ops == &X(fill_ops) ? ((const X(fill) *)l)->observed : NULL;
@@ -171,7 +189,7 @@ static const real *X(fill_weights)(const X(fill) *f, const double *y, real *work
     double term[FILL_TERMS];
     ptrdiff_t size = f->n * (f->near + 1), terms = pf_fill_terms(f->n_y);
     if (!y || !f->n_y) return f->weight;
-    monomials(term, y, f->centre, f->reach, f->n_y);
+    pf_monomials(term, y, f->centre, f->reach, f->n_y);
     memcpy(work, f->weight, (size_t)size * sizeof(real));
     for (ptrdiff_t b = 1; b < terms; b++) {
         real factor = (real)term[b];
@@ -266,27 +284,17 @@ static void X(fill_inverse)(const X(layer) *l, const void *ready, X(tile) *t, do
 static void X(fill_vjp_y)(double *gy, const X(fill) *f, const real *x, real u, const real *w, const double *y, double g,
                           double glogj, ptrdiff_t p)
 {
-    double term[FILL_TERMS], slope[FILL_CONDITIONS], at[FILL_CONDITIONS];
-    ptrdiff_t stride = f->near + 1, size = f->n * stride, b = 1, n_y = f->n_y;
+    double term[FILL_TERMS];
+    ptrdiff_t stride = f->near + 1, size = f->n * stride;
     double per_log_sigma = g * X(drawn)(f, x, u, w, p) * exp((double)w[f->near]) + glogj;
     const int32_t *near = f->neighbour + p * f->near;
-    for (ptrdiff_t j = 0; j < n_y; j++) {
-        at[j] = (y[j] - f->centre[j]) / f->reach[j];
-        slope[j] = fabs(at[j]) <= 1 ? 1 / f->reach[j] : 0;
-        at[j] = PF_MIN(PF_MAX(at[j], -1), 1);
-    }
-    for (b = 1; b < pf_fill_terms(n_y); b++) { /* dL/d term */
+    for (ptrdiff_t b = 1; b < pf_fill_terms(f->n_y); b++) { /* dL/d term */
         const real *from = f->weight + b * size + p * stride;
         double sum = 0;
         for (ptrdiff_t j = 0; j < f->near; j++) sum += (double)from[j] * (double)x[near[j]];
         term[b] = g * sum + per_log_sigma * (double)from[f->near];
     }
-    for (ptrdiff_t j = 0; j < n_y; j++) gy[j] += term[1 + j] * slope[j];
-    for (ptrdiff_t j = 0, c = 1 + n_y; j < n_y; j++)
-        for (ptrdiff_t m = j; m < n_y; m++, c++) {
-            gy[j] += term[c] * at[m] * slope[j];
-            gy[m] += term[c] * at[j] * slope[m];
-        }
+    pf_monomials_vjp(gy, term, y, f->centre, f->reach, f->n_y);
 }
 
 /* From the last pixel drawn to the first, what depends on it goes to what it was drawn from. x and gx are those of the

@@ -240,4 +240,17 @@ void X(filter_power)(const X(filter) *f, double *power, const real *x, real *wor
     X(fft_forward)(f->fft, spectrum, x, scratch);
     X(modes)((X(task)){.f = f, .shells = power, .scale = 1, .in = spectrum, .x = spectrum, .work = scratch});
 }
+
+void X(filter_blend)(const X(filter) *f, real *y, double *power, const real *x, const real *t, const real *e,
+                     const real *u, real *work)
+{
+    real *one = work, *two = one + f->fft->spectrum, *scratch = two + f->fft->spectrum;
+    X(fft_forward)(f->fft, one, x, scratch);
+    X(fft_forward)(f->fft, two, e, scratch);
+    X(modes)((X(task)){.f = f, .shells = power, .scale = 1, .in = two, .x = two, .work = scratch});
+    X(modes)((X(task)){.f = f, .out = one, .in = one, .t = t, .work = scratch});
+    X(modes)((X(task)){.f = f, .out = two, .in = two, .t = u, .work = scratch});
+    for (ptrdiff_t i = 0; i < f->fft->spectrum; i++) one[i] += two[i];
+    X(fft_inverse)(f->fft, y, one, scratch);
+}
 #endif

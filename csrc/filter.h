@@ -30,6 +30,10 @@ void X(filter_apply)(const X(filter) *filter, real *y, real *spectrum, const rea
 /* g, on entry dL/dy, becomes dL/dx; gt[shells] += dL/dt, or NULL. spectrum holds F x; want_x = 0: gt only. */
 void X(filter_vjp)(const X(filter) *filter, real *g, double *gt, const real *spectrum, const real *t, int want_x,
                    real *work);
+/* y = F^-1 (T F x + U F e), t[shells], u[shells], and power[shells] += that of e, as below; work[f->work + f->fft->
+ * spectrum]. y may be x or e. */
+void X(filter_blend)(const X(filter) *f, real *y, double *power, const real *x, const real *t, const real *e,
+                     const real *u, real *work);
 /* power[shells] += sum over the modes of a shell of |F x|^2 */
 void X(filter_power)(const X(filter) *filter, double *power, const real *x, real *work);
 #endif

@@ -14,8 +14,8 @@ static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
 const X(layer_ops) *const X(layer_kinds)[] = {
-    &X(columns_ops),   &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops),
-    &X(symmetric_ops), &X(axial_ops), &X(shift_ops),  &X(fill_ops),   NULL};
+    &X(columns_ops), &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops), &X(symmetric_ops),
+    &X(axial_ops),   &X(shift_ops), &X(fill_ops),   &X(band_ops),   NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
@@ -363,6 +363,7 @@ int X(flow_context)(const X(flow) *f)
     return 0;
 }
 const unsigned char *X(flow_mask)(const X(flow) *f) { return f->n_layers ? X(layer_observed)(f->layers[0]) : NULL; }
+const double *X(flow_band)(const X(flow) *f) { return f->n_layers ? X(layer_band)(f->layers[0]) : NULL; }
 double X(flow_temperature)(const X(flow) *f) { return f->temperature; }
 const char *X(flow_note)(const X(flow) *f) { return f->note ? f->note : ""; }
 

@@ -139,7 +139,7 @@ static pf_status X(read_parts)(X(parts) *p, pf_reader *r, const X(flow) *f)
         const X(layer) *l = p->layers[p->n_layers];
         for (ptrdiff_t j = 0; X(layer_bounds)(l) && p->n_layers && j < 2 * l->d && !r->status; j++)
             if (isfinite(X(layer_bounds)(l)[j])) damaged(r, "a layer that is not the first has bounds");
-        if (X(layer_observed)(l) && p->n_layers) damaged(r, "a layer that is not the first fills fields in");
+        if (X(layer_draws)(l) && p->n_layers) damaged(r, "a layer that is not the first fills fields in");
         p->n_theta += l->n_theta;
         if (p->n_theta > (ptrdiff_t)(r->n / sizeof(double))) damaged(r, "parameters are missing");
         if (r->status) {

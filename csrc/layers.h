@@ -34,13 +34,18 @@ enum {
     FILL_TERMS = (FILL_CONDITIONS + 1) * (FILL_CONDITIONS + 2) / 2,
 };
 ptrdiff_t pf_fill_terms(ptrdiff_t n_y); /* of a polynomial of second degree */
+/* term[terms] = 1, u_j, u_j u_l with j <= l, of u = (y - centre) / reach held within [-1, 1]; y NULL: u = 0 */
+void pf_monomials(double *term, const double *y, const double *centre, const double *reach, ptrdiff_t n_y);
+/* gy += what the gradient gterm[terms] is for y, not NULL */
+void pf_monomials_vjp(double *gy, const double *gterm, const double *y, const double *centre, const double *reach,
+                      ptrdiff_t n_y);
 
 #define TWICE "layers.h"
 #include "twice.h"
 #elif defined(real)
 
 extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops),
-    X(axial_ops), X(shift_ops), X(fill_ops);
+    X(axial_ops), X(shift_ops), X(fill_ops), X(band_ops);
 
 /* columns.c: every column by its own fixed map. No parameters. */
 pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
@@ -54,6 +59,13 @@ pf_status X(scale_new)(X(layer) **l, double mean, double scale, ptrdiff_t d);
  * the neighbours, then log sigma; NULL: 0. No parameters. */
 pf_status X(fill_new)(X(layer) **l, const pf_fill *from, double mean, double scale, const real *weight, ptrdiff_t d);
 const unsigned char *X(layer_observed)(const X(layer) *l); /* [d] of a fill layer, NULL for any other */
+int X(layer_draws)(const X(layer) *l);                     /* whether it draws what is not observed: fill, band */
+
+/* band.c: modes within a range of |k| as in scale.c, the others drawn; the first layer of a flow. No parameters. */
+pf_status X(band_new)(X(layer) **l, X(mesh) *mesh, const pf_band *from, double mean, double scale);
+const double *X(layer_band)(const X(layer) *l); /* k_min, k_max of a band layer, NULL for any other */
+/* PF_DEGENERATE, with the k where it is so, unless power[shells] is more than least everywhere. */
+pf_status X(check_power)(const double *power, const X(filter) *f, double least);
 
 /* affine.c: x <- W (x - mean). theta = W[d][d], mean[d]. */
 pf_status X(affine_new)(X(layer) **l, ptrdiff_t d);

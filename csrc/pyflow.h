@@ -207,6 +207,16 @@ typedef struct {
     const double *weight;         /* [(n_y + 1) (n_y + 2) / 2][n][near + 1]: w, then log sigma; or NULL: 0 */
 } pf_fill;
 
+/* Modes k_min <= |k| <= k_max are what a flow is of, |k| in units of 2 pi over those of the box; others are drawn from
+ * a Gaussian, level[(n_y + 1) (n_y + 2) / 2][2] being the logarithm of their standard deviation below and above the
+ * range, |F x| / sqrt(d), as a polynomial of second degree in (y - centre) / reach. */
+typedef struct {
+    double k_min, k_max;
+    ptrdiff_t n_y;
+    const double *centre, *reach; /* [n_y] reach > 0 */
+    const double *level;
+} pf_band;
+
 /* Symmetric flows: the field-level likelihood p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282) */
 typedef struct {
     ptrdiff_t n_layers;
@@ -219,6 +229,7 @@ typedef struct {
     /* a window: fields are only known where observed[d] is not 0; NULL: everywhere */
     const unsigned char *observed;
     const pf_fill *fill;    /* of the other pixels; NULL: white noise */
+    const pf_band *band;    /* the modes that the flow is of; NULL: all. Without a window */
     ptrdiff_t patch_layers; /* layers of patches on the symmetric ones, which need not be the same everywhere */
     ptrdiff_t patch_size;   /* pixels along the side of a patch */
     ptrdiff_t patch_slices; /* K of each patch; 0: all its pixels */
@@ -322,6 +333,7 @@ PF_API const ptrdiff_t *PF(flow_shape)(const PF(flow) * flow);    /* [ndim] of o
 PF_API const double *PF(flow_box)(const PF(flow) * flow);         /* [ndim] */
 PF_API ptrdiff_t PF(flow_dim)(const PF(flow) * flow);             /* numbers of one point */
 PF_API const unsigned char *PF(flow_mask)(const PF(flow) * flow); /* [d], 0 in unobserved pixels; NULL: without mask */
+PF_API const double *PF(flow_band)(const PF(flow) * flow);        /* k_min, k_max; NULL: it is of all modes */
 PF_API int PF(flow_classes)(const PF(flow) * flow);               /* 0: without labels */
 PF_API ptrdiff_t PF(flow_conditions)(const PF(flow) * flow);      /* n_y */
 PF_API int PF(flow_context)(const PF(flow) * flow);               /* whether it needs a second field of each point */

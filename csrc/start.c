@@ -8,6 +8,7 @@
  * distribution, whichever tells more of x; the others as S = 0, every other one of them with an even g. For Gaussian
  * fields that is p(x|c). */
 #ifndef real
+#include <float.h>
 #include <unistd.h>
 
 #include "cspline.h"
@@ -168,7 +169,7 @@ static void X(fit_axial_knots)(double *value, const double *position, const doub
         for (ptrdiff_t i = 0; i < mu_knots; i++) {
             double u = pf_mu_knot(i, mu_knots), sum = 0;
             for (ptrdiff_t l = mu_knots - 1; l >= 0; l--) sum = sum * u + c[l];
-            value[i * m + j] = sum;
+            value[i * m + j] = position[j] > 0 ? sum : log_t[0];
         }
     }
 }
@@ -258,26 +259,43 @@ static void X(start_idle)(double *theta, X(start) *s, const X(layer) *layer, voi
     layer->ops->prepare(layer, ready, theta, 0, 1, s->work);
 }
 
+/* power[shells] of the fields per mode: 1 for white noise of unit variance */
+static pf_status X(mean_power)(X(start) *s)
+{
+    const X(filter) *filter = s->mesh->filter;
+    ptrdiff_t shells = filter->shells, pixels = s->flow->space.d;
+    for (ptrdiff_t i = 0; i < shells; i++) s->power[i] = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        PF_TRY(pf_check_interrupt());
+        X(filter_power)(filter, s->power, s->x + i * pixels, s->work);
+    }
+    for (ptrdiff_t i = 0; i < shells; i++) s->power[i] /= (double)s->n * filter->modes[i] * (double)pixels;
+    return PF_OK;
+}
+
+/* Whether the mean of the fields, and no other mode below the range, is drawn, with a power of its own: then T has a
+ * knot there. */
+static int X(mean_drawn)(const X(start) *s)
+{
+    const double *band = X(layer_band)(s->flow->layers[0]), *k = s->mesh->filter->k;
+    return band && s->mesh->filter->shells > 1 && band[0] > 0 && band[0] <= k[1] * (1 + 1e-9);
+}
+
 /* Positions and values of log T that whitens the fields, or 0 everywhere */
 static pf_status X(start_filter)(double *theta, X(start) *s, int flat)
 {
     const X(mesh) *mesh = s->mesh;
-    ptrdiff_t shells = mesh->filter->shells, pixels = s->flow->space.d, m = s->o->filter_knots;
+    ptrdiff_t shells = mesh->filter->shells, m = s->o->filter_knots;
     double most = 0;
-    for (ptrdiff_t i = 0; i < shells; i++) s->power[i] = 0;
-    for (ptrdiff_t i = 0; i < s->n; i++) {
-        PF_TRY(pf_check_interrupt());
-        X(filter_power)(mesh->filter, s->power, s->x + i * pixels, s->work);
-    }
-    for (ptrdiff_t i = 0; i < shells; i++) {
-        s->power[i] /= (double)s->n * mesh->filter->modes[i] * (double)pixels;
-        most = PF_MAX(most, s->power[i]);
-    }
+    PF_TRY(X(mean_power)(s));
+    for (ptrdiff_t i = 0; i < shells; i++) most = PF_MAX(most, s->power[i]);
     for (ptrdiff_t i = 0; i < shells; i++)
         s->power[i] = flat ? 0 : -0.5 * log(PF_MAX(s->power[i], 1e-12 * most)); /* now log T */
-    X(place_knots)(s->position, mesh, m);
+    int mean = X(mean_drawn)(s);
+    if (mean) X(place_shift_knots)(s->position, mesh, m);
+    else X(place_knots)(s->position, mesh, m);
     if (mesh->shell) X(fit_axial_knots)(theta + m, s->position, s->power, mesh, m, s->mu_knots, s->n);
-    else X(fit_knots)(theta + m, s->position, s->power, mesh->filter->modes, mesh, m, 1);
+    else X(fit_knots)(theta + m, s->position, s->power, mesh->filter->modes, mesh, m, !mean);
     pf_increasing_inverse(theta, s->position, m);
     return PF_OK;
 }
@@ -350,15 +368,45 @@ static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train
     return PF_OK;
 }
 
-static pf_status X(best_start)(X(start) *s, const X(data) *train)
+/* Power below which a shell has none, for pixels of unit variance. What numbers are rounded to is white noise, the more
+ * of it the further they are from 0. Fourier transforms add theirs: where a line of modes has most of the power, others
+ * on that line have up to 1e-13 times the side's pixels in floats (measured: 3e-12 and 6e-11 at 128^2 and 512^2 of
+ * fields with P ~ k^-6). Double numbers are held to what other floats have, as the same maps may come as floats, but
+ * for what their mean rounds them to. */
+static double X(rounding)(const X(start) *s, const X(data) *train, double mean, double scale)
+{
+    ptrdiff_t pixels = s->flow->space.d, side = 1;
+    double far = mean / scale, eps = FLT_EPSILON;
+    int floats = 1;
+    for (int i = 0; i < s->flow->space.ndim; i++) side = PF_MAX(side, s->flow->space.n[i]);
+    for (ptrdiff_t i = 0; i < s->n && floats; i++) {
+        const real *x = train->x + i * train->n / s->n * pixels;
+        for (ptrdiff_t j = 0; j < pixels && floats; j++) floats = (real)(float)x[j] == x[j];
+    }
+    if (!floats) eps = DBL_EPSILON;
+    return (REAL_BITS == 32 ? 1e-12 * PF_MAX(0.25 * (double)side, 1) : 1e-12) + 4 * eps * eps * far * far;
+}
+
+static pf_status X(refuse_empty)(X(start) *s, const X(data) *train, double mean, double scale)
+{
+    PF_TRY(X(start_load)(s, train, s->flow->layers[0]));
+    PF_TRY(X(mean_power)(s));
+    if (train->n == 1) s->power[0] = INFINITY;    /* of one field the mean is the mean */
+    else s->power[0] /= (double)s->flow->space.d; /* a mean is rounded alike, however many pixels it is of */
+    return X(check_power)(s->power, s->mesh->filter, X(rounding)(s, train, mean, scale));
+}
+
+static pf_status X(best_start)(X(start) *s, const X(data) *train, double mean, double scale)
 {
     double flat, white;
+    PF_TRY(X(refuse_empty)(s, train, mean, scale));
     PF_TRY(X(start_layers)(&flat, s, train, 1));
     PF_TRY(X(start_layers)(&white, s, train, 0));
     return flat > white ? X(start_layers)(&flat, s, train, 1) : PF_OK;
 }
 
-static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean, double c_scale,
+/* x, c: mean and scale of the pixels of either field */
+static pf_status X(closed_form)(X(flow) *f, const X(data) *train, const double *x, const double *c,
                                 const pf_symmetric_options *o)
 {
     const X(mesh) *mesh = X(symmetric_mesh)(f->layers[train->context ? 2 : 1]);
@@ -382,12 +430,12 @@ static pf_status X(closed_form)(X(flow) *f, const X(data) *train, double c_mean,
     s.xx = PF_ALLOC(double, with * filter->shells);
     s.other = PF_ALLOC(double, with *(o->context_knots + 2 * o->filter_knots));
     s.value = PF_ALLOC(double, with * o->filter_knots);
-    s.c_mean = c_mean;
-    s.c_scale = c_scale;
+    s.c_mean = c[0];
+    s.c_scale = c[1];
     pf_status status = PF_NO_MEMORY;
     if (s.x && s.power && s.position && s.sorted && s.spectrum && s.work && s.noise && s.u && s.cc && s.xx && s.other &&
         s.value)
-        status = X(best_start)(&s, train);
+        status = X(best_start)(&s, train, x[0], x[1]);
     free(s.x);
     free(s.power);
     free(s.position);
@@ -544,8 +592,12 @@ static pf_status X(standard)(double *mean, double *scale, const X(flow) *f, cons
     return PF_OK;
 }
 
-static pf_status X(first_layer)(X(layer) **layer, double mean, double scale, ptrdiff_t d, const pf_symmetric_options *o)
+static pf_status X(first_layer)(X(layer) **layer, X(mesh) *mesh, double mean, double scale, ptrdiff_t d,
+                                const pf_symmetric_options *o)
 {
+    if (o->band && (o->observed || o->fill))
+        return pf_fail(PF_BAD_ARGUMENT, "k_min, k_max: a range of modes and a mask do not go together");
+    if (o->band) return X(band_new)(layer, mesh, o->band, mean, scale);
     if (!o->observed && !o->fill) return X(scale_new)(layer, mean, scale, d);
     if (o->fill) return X(fill_new)(layer, o->fill, o->fill->mean, o->fill->scale, NULL, d);
     int32_t *pixel = PF_ALLOC(int32_t, d);
@@ -578,18 +630,17 @@ static pf_status X(context_knots)(double *p, double *mean, double *scale, const 
     return PF_OK;
 }
 
-/* The layers, without their parameters; the noise and the network */
-static pf_status X(stack)(X(flow) *f, double *c_mean, double *c_scale, const X(data) *train,
-                          const pf_symmetric_options *o)
+/* The layers, without their parameters, and the noise; x, c: mean and scale of the pixels of either field */
+static pf_status X(stack)(X(flow) *f, double *x, double *c, const X(data) *train, const pf_symmetric_options *o)
 {
     ptrdiff_t most = 3 * o->psi_knots + (1 + o->mu_knots) * o->filter_knots + o->context_knots;
-    double mean = 0, scale = 1, *zero = PF_CALLOC(double, most), p[SHIFT_KNOTS_MOST];
+    double *zero = PF_CALLOC(double, most), p[SHIFT_KNOTS_MOST];
     X(layer) *layer = NULL;
     pf_status status = zero ? X(set_noise)(f, &o->train) : PF_NO_MEMORY;
-    if (!status) status = X(standard)(&mean, &scale, f, train, o->observed);
-    if (!status) status = X(first_layer)(&layer, mean, scale, f->space.d, o);
+    if (!status) status = X(standard)(x, x + 1, f, train, o->observed);
+    if (!status) status = X(first_layer)(&layer, f->mesh, x[0], x[1], f->space.d, o);
     if (!status) status = X(flow_append)(f, layer, zero);
-    if (!status && train->context) status = X(context_knots)(p, c_mean, c_scale, f, train, o);
+    if (!status && train->context) status = X(context_knots)(p, c, c + 1, f, train, o);
     for (ptrdiff_t l = 0; l < o->n_layers && !status; l++) {
         if (train->context) status = X(shift_new)(&layer, f->mesh, p, o->context_knots, o->filter_knots);
         if (train->context && !status) status = X(flow_append)(f, layer, zero);
@@ -614,7 +665,7 @@ static pf_status X(stack)(X(flow) *f, double *c_mean, double *c_scale, const X(d
 static pf_status X(fit)(X(flow) **flow, const X(data) *train, const X(data) *validate, int ndim, const ptrdiff_t *mesh,
                         const double *box, const pf_symmetric_options *o)
 {
-    double start_time = pf_seconds(), c_mean = 0, c_scale = 1;
+    double start_time = pf_seconds(), x[2] = {0, 1}, c[2] = {0, 1};
     int trained = 0;
     X(flow) *f;
     *flow = NULL;
@@ -623,9 +674,9 @@ static pf_status X(fit)(X(flow) **flow, const X(data) *train, const X(data) *val
     if (ndim < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: fields have 2 or 3 axes, not %d", ndim);
     PF_TRY(X(flow_new)(&f, ndim, mesh, box, 0));
     pf_status status = X(check_points)(train, f, o->observed, train->n_y, "train");
-    if (!status) status = X(stack)(f, &c_mean, &c_scale, train, o);
+    if (!status) status = X(stack)(f, x, c, train, o);
     int resumed = o->train.watch.checkpoint && !access(o->train.watch.checkpoint, F_OK);
-    if (!status && !resumed) status = X(closed_form)(f, train, c_mean, c_scale, o);
+    if (!status && !resumed) status = X(closed_form)(f, train, x, c, o);
     if (!status && !resumed && o->patch_layers) status = X(start_patches)(f, train, o);
     if (!status) status = X(train)(f, &trained, train, validate, &o->train, start_time);
     if (trained) *flow = f;

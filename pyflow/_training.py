@@ -23,6 +23,8 @@ FILL = (
     "fill_spread",
     "fill_moments",
 )
+# And those of a range of modes
+BAND = "band_k", "band_range", "band_level"
 # Options that say what is heard of a fit, not what comes of it.
 WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
@@ -79,7 +81,7 @@ def run(
     boolean("verbose", verbose)
     given = {k: v for k, v in given.items() if v is not None} | {"seed": _arguments.seed(seed)}
     data = {k: v for k, v in data.items() if v is not None}
-    data |= {k: given.pop(k) for k in (*ARRAYS, *FILL) if k in given}
+    data |= {k: given.pop(k) for k in (*ARRAYS, *FILL, *BAND) if k in given}
     options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}

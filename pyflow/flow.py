@@ -115,6 +115,8 @@ class Flow:
     mask : numpy.ndarray of bool or None
         Where fields are observed: log p is the density of these pixels, and what stands in the
         others does not matter.
+    k_range : (float, float) or None
+        Least and most |k| of the modes that log p is the density of; None: of all.
     layers : tuple of str
         The kind of each layer, in the order in which data pass through them.
     slices : int
@@ -217,6 +219,7 @@ class Flow:
     box_size = property(lambda self: self._core.box)
     dtype = property(lambda self: self._core.dtype)
     mask = property(lambda self: self._core.mask)
+    k_range = property(lambda self: self._core.k_range)
     layers = property(lambda self: self._core.layers)
     slices = property(lambda self: self._core.slices)
     n_parameters = property(lambda self: self._core.n_parameters)
@@ -470,7 +473,8 @@ class Flow:
         condition_field : (n, *shape) or shape array-like, optional
             For a flow that was fitted with one: the second field of each point, or of all.
         draws : int
-            For a flow with a mask, or a noise map, whose unobserved or noisier pixels are drawn:
+            For a flow with a mask, a noise map or a range of |k|, whose unobserved or noisier
+            pixels, or other modes, are drawn:
             log p is the log of the mean of p over so many draws. More are more exact. They are the
             same for all points, so that a density does not depend on others: errors of many points
             have a part in common, which their mean keeps. (`posterior` has others for each point.)
@@ -585,7 +589,7 @@ class Flow:
         n = integer("n", n, 0)
         known = self._conditions(y, n, condition_field)
         x, logp = self._core.sample(n, **known, seed=_arguments.seed(seed))
-        if self.mask is not None:  # that of the observed pixels, whatever was drawn in the others
+        if self.mask is not None or self.k_range is not None:  # whatever was drawn of the others
             logp = self._core.evaluate_density(x, **known)
         return x.reshape(n, *self.shape), logp
 
@@ -607,8 +611,9 @@ class Flow:
         -------
         z : array of the shape of x and the flow's dtype
         logj : (n,) float64 array, or float for a single point
-            log|det dz/dx|; for a flow with a mask less the log-density of what was drawn in pixels
-            that are not observed, where `inverse` leaves NaN.
+            log|det dz/dx|; for a flow with a mask or a range of |k| less the log-density of what
+            was drawn in pixels that are not observed, where `inverse` leaves NaN, or in other
+            modes, of which it leaves nothing.
 
         Raises
         ------
@@ -689,8 +694,8 @@ class Flow:
         Returns
         -------
         score : array of the shape of x and the flow's dtype
-            d log p / dx; 0 in pixels that are not observed. Of a flow with a mask, that of the
-            first draw.
+            d log p / dx; 0 in pixels that are not observed. Of a flow with a mask or a range of
+            |k|, that of the first draw.
         logp : (n,) float64 array, or float for a single point
             If with_logp.
 
@@ -787,7 +792,7 @@ class Flow:
         noise : float, optional
             For a flow that the noise is a condition of: its standard deviation, which is known.
         draws : int
-            For a flow with a mask: see `evaluate_density`.
+            For a flow with a mask or a range of |k|: see `evaluate_density`.
         fixed : dict of str to float, optional
             Other conditions that are known, by name, such as the mean number of galaxies in a
             pixel. The posterior, and the prior, are of the remaining ones, in their order.

@@ -10,6 +10,7 @@ import numpy as np
 
 from pyflow import _arguments, _core
 from pyflow._arguments import boolean, warn
+from pyflow._band import band
 from pyflow._progress import Progress
 from pyflow._training import (
     condition_names,
@@ -64,6 +65,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     mu_knots: int | None = None,
     mask: ArrayLike | None = None,
     fill: str = "realisation",
+    k_min: float | None = None,
+    k_max: float | None = None,
     patch_layers: int | None = None,
     patch_size: int | None = None,
     patch_slices: int | None = None,
@@ -145,6 +148,16 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         Where `noise` is a map, "realisation" draws what pixels would be with the noise of the
         quietest one, given what they are. Neither knows of condition_field: with one, under a
         mask or a noise map, some of what it tells is lost.
+    k_min, k_max : float, optional
+        The flow is that of the modes k_min <= |k| <= k_max alone, |k| as in
+        `pyflow.fields.wavenumbers`, and whatever fields have at other |k| does not matter: log p is
+        the density of the coefficients of orthonormal real Fourier modes (F x / sqrt(pixels)), as
+        many as there are modes within. For fields that have no power elsewhere, and so no
+        density: overdensities of which every one has mean 0 (a k_min just above 0), maps that were
+        smoothed or cut in Fourier space. The other modes are drawn, as white noise at the level
+        that the power spectrum has at the edge, a polynomial of second degree in y, and their
+        density is divided out (`draws` of `Flow.evaluate_density`). Samples have none of them, but
+        for the training fields' mean. Not with a mask or a noise map.
     patch_layers : int, optional
         Layers that are not the same everywhere, on the symmetric ones: `pyflow.layers.Patch` of
         patches at random places, fitted as GIS fits them and then trained with the others. They
@@ -210,7 +223,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     Raises
     ------
     ValueError, TypeError
-        For fields or options that make no sense: the message names the argument.
+        For fields or options that make no sense: the message names the argument. For fields without
+        power at some |k|, less than 1e-12 of the pixels' variance per mode (in float32 n / 4 times
+        that, n the pixels of the longest axis, beside what rounding leaves of pixels far from 0):
+        it names those |k|, and k_min, k_max or noise as remedies.
     OSError
         If the checkpoint cannot be read, or not be written at the end.
     FileError
@@ -294,6 +310,11 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         seen = np.ones(mesh, bool) if mask is None else np.asarray(mask)
         how = _realisation(data_train, seen, y_train, box, noise, given)
         given |= {k: v.ravel() for k, v in how.items()}
+    if k_min is not None or k_max is not None:
+        if mask is not None or "noise_map" in given:
+            raise ValueError("k_min, k_max: do not go together with a mask or a map of the noise")
+        how = band(*_noisy(data_train, y_train, box, noise, given), box, k_min, k_max)
+        given |= {k: v.ravel() for k, v in how.items()}
     flow = run(
         _core.symmetric_fit,
         "symmetric",
@@ -323,16 +344,22 @@ def _realisation(x, mask, y, box, noise, given):
     """Return how pixels are drawn: of fields with the noise that they are to have."""
     if "noise_map" in given:
         return realisation(x, mask, y, box, given["axis"], given["noise_map"].reshape(mask.shape))
+    x, y = _noisy(x, y, box, noise, given)
+    return realisation(x, mask, y, box, given["axis"])
+
+
+def _noisy(x, y, box, noise, given):
+    """Return fields with the noise that they are to have, and their conditions."""
     n, (low, high) = len(x), given["noise"]
     if callable(noise):
-        x = x + gaussian_field(noise, mask.shape, n, box_size=box, seed=0)
+        x = x + gaussian_field(noise, x.shape[1:], n, box_size=box, seed=0)
     elif high > 0:
         rng = np.random.default_rng(0)
         sigma = rng.uniform(low, high, (n, 1))
-        x = x + sigma.reshape(n, *[1] * mask.ndim) * rng.standard_normal(x.shape)
+        x = x + sigma.reshape(n, *[1] * (x.ndim - 1)) * rng.standard_normal(x.shape)
         if given["noise_condition"]:
             y = sigma if y is None else np.concatenate([y, sigma], axis=1)
-    return realisation(x, mask, y, box, given["axis"])
+    return x, y
 
 
 def _fields(x, name, ndim, mask=None):

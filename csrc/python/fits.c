@@ -8,7 +8,7 @@ typedef struct {
     call call;
     points x[2]; /* training, validation; source NULL: none */
     PyArrayObject *y[2], *weight[2], *label[2], *context[2], *bounds, *schedule, *noise_k, *noise_power, *frozen, *mask,
-        *noise_map, *fill[6];                                /* open_fill names them */
+        *noise_map, *fill[6], *band[3];                      /* open_fill and open_band name them */
     void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
     flow_object *flow;                                       /* to go on from, or NULL */
@@ -19,6 +19,7 @@ typedef struct {
     pf_sig_stage stages[64];
     pf_symmetric_options symmetric;
     pf_fill window;
+    pf_band range;
 } job;
 
 typedef enum { GIS, SIG, SYMMETRIC, TRAIN } fit;
@@ -246,6 +247,26 @@ static int open_fill(job *j, PyObject *kwargs, PyObject *keep)
     return 0;
 }
 
+/* Arrays that say which modes a flow is of, and how others are drawn, or none of them */
+static int open_band(job *j, PyObject *kwargs, PyObject *keep)
+{
+    static const char *const names[] = {"band_k", "band_range", "band_level"};
+    PyObject *value[3];
+    for (int i = 0; i < 3; i++) value[i] = take(kwargs, names[i], keep);
+    if (PyErr_Occurred()) return -1;
+    for (int i = 0; i < 3; i++)
+        if (!value[i]) return 0;
+    Py_ssize_t n = PyObject_Size(value[1]), n_y = n / 2, sizes[3] = {2, n, (n_y + 1) * (n_y + 2)};
+    if (n < 0) return -1;
+    for (int i = 0; i < 3; i++)
+        if (!(j->band[i] = vector_open(value[i], names[i], NPY_DOUBLE, sizes[i]))) return -1;
+    const double *k = PyArray_DATA(j->band[0]), *range = PyArray_DATA(j->band[1]);
+    j->range = (pf_band){.k_min = k[0], .k_max = k[1], .n_y = n_y, .centre = range, .reach = range + n_y};
+    j->range.level = PyArray_DATA(j->band[2]);
+    j->symmetric.band = &j->range;
+    return 0;
+}
+
 static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
 {
     static const char *const fields[2] = {"condition_field", "condition_field_validate"};
@@ -270,7 +291,7 @@ static int open_training(job *j, fit fit, PyObject *kwargs, PyObject *keep)
         Py_DECREF(a);
         if (mask && !(j->mask = vector_open(mask, "mask", NPY_UINT8, j->x[0].d))) return -1;
         j->symmetric.observed = data_or_null(j->mask);
-        if (open_fill(j, kwargs, keep)) return -1;
+        if (open_fill(j, kwargs, keep) || open_band(j, kwargs, keep)) return -1;
     }
     if (power) {
         Py_ssize_t n = k ? PyObject_Size(k) : 0;
@@ -323,6 +344,7 @@ static void job_close(job *j)
     Py_XDECREF(j->mask);
     Py_XDECREF(j->noise_map);
     for (int i = 0; i < 6; i++) Py_XDECREF(j->fill[i]);
+    for (int i = 0; i < 3; i++) Py_XDECREF(j->band[i]);
     Py_XDECREF(j->scratch);
     Py_XDECREF(j->checkpoint);
 }

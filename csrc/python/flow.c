@@ -308,6 +308,14 @@ static PyObject *get_mask(PyObject *op, void *Py_UNUSED(closure))
     return result;
 }
 
+static PyObject *get_k_range(PyObject *op, void *Py_UNUSED(closure))
+{
+    flow_object *self = (flow_object *)op;
+    const double *k = EITHER(self, band);
+    if (!k) Py_RETURN_NONE;
+    return Py_BuildValue("dd", k[0], k[1]);
+}
+
 static PyObject *get_layers(PyObject *op, void *Py_UNUSED(closure))
 {
     flow_object *self = (flow_object *)op;
@@ -358,6 +366,7 @@ static PyGetSetDef flow_getset[] = {
     {"box", get_box, NULL, "Length of every axis of a mesh; None for a table.", NULL},
     {"dim", get_dim, NULL, "How many numbers a point has.", NULL},
     {"mask", get_mask, NULL, "Where fields are observed, bool; None without a fill layer.", NULL},
+    {"k_range", get_k_range, NULL, "Least and most |k| of the modes that it is of; None: of all.", NULL},
     {"layers", get_layers, NULL, "The kind of every layer.", NULL},
     {"n_layers", get_n_layers, NULL, "Number of layers.", NULL},
     {"n_classes", get_n_classes, NULL, "Number of classes, 0 without labels.", NULL},

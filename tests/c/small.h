@@ -315,10 +315,14 @@ static inline void X(small_symmetric)(pf_symmetric_options *o)
     o->filter_knots = 4;
 }
 
+/* In 3-D of a range of modes */
 static inline pf_status X(small_sym)(X(flow) **flow, int ndim, const ptrdiff_t *mesh)
 {
+    static const double level[2] = {-1, -2};
+    static const pf_band band = {.k_min = 1, .k_max = 4, .level = level};
     pf_symmetric_options o;
     X(small_symmetric)(&o);
+    if (ndim == 3) o.band = &band;
     small_train_options(&o.train);
     X(data) train = {.x = X(small).field, .n = SMALL_FIELDS};
     return X(symmetric_fit)(flow, &train, NULL, ndim, mesh, small_box, &o);

@@ -83,6 +83,7 @@ static pf_status X(fit_more)(X(made) *m)
     return status;
 }
 static pf_status X(sym_fit)(X(made) *m) { return X(small_sym)(&m->flow, 2, small_mesh[0]); }
+static pf_status X(band_fit)(X(made) *m) { return X(small_sym)(&m->flow, 3, small_mesh[1]); }
 static pf_status X(sym_fit_new_mesh)(X(made) *m)
 {
     static ptrdiff_t calls; /* plans of a mesh are made once: another mesh every time */
@@ -217,6 +218,7 @@ static const struct {
     {"SIG of images", X(fit_images), 0, 1, 0},
     {"SIG that goes on from a flow, data and sample in files", X(fit_more_images), 0, 1, 0},
     {"symmetric fit", X(sym_fit), 0, 1, 0},
+    {"symmetric fit of a range of modes", X(band_fit), 0, 1, 0},
     {"symmetric fit to a new mesh", X(sym_fit_new_mesh), 1, 1, 0},
     {"symmetric fit, stopped", X(sym_fit_stopped), 0, 1, 0},
     {"symmetric fit, resumed", X(sym_fit_resumed), 0, 1, 0},
