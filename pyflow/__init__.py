@@ -21,6 +21,7 @@ from pyflow._progress import Progress
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
 from pyflow.flow import Flow, load
 from pyflow.gis import GIS
+from pyflow.mixture import Mixture
 from pyflow.posterior import Posterior
 from pyflow.sig import SIG, image_schedule
 from pyflow.symmetric import SymmetricFlow
@@ -31,6 +32,7 @@ __all__ = [
     "SIG",
     "FileError",
     "Flow",
+    "Mixture",
     "Posterior",
     "Progress",
     "SymmetricFlow",
