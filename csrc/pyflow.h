@@ -397,6 +397,16 @@ PF_API pf_status PF(flow_calibrate)(PF(flow) * flow, double *gain, const PF(data
  * kept, the best b, and e. */
 PF_API pf_status PF(flow_calibrate_simulations)(PF(flow) * flow, double *found, const PF(data) * held_out,
                                                 const int32_t *simulation, double width, uint64_t seed);
+/* The same for the mixture, sum_k weight[k] p_k, of this flow, k = 0, and n others, which are conditioned on the same.
+ * The first member keeps the temperature, which is the mixture's, and its range of conditions becomes that of all. */
+typedef struct {
+    ptrdiff_t n;
+    PF(flow) *const *flow;
+    const double *weight; /* [n + 1], positive */
+} PF(members);
+PF_API pf_status PF(flow_calibrate_mixture)(PF(flow) * flow, const PF(members) * others, double *found,
+                                            const PF(data) * held_out, const int32_t *simulation, double width,
+                                            uint64_t seed);
 PF_API double PF(flow_temperature)(const PF(flow) * flow); /* b, 1 at first */
 
 /* ---- a flow as bytes (free with pf_free), and as a file (written aside, then renamed) */

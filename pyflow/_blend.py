@@ -120,6 +120,14 @@ class Blend:
             x[rows] = core.sample(len(rows), **some, seed=int(own))[0]
         return x, self.evaluate_density(x, **known)
 
+    def calibrate(self, x, y, simulation, width, seed=0, **known):
+        """Return it with its best temperature, and what `_core.Flow.calibrate` says of that."""
+        first, *others = self.cores
+        flow, *found = first.calibrate(
+            x, y, simulation, width, seed, **known, others=tuple(others), weights=self.weights
+        )
+        return Blend(self.cores, self.weights, self.note, flow.temperature), *found
+
     # ---- others like it --------------------------------------------------------------------------
 
     def with_note(self, note):
