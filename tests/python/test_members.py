@@ -163,8 +163,9 @@ def test_groups_stay_together(groups, k, seed):
     try:
         inside = splits(group, n // k, k, seed)
     except ValueError as error:
-        assert "too few" in str(error)
-        assert groups < 4 * k
+        few = "too few" in str(error) and groups < 4 * k
+        if not few:
+            raise
         return
     for part in inside:
         assert not set(group[part]) & set(group[~part])
@@ -286,26 +287,18 @@ def test_ctrl_c_ends_all(n, threads):
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_a_warning_is_given_once(n, threads):
+def test_a_warning_is_given_once_and_here(n, threads, monkeypatch):
     threads(n)
-    x = np.concatenate([TRAIN, TRAIN[:60]])  # what stays together, so no member warns of it
-    gis(data_train=x)
-    rng = np.random.default_rng(0)
-    fields = rng.normal(size=(40, 6, 6))
-    y = np.linspace(1, 2, 40)
-    with pytest.warns(RuntimeWarning, match="checkpoint") as caught:
-        pyflow.SymmetricFlow(
-            fields,
-            y_train=y,
-            n_models=3,
-            epochs=2,
-            n_layers=1,
-            hidden=(4,),
-            verbose=False,
-            learning_rate=1e9,
-            clip=0,
-        ) if False else __import__("warnings").warn("checkpoint", RuntimeWarning)
-    assert len(caught) == 1
+    real = _members.run
+
+    def run(*args, warn, **how):
+        warn("the data are odd", RuntimeWarning)
+        return real(*args, warn=warn, **how)
+
+    monkeypatch.setattr(_members, "run", run)
+    with pytest.warns(RuntimeWarning, match="the data are odd") as caught:
+        gis()
+    assert [(w.filename, str(w.message)) for w in caught] == [(__file__, "the data are odd")]
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -340,7 +333,7 @@ def test_an_interrupted_mixture_goes_on(n, fit, threads, tmp_path):
     with pytest.raises(Stop) as caught:
         fit(checkpoint=path, checkpoint_seconds=0, progress=stop)
     assert not path.exists()
-    assert (tmp_path / "fit.pf.0").exists()
+    assert list(tmp_path.glob("fit.pf.?"))
     assert any(
         "goes on from" in note for note in getattr(caught.value, "__notes__", ["goes on from"])
     )
@@ -402,8 +395,12 @@ def test_a_plain_fit_is_no_checkpoint_of_a_mixture(tmp_path):
         ({"weight_validate": np.ones(80)}, ValueError, "weight_train: must be given"),
         ({"data_validate": VALIDATE[:, :2]}, ValueError, "data_validate: its points have shape"),
         ({"data_train": TRAIN[:1]}, ValueError, "data_train: "),
-        ({"data_train": TRAIN[:1] * np.ones((240, 1))}, ValueError, "n_models: 81 different|"),
-        ({"data_train": TRAIN.astype(complex)}, Exception, "data_train: "),
+        (
+            {"data_train": np.ones((240, 3)), "data_validate": np.zeros((80, 3))},
+            ValueError,
+            "n_models: 2 different",
+        ),
+        ({"data_train": TRAIN.astype(complex)}, ValueError, "data_train: "),
         ({"max_layers": -1}, ValueError, "max_layers: "),
     ],
 )
