@@ -82,11 +82,15 @@ class _Members:
         """Return the mixture in the checkpoint, or None if there is none yet."""
         if self.checkpoint is None or not os.path.exists(self.checkpoint):
             return None
-        found = load(self.checkpoint)
-        if not isinstance(found, Mixture) or len(found) != self.n:
+        try:
+            found = load(self.checkpoint)
+        except _core.FileError as error:
+            raise _core.FileError(f"checkpoint: {error}") from None
+        if not isinstance(found, Mixture) or len(found) != self.n or found.unfinished:
+            what = "has not ended" if found.unfinished else "has another n_models"
             raise ValueError(
-                f"checkpoint: {os.fspath(self.checkpoint)} belongs to another fit: n_models "
-                "differs; remove it or name another file"
+                f"checkpoint: {os.fspath(self.checkpoint)} belongs to another fit, which {what}; "
+                "remove it or name another file"
             )
         return found
 
@@ -116,7 +120,7 @@ class _Members:
             if train in self.data:
                 data[train], data[validate] = self.data[train][~inside], self.data[train][inside]
         checkpoint, found = self.checkpoint, None
-        if self.found:
+        if self.found is not None:
             found = self.found.members[k]
         elif checkpoint is not None:
             checkpoint = _checkpoint.member_file(checkpoint, k)
@@ -135,10 +139,11 @@ class _Members:
                 **self.more,
             )
             self.reached[k] = flow
-            if not self.found:
+            if self.found is None:
                 saved(flow, checkpoint)
         except BaseException as error:
-            self.reached[k] = self.reached[k] or getattr(error, "flow", None)
+            if self.reached[k] is None:
+                self.reached[k] = getattr(error, "flow", None)
             if isinstance(error, ValueError) and error.args:
                 error.args = (self._in_their_rows(k, str(error.args[0])), *error.args[1:])
             raise
@@ -214,12 +219,10 @@ class _Members:
         """Say with an exception that there are checkpoints, once."""
         if self.checkpoint is None or not hasattr(error, "add_note"):
             return
-        there = os.path.exists(_checkpoint.member_file(self.checkpoint, 0))
-        if there and not getattr(error, "__notes__", None):
-            error.add_note(
-                "The same call goes on from the checkpoints of its members, "
-                f"{_checkpoint.member_file(self.checkpoint, 0)!r} and so on."
-            )
+        files = [_checkpoint.member_file(self.checkpoint, k) for k in range(self.n)]
+        files = [file for file in files if os.path.exists(file)]
+        if files and not getattr(error, "__notes__", None):
+            error.add_note(f"The same call goes on from the checkpoints {', '.join(files)}.")
 
 
 def side_by_side(n, size):
@@ -297,10 +300,9 @@ def splits(group, held_out, n_models, seed, labels=None):
     found = []
     for k in range(n_models):
         inside = ((middle - k * n / n_models) % n < held_out)[group]
-        for c in np.unique(kind):
-            of = kind[group] == c
-            if labels is not None and inside[of].all():
-                inside[of] = False
+        for c in [] if labels is None else np.unique(labels):
+            if inside[labels == c].all():
+                inside[labels == c] = False
         if not inside.any() or inside.all():
             raise ValueError(
                 f"n_models: {len(size)} different points, or simulations, are too few for "

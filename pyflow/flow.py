@@ -1389,6 +1389,7 @@ def load(path: str | os.PathLike[str]) -> Flow:
     Returns
     -------
     Flow
+        A `Mixture` if that was saved.
 
     Raises
     ------

@@ -129,7 +129,8 @@ def GIS(  # a function with the name that the method has in the literature
         held out for validation: what `data_train` and `data_validate` hold together is split anew,
         each part as large as `data_validate`, or, without that, one of n_models parts, and at most
         a fifth. Parts are disjoint if they can be. Equal rows stay together.
-        As many fits as there are threads run side by side. Default 1.
+        As many fits as there are threads run side by side; while they are unfinished, their
+        checkpoints have `.0`, `.1`, ... behind the name. Default 1.
     seed : int or None, optional
         0 <= seed < 2**64; None for a different one every time.
     model : Flow, optional
@@ -151,6 +152,7 @@ def GIS(  # a function with the name that the method has in the literature
     Returns
     -------
     Flow
+        For more than one of `n_models` a `Mixture`.
 
     Raises
     ------

@@ -32,7 +32,9 @@ class Mixture(Flow):
     `SymmetricFlow(..., n_models=4)` make such. A mixture does what a `Flow` does, exactly, at the
     cost of all its members: densities and their gradients, samples, posteriors of the parameters
     (whose likelihood is that of the mixture), `check`, `calibrate`, files, pickles. Only `forward`
-    and `inverse` are by member, and there are no layers to cut (`flow[:k]`) or to `train`.
+    and `inverse` are by member, and there are no layers to cut (`flow[:k]`) or to `train`. Where
+    the members have different bounds, the density is zero outside of all; `score` and `forward`
+    are of points inside each of them.
 
     Parameters
     ----------

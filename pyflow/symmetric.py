@@ -195,7 +195,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         held out for validation: what `data_train` and `data_validate` hold together is split anew,
         each part as large as `data_validate`, or, without that, one of n_models parts, and at most
         a fifth. Parts are disjoint if they can be. Fields of equal y stay together.
-        As many fits as there are threads run side by side. Default 1.
+        As many fits as there are threads run side by side; while they are unfinished, their
+        checkpoints have `.0`, `.1`, ... behind the name. Default 1.
     checkpoint : str or os.PathLike, optional
         File for the unfinished fit, written every `checkpoint_seconds` (default 60) and when the
         fit is interrupted. If it is there the fit goes on from it, to the same flow as an
@@ -211,6 +212,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     Returns
     -------
     Flow
+        For more than one of `n_models` a `Mixture`.
 
     Raises
     ------

@@ -183,6 +183,12 @@ def test_every_split_trains_on_all_classes():
     assert not inside[:, -1].any()  # the only one of its class
 
 
+def test_a_class_that_shares_its_rows_with_another_is_trained_on():
+    group, labels = np.repeat(np.arange(10), 2), np.array([0, 1] + [1, 1] * 9)
+    for part in splits(group, 6, 4, 0, labels):
+        assert set(labels[~part]) == {0, 1}
+
+
 def test_equal_rows_stay_together(seen):
     x = np.repeat(TRAIN[:80], 3, axis=0)
     gis(data_train=x, data_validate=x[:30])
@@ -362,7 +368,9 @@ def test_a_finished_mixture_is_not_fitted_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pyflow._core, "gis_fit", fail)
     assert gis(checkpoint=path) == first
-    with pytest.raises(ValueError, match=f"^checkpoint: {path} belongs to another fit: n_models"):
+    with pytest.raises(
+        ValueError, match=f"^checkpoint: {path} belongs to another fit, which has another"
+    ):
         gis(checkpoint=path, n_models=3)
     with pytest.raises(ValueError, match=f"^checkpoint: {path} belongs to another fit: .*patience"):
         gis(checkpoint=path, patience=3)
@@ -373,10 +381,15 @@ def test_a_finished_mixture_is_not_fitted_again(tmp_path, monkeypatch):
 
 def test_a_plain_fit_is_no_checkpoint_of_a_mixture(tmp_path):
     gis(n_models=1, checkpoint=tmp_path / "fit.pf")
-    with pytest.raises(ValueError, match=r"^checkpoint: .* belongs to another fit: n_models"):
+    with pytest.raises(
+        ValueError, match=r"^checkpoint: .* belongs to another fit, which has another"
+    ):
         gis(checkpoint=tmp_path / "fit.pf")
     with pytest.raises(ValueError, match="^seed: with a checkpoint"):
         gis(checkpoint=tmp_path / "other.pf", seed=None)
+    (tmp_path / "damaged.pf").write_bytes(b"something")
+    with pytest.raises(pyflow.FileError, match=f"^checkpoint: {tmp_path}/damaged.pf: "):
+        gis(checkpoint=tmp_path / "damaged.pf")
 
 
 # ---- arguments -----------------------------------------------------------------------------------
