@@ -4,24 +4,24 @@ import json
 import math
 import struct
 import zlib
+from types import GetSetDescriptorType
 
 import numpy as np
 
 from pyflow import _core
 
-# What the cores of one mixture have in common, and what their notes say alike.
-SAME = ("shape", "box", "dtype", "mask", "n_classes", "n_conditions")
-SAME += ("noise_condition", "condition_field")
+# Attributes of the core that members have of their own; all others are those of the mixture too.
+OWN = ("layers", "n_layers", "n_parameters", "slices", "range")
+OWN += ("note", "temperature", "unfinished")
+SAME = [k for k, v in vars(_core.Flow).items() if isinstance(v, GetSetDescriptorType)]
+SAME = [k for k in SAME if k not in OWN]
+# What the notes of members say alike.
 NOTED = ("columns", "image_shape", "dequantized", "names", "labels")
 
 # A file: this, its version, the length of the header, the header (JSON), the members' own files one
 # after another, and the CRC-32 of all before it. Numbers are little-endian integers of 8 bytes.
 MAGIC = b"\x93PYFMIX\n"
 VERSION = 1
-
-
-def _of_first(name):
-    return property(lambda self: getattr(self.cores[0], name))
 
 
 class Blend:
@@ -47,9 +47,11 @@ class Blend:
         self.cores, self.weights = tuple(cores), np.asarray(weights, np.float64)
         self.note, self.temperature = note, temperature
 
-    shape, dim, box, dtype, mask = map(_of_first, ("shape", "dim", "box", "dtype", "mask"))
-    n_classes, n_conditions = map(_of_first, ("n_classes", "n_conditions"))
-    noise_condition, condition_field = map(_of_first, ("noise_condition", "condition_field"))
+    def __getattr__(self, name):
+        if name in SAME:
+            return getattr(self.cores[0], name)
+        raise AttributeError(f"the core of a mixture has no {name}")
+
     layers = property(lambda self: sum((core.layers for core in self.cores), ()))
     n_layers = property(lambda self: len(self.layers))
     slices = property(lambda self: sum(core.slices for core in self.cores))

@@ -359,7 +359,7 @@ def test_columns_and_labels_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("flow", "message"),
     [
-        (lambda: pyflow.GIS(banana(99, seed=1)[:, :2], max_layers=1, verbose=False), "shape"),
+        (lambda: pyflow.GIS(banana(99, seed=1)[:, :2], max_layers=1, verbose=False), "shape, dim"),
         (lambda: MAKE["gis, float32"](0), "dtype"),
         (lambda: MAKE["gis, labels"](0), "n_classes, labels"),
     ],
