@@ -359,8 +359,8 @@ static pf_status X(set_temperature)(X(flow) *f, double *found, double *sum, cons
     return PF_OK;
 }
 
-static pf_status X(calibrate)(X(flow) *f, double *found, const X(data) *data, const int32_t *simulation, double width,
-                              uint64_t seed)
+static pf_status X(calibrate)(X(flow) *f, const X(members) *others, double *found, const X(data) *data,
+                              const int32_t *simulation, double width, uint64_t seed)
 {
     pf_train_options o;
     pf_train_defaults(&o);
@@ -375,6 +375,7 @@ static pf_status X(calibrate)(X(flow) *f, double *found, const X(data) *data, co
     ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
     pf_status status = log_weight && logp && counts && sum ? X(trainer_init)(&t, f, &o, NET_ROWS, n_y, room - 1)
                                                            : PF_NO_MEMORY;
+    if (!status && others) status = X(trainer_mix)(&t, others);
     if (!status) status = X(tables)(log_weight, logp, counts, &t, room);
     if (!status) status = X(set_temperature)(f, found, sum, log_weight, logp, counts, simulation, width, data->n, room);
     X(trainer_clear)(&t);
@@ -393,15 +394,21 @@ pf_status X(flow_calibrate)(X(flow) *flow, double *gain, const X(data) *held_out
     return status;
 }
 
-pf_status X(flow_calibrate_simulations)(X(flow) *flow, double *found, const X(data) *held_out,
-                                        const int32_t *simulation, double width, uint64_t seed)
+pf_status X(flow_calibrate_mixture)(X(flow) *flow, const X(members) *others, double *found, const X(data) *held_out,
+                                    const int32_t *simulation, double width, uint64_t seed)
 {
     pf_begin();
     if (!(width > 0)) return pf_end(pf_fail(PF_BAD_ARGUMENT, "width: must be positive, not %g", width));
     for (ptrdiff_t i = 0; simulation && i < held_out->n; i++)
         if (simulation[i] < 0 || simulation[i] >= held_out->n)
             return pf_end(pf_fail(PF_BAD_ARGUMENT, "simulation: is not 0 .. n - 1 of point %td", i));
-    return pf_end(X(calibrate)(flow, found, held_out, simulation, width, seed));
+    return pf_end(X(calibrate)(flow, others, found, held_out, simulation, width, seed));
+}
+
+pf_status X(flow_calibrate_simulations)(X(flow) *flow, double *found, const X(data) *held_out,
+                                        const int32_t *simulation, double width, uint64_t seed)
+{
+    return X(flow_calibrate_mixture)(flow, NULL, found, held_out, simulation, width, seed);
 }
 
 pf_status X(log_posterior)(double *log_posterior, X(flow) *flow, const X(data) *data, ptrdiff_t draws, uint64_t seed)

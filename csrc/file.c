@@ -348,6 +348,12 @@ pf_status pf_file_write(const char *path, const void *bytes, size_t n)
     return status;
 }
 
+pf_status pf_save_bytes(const char *path, const void *bytes, size_t n)
+{
+    pf_begin();
+    return pf_end(pf_file_write(path, bytes, n));
+}
+
 uint64_t pf_crc64(const void *bytes, size_t n)
 {
     uint64_t table[256], crc = ~0ull;

@@ -14,8 +14,9 @@
 
 /* ---- how many threads ------------------------------------------------------------------------------------- */
 
-static atomic_int wanted_threads; /* 0: the default */
-static atomic_int forked;         /* a child of fork() has none of its parent's threads; it stays alone */
+static atomic_int wanted_threads;     /* 0: the default */
+static _Thread_local int own_threads; /* 0: as all */
+static atomic_int forked;             /* a child of fork() has none of its parent's threads; it stays alone */
 
 static int default_threads(void)
 {
@@ -29,10 +30,12 @@ static int default_threads(void)
 
 void pf_set_num_threads(int n) { atomic_store(&wanted_threads, n > 0 ? n : 0); }
 
+void pf_set_own_threads(int n) { own_threads = n > 0 ? n : 0; }
+
 int pf_get_num_threads(void)
 {
     if (atomic_load(&forked)) return 1;
-    int n = atomic_load(&wanted_threads);
+    int n = own_threads ? own_threads : atomic_load(&wanted_threads);
     return n > 0 ? n : default_threads();
 }
 

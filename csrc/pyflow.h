@@ -52,6 +52,8 @@ PF_API const char *pf_message(void);
  * Results do not depend on it. After fork() a child uses one. */
 PF_API void pf_set_num_threads(int n);
 PF_API int pf_get_num_threads(void);
+/* The same for calls of the calling thread alone; n < 1: what all have. Several fits side by side share the cores so. */
+PF_API void pf_set_own_threads(int n);
 
 /* A check that long calls made by this thread run a few times a second; non-zero stops the call with PF_INTERRUPTED. */
 PF_API void pf_set_interrupt(int (*check)(void *user), void *user);
@@ -65,6 +67,8 @@ PF_API pf_status pf_fft_wisdom_save(const char *path); /* all that this process 
 PF_API pf_status pf_fft_wisdom_load(const char *path); /* adds to it */
 
 PF_API void pf_free(void *bytes);
+/* Writes a file as flow_save does: aside, then renamed. */
+PF_API pf_status pf_save_bytes(const char *path, const void *bytes, size_t n);
 /* 32 or 64: the precision of the flow in these bytes; 0 if they are not a flow's. */
 PF_API int pf_flow_bits(const void *bytes, size_t n);
 
@@ -405,6 +409,16 @@ PF_API pf_status PF(flow_calibrate)(PF(flow) * flow, double *gain, const PF(data
  * kept, the best b, and e. */
 PF_API pf_status PF(flow_calibrate_simulations)(PF(flow) * flow, double *found, const PF(data) * held_out,
                                                 const int32_t *simulation, double width, uint64_t seed);
+/* The same for the mixture, sum_k weight[k] p_k, of this flow, k = 0, and n others, which are conditioned on the same.
+ * The first member keeps the temperature, which is the mixture's, and its range of conditions becomes that of all. */
+typedef struct {
+    ptrdiff_t n;
+    PF(flow) *const *flow;
+    const double *weight; /* [n + 1], positive */
+} PF(members);
+PF_API pf_status PF(flow_calibrate_mixture)(PF(flow) * flow, const PF(members) * others, double *found,
+                                            const PF(data) * held_out, const int32_t *simulation, double width,
+                                            uint64_t seed);
 PF_API double PF(flow_temperature)(const PF(flow) * flow); /* b, 1 at first */
 
 /* ---- a flow as bytes (free with pf_free), and as a file (written aside, then renamed) */

@@ -89,6 +89,7 @@ void X(trainer_clear)(X(trainer) *t)
 {
     X(workers_clear)(&t->workers);
     X(evidence_free)(t->evidence);
+    X(mixed_free)(t->mixed);
     free(t->row);
     free(t->logp);
     free(t->weight);
@@ -220,6 +221,7 @@ pf_status X(trainer_block)(X(trainer) *t, ptrdiff_t first, ptrdiff_t n, const do
             X(run_group)(t, g, 0);
             PF_TRY(pf_check_interrupt());
         }
+    if (t->mixed) return X(mixed_block)(t, first, n, y);
     if (!gradient) return PF_OK;
     X(add_gradients)(t);
     if (!c) return PF_OK;

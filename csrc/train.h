@@ -22,6 +22,7 @@ ptrdiff_t pf_default_draws(ptrdiff_t n_y);
 #elif defined(real)
 
 typedef struct X(evidence) X(evidence);
+typedef struct X(mixed) X(mixed);
 
 typedef struct {
     const pf_train_options *o;
@@ -50,6 +51,7 @@ typedef struct {
     pf64_adam base;
     double mean_length;       /* of gradients */
     X(evidence) *evidence;    /* NULL: no draws of conditions */
+    X(mixed) *mixed;          /* members of a mixture beside `flow`, or NULL: logp is then the mixture's */
     double start_time, saved; /* when the fit began, when a checkpoint was last written */
     /* the block at work */
     ptrdiff_t first, count, groups;
@@ -62,6 +64,10 @@ void X(trainer_clear)(X(trainer) *t);
 /* log p of points first .. first + n - 1 of the batch, n <= step, at conditions y[n][n_y] (NULL: their own); where
  * weight is not 0, factor times weight times its gradient is added to gbase and gw. */
 pf_status X(trainer_block)(X(trainer) *t, ptrdiff_t first, ptrdiff_t n, const double *y);
+/* mixture.c: from now on log p is that of a mixture, of which `flow` is the first member; no gradients. */
+pf_status X(trainer_mix)(X(trainer) *t, const X(members) *others);
+pf_status X(mixed_block)(X(trainer) *t, ptrdiff_t first, ptrdiff_t n, const double *y);
+void X(mixed_free)(X(mixed) *m);
 /* Adds noise of row `row` to the point x[d], in the data's unit; scratch: t->noise of a thread. */
 void X(add_noise)(real *x, const X(flow) *f, double sigma, uint64_t seed, uint64_t stream, double *scratch);
 ptrdiff_t X(noise_scratch)(const X(flow) *f); /* doubles */

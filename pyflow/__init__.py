@@ -10,9 +10,9 @@
 `SIG` a generator of images by the same authors' method.
 `SymmetricFlow` fits the density p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282).
 All give a `Flow`, as does `Flow([...])` of `layers` composed by hand: densities, samples,
-posteriors of the parameters y, training, and a file that `load` reads. `plots` draws them; `fields`
-holds power spectra and random fields; `datasets` reads sets of images; `compat` the calls of the
-original implementation.
+posteriors of the parameters y, training, and a file that `load` reads. Several make a `Mixture`,
+which fits give with `n_models`. `plots` draws them; `fields` holds power spectra and random fields;
+`datasets` reads sets of images; `compat` the calls of the original implementation.
 """
 
 from pyflow import datasets, fields, layers, metrics, plots
@@ -21,6 +21,7 @@ from pyflow._progress import Progress
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
 from pyflow.flow import Flow, load
 from pyflow.gis import GIS
+from pyflow.mixture import Mixture
 from pyflow.posterior import Posterior
 from pyflow.sig import SIG, image_schedule
 from pyflow.symmetric import SymmetricFlow
@@ -31,6 +32,7 @@ __all__ = [
     "SIG",
     "FileError",
     "Flow",
+    "Mixture",
     "Posterior",
     "Progress",
     "SymmetricFlow",

@@ -62,12 +62,27 @@ def mentioned(checkpoint):
         raise
 
 
-def resume(checkpoint, note):
-    """Return the model of a checkpoint of the same fit, or None if there is no file yet."""
-    if not os.path.exists(checkpoint):
+def member_file(checkpoint, k):
+    """Return the file of the unfinished fit of a mixture's member k."""
+    return f"{os.fsdecode(checkpoint)}.{k}"
+
+
+def forget_members(checkpoint, n):
+    """Remove the files of n members: the mixture is in the file that was named."""
+    for k in range(n):
+        if os.path.exists(member_file(checkpoint, k)):
+            os.unlink(member_file(checkpoint, k))
+
+
+def resume(checkpoint, note, model=None):
+    """Return the model of a checkpoint of the same fit, or None if there is no file yet.
+
+    model: what the file holds, if that has been read.
+    """
+    if model is None and not os.path.exists(checkpoint):
         return None
     try:
-        model = load(checkpoint)
+        model = load(checkpoint) if model is None else model
     except FileError as error:
         raise FileError(f"checkpoint: {error}") from None
     theirs, ours = model._note.get("fit", {}), json.loads(json.dumps(note))["fit"]

@@ -29,6 +29,8 @@ class Progress(NamedTuple):
         for SIG.
     seconds : float
         Since the fit began.
+    member : int
+        Of a mixture of fits (`n_models`) that which took the step; else 0.
     """
 
     stage: str
@@ -39,6 +41,7 @@ class Progress(NamedTuple):
     distance: float
     objective: float
     seconds: float
+    member: int = 0
 
 
 def _words(p):

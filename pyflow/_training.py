@@ -11,6 +11,7 @@ from pyflow._arguments import boolean, real, warn
 from pyflow._progress import Progress, reporter
 from pyflow.fields import wavenumbers
 from pyflow.flow import NOISE, Flow, parameters_of
+from pyflow.mixture import Mixture
 from pyflow.posterior import warn_outside
 
 # Arrays among the options, and those that the data make of a mask.
@@ -44,6 +45,8 @@ def run(
     progress,
     verbose,
     total=None,
+    found=None,
+    warn=warn,
     **more,
 ):
     """Call a fit of the core with what every fit has: a checkpoint, progress, warnings.
@@ -67,6 +70,10 @@ def run(
         The caller's.
     total : callable, optional
         Gives the number of steps, or None, from all options.
+    found : Flow, optional
+        What the checkpoint holds, if that has been read.
+    warn : callable
+        Of what a fit warns: the message and the category.
     **more
         What else the core is to be told.
 
@@ -87,7 +94,7 @@ def run(
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
     if checkpoint is not None:
         _checkpoint.check(checkpoint, seed)
-        found = _checkpoint.resume(checkpoint, note)
+        found = _checkpoint.resume(checkpoint, note, found)
         if found is not None and not found.unfinished:
             return found
         if found is not None and kind in ("gis", "sig"):
@@ -117,6 +124,7 @@ def saved(flow, checkpoint):
         with _checkpoint.mentioned(checkpoint):
             try:
                 flow.save(checkpoint)
+                _checkpoint.forget_members(checkpoint, len(getattr(flow, "members", ())))
             except BaseException as error:
                 error.flow = flow
                 raise
@@ -175,6 +183,8 @@ def known_classes(model):
     """Return what `classes` asks of a flow that a fit goes on from, None if there is none."""
     if model is not None and not isinstance(model, Flow):
         raise TypeError(f"model: must be a pyflow.Flow, not {type(model).__name__}")
+    if isinstance(model, Mixture):
+        raise TypeError("model: is a mixture: a fit goes on from one of its members")
     return (None, "") if model is None else (model.labels, "the flow to go on from")
 
 

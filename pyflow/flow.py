@@ -11,6 +11,7 @@ import numpy as np
 
 from pyflow import _arguments, _core, _tables
 from pyflow._arguments import integer, real, warn
+from pyflow._blend import is_mixture
 from pyflow._images import Images
 from pyflow._notes import read_note
 from pyflow.checks import Coverage, coverage, simulations_of
@@ -339,6 +340,19 @@ class Flow:
             parts.append(f"box_size={self.box_size}")
         parts.append(f"layers={len(self)}" + (f" ({kinds})" if kinds else ""))
         parts.append(f"parameters={self.n_parameters}")
+        parts += self._told()
+        for name in ("logp_train", "logp_validate"):
+            values = self.history[name]
+            if len(values) and np.isfinite(values[-1]):
+                best = np.nanmax(values) if self.history["epoch"][-1] else values[-1]
+                parts.append(f"{name}={best:.4g}")
+        if self.unfinished:
+            parts.append("unfinished")
+        return f"pyflow.Flow({', '.join(parts)})"
+
+    def _told(self):
+        """Return what `repr` says of conditions, precision and temperature."""
+        parts = []
         if self.names:
             parts.append(f"y=({', '.join(self.names)})")
         if self.condition_field:
@@ -351,14 +365,7 @@ class Flow:
         if self.calibration:
             gain = "calibration={before:.3f} to {after:.3f} nats, {points} points"
             parts.append(gain.format(**self.calibration))
-        for name in ("logp_train", "logp_validate"):
-            values = self.history[name]
-            if len(values) and np.isfinite(values[-1]):
-                best = np.nanmax(values) if self.history["epoch"][-1] else values[-1]
-                parts.append(f"{name}={best:.4g}")
-        if self.unfinished:
-            parts.append("unfinished")
-        return f"pyflow.Flow({', '.join(parts)})"
+        return parts
 
     # ---- arguments -------------------------------------------------------------------------------
 
@@ -1070,7 +1077,7 @@ class Flow:
             raise ValueError(str(error).replace("data_held_out:", f"{name}:", 1)) from None
         found = dict(zip(("before", "after", "best", "error"), found, strict=True))
         found |= {"points": len(y), "simulations": int(simulation.max()) + 1}
-        flow = Flow._of(core.with_note(json.dumps(self._note | {"calibration": found})))
+        flow = self._of(core.with_note(json.dumps(self._note | {"calibration": found})))
         least, most = TEMPERATURES
         different = len(np.unique(y, axis=0))
         if not 1.01 * least < found["best"] < most / 1.01:
@@ -1319,6 +1326,10 @@ class Flow:
             ...
         pyflow.FileError: this is not a pyflow flow: it begins with other bytes
         """
+        if is_mixture(data):
+            from pyflow.mixture import Mixture  # which is a Flow
+
+            return Mixture.from_bytes(data)
         return cls._of(_core.from_bytes(data))
 
     def __eq__(self, other: object) -> bool:
@@ -1385,6 +1396,7 @@ def load(path: str | os.PathLike[str]) -> Flow:
     Returns
     -------
     Flow
+        A `Mixture` if that was saved.
 
     Raises
     ------

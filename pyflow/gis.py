@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyflow import _arguments, _core, _images, _tables
+from pyflow._members import fitted
 from pyflow._progress import Progress
-from pyflow._training import classes, greedy, known_classes, refuse_unknown, run, saved
+from pyflow._training import classes, greedy, known_classes, refuse_unknown, saved
 from pyflow.flow import Flow
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def GIS(  # a function with the name that the method has in the literature
     weight_validate: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     labels_validate: ArrayLike | None = None,
+    n_models: int = 1,
     seed: int | None = 0,
     model: Flow | None = None,
     scratch: str | os.PathLike[str] | None = None,
@@ -122,6 +124,13 @@ def GIS(  # a function with the name that the method has in the literature
     labels, labels_validate : (n,), (m,) array-like of numbers or strings, optional
         Discrete classes: the slices are shared, and each label has its own splines. The flow is
         p(x | label).
+    n_models : int, optional
+        More than one: a `Mixture` of so many fits, each with another part of the rows
+        held out for validation: what `data_train` and `data_validate` hold together is split anew,
+        each part as large as `data_validate`, or, without that, one of n_models parts, and at most
+        a fifth. Parts are disjoint if they can be. Equal rows stay together.
+        As many fits as there are threads run side by side; while they are unfinished, their
+        checkpoints have `.0`, `.1`, ... behind the name. Default 1.
     seed : int or None, optional
         0 <= seed < 2**64; None for a different one every time.
     model : Flow, optional
@@ -143,6 +152,7 @@ def GIS(  # a function with the name that the method has in the literature
     Returns
     -------
     Flow
+        For more than one of `n_models` a `Mixture`.
 
     Raises
     ------
@@ -185,7 +195,7 @@ def GIS(  # a function with the name that the method has in the literature
     """
     refuse_unknown(GIS, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
-    if data_validate is None and max_layers is None:
+    if data_validate is None and max_layers is None and n_models == 1:
         raise ValueError(
             "data_validate, max_layers: give validation data, or the number of layers, or both"
         )
@@ -231,7 +241,8 @@ def GIS(  # a function with the name that the method has in the literature
         import tempfile  # here, because it takes a third of pyflow's import time
 
         scratch = tempfile.gettempdir()
-    fitted = run(
+    flow = fitted(
+        n_models,
         _core.gis_fit,
         "gis",
         "GIS",
@@ -248,14 +259,15 @@ def GIS(  # a function with the name that the method has in the literature
         stream=stream,
         **more,
     )
-    if max_layers is None and len(fitted.layers) >= MOST_LAYERS - 10:
+    most = max(len(member) for member in getattr(flow, "members", [flow]))
+    if max_layers is None and most >= MOST_LAYERS - 10:
         _arguments.warn(
             f"the fit stopped at {MOST_LAYERS} layers while the validation data still gained: a "
             "column of many equal values (integers, flags) has no density and gains without end, "
             "unless uniform noise of its spacing is added; otherwise give max_layers",
             RuntimeWarning,
         )
-    return saved(fitted, checkpoint)
+    return saved(flow, checkpoint)
 
 
 def _most_layers(options):

@@ -11,6 +11,7 @@ import numpy as np
 from pyflow import _arguments, _core
 from pyflow._arguments import boolean, warn
 from pyflow._band import band
+from pyflow._members import fitted
 from pyflow._progress import Progress
 from pyflow._training import (
     condition_names,
@@ -19,7 +20,6 @@ from pyflow._training import (
     posterior_weight,
     reach,
     refuse_unknown,
-    run,
     saved,
 )
 from pyflow._training import (
@@ -87,6 +87,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     posterior_rate: float | None = None,
     posterior_draws: int | None = None,
     calibrate: bool = False,
+    n_models: int = 1,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float | None = None,
     seed: int | None = 0,
@@ -204,6 +205,13 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         hundredths of a nat, where fewer can miss whole nats.
     calibrate : bool
         Then fit the temperature of posteriors on the validation fields: `Flow.calibrate`.
+    n_models : int, optional
+        More than one: a `Mixture` of so many fits, each with another part of the simulations
+        held out for validation: what `data_train` and `data_validate` hold together is split anew,
+        each part as large as `data_validate`, or, without that, one of n_models parts, and at most
+        a fifth. Parts are disjoint if they can be. Fields of equal y stay together.
+        As many fits as there are threads run side by side; while they are unfinished, their
+        checkpoints have `.0`, `.1`, ... behind the name. Default 1.
     checkpoint : str or os.PathLike, optional
         File for the unfinished fit, written every `checkpoint_seconds` (default 60) and when the
         fit is interrupted. If it is there the fit goes on from it, to the same flow as an
@@ -219,6 +227,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     Returns
     -------
     Flow
+        For more than one of `n_models` a `Mixture`.
 
     Raises
     ------
@@ -291,6 +300,11 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     given["posterior_weight"] = posterior_weight(objective, p)
     if boolean("calibrate", calibrate) and y_validate is None:
         raise ValueError("calibrate: needs data_validate and y_validate")
+    if calibrate and n_models != 1:
+        raise ValueError(
+            "calibrate: every field trains a member of n_models: calibrate the mixture on others, "
+            "Mixture.calibrate"
+        )
     names = condition_names(names, table, p)
     if y_validate is not None:
         warn_outside(names, *reach(y_train).T, reach(y_validate), "y_validate")
@@ -315,7 +329,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             raise ValueError("k_min, k_max: do not go together with a mask or a map of the noise")
         how = band(*_noisy(data_train, y_train, box, noise, given), box, k_min, k_max)
         given |= {k: v.ravel() for k, v in how.items()}
-    flow = run(
+    flow = fitted(
+        n_models,
         _core.symmetric_fit,
         "symmetric",
         "SymmetricFlow",

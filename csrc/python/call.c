@@ -2,6 +2,16 @@
 #include "core.h"
 
 static _Thread_local call *current;
+static _Thread_local PyObject *stopper; /* of a worker thread: asked like signals in the main one; or NULL */
+
+void call_set_stopper(PyObject *callable) { Py_XSETREF(stopper, Py_XNewRef(callable)); }
+
+static int asked_to_stop(void)
+{
+    PyObject *result = stopper ? PyObject_CallNoArgs(stopper) : Py_NewRef(Py_None);
+    Py_XDECREF(result);
+    return !result;
+}
 
 /* Runs in the calling thread, without the GIL, some twenty times a second. */
 static int check_signals(void *user)
@@ -9,7 +19,7 @@ static int check_signals(void *user)
     call *c = user;
     PyGILState_STATE gil = PyGILState_Ensure();
     int stop = call_failed(c);
-    if (!stop && PyErr_CheckSignals()) {
+    if (!stop && (PyErr_CheckSignals() || asked_to_stop())) {
         call_keep(c);
         stop = 1;
     }
@@ -39,7 +49,7 @@ int call_begin(call *c, core_state *state)
 {
     int main = in_main_thread(state);
     if (main < 0) return -1;
-    *c = (call){.interruptible = main, .outer = current};
+    *c = (call){.interruptible = main || stopper, .outer = current};
     current = c;
     watch_signals(c);
     return 0;

@@ -32,12 +32,15 @@ static inline int given(PyObject *value) { return value && value != Py_None; }
 
 /* Lives on the stack of the calling function, between call_begin and call_end. */
 typedef struct call {
-    int interruptible;                  /* Python runs signal handlers in its main thread only */
+    int interruptible; /* Python runs signal handlers in its main thread only; workers have a stopper */
     PyObject *type, *value, *traceback; /* the first exception that a callback raised */
     struct call *outer;                 /* a progress callback may itself call into the core */
 } call;
 
 int call_begin(call *c, core_state *state);
+/* A callable, or NULL, that later calls of this thread ask a few times a second: an exception that it raises ends them.
+ */
+void call_set_stopper(PyObject *callable);
 /* For callbacks, with the GIL: whether an exception is being kept, and keeping the one that was just raised. */
 int call_failed(const call *c);
 void call_keep(call *c);

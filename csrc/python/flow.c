@@ -40,6 +40,39 @@ static int open_conditions(input *in, const flow_object *self, PyObject *y, PyOb
     return 0;
 }
 
+/* What a flow makes a mixture with: borrowed from the tuple of the caller */
+typedef struct {
+    npy_intp n;
+    void **flow; /* [n] of the core's, in the precision of the first member */
+    PyArrayObject *weight;
+} members;
+
+static void members_close(members *m)
+{
+    PyMem_Free(m->flow);
+    Py_XDECREF(m->weight);
+}
+
+static int members_open(members *m, flow_object *self, PyObject *others, PyObject *weights)
+{
+    m->n = PyTuple_GET_SIZE(others);
+    m->weight = vector_open(weights, "weights", NPY_DOUBLE, m->n + 1);
+    m->flow = m->weight ? PyMem_Calloc((size_t)m->n + 1, sizeof *m->flow) : NULL;
+    if (m->weight && !m->flow) PyErr_NoMemory();
+    for (npy_intp k = 0; m->flow && k < m->n; k++) {
+        flow_object *flow = (flow_object *)PyTuple_GET_ITEM(others, k);
+        if (Py_IS_TYPE(flow, Py_TYPE((PyObject *)self)) && flow->bits == self->bits) {
+            m->flow[k] = flow->bits == 32 ? (void *)flow->pf32_flow : (void *)flow->pf64_flow;
+            continue;
+        }
+        PyErr_SetString(PyExc_TypeError, "others: must be flows of the core, of this one's precision");
+        break;
+    }
+    if (!PyErr_Occurred()) return 0;
+    members_close(m);
+    return -1;
+}
+
 /* The core counted points from the beginning of the chunk. */
 static int raise_in_chunk(npy_intp first)
 {
@@ -123,29 +156,37 @@ static PyObject *flow_sample(PyObject *op, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(
     calibrate_doc,
-    "calibrate(x, y, simulation, width, seed=0, condition_field=None)\n--\n\n"
+    "calibrate(x, y, simulation, width, seed=0, condition_field=None, others=(), weights=None)\n--\n\n"
     "(flow, before, after, best, error): the flow with the temperature that is best on these points, shrunk;\n"
     "mean log p(y|x) / prior(y) at temperature 1 and at that one; the best one, and the standard error of its\n"
-    "logarithm. simulation (n,): numbers below n, of the simulations.");
+    "logarithm. simulation (n,): numbers below n, of the simulations. others: a tuple of flows with which this one\n"
+    "makes a mixture; weights (1 + others,).");
 static PyObject *flow_calibrate(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"x", "y", "simulation", "width", "seed", "condition_field", NULL};
+    static char *names[] = {"x", "y", "simulation", "width", "seed", "condition_field", "others", "weights", NULL};
     flow_object *self = (flow_object *)op;
-    PyObject *x, *y, *simulation, *seed_object = NULL, *context = Py_None, *result = NULL;
+    PyObject *x, *y, *simulation, *seed_object = NULL, *context = Py_None, *others = NULL, *weights = Py_None,
+                                  *result = NULL;
     double width;
     uint64_t seed;
     input in = {0};
     int ndim = EITHER(self, ndim);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOd|OO", names, &x, &y, &simulation, &width, &seed_object,
-                                     &context))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOd|OOO!O", names, &x, &y, &simulation, &width, &seed_object,
+                                     &context, &PyTuple_Type, &others, &weights))
         return NULL;
-    if (seed_from(seed_object, &seed)) return NULL;
-    if (points_open(&in.x, x, "x", ndim, ndim, EITHER(self, shape))) return NULL;
+    members of = {0};
+    if (others && members_open(&of, self, others, weights)) return NULL;
+    if (seed_from(seed_object, &seed) || points_open(&in.x, x, "x", ndim, ndim, EITHER(self, shape))) {
+        members_close(&of);
+        return NULL;
+    }
     npy_intp n = in.x.n, n_y = EITHER(self, conditions) - EITHER(self, noise_condition);
     if (!open_conditions(&in, self, y, NULL, context, n, n, n_y) &&
         (in.label = vector_open(simulation, "simulation", NPY_INT32, n)))
-        result = self->bits == 32 ? pf32_calibrated(self, &in, width, seed) : pf64_calibrated(self, &in, width, seed);
+        result = self->bits == 32 ? pf32_calibrated(self, &in, &of, width, seed)
+                                  : pf64_calibrated(self, &in, &of, width, seed);
     input_close(&in);
+    members_close(&of);
     return result;
 }
 
@@ -583,8 +624,9 @@ error:
     return NULL;
 }
 
-static PyObject *X(calibrated)(flow_object *self, const input *in, double width, uint64_t seed)
+static PyObject *X(calibrated)(flow_object *self, const input *in, const members *of, double width, uint64_t seed)
 {
+    const X(members) others = {.n = of->n, .flow = (X(flow) **)of->flow, .weight = data_or_null(of->weight)};
     const points *p = &in->x;
     X(data) data = {.x = points_pointer(p, REAL_BITS), .y = data_or_null(in->y), .n = p->n};
     X(flow) *copy = NULL;
@@ -603,7 +645,9 @@ static PyObject *X(calibrated)(flow_object *self, const input *in, double width,
     }
     if (call_begin(&c, state_of(self))) goto done;
     Py_BEGIN_ALLOW_THREADS status = X(flow_copy)(&copy, self->X(flow), X(flow_layers)(self->X(flow)));
-    if (!status) status = X(flow_calibrate_simulations)(copy, found, &data, PyArray_DATA(in->label), width, seed);
+    if (!status)
+        status = X(flow_calibrate_mixture)(copy, of->n ? &others : NULL, found, &data, PyArray_DATA(in->label), width,
+                                           seed);
     Py_END_ALLOW_THREADS if (call_end(&c, state_of(self), status)) X(flow_free)(copy);
     else
     {

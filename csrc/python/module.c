@@ -18,6 +18,41 @@ static PyObject *core_get_num_threads(PyObject *Py_UNUSED(module), PyObject *Py_
     return PyLong_FromLong(pf_get_num_threads());
 }
 
+PyDoc_STRVAR(work_doc,
+             "work(threads=0, stopper=None)\n--\n\nFor the calling thread alone: how many threads its later calls use "
+             "(0: as all others),\nand a function that is called a few times a second in them: an exception "
+             "that it raises ends the call.");
+static PyObject *core_work(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"threads", "stopper", NULL};
+    int threads = 0;
+    PyObject *stopper = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|iO", names, &threads, &stopper)) return NULL;
+    pf_set_own_threads(threads);
+    call_set_stopper(given(stopper) ? stopper : NULL);
+    Py_RETURN_NONE;
+}
+
+/* What is to be written, for call_with_path */
+static pf_status write_bytes(const void *view, const char *path)
+{
+    const Py_buffer *bytes = view;
+    return pf_save_bytes(path, bytes->buf, (size_t)bytes->len);
+}
+
+PyDoc_STRVAR(save_bytes_doc, "save_bytes(path, bytes)\n--\n\nWrite a file: aside, then renamed.");
+static PyObject *core_save_bytes(PyObject *module, PyObject *args)
+{
+    PyObject *path;
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "Oy*", &path, &view)) return NULL;
+    PyObject *rest = PyTuple_Pack(1, path), *result = NULL;
+    if (rest) result = call_with_path(PyModule_GetState(module), rest, NULL, write_bytes, &view);
+    Py_XDECREF(rest);
+    PyBuffer_Release(&view);
+    return result;
+}
+
 PyDoc_STRVAR(fft_measure_doc, "fft_measure(on)\n--\n\nWhether plans made from now on are measured.");
 static PyObject *core_fft_measure(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
@@ -56,6 +91,8 @@ static PyMethodDef core_methods[] = {
     {"from_bytes", core_from_bytes, METH_O, from_bytes_doc},
     {"set_num_threads", KEYWORDS(core_set_num_threads), set_num_threads_doc},
     {"get_num_threads", core_get_num_threads, METH_NOARGS, get_num_threads_doc},
+    {"work", KEYWORDS(core_work), work_doc},
+    {"save_bytes", core_save_bytes, METH_VARARGS, save_bytes_doc},
     {"fft_measure", KEYWORDS(core_fft_measure), fft_measure_doc},
     {"save_wisdom", KEYWORDS(core_save_wisdom), save_wisdom_doc},
     {"load_wisdom", KEYWORDS(core_load_wisdom), load_wisdom_doc},

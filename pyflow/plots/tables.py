@@ -375,6 +375,8 @@ def history(flow: Flow) -> Figure:
     2
     """
     record = flow.history
+    if not isinstance(record, dict):
+        raise ValueError("flow: a mixture has a history for each member: give one of `members`")
     if not len(record["epoch"]):
         raise ValueError("flow: has no history")
     epochs = record["epoch"] > 0

@@ -136,6 +136,14 @@ static pf_status X(calibrate)(X(made) *m)
     X(data) held_out = {.x = D.field, .n = 2, .y = D.y, .n_y = SMALL_Y};
     return X(flow_calibrate)(m->flow, NULL, &held_out, 1);
 }
+static pf_status X(calibrate_mixture)(X(made) *m)
+{
+    X(flow) *const flows[2] = {F(MIXED_Y), F(MIXED_Y)};
+    X(members) others = {.n = 2, .flow = flows, .weight = (double[]){1, 2, 3}};
+    X(data) held_out = {.x = D.field, .n = 2, .y = D.y, .n_y = SMALL_Y};
+    double found[4];
+    return X(flow_calibrate_mixture)(m->flow, &others, found, &held_out, NULL, INFINITY, 1);
+}
 static pf_status X(note)(X(made) *m) { return X(flow_set_note)(m->flow, "\"a note\""); }
 static pf_status X(add_layers)(X(made) *m)
 {
@@ -229,6 +237,7 @@ static const struct {
     {"training of layers of both layouts, with y and a checkpoint", X(train_mixed), 0, 1, 1 + X(MIXED)},
     {"training, resumed", X(train_resumed), 0, 1, 1 + X(MIXED)},
     {"calibrate", X(calibrate), 0, 1, 1 + X(MIXED_Y)},
+    {"calibrate a mixture", X(calibrate_mixture), 0, 1, 1 + X(MIXED_Y)},
     {"note", X(note), 0, 1, 1 + X(GIS)},
     {"more layers", X(add_layers), 0, 1, 1 + X(GIS)},
     {"forward", X(f), 0, 0, 0},

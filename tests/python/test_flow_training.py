@@ -279,7 +279,9 @@ def test_an_interrupted_training_goes_on(tmp_path, way, dtype):
             assert len(left.history["epoch"]) == seen[reports - 1].step
             again = []
             assert train(flow, checkpoint=path, progress=again.append, **options) == whole
-            assert str([p[:-1] for p in again]) == str([p[:-1] for p in seen[reports:]])
+            assert [str(p._replace(seconds=0)) for p in again] == [
+                str(p._replace(seconds=0)) for p in seen[reports:]
+            ]
             assert pyflow.load(path) == whole
             assert not whole.unfinished
             assert train(flow, checkpoint=path, progress=lambda p: 1 / 0, **options) == whole

@@ -1,0 +1,312 @@
+"""Fits on different splits of one data set, side by side: the members of a mixture."""
+
+import os
+import queue
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from pyflow import _arguments, _checkpoint, _core
+from pyflow._arguments import warn
+from pyflow._progress import reporter
+from pyflow._training import ARRAYS, FILL, run, saved
+from pyflow.flow import load
+from pyflow.mixture import Mixture
+
+# What a fit is given of training points, and of validation points.
+PAIRS = {
+    "data_train": "data_validate",
+    "y_train": "y_validate",
+    "condition_field": "condition_field_validate",
+    "weight_train": "weight_validate",
+    "labels": "labels_validate",
+}
+LEAST_PARTS = 5  # without validation data no more than one part of so many is held out
+COPIES = 8  # of the points, that a fit may hold in memory
+SHARE = 4  # fits side by side take no more of the machine's memory than one part of so many
+
+
+def fitted(n_models, fit, kind, name, data, given, note, tells=None, **how):
+    """Return what `run` does, or, for more than one model, the mixture of as many.
+
+    Parameters
+    ----------
+    n_models : int
+        1: `run` with all else as it is. More: see `splits`; each fit has another seed.
+    fit, kind, name, data, given, note, tells, **how
+        Of `run`.
+
+    Returns
+    -------
+    Flow or Mixture
+        Of a mixture that ends early the exception's attribute `flow` is that of what all members
+        had reached.
+    """
+    if _arguments.integer("n_models", n_models, 1) == 1:
+        return run(fit, kind, name, data, given, note, tells, **how)
+    return _Members(n_models, (fit, kind, name), data, given, (note, tells), **how).mixture()
+
+
+class _Stopped(Exception):
+    """Another member's fit has failed, or all are to end: so does this one."""
+
+
+class _Members:
+    def __init__(
+        self, n, what, data, given, notes, *, checkpoint, seed, progress, verbose, total, **more
+    ):
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress: must be callable, not {progress!r}")
+        if checkpoint is not None:
+            _checkpoint.check(checkpoint, seed)
+        self.n, self.what, self.given, self.notes, self.more = n, what, given, notes, more
+        self.checkpoint, self.seed = checkpoint, _arguments.seed(seed)
+        self.progress, self.verbose = progress, _arguments.boolean("verbose", verbose)
+        self.n_train = len(data["data_train"])
+        self.data = pooled(data)
+        rows = len(self.data["data_train"])
+        held_out = rows - self.n_train or max(round(rows / max(n, LEAST_PARTS)), 1)
+        together = self.data.get("y_train", self.data["data_train"])
+        group = equal_rows(together.reshape(rows, -1))
+        self.inside = splits(group, held_out, n, self.seed, self.data.get("labels"))
+        plain = {k: v for k, v in given.items() if v is not None and k not in (*ARRAYS, *FILL)}
+        steps = total(_core.options(what[1], **plain)) if total else None
+        self.steps = None if steps is None else n * steps
+        self.reached = [None] * n  # flows
+        self.told = set()  # warnings that were given
+        self.found = self._resumed()
+
+    def _resumed(self):
+        """Return the mixture in the checkpoint, or None if there is none yet."""
+        if self.checkpoint is None or not os.path.exists(self.checkpoint):
+            return None
+        try:
+            found = load(self.checkpoint)
+        except _core.FileError as error:
+            raise _core.FileError(f"checkpoint: {error}") from None
+        if not isinstance(found, Mixture) or len(found) != self.n or found.unfinished:
+            what = "has not ended" if found.unfinished else "has another n_models"
+            raise ValueError(
+                f"checkpoint: {os.fspath(self.checkpoint)} belongs to another fit, which {what}; "
+                "remove it or name another file"
+            )
+        return found
+
+    def mixture(self):
+        """Fit all members and mix them."""
+        workers = side_by_side(self.n, sum(x.nbytes for x in self.data.values()))
+        listening = self.verbose or self.progress
+        name = f"{self.what[2]} x {self.n}"
+        with reporter(self.steps, self.verbose, None, name) as self.show:
+            self.at = np.zeros(self.n, int)
+            try:
+                if workers == 1:
+                    for k in range(self.n):
+                        self._fit(k, listening and self._report, self._warn)
+                else:
+                    self._fit_side_by_side(workers, listening)
+                return Mixture(self.reached)
+            except BaseException as error:
+                error.flow = self._so_far()
+                self._mention(error)
+                raise
+
+    def _fit(self, k, report, warn):
+        """Fit member k and keep what it reaches; report(k, Progress), warn(k, ...) hear of it."""
+        inside, data = self.inside[k], {}
+        for train, validate in PAIRS.items():
+            if train in self.data:
+                data[train], data[validate] = self.data[train][~inside], self.data[train][inside]
+        checkpoint, found = self.checkpoint, None
+        if self.found is not None:
+            found = self.found.members[k]
+        elif checkpoint is not None:
+            checkpoint = _checkpoint.member_file(checkpoint, k)
+        try:
+            flow = run(
+                *self.what,
+                data,
+                self.given,
+                *self.notes,
+                checkpoint=checkpoint,
+                found=found,
+                seed=(self.seed + k) % 2**64,
+                progress=report and (lambda p: report(k, p)),
+                verbose=False,
+                warn=lambda *what: warn(k, *what),
+                **self.more,
+            )
+            self.reached[k] = flow
+            if self.found is None:
+                saved(flow, checkpoint)
+        except BaseException as error:
+            if self.reached[k] is None:
+                self.reached[k] = getattr(error, "flow", None)
+            if isinstance(error, ValueError) and error.args:
+                error.args = (self._in_their_rows(k, str(error.args[0])), *error.args[1:])
+            raise
+
+    def _fit_side_by_side(self, workers, listening):
+        """Fit all members in threads of their own. What they tell is heard in this one."""
+        events, stop = queue.SimpleQueue(), threading.Event()
+        threads = max(_core.get_num_threads() // workers, 1)
+
+        def stopper():
+            if stop.is_set():
+                raise _Stopped
+
+        def tell(what):
+            return lambda *arguments: events.put((what, arguments))
+
+        def work(k):
+            stopper()
+            _core.work(threads, stopper)
+            try:
+                self._fit(k, listening and tell(self._report), tell(self._warn))
+            finally:
+                _core.work()
+
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(work, k) for k in range(self.n)]
+            try:
+                for future in futures:
+                    future.add_done_callback(lambda f: events.put((f.result, ())))
+                ended = 0
+                while ended < self.n:
+                    what, arguments = events.get()
+                    what(*arguments)  # of a fit that failed the result raises
+                    ended += not arguments
+            finally:
+                stop.set()
+
+    def _report(self, k, p):
+        self.at[k] = p.step
+        if self.show:
+            self.show(p._replace(step=int(self.at.sum())))
+        if self.progress:
+            self.progress(p._replace(member=k))
+
+    def _warn(self, k, message, category=UserWarning):
+        message = self._in_their_rows(k, message)
+        if message not in self.told:
+            self.told.add(message)
+            warn(message, category)
+
+    def _in_their_rows(self, k, message):
+        """Return a message of member k with the caller's row in place of its own."""
+        named = re.match(r"(\w+): .*?\b(?:row|field) (\d+)", message)
+        pair = next((pair for pair in PAIRS.items() if named and named[1] in pair), None)
+        if pair is None:
+            return message
+        rows = np.flatnonzero(self.inside[k] == (named[1] == pair[1]))
+        if int(named[2]) >= len(rows):
+            return message
+        row = int(rows[int(named[2])])
+        held_out = row >= self.n_train  # by the caller
+        between = message[len(named[1]) : named.start(2)]
+        return f"{pair[held_out]}{between}{row - self.n_train * held_out}{message[named.end(2) :]}"
+
+    def _so_far(self):
+        flows = [flow for flow in self.reached if flow is not None]
+        try:
+            return Mixture(flows) if flows else None
+        except ValueError:  # one has not got its conditions yet
+            return None
+
+    def _mention(self, error):
+        """Say with an exception that there are checkpoints, once."""
+        if self.checkpoint is None or not hasattr(error, "add_note"):
+            return
+        files = [_checkpoint.member_file(self.checkpoint, k) for k in range(self.n)]
+        files = [file for file in files if os.path.exists(file)]
+        if files and not getattr(error, "__notes__", None):
+            error.add_note(f"The same call goes on from the checkpoints {', '.join(files)}.")
+
+
+def side_by_side(n, size):
+    """Return how many of n fits of so many bytes of data are to run at a time."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE
+    return max(min(n, _core.get_num_threads(), memory // (COPIES * max(size, 1))), 1)
+
+
+# ---- splits --------------------------------------------------------------------------------------
+
+
+def pooled(data):
+    """Return training and validation points put together, by the names of the training points."""
+    found = {}
+    for train, validate in PAIRS.items():
+        parts = [data[name] for name in (train, validate) if data.get(name) is not None]
+        if not parts:
+            continue
+        if len(parts) == 1 and data.get("data_validate") is not None:
+            missing = validate if data.get(train) is not None else train
+            raise ValueError(
+                f"{missing}: must be given: n_models puts training and validation data together"
+            )
+        parts = [np.asarray(part[:]) for part in parts]
+        for name, part in zip((train, validate), parts, strict=False):
+            if part.dtype.kind not in "biuf":
+                raise ValueError(f"{name}: must be real numbers; the dtype is {part.dtype}")
+            if part.shape[1:] != parts[0].shape[1:]:
+                raise ValueError(
+                    f"{name}: its points have shape {part.shape[1:]}, those of {train} "
+                    f"{parts[0].shape[1:]}"
+                )
+        dtype = parts[0].dtype if parts[0].dtype.kind == "f" or train == "labels" else np.float64
+        found[train] = np.concatenate(parts, dtype=dtype, casting="unsafe")
+    return found
+
+
+def equal_rows(x):
+    """Return the number of each row of x (n, d), the same for equal ones."""
+    x = np.ascontiguousarray(x)
+    whole = x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).reshape(-1)
+    return np.unique(whole, return_inverse=True)[1].reshape(-1)
+
+
+def splits(group, held_out, n_models, seed, labels=None):
+    """Return which points each of n_models fits holds out, as (n_models, n) bool.
+
+    Groups of points lie in random order on a circle, those of each class spread evenly; model k
+    holds out the groups whose middle is on the arc of so many points from k n / n_models on. So
+    parts are disjoint if they can be, and otherwise overlap as little as they can.
+
+    Parameters
+    ----------
+    group : (n,) int array
+        Numbers 0 .. of what is not to be torn apart.
+    held_out : int
+        Points that each fit holds out, more or less if groups are larger than one.
+    n_models : int
+    seed : int
+    labels : (n,) int array, optional
+        Classes, of which every fit is trained on all.
+    """
+    n, size = len(group), np.bincount(group)
+    kind = np.zeros(len(size), int)
+    if labels is not None:
+        kind[group] = labels
+    order = np.random.default_rng([seed, n_models]).permutation(len(size))
+    place = np.empty(len(size))
+    for c in np.unique(kind):
+        own = order[kind[order] == c]
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)
+    order = order[np.argsort(place[order], kind="stable")]
+    middle = np.empty(len(size))
+    middle[order] = np.cumsum(size[order]) - size[order] / 2
+    found = []
+    for k in range(n_models):
+        inside = ((middle - k * n / n_models) % n < held_out)[group]
+        for c in [] if labels is None else np.unique(labels):
+            if inside[labels == c].all():
+                inside[labels == c] = False
+        if not inside.any() or inside.all():
+            raise ValueError(
+                f"n_models: {len(size)} different points, or simulations, are too few for "
+                f"{n_models} splits that hold out {held_out} of {n} points"
+            )
+        found.append(inside)
+    return np.array(found)
