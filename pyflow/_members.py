@@ -11,7 +11,7 @@ import numpy as np
 from pyflow import _arguments, _checkpoint, _core
 from pyflow._arguments import warn
 from pyflow._progress import reporter
-from pyflow._training import ARRAYS, FILL, run, saved
+from pyflow._training import ARRAYS, run, saved
 from pyflow.flow import load
 from pyflow.mixture import Mixture
 
@@ -71,7 +71,7 @@ class _Members:
         together = self.data.get("y_train", self.data["data_train"])
         group = equal_rows(together.reshape(rows, -1))
         self.inside = splits(group, held_out, n, self.seed, self.data.get("labels"))
-        plain = {k: v for k, v in given.items() if v is not None and k not in (*ARRAYS, *FILL)}
+        plain = {k: v for k, v in given.items() if v is not None and k not in ARRAYS}
         steps = total(_core.options(what[1], **plain)) if total else None
         self.steps = None if steps is None else n * steps
         self.reached = [None] * n  # flows

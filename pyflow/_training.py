@@ -14,18 +14,10 @@ from pyflow.flow import NOISE, Flow, parameters_of
 from pyflow.mixture import Mixture
 from pyflow.posterior import warn_outside
 
-# Arrays among the options, and those that the data make of a mask.
-ARRAYS = "noise_k", "noise_power", "noise_map", "mask"
-FILL = (
-    "fill_pixel",
-    "fill_neighbour",
-    "fill_range",
-    "fill_weight",
-    "fill_spread",
-    "fill_moments",
-)
-# And those of a range of modes
-BAND = "band_k", "band_range", "band_level"
+# Arrays among the options; those that the data make of a mask, and of a range of modes, come after.
+ARRAYS = ("noise_k", "noise_power", "noise_map", "mask")
+ARRAYS += tuple(f"fill_{k}" for k in ("pixel", "neighbour", "range", "weight", "spread", "moments"))
+ARRAYS += tuple(f"band_{k}" for k in ("k", "range", "level"))
 # Options that say what is heard of a fit, not what comes of it.
 WATCH = ("checkpoint_seconds", "callback_every", "callback_rows")
 OBJECTIVES = {"likelihood": 0.0, "posterior": 1.0}
@@ -88,7 +80,7 @@ def run(
     boolean("verbose", verbose)
     given = {k: v for k, v in given.items() if v is not None} | {"seed": _arguments.seed(seed)}
     data = {k: v for k, v in data.items() if v is not None}
-    data |= {k: given.pop(k) for k in (*ARRAYS, *FILL, *BAND) if k in given}
+    data |= {k: given.pop(k) for k in ARRAYS if k in given}
     options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
