@@ -81,6 +81,7 @@ pf_status X(train_begin)(X(flow) *flow, const X(data) *train, const pf_train_opt
 
 pf_status X(evidence_new)(X(evidence) **e, ptrdiff_t n_y, ptrdiff_t draws);
 void X(evidence_free)(X(evidence) *e);
+ptrdiff_t X(evidence_room)(const X(evidence) *e); /* draws there may be in the end */
 /* log p(y|x) of row 0 of the batch, in units of the prior's density; when weight is not 0 its gradient is added, times
  * (1
  * - w) grad log p(x|y) + w grad log p(y|x). */

@@ -275,21 +275,21 @@ static void test_frozen(problem *p, double weight)
     o.posterior_weight = weight;
     pf64_trainer fit = {.data = &p->some};
     CHECK(pf64_trainer_init(&fit, p->flow, &o, NET_ROWS, p->n_y, DRAWS) == PF_OK, "%s", pf_message());
-    ptrdiff_t n = 0;
-    double at_y, estimate, frozen[(DRAWS + 1) * (MOST_Y + 1)], *log_weight = frozen + (DRAWS + 1) * p->n_y,
-                                                               logp[DRAWS + 1], slope[DIRECTIONS], error = 0, size = 0;
+    pf_draws *s = &fit.evidence->draws;
+    double at_y, estimate, slope[DIRECTIONS], error = 0, size = 0;
     fit.row[0] = 0;
-    CHECK(pf64_try_conditions(&fit, &n, DRAWS) == PF_OK && n == DRAWS + 1, "%td draws", n);
-    memcpy(frozen, fit.evidence->draws, (size_t)((DRAWS + 1) * (p->n_y + 1)) * sizeof(double));
-    double log_z = log_evidence(log_weight, fit.logp, 1, n);
-    for (ptrdiff_t i = 1; i < n; i++)
-        if (exp(log_weight[i] + fit.logp[i] - log_z) < PF_MIN(1e-3, 0.1 / (double)n)) log_weight[i] = -INFINITY;
+    CHECK(pf64_try_conditions(&fit, DRAWS) == PF_OK && s->n >= DRAWS, "%td draws", s->n);
+    double *y = PF_ALLOC(double, (s->n + 1) * p->n_y), *logp = PF_ALLOC(double, s->n + 1);
+    memcpy(y, fit.evidence->y, (size_t)((s->n + 1) * p->n_y) * sizeof(double));
+    double log_z = pf_log_evidence(s->log_weight, s->logp, 1, s->n);
+    for (ptrdiff_t i = 0; i < s->n; i++)
+        if (exp(s->log_weight[i] + s->logp[i] - log_z) < PF_MIN(1e-3, 0.1 / (double)s->n)) s->log_weight[i] = -INFINITY;
     for (int d = 0; d < DIRECTIONS; d++) {
         double side[2], h = 1e-8; /* log T has a kink in theta where an end knot passes a shell */
-        for (int s = 0; s < 2; s++) {
-            move(p->flow, (uint64_t)d, s ? -2 * h : h);
-            CHECK(pf64_flow_logp_at(p->flow, logp, p->some.x, frozen, 1, n) == PF_OK, "%s", pf_message());
-            side[s] = logp[0] - weight * log_evidence(log_weight, logp, 1, n);
+        for (int i = 0; i < 2; i++) {
+            move(p->flow, (uint64_t)d, i ? -2 * h : h);
+            CHECK(pf64_flow_logp_at(p->flow, logp, p->some.x, y, 1, s->n + 1) == PF_OK, "%s", pf_message());
+            side[i] = logp[0] - weight * pf_log_evidence(s->log_weight, logp + 1, 1, s->n);
         }
         move(p->flow, (uint64_t)d, h);
         slope[d] = (side[0] - side[1]) / (2 * h);
@@ -302,6 +302,7 @@ static void test_frozen(problem *p, double weight)
     }
     error = sqrt(error / size);
     CHECK(error < 1e-5, "%d conditions, weight %g: the gradient is off by %g of itself", p->n_y, weight, error);
+    free(y), free(logp);
     pf64_trainer_clear(&fit);
 }
 

@@ -1,0 +1,28 @@
+/* The logarithm of the integral of exp(log p) over the unit cube, and points drawn where it comes from. */
+#ifndef PF_DRAWS_H
+#define PF_DRAWS_H
+#include "internal.h"
+
+typedef struct {
+    /* log p of points first .. first + n - 1, which are u[n][d], each in the unit cube */
+    pf_status (*logp)(void *user, double *logp, const double *u, ptrdiff_t first, ptrdiff_t n);
+    void *user;
+    uint64_t seed, stream;
+} pf_density;
+
+typedef struct {
+    ptrdiff_t d, draws, room;               /* of a point; asked for; at most */
+    ptrdiff_t n;                            /* there are now */
+    double *u, *logp, *weight, *log_weight; /* [room][d], [room]: -log(n times density), log of it */
+    struct pf_proposal *rounds;
+    double *share, *step, *scratch, *memory;
+} pf_draws;
+
+/* For `draws` points of d numbers. To be cleared after a failure too. */
+pf_status pf_draws_new(pf_draws *s, ptrdiff_t d, ptrdiff_t draws);
+void pf_draws_clear(pf_draws *s);
+/* Draws points until the integral is known. */
+pf_status pf_draw(pf_draws *s, ptrdiff_t draws, const pf_density *p);
+/* log of the integral of p^b, from n draws: log sum_i weight_i p_i^b */
+double pf_log_evidence(const double *log_weight, const double *logp, double b, ptrdiff_t n);
+#endif
