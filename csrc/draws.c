@@ -3,16 +3,28 @@
  * largest in (0, 1] that leaves an effective number of draws E. Its own draws are from Gaussians around the likeliest
  * draw, which at a wall of the cube stays there whatever b is, where a mean recedes from it; around the mean once
  * b = 1. Their covariance is C(b) max(b, 1/E), what is expected of p and of the error of the centre, widened by a
- * factor and, for a quarter of the draws, by another two. The density of the draws is the mixture of all rounds'. All
- * are low-discrepancy sequences, shifted at random. */
+ * factor and, for a quarter of the draws, by another two. Where b < 1 it is longer along the way that the centre came:
+ * on its way up a ridge C(b) has only what is around it, and falls behind. The density of the draws is the mixture of
+ * all rounds'. All are low-discrepancy sequences, shifted at random.
+ *
+ * The rounds end when one was drawn at b = 1 and the effective number of draws at b = 1 is PF_ENOUGH: then the integral
+ * is right to 0.1 in the logarithm. A Gaussian of 0.0003 of the cube's width and a correlation of 0.999 takes some 10
+ * to 20 rounds. What takes MOST_ROUNDS is not known, and `effective` says so. tests/c/test_draws.c has the figures. */
 #include "draws.h"
 
 #include "train.h"
 
 enum {
-    ROUNDS = 5, /* of draws */
-    TRIES = 8,  /* points looked at for a draw, at most, until one is within the cube */
+    ROUNDS = 5,       /* that the draws asked for are in */
+    MOST_ROUNDS = 40, /* of as many each */
+    TRIES = 8,        /* points looked at for a draw, at most, until one is within the cube */
+    STEPS = 10,       /* of the search for b, between two that differ by exp(LEAP) */
 };
+
+#define LEAP 1.4
+#define LEAST_LOG_B (-46)
+#define STRETCH 0.3 /* of the way of the centre, squared */
+#define RIDGE 1e-5  /* of variances: correlations are no closer to 1 than that */
 
 static const double widen[2] = {1.25, 2.5};
 
@@ -22,23 +34,28 @@ typedef struct pf_proposal {
     double log_volume;     /* log|root| + d / 2 log(2 pi) */
 } pf_proposal;
 
-static ptrdiff_t round_start(ptrdiff_t round, ptrdiff_t draws) { return round * draws / ROUNDS; }
+/* Draws of a round: at least what tells a covariance of d numbers from chance */
+static ptrdiff_t round_size(ptrdiff_t draws, ptrdiff_t d)
+{
+    ptrdiff_t least = (ptrdiff_t)4 << PF_MIN(d, 6);
+    return PF_MAX(draws / ROUNDS, least);
+}
 
 pf_status pf_draws_new(pf_draws *s, ptrdiff_t d, ptrdiff_t draws)
 {
     double phi = 1.5;
     s->d = d;
-    s->room = draws;
-    ptrdiff_t size = s->room * (d + 4) + ROUNDS * (d + d * d) + 3 * d;
+    s->room = MOST_ROUNDS * round_size(draws, d);
+    ptrdiff_t size = s->room * (d + 4) + MOST_ROUNDS * (d + d * d) + 3 * d;
     double *at = s->memory = PF_ALLOC(double, size);
-    s->rounds = PF_CALLOC(pf_proposal, ROUNDS);
+    s->rounds = PF_CALLOC(pf_proposal, MOST_ROUNDS);
     if (!at || !s->rounds) return PF_NO_MEMORY;
     s->u = at, at += s->room * d;
     s->logp = at, at += s->room;
-    s->weight = at, at += s->room;
+    s->density = at, at += s->room;
     s->log_weight = at, at += s->room;
     s->share = at, at += s->room;
-    for (int r = 0; r < ROUNDS; r++) {
+    for (int r = 0; r < MOST_ROUNDS; r++) {
         s->rounds[r].centre = at, at += d;
         s->rounds[r].root = at, at += d * d;
     }
@@ -104,9 +121,9 @@ static double density_of(const pf_draws *s, int r, const double *u)
 static void weigh(pf_draws *s, int r, ptrdiff_t old)
 {
     for (ptrdiff_t m = 0; m < s->n; m++) {
-        if (m >= old) s->weight[m] = 0;
-        for (int i = m < old ? r : 0; i <= r; i++) s->weight[m] += density_of(s, i, s->u + m * s->d);
-        s->log_weight[m] = -log(s->weight[m]);
+        if (m >= old) s->density[m] = 0;
+        for (int i = m < old ? r : 0; i <= r; i++) s->density[m] += density_of(s, i, s->u + m * s->d);
+        s->log_weight[m] = -log(s->density[m]);
     }
 }
 
@@ -123,22 +140,29 @@ static double temper(pf_draws *s, double b)
     return 1 / square;
 }
 
+/* The largest log b with an effective number of draws *effective >= enough, or near it: E falls with b, but not
+ * everywhere. The shares are those of b. */
+static double highest(pf_draws *s, double *effective, double enough)
+{
+    double lo = 0, hi = 0;
+    while ((*effective = temper(s, exp(lo))) < enough && lo > LEAST_LOG_B) hi = lo, lo -= LEAP;
+    if (lo == 0) return 0;
+    for (int step = 0; step < STEPS; step++) {
+        double middle = 0.5 * (lo + hi);
+        if (temper(s, exp(middle)) < enough) hi = middle;
+        else lo = middle;
+    }
+    *effective = temper(s, exp(lo));
+    return lo;
+}
+
 /* The centre and root of round r, from the draws so far; returns b. */
 static double propose(pf_draws *s, int r, ptrdiff_t count)
 {
     ptrdiff_t d = s->d, best = 0;
     pf_proposal *q = s->rounds + r;
     double *centre = q->centre, *root = q->root, *share = s->share, *z = s->scratch;
-    double lo = log(1e-8), hi = 0, enough = (double)(d + 2) + (double)count / 8, b = 1;
-    double effective = temper(s, b);
-    if (effective < enough) {
-        for (int step = 0; step < 40; step++) {
-            b = exp(0.5 * (lo + hi));
-            if (temper(s, b) < enough) hi = log(b);
-            else lo = log(b);
-        }
-        effective = temper(s, b = exp(lo));
-    }
+    double effective, b = exp(highest(s, &effective, (double)(d + 2) + (double)count / 8));
     memset(centre, 0, (size_t)d * sizeof(double));
     memset(root, 0, (size_t)(d * d) * sizeof(double));
     for (ptrdiff_t m = 0; m < s->n; m++)
@@ -151,9 +175,12 @@ static double propose(pf_draws *s, int r, ptrdiff_t count)
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t j = 0; j <= i; j++) root[i * d + j] += factor * share[m] * z[i] * z[j];
     }
+    for (ptrdiff_t i = 0; i < d && b < 1 && r > 1; i++)
+        for (ptrdiff_t j = 0; j <= i; j++)
+            root[i * d + j] += STRETCH * (centre[i] - q[-1].centre[i]) * (centre[j] - q[-1].centre[j]);
     q->log_volume = 0.5 * (double)d * PF_LOG_2PI;
-    for (ptrdiff_t i = 0; i < d; i++) { /* Cholesky, of a covariance with no more correlation than 0.999 */
-        double ridge = 1e-3 * root[i * d + i] + 1e-12;
+    for (ptrdiff_t i = 0; i < d; i++) { /* Cholesky */
+        double ridge = RIDGE * root[i * d + i] + 1e-14;
         root[i * d + i] += ridge;
         for (ptrdiff_t j = 0; j <= i; j++) {
             double sum = root[i * d + j];
@@ -167,16 +194,20 @@ static double propose(pf_draws *s, int r, ptrdiff_t count)
 
 pf_status pf_draw(pf_draws *s, ptrdiff_t draws, const pf_density *p)
 {
+    ptrdiff_t size = round_size(draws, s->d);
+    double b = 0;
     s->n = 0;
-    for (int r = 0; r < ROUNDS; r++) {
-        ptrdiff_t old = s->n, count = round_start(r + 1, draws) - round_start(r, draws);
-        if (r) propose(s, r, count);
-        count = draw_round(s, r, count, p);
+    s->effective = 0;
+    for (int r = 0; r < MOST_ROUNDS && s->effective < PF_ENOUGH; r++) {
+        ptrdiff_t old = s->n;
+        if (r) b = propose(s, r, size);
+        ptrdiff_t count = draw_round(s, r, size, p);
         PF_TRY(p->logp(p->user, s->logp + old, s->u + old * s->d, old, count));
         s->n += count;
         for (ptrdiff_t i = old; i < s->n; i++)
             if (!isfinite(s->logp[i])) return pf_fail(PF_DEGENERATE, "a point's log p is not finite");
         weigh(s, r, old);
+        if (b == 1 && s->n >= draws / ROUNDS * ROUNDS) s->effective = temper(s, 1);
     }
     return PF_OK;
 }

@@ -10,18 +10,20 @@ typedef struct {
     uint64_t seed, stream;
 } pf_density;
 
+enum { PF_ENOUGH = 50 };
+
 typedef struct {
-    ptrdiff_t d, draws, room;               /* of a point; asked for; at most */
-    ptrdiff_t n;                            /* there are now */
-    double *u, *logp, *weight, *log_weight; /* [room][d], [room]: -log(n times density), log of it */
+    ptrdiff_t d, room, n;                    /* of a point; points there can be; there are */
+    double effective;                        /* number of draws; less than PF_ENOUGH: the integral is not known */
+    double *u, *logp, *density, *log_weight; /* [room][d], [room]; of the draws, times their number; -log of it */
     struct pf_proposal *rounds;
     double *share, *step, *scratch, *memory;
 } pf_draws;
 
-/* For `draws` points of d numbers. To be cleared after a failure too. */
+/* With room for pf_draw() with as many draws. To be cleared after a failure too. */
 pf_status pf_draws_new(pf_draws *s, ptrdiff_t d, ptrdiff_t draws);
 void pf_draws_clear(pf_draws *s);
-/* Draws points until the integral is known. */
+/* Some `draws` points, and more until the integral is known or there is no more room. */
 pf_status pf_draw(pf_draws *s, ptrdiff_t draws, const pf_density *p);
 /* log of the integral of p^b, from n draws: log sum_i weight_i p_i^b */
 double pf_log_evidence(const double *log_weight, const double *logp, double b, ptrdiff_t n);

@@ -22,12 +22,12 @@ ptrdiff_t pf_default_draws(ptrdiff_t n_y)
     return draws - 1;
 }
 
-/* Mean log p(y|x) at temperature b, from tables [fields][room] */
+/* Mean log p(y|x) at temperature b, from tables of counts[i] numbers of every field: its own condition's, the draws' */
 static pf_status tempered(double *mean, const double *log_weight, const double *logp, const ptrdiff_t *counts, double b,
-                          ptrdiff_t fields, ptrdiff_t room)
+                          ptrdiff_t fields)
 {
     double sum = 0;
-    for (ptrdiff_t i = 0; i < fields; i++, log_weight += room, logp += room) {
+    for (ptrdiff_t i = 0; i < fields; log_weight += counts[i], logp += counts[i], i++) {
         PF_TRY(pf_check_interrupt());
         sum += b * logp[0] - pf_log_evidence(log_weight + 1, logp + 1, b, counts[i] - 1);
     }
@@ -41,12 +41,12 @@ static pf_status tempered(double *mean, const double *log_weight, const double *
  * for n simulations, and no less than 1 / sqrt(H), which it is where posteriors are right; at most the length of log
  * b's range. sum[fields]: work. simulation NULL: each field is its own. */
 static double temperature_error(double *sum, const double *log_weight, const double *logp, const ptrdiff_t *counts,
-                                const int32_t *simulation, double b, ptrdiff_t fields, ptrdiff_t room)
+                                const int32_t *simulation, double b, ptrdiff_t fields)
 {
     double information = 0, square = 0, most = log(temperatures[1] / temperatures[0]);
     ptrdiff_t n = 0;
     memset(sum, 0, (size_t)fields * sizeof(double));
-    for (ptrdiff_t i = 0; i < fields; i++, log_weight += room, logp += room) {
+    for (ptrdiff_t i = 0; i < fields; log_weight += counts[i], logp += counts[i], i++) {
         ptrdiff_t s = simulation ? simulation[i] : i;
         double log_z = pf_log_evidence(log_weight + 1, logp + 1, b, counts[i] - 1), mean = 0, variance = 0;
         for (ptrdiff_t m = 1; m < counts[i]; m++) {
@@ -124,12 +124,22 @@ static pf_status X(try_conditions)(X(trainer) *t, ptrdiff_t draws)
     return pf_draw(&e->draws, draws, &p);
 }
 
+static pf_status X(unknown)(const X(trainer) *t)
+{
+    const pf_draws *s = &t->evidence->draws;
+    return pf_fail(PF_DEGENERATE,
+                   "log p(y|x) of %s %td is not known after %td draws of conditions: they count as %.3g where "
+                   "%d are needed; its posterior may be of several peaks, or far narrower than the range of y_train",
+                   t->flow->space.ndim > 1 ? "field" : "row", t->row[0], s->n, s->effective, PF_ENOUGH);
+}
+
 pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelihood, ptrdiff_t draws, double weight)
 {
     X(evidence) *e = t->evidence;
     pf_draws *s = &e->draws;
     ptrdiff_t n_y = t->n_y, count = 0;
     PF_TRY(X(try_conditions)(t, draws));
+    if (s->effective < PF_ENOUGH) return X(unknown)(t);
     double log_z = pf_log_evidence(s->log_weight, s->logp, 1, s->n);
     *log_likelihood = t->logp[0];
     *log_posterior = t->logp[0] - log_z;
@@ -157,37 +167,63 @@ pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelih
 
 /* ---- temperature ------------------------------------------------------------------------------------------ */
 
-/* Tables of log p at drawn conditions and of their weights, for every point: [n][room]. */
-static pf_status X(tables)(double *log_weight, double *logp, ptrdiff_t *counts, X(trainer) *t, ptrdiff_t draws)
+/* Log p at drawn conditions and their weights, of all points in a row; a point's first is its own condition. */
+typedef struct {
+    double *log_weight, *logp;
+    ptrdiff_t n, room;
+} X(table);
+
+static pf_status X(table_append)(X(table) *to, const pf_draws *s, double own)
+{
+    ptrdiff_t n = to->n + s->n + 1;
+    if (n > to->room) {
+        X(table) more = {PF_ALLOC(double, 2 * n), PF_ALLOC(double, 2 * n), to->n, 2 * n}, old = *to;
+        if (more.log_weight && more.logp && old.n) {
+            memcpy(more.log_weight, old.log_weight, (size_t)old.n * sizeof(double));
+            memcpy(more.logp, old.logp, (size_t)old.n * sizeof(double));
+        }
+        *to = more;
+        free(old.log_weight);
+        free(old.logp);
+        if (!more.log_weight || !more.logp) return PF_NO_MEMORY;
+    }
+    to->log_weight[to->n] = 0;
+    to->logp[to->n++] = own;
+    memcpy(to->log_weight + to->n, s->log_weight, (size_t)s->n * sizeof(double));
+    memcpy(to->logp + to->n, s->logp, (size_t)s->n * sizeof(double));
+    to->n = n;
+    return PF_OK;
+}
+
+static pf_status X(tabulate)(X(table) *table, ptrdiff_t *counts, X(trainer) *t, ptrdiff_t draws)
 {
     const pf_draws *s = &t->evidence->draws;
-    ptrdiff_t room = s->room + 1;
-    for (ptrdiff_t i = 0; i < t->data->n; i++, log_weight += room, logp += room) {
+    for (ptrdiff_t i = 0; i < t->data->n; i++) {
         t->row[0] = i;
         PF_TRY(X(try_conditions)(t, draws));
+        if (s->effective < PF_ENOUGH) return X(unknown)(t);
+        PF_TRY(X(table_append)(table, s, t->logp[0]));
         counts[i] = s->n + 1;
-        memcpy(log_weight + 1, s->log_weight, (size_t)s->n * sizeof(double));
-        memcpy(logp, t->logp, (size_t)counts[i] * sizeof(double));
     }
     return PF_OK;
 }
 
 /* The b with the largest mean log p(y|x), which has one maximum: golden section in log b. */
 static pf_status X(best_temperature)(double *best, const double *log_weight, const double *logp,
-                                     const ptrdiff_t *counts, ptrdiff_t n, ptrdiff_t room)
+                                     const ptrdiff_t *counts, ptrdiff_t n)
 {
     const double golden = 0.6180339887498949;
     double lo = log(temperatures[0]), hi = log(temperatures[1]);
     double a = hi - golden * (hi - lo), b = lo + golden * (hi - lo), at_a, at_b;
-    PF_TRY(tempered(&at_a, log_weight, logp, counts, exp(a), n, room));
-    PF_TRY(tempered(&at_b, log_weight, logp, counts, exp(b), n, room));
+    PF_TRY(tempered(&at_a, log_weight, logp, counts, exp(a), n));
+    PF_TRY(tempered(&at_b, log_weight, logp, counts, exp(b), n));
     for (int step = 0; step < 60; step++) {
         if (at_a < at_b) {
             lo = a, a = b, at_a = at_b, b = lo + golden * (hi - lo);
-            PF_TRY(tempered(&at_b, log_weight, logp, counts, exp(b), n, room));
+            PF_TRY(tempered(&at_b, log_weight, logp, counts, exp(b), n));
         } else {
             hi = b, b = a, at_b = at_a, a = hi - golden * (hi - lo);
-            PF_TRY(tempered(&at_a, log_weight, logp, counts, exp(a), n, room));
+            PF_TRY(tempered(&at_a, log_weight, logp, counts, exp(a), n));
         }
     }
     *best = exp(0.5 * (lo + hi));
@@ -200,15 +236,15 @@ static pf_status X(best_temperature)(double *best, const double *log_weight, con
  * is nowhere below that at 1. */
 static pf_status X(set_temperature)(X(flow) *f, double *found, double *sum, const double *log_weight,
                                     const double *logp, const ptrdiff_t *counts, const int32_t *simulation,
-                                    double width, ptrdiff_t n, ptrdiff_t room)
+                                    double width, ptrdiff_t n)
 {
     double best;
-    PF_TRY(X(best_temperature)(&best, log_weight, logp, counts, n, room));
-    double error = temperature_error(sum, log_weight, logp, counts, simulation, best, n, room);
+    PF_TRY(X(best_temperature)(&best, log_weight, logp, counts, n));
+    double error = temperature_error(sum, log_weight, logp, counts, simulation, best, n);
     double wide = PF_MAX(width, sqrt(PF_MAX(log(best) * log(best) - error * error, 0)));
     double b = exp(log(best) / (1 + (error / wide) * (error / wide)));
-    PF_TRY(tempered(found, log_weight, logp, counts, 1, n, room));
-    PF_TRY(tempered(found + 1, log_weight, logp, counts, b, n, room));
+    PF_TRY(tempered(found, log_weight, logp, counts, 1, n));
+    PF_TRY(tempered(found + 1, log_weight, logp, counts, b, n));
     found[2] = best, found[3] = error;
     f->temperature = b;
     return PF_OK;
@@ -225,17 +261,16 @@ static pf_status X(calibrate)(X(flow) *f, double *found, const X(data) *data, co
     PF_TRY(X(check_points)(data, f, X(flow_mask)(f), n_y, "held_out"));
     X(trainer) t = {.data = data};
     ptrdiff_t draws = CALIBRATE_DRAWS * (pf_default_draws(n_y) + 1) - 1;
-    pf_status status = X(trainer_init)(&t, f, &o, NET_ROWS, n_y, draws);
-    ptrdiff_t room = status ? 0 : X(evidence_room)(t.evidence) + 1;
-    double *log_weight = PF_ALLOC(double, data->n *room), *logp = PF_ALLOC(double, data->n *room),
-           *sum = PF_ALLOC(double, data->n);
+    X(table) table = {0};
+    double *sum = PF_ALLOC(double, data->n);
     ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
-    if (!status && !(log_weight && logp && counts && sum)) status = PF_NO_MEMORY;
-    if (!status) status = X(tables)(log_weight, logp, counts, &t, draws);
-    if (!status) status = X(set_temperature)(f, found, sum, log_weight, logp, counts, simulation, width, data->n, room);
+    pf_status status = counts && sum ? X(trainer_init)(&t, f, &o, NET_ROWS, n_y, draws) : PF_NO_MEMORY;
+    if (!status) status = X(tabulate)(&table, counts, &t, draws);
+    if (!status)
+        status = X(set_temperature)(f, found, sum, table.log_weight, table.logp, counts, simulation, width, data->n);
     X(trainer_clear)(&t);
-    free(log_weight);
-    free(logp);
+    free(table.log_weight);
+    free(table.logp);
     free(counts);
     free(sum);
     return status;

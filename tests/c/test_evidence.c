@@ -278,7 +278,7 @@ static void test_frozen(problem *p, double weight)
     pf_draws *s = &fit.evidence->draws;
     double at_y, estimate, slope[DIRECTIONS], error = 0, size = 0;
     fit.row[0] = 0;
-    CHECK(pf64_try_conditions(&fit, DRAWS) == PF_OK && s->n >= DRAWS, "%td draws", s->n);
+    CHECK(pf64_try_conditions(&fit, DRAWS) == PF_OK && s->effective >= PF_ENOUGH, "%td draws", s->n);
     double *y = PF_ALLOC(double, (s->n + 1) * p->n_y), *logp = PF_ALLOC(double, s->n + 1);
     memcpy(y, fit.evidence->y, (size_t)((s->n + 1) * p->n_y) * sizeof(double));
     double log_z = pf_log_evidence(s->log_weight, s->logp, 1, s->n);
@@ -340,7 +340,7 @@ static void test_interrupts(void)
             if (i == 0) heard[i] = pf64_check_points(&data, f, NULL, 1, "train");
             if (i == 1) heard[i] = pf64_standard(&centre, &scale, f, &data, NULL);
             if (i == 2) heard[i] = pf64_start_filter(theta, &s, 0);
-            if (i == 3) heard[i] = tempered(&mean, x, x + PIXELS, counts, 1, FIELDS, 2);
+            if (i == 3) heard[i] = tempered(&mean, x, x + PIXELS, counts, 1, FIELDS);
             CHECK(heard[i] == expected, "loop %d: %d", i, (int)heard[i]);
         }
     }
