@@ -10,7 +10,7 @@ typedef struct {
     uint64_t seed, stream;
 } pf_density;
 
-enum { PF_ENOUGH = 50 };
+enum { PF_ENOUGH = 56 };
 
 typedef struct {
     ptrdiff_t d, room, n;                    /* of a point; points there can be; there are */

@@ -124,13 +124,12 @@ static pf_status X(try_conditions)(X(trainer) *t, ptrdiff_t draws)
     return pf_draw(&e->draws, draws, &p);
 }
 
-static pf_status X(unknown)(const X(trainer) *t)
+static pf_status X(unknown)(const X(trainer) *t, ptrdiff_t unknown, ptrdiff_t row)
 {
-    const pf_draws *s = &t->evidence->draws;
     return pf_fail(PF_DEGENERATE,
-                   "log p(y|x) of %s %td is not known after %td draws of conditions: they count as %.3g where "
-                   "%d are needed; its posterior may be of several peaks, or far narrower than the range of y_train",
-                   t->flow->space.ndim > 1 ? "field" : "row", t->row[0], s->n, s->effective, PF_ENOUGH);
+                   "log p(y|x) is not known of %td of %td points, such as %td: too few of %td draws of y count; their "
+                   "posteriors have many peaks, or are very much narrower than the range of y_train",
+                   unknown, t->data->n, row, t->evidence->draws.room);
 }
 
 pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelihood, ptrdiff_t draws, double weight)
@@ -139,20 +138,20 @@ pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelih
     pf_draws *s = &e->draws;
     ptrdiff_t n_y = t->n_y, count = 0;
     PF_TRY(X(try_conditions)(t, draws));
-    if (s->effective < PF_ENOUGH) return X(unknown)(t);
-    double log_z = pf_log_evidence(s->log_weight, s->logp, 1, s->n);
+    int known = s->effective >= PF_ENOUGH;
+    double log_z = known ? pf_log_evidence(s->log_weight, s->logp, 1, s->n) : NAN;
     *log_likelihood = t->logp[0];
     *log_posterior = t->logp[0] - log_z;
     if (weight == 0) return PF_OK;
     double kept = 0, *share = s->share; /* of the draws in Z: those that matter */
     for (ptrdiff_t i = 0; i < s->n; i++) {
-        share[i] = exp(s->log_weight[i] + s->logp[i] - log_z);
+        share[i] = known ? exp(s->log_weight[i] + s->logp[i] - log_z) : 0;
         if (share[i] < PF_MIN(1e-3, 0.1 / (double)s->n)) share[i] = 0;
         kept += share[i];
     }
     t->factor = weight;
     for (ptrdiff_t i = 0; i <= s->n; i++) {
-        double r = i ? -t->o->posterior_weight * share[i - 1] / kept : 1;
+        double r = !i ? 1 : share[i - 1] > 0 ? -t->o->posterior_weight * share[i - 1] / kept : 0;
         if (r != 0) {
             memmove(e->y + count * n_y, e->y + i * n_y, (size_t)n_y * sizeof(double));
             t->weight[count++] = r;
@@ -163,6 +162,20 @@ pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelih
         count = 0;
     }
     return PF_OK;
+}
+
+void X(add_posterior)(X(trainer) *t, double *sum, double log_posterior)
+{
+    if (isfinite(log_posterior)) *sum += log_posterior, t->known++;
+    else if (!t->unknown++) t->first_unknown = t->row[0];
+}
+
+double X(mean_posterior)(X(trainer) *t, double sum)
+{
+    double mean = sum / (double)t->known;
+    if (t->unknown) pf_warn(&t->o->watch, X(unknown)(t, t->unknown, t->first_unknown));
+    t->known = t->unknown = 0;
+    return mean;
 }
 
 /* ---- temperature ------------------------------------------------------------------------------------------ */
@@ -201,7 +214,7 @@ static pf_status X(tabulate)(X(table) *table, ptrdiff_t *counts, X(trainer) *t, 
     for (ptrdiff_t i = 0; i < t->data->n; i++) {
         t->row[0] = i;
         PF_TRY(X(try_conditions)(t, draws));
-        if (s->effective < PF_ENOUGH) return X(unknown)(t);
+        if (s->effective < PF_ENOUGH) return X(unknown)(t, 1, i);
         PF_TRY(X(table_append)(table, s, t->logp[0]));
         counts[i] = s->n + 1;
     }
@@ -307,6 +320,7 @@ pf_status X(log_posterior)(double *log_posterior, X(flow) *flow, const X(data) *
         double logp;
         t.row[0] = i;
         status = X(posterior)(&t, log_posterior + i, &logp, draws, 0);
+        if (!status && !isfinite(log_posterior[i])) status = X(unknown)(&t, 1, i);
     }
     X(trainer_clear)(&t);
     return pf_end(status);

@@ -112,12 +112,13 @@ static pf_status X(evaluate)(X(trainer) *t, double *logp, double *posterior, con
         status = draws ? X(posterior)(t, &one, &part, draws, 0) : X(likelihood)(t, &part, &weights, n, 0);
         sum += part;
         total += weights;
-        posterior_sum += one;
+        if (draws && !status) X(add_posterior)(t, &posterior_sum, one);
     }
     t->epoch = epoch;
+    PF_TRY(status);
     *logp = sum / total;
-    *posterior = posterior_sum / total;
-    return status;
+    *posterior = X(mean_posterior)(t, posterior_sum);
+    return PF_OK;
 }
 
 /* What training changes, put aside or back. */
@@ -257,12 +258,12 @@ static pf_status X(run_epoch)(X(trainer) *t, double *logp, double *posterior, co
             PF_TRY(X(posterior)(t, &one, &part, draws, 1 / (double)count));
             sum += part;
             total++;
-            posterior_sum += one;
+            X(add_posterior)(t, &posterior_sum, one);
         }
         PF_TRY(X(step)(t, rate * pf_cosine_schedule((epoch - 1) * batches + b, epochs * batches, o->warmup)));
     }
     *logp = sum / total;
-    *posterior = posterior_sum / total;
+    *posterior = X(mean_posterior)(t, posterior_sum);
     return PF_OK;
 }
 

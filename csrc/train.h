@@ -48,9 +48,10 @@ typedef struct {
     ptrdiff_t epoch;      /* of the noise, the order and the draws */
     X(adam) net;
     pf64_adam base;
-    double mean_length;       /* of gradients */
-    X(evidence) *evidence;    /* NULL: no draws of conditions */
-    double start_time, saved; /* when the fit began, when a checkpoint was last written */
+    double mean_length;                      /* of gradients */
+    X(evidence) *evidence;                   /* NULL: no draws of conditions */
+    ptrdiff_t known, unknown, first_unknown; /* points whose evidence is and is not, so far in this epoch */
+    double start_time, saved;                /* when the fit began, when a checkpoint was last written */
     /* the block at work */
     ptrdiff_t first, count, groups;
 } X(trainer);
@@ -82,10 +83,12 @@ pf_status X(train_begin)(X(flow) *flow, const X(data) *train, const pf_train_opt
 pf_status X(evidence_new)(X(evidence) **e, ptrdiff_t n_y, ptrdiff_t draws);
 void X(evidence_free)(X(evidence) *e);
 ptrdiff_t X(evidence_room)(const X(evidence) *e); /* draws there may be in the end */
-/* log p(y|x) of row 0 of the batch, in units of the prior's density; when weight is not 0 its gradient is added, times
- * (1
- * - w) grad log p(x|y) + w grad log p(y|x). */
+/* log p(y|x) of row 0 of the batch, in units of the prior's density, NAN where the evidence is not known; when weight
+ * is not 0 its gradient is added, times (1 - w) grad log p(x|y) + w grad log p(y|x), or, NAN, grad log p(x|y). */
 pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelihood, ptrdiff_t draws, double weight);
+/* Adds it to a sum, of which there is a mean; warns of those that were NAN. */
+void X(add_posterior)(X(trainer) *t, double *sum, double log_posterior);
+double X(mean_posterior)(X(trainer) *t, double sum);
 /* log p(y_i|x_i) / prior(y_i), as fine-tuning and calibration estimate it with so many draws: for tests */
 pf_status X(log_posterior)(double *log_posterior, X(flow) *flow, const X(data) *data, ptrdiff_t draws, uint64_t seed);
 #endif

@@ -97,7 +97,7 @@ static void test_gaussians(void)
             for (int r = 0; r < (d > 1 ? 4 : 1); r++)
                 for (place which = INSIDE; which <= (d > 1 ? BENT : WALL); which++) {
                     found f = try(d, pf_default_draws(d), widths[w], rhos[r], which, 1);
-                    CHECK(f.rms < 0.13 && fabs(f.bias) < 0.07 && f.worst < 0.5 && !f.unknown && f.evaluations < 5,
+                    CHECK(f.rms < 0.13 && fabs(f.bias) < 0.07 && f.worst < 0.6 && !f.unknown && f.evaluations < 5,
                           "%d-D, width %g, correlation %g, %s: log Z off by %.3f, rms %.3f, at most %.3f; %d not "
                           "known; %.2f times the draws",
                           d, widths[w], rhos[r], places[which], f.bias, f.rms, f.worst, f.unknown, f.evaluations);
@@ -129,7 +129,7 @@ static void test_powers(void)
     for (int d = 1; d <= 3; d++)
         for (double b = 0.25; b <= 4; b *= 4) {
             found f = try(d, 3 * pf_default_draws(d), 0.001, d > 1 ? 0.95 : 0, INSIDE, b);
-            CHECK(f.rms < 0.1, "%d-D, b = %g: rms %.3f", d, b, f.rms);
+            CHECK(f.rms < 0.15, "%d-D, b = %g: rms %.3f", d, b, f.rms);
         }
 }
 

@@ -306,6 +306,55 @@ static void test_frozen(problem *p, double weight)
     pf64_trainer_clear(&fit);
 }
 
+static char told[1000];
+static void tell(void *user, pf_status status, const char *message)
+{
+    (void)user;
+    CHECK(status == PF_DEGENERATE, "%d", (int)status);
+    snprintf(told, sizeof told, "%s", message);
+}
+
+/* Where log p(y|x) has thousands of peaks its evidence is not known. Training says so, and goes on with log p(x|y). */
+static void test_unknown(problem *p)
+{
+    const double larger = 100;
+    double log_posterior[SOME], likelihood, size = 0, difference = 0;
+    pf_train_options o;
+    pf_train_defaults(&o);
+    o.posterior_weight = 1;
+    o.watch.warn = tell;
+    pf64_trainer fit = {.data = &p->some};
+    for (ptrdiff_t i = 0; i < p->flow->net->net->n_w; i++) p->flow->net->net->w[i] *= larger;
+    pf_status status = pf64_log_posterior(log_posterior, p->flow, &p->some, DRAWS, 7);
+    CHECK(status == PF_DEGENERATE && strstr(pf_message(), "log p(y|x) is not known of 1 of 4 points"), "%s",
+          pf_message());
+    status = pf64_flow_calibrate(p->flow, NULL, &p->some, 7);
+    CHECK(status == PF_DEGENERATE && strstr(pf_message(), "log p(y|x) is not known"), "%s", pf_message());
+    CHECK(pf64_trainer_init(&fit, p->flow, &o, NET_ROWS, p->n_y, DRAWS) == PF_OK, "%s", pf_message());
+    clear_gradient(&fit);
+    fit.row[0] = 0;
+    CHECK(!pf64_posterior(&fit, log_posterior, &likelihood, DRAWS, 1) && isnan(*log_posterior), "%s", pf_message());
+    double *gradient = PF_ALLOC(double, p->flow->n_theta), sum = 0;
+    memcpy(gradient, fit.gbase, (size_t)p->flow->n_theta * sizeof(double));
+    clear_gradient(&fit);
+    fit.weight[0] = fit.factor = 1;
+    CHECK(!pf64_trainer_block(&fit, 0, 1, NULL), "%s", pf_message());
+    for (ptrdiff_t i = 0; i < p->flow->n_theta; i++) {
+        size += square(fit.gbase[i]);
+        difference += square(fit.gbase[i] - gradient[i]);
+    }
+    CHECK(size > 0 && difference < 1e-20 * size, "%g of %g", difference, size);
+    pf64_add_posterior(&fit, &sum, *log_posterior);
+    pf64_add_posterior(&fit, &sum, 2);
+    pf64_add_posterior(&fit, &sum, 4);
+    CHECK(pf64_mean_posterior(&fit, sum) == 3 && strstr(told, "not known of 1 of 4 points"), "%s", told);
+    told[0] = 0;
+    pf64_add_posterior(&fit, &sum, 0);
+    CHECK(pf64_mean_posterior(&fit, sum) == 6 && !told[0], "%s", told);
+    free(gradient);
+    pf64_trainer_clear(&fit);
+}
+
 static grid fine_line(problem *p, int i) { return (void)i, box_grid(p->flow, 400); }
 static grid fine_square(problem *p, int i) { return (void)i, box_grid(p->flow, 80); }
 static grid around_peak(problem *p, int i) { return peak_grid(p->flow, p->some.x + i * PIXELS); }
@@ -363,6 +412,7 @@ int main(void)
     fit_problem(p, 2, 0, 1);
     test_frozen(p, 0.4);
     measure(p, fine_square, 3, 8, 127, 1, (accuracy){.bias = 0.03, .error = 0.1, .slope_error = 0.15});
+    test_unknown(p);
     pf64_flow_free(p->flow);
     fit_problem(p, 1, 1, 1); /* y and -y are alike: what is there of two peaks takes more draws to find */
     test_frozen(p, 1);
