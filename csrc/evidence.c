@@ -65,6 +65,23 @@ static double temperature_error(double *sum, const double *log_weight, const dou
     return PF_MIN(sqrt(square) / information, most);
 }
 
+/* Shares of draws in an evidence, as they count in its gradient: all that matter, or `most` of equal weight, each as
+ * often as its share has it (systematic resampling): the mean is the same. u in (0, 1): the chance. */
+static void choose(double *share, ptrdiff_t n, ptrdiff_t most, double u)
+{
+    double sum = 0, kept = 0, before = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (!most && share[i] < PF_MIN(1e-3, 0.1 / (double)n)) share[i] = 0;
+        sum += share[i];
+    }
+    for (ptrdiff_t i = 0; i < n && sum > 0; i++) {
+        kept += share[i] / sum;
+        double times = floor((double)most * kept + u) - floor((double)most * before + u);
+        share[i] = most ? times / (double)most : share[i] / sum;
+        before = kept;
+    }
+}
+
 #define TWICE "evidence.c"
 #include "twice.h"
 #else
@@ -143,15 +160,13 @@ pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelih
     *log_likelihood = t->logp[0];
     *log_posterior = t->logp[0] - log_z;
     if (weight == 0) return PF_OK;
-    double kept = 0, *share = s->share; /* of the draws in Z: those that matter */
-    for (ptrdiff_t i = 0; i < s->n; i++) {
-        share[i] = known ? exp(s->log_weight[i] + s->logp[i] - log_z) : 0;
-        if (share[i] < PF_MIN(1e-3, 0.1 / (double)s->n)) share[i] = 0;
-        kept += share[i];
-    }
+    double *share = s->share;
+    for (ptrdiff_t i = 0; i < s->n; i++) share[i] = known ? exp(s->log_weight[i] + s->logp[i] - log_z) : 0;
+    choose(share, s->n, t->gradient_draws,
+           pf_uniform(t->o->seed, stream(STREAM_CHOICE, t->epoch), (uint64_t)t->row[0]));
     t->factor = weight;
     for (ptrdiff_t i = 0; i <= s->n; i++) {
-        double r = !i ? 1 : share[i - 1] > 0 ? -t->o->posterior_weight * share[i - 1] / kept : 0;
+        double r = i ? -t->o->posterior_weight * share[i - 1] : 1;
         if (r != 0) {
             memmove(e->y + count * n_y, e->y + i * n_y, (size_t)n_y * sizeof(double));
             t->weight[count++] = r;

@@ -5,7 +5,7 @@
 #include "flow.h"
 
 /* Streams of random numbers, by their purpose; the last 56 bits say which. */
-enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS, STREAM_FILL };
+enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS, STREAM_FILL, STREAM_CHOICE };
 static inline uint64_t stream(int purpose, ptrdiff_t which) { return (uint64_t)purpose << 56 | (uint64_t)which; }
 double pf_uniform(uint64_t seed, uint64_t stream, uint64_t i); /* in (0, 1) */
 
@@ -41,11 +41,12 @@ typedef struct {
     ptrdiff_t own;              /* parameters of those */
     real *net_memory, *gw, *gw_part;
     int gw_empty;
-    double *gbase;        /* [n_theta] */
-    real *prepare;        /* scratch, for the flow's tables */
-    double *noise;        /* [threads] scratch */
-    ptrdiff_t noise_size; /* doubles of a thread */
-    ptrdiff_t epoch;      /* of the noise, the order and the draws */
+    double *gbase;            /* [n_theta] */
+    real *prepare;            /* scratch, for the flow's tables */
+    double *noise;            /* [threads] scratch */
+    ptrdiff_t noise_size;     /* doubles of a thread */
+    ptrdiff_t epoch;          /* of the noise, the order and the draws */
+    ptrdiff_t gradient_draws; /* of the conditions drawn, that have the gradient of an evidence; 0: all */
     X(adam) net;
     pf64_adam base;
     double mean_length;                      /* of gradients */

@@ -306,6 +306,27 @@ static void test_frozen(problem *p, double weight)
     pf64_trainer_clear(&fit);
 }
 
+/* Draws chosen for a gradient: as many as are asked for, with repeats, each as often as its share has it to within one,
+ * and in the mean over chance, exactly. */
+static void test_choice(void)
+{
+    enum { N = 40, MOST = 7, CHANCES = 1000 };
+    double share[N], mean[N] = {0}, got[N], sum = 0;
+    for (int i = 0; i < N; i++) sum += share[i] = exp(3 * along(9, i));
+    for (int c = 0; c < CHANCES; c++) {
+        double total = 0, apart = 0;
+        memcpy(got, share, sizeof got);
+        choose(got, N, MOST, (c + 0.5) / CHANCES);
+        for (int i = 0; i < N; i++) {
+            total += got[i];
+            mean[i] += got[i] / CHANCES;
+            apart = fmax(apart, fabs(got[i] - share[i] / sum));
+        }
+        CHECK(fabs(total - 1) < 1e-12 && apart < 1.0 / MOST, "%g, %g", total, apart);
+    }
+    for (int i = 0; i < N; i++) CHECK(fabs(mean[i] - share[i] / sum) < 2.0 / CHANCES, "%g %g", mean[i], share[i] / sum);
+}
+
 static char told[1000];
 static void tell(void *user, pf_status status, const char *message)
 {
@@ -433,6 +454,7 @@ int main(void)
     pf64_flow_free(p->flow);
     CHECK(pf_default_draws(1) == DRAWS && pf_default_draws(2) == DRAWS && pf_default_draws(5000) < 65535, "%td",
           pf_default_draws(5000));
+    test_choice();
     test_interrupts();
     free(p);
     if (!check_failures) puts("log p(y|x): all tests passed");
