@@ -8,7 +8,12 @@
 #define EPOCHS_KEPT 3.0 /* which a network's weights remember by default, */
 #define WIDE 128.0      /* with this many hidden units or more */
 
-enum { MOST_EPOCHS = 1 << 23 }; /* of a checkpoint: streams of random numbers have 24 bits for them */
+enum {
+    MOST_EPOCHS = 1 << 23, /* of a checkpoint: streams of random numbers have 24 bits for them */
+    /* The gradient of log p(y|x) is that of log p(x|y) at the true y, itself like one draw of the posterior, less its
+     * mean over the posterior: of so few draws, that adds little to the variance, and takes half the time of all. */
+    GRADIENT_DRAWS = 15,
+};
 
 static void put_adam(pf_writer *out, ptrdiff_t steps, const void *m, const void *v, ptrdiff_t n, size_t size)
 {
@@ -115,12 +120,13 @@ static pf_status X(evaluate)(X(trainer) *t, double *logp, double *posterior, con
         status = draws ? X(posterior)(t, &one, &part, draws, 0) : X(likelihood)(t, &part, &weights, n, 0);
         sum += part;
         total += weights;
-        posterior_sum += one;
+        if (draws && !status) X(add_posterior)(t, &posterior_sum, one);
     }
     t->epoch = epoch;
+    PF_TRY(status);
     *logp = sum / total;
-    *posterior = posterior_sum / total;
-    return status;
+    *posterior = X(mean_posterior)(t, posterior_sum);
+    return PF_OK;
 }
 
 /* What training changes, put aside or back. */
@@ -260,12 +266,12 @@ static pf_status X(run_epoch)(X(trainer) *t, double *logp, double *posterior, co
             PF_TRY(X(posterior)(t, &one, &part, draws, 1 / (double)count));
             sum += part;
             total++;
-            posterior_sum += one;
+            X(add_posterior)(t, &posterior_sum, one);
         }
         PF_TRY(X(step)(t, rate * pf_cosine_schedule((epoch - 1) * batches + b, epochs * batches, o->warmup)));
     }
     *logp = sum / total;
-    *posterior = posterior_sum / total;
+    *posterior = X(mean_posterior)(t, posterior_sum);
     return PF_OK;
 }
 
@@ -376,7 +382,7 @@ static double X(default_decay)(const X(flow) *f, const pf_train_options *o, ptrd
 static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(data) *validate,
                         const pf_train_options *o, double start_time)
 {
-    X(trainer) t = {.start_time = start_time, .saved = start_time, .mean_weight = 1};
+    X(trainer) t = {.start_time = start_time, .saved = start_time, .mean_weight = 1, .gradient_draws = GRADIENT_DRAWS};
     ptrdiff_t draws = o->posterior_weight > 0 ? VALIDATE_DRAWS * (o->posterior_draws + 1) : 0;
     pf_status status = X(trainer_init)(&t, f, o, o->batch, train->n_y, draws);
     if (!status) X(flow_prepare)(f, t.prepare);

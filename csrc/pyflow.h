@@ -188,7 +188,8 @@ typedef struct {
     ptrdiff_t posterior_epochs;
     double posterior_rate;     /* its learning rate */
     ptrdiff_t posterior_draws; /* conditions y' that stand for the prior in log p(y|x), for every point and step; 0: 127
-                                * for up to two parameters, then three times as many for each, up to six */
+                                * for up to two parameters, then three times as many for each, up to six. More where the
+                                * evidence is not known by then */
     uint64_t seed;
     double checkpoint_seconds;
     const double *noise_k, *noise_power; /* [noise_knots] on a mesh: noise of this power spectrum, times noise^2, in */

@@ -60,7 +60,9 @@ pf_status X(trainer_init)(X(trainer) *t, X(flow) *f, const pf_train_options *o, 
     t->tile = X(flow_tile_rows)(f);
     t->step = c ? NET_ROWS : PF_MAX(batch, t->tile);
     t->own = f->n_theta - n_row;
-    ptrdiff_t room = PF_MAX(PF_MAX(batch, draws + 1), t->step), tiles = (t->step + t->tile - 1) / t->tile;
+    if (draws) PF_TRY(X(evidence_new)(&t->evidence, n_y, draws));
+    ptrdiff_t most = PF_MAX(batch, draws ? X(evidence_room)(t->evidence) + 1 : 0);
+    ptrdiff_t room = PF_MAX(most, t->step), tiles = (t->step + t->tile - 1) / t->tile;
     int threads = f->space.d >= LARGE ? 1 : pf_max_threads(t->own ? PF_MIN(tiles, GROUPS) : tiles);
     t->noise_size = X(noise_scratch)(f);
     t->row = PF_ALLOC(ptrdiff_t, room);
@@ -79,7 +81,6 @@ pf_status X(trainer_init)(X(trainer) *t, X(flow) *f, const pf_train_options *o, 
     if (!t->row || !t->logp || !t->weight || !t->y || !t->theta || !t->gtheta || !t->group || !t->net_memory ||
         !t->gw || !t->gw_part || !t->gbase || !t->prepare || !t->noise)
         return PF_NO_MEMORY;
-    if (draws) PF_TRY(X(evidence_new)(&t->evidence, n_y, draws));
     PF_TRY(X(adam_init)(&t->net, n_w));
     PF_TRY(pf64_adam_init(&t->base, f->n_theta));
     return X(workers_new)(&t->workers, f, t->tile, 1, 1, threads);

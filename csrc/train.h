@@ -5,7 +5,7 @@
 #include "flow.h"
 
 /* Streams of random numbers, by their purpose; the last 56 bits say which. */
-enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS, STREAM_FILL };
+enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS, STREAM_FILL, STREAM_CHOICE };
 static inline uint64_t stream(int purpose, ptrdiff_t which) { return (uint64_t)purpose << 56 | (uint64_t)which; }
 double pf_uniform(uint64_t seed, uint64_t stream, uint64_t i); /* in (0, 1) */
 
@@ -42,17 +42,19 @@ typedef struct {
     ptrdiff_t own;              /* parameters of those */
     real *net_memory, *gw, *gw_part;
     int gw_empty;
-    double *gbase;        /* [n_theta] */
-    real *prepare;        /* scratch, for the flow's tables */
-    double *noise;        /* [threads] scratch */
-    ptrdiff_t noise_size; /* doubles of a thread */
-    ptrdiff_t epoch;      /* of the noise, the order and the draws */
+    double *gbase;            /* [n_theta] */
+    real *prepare;            /* scratch, for the flow's tables */
+    double *noise;            /* [threads] scratch */
+    ptrdiff_t noise_size;     /* doubles of a thread */
+    ptrdiff_t epoch;          /* of the noise, the order and the draws */
+    ptrdiff_t gradient_draws; /* of the conditions drawn, that have the gradient of an evidence; 0: all */
     X(adam) net;
     pf64_adam base;
-    double mean_length;       /* of gradients */
-    X(evidence) *evidence;    /* NULL: no draws of conditions */
-    X(mixed) *mixed;          /* members of a mixture beside `flow`, or NULL: logp is then the mixture's */
-    double start_time, saved; /* when the fit began, when a checkpoint was last written */
+    double mean_length;                      /* of gradients */
+    X(evidence) *evidence;                   /* NULL: no draws of conditions */
+    X(mixed) *mixed;                         /* members of a mixture beside `flow`, or NULL: logp is the mixture's */
+    ptrdiff_t known, unknown, first_unknown; /* points whose evidence is and is not, so far in this epoch */
+    double start_time, saved;                /* when the fit began, when a checkpoint was last written */
     /* the block at work */
     ptrdiff_t first, count, groups;
 } X(trainer);
@@ -87,10 +89,13 @@ pf_status X(train_begin)(X(flow) *flow, const X(data) *train, const pf_train_opt
 
 pf_status X(evidence_new)(X(evidence) **e, ptrdiff_t n_y, ptrdiff_t draws);
 void X(evidence_free)(X(evidence) *e);
-/* log p(y|x) of row 0 of the batch, in units of the prior's density; when weight is not 0 its gradient is added, times
- * (1
- * - w) grad log p(x|y) + w grad log p(y|x). */
+ptrdiff_t X(evidence_room)(const X(evidence) *e); /* draws there may be in the end */
+/* log p(y|x) of row 0 of the batch, in units of the prior's density, NAN where the evidence is not known; when weight
+ * is not 0 its gradient is added, times (1 - w) grad log p(x|y) + w grad log p(y|x), or, NAN, grad log p(x|y). */
 pf_status X(posterior)(X(trainer) *t, double *log_posterior, double *log_likelihood, ptrdiff_t draws, double weight);
+/* Adds it to a sum, of which there is a mean; warns of those that were NAN. */
+void X(add_posterior)(X(trainer) *t, double *sum, double log_posterior);
+double X(mean_posterior)(X(trainer) *t, double sum);
 /* log p(y_i|x_i) / prior(y_i), as fine-tuning and calibration estimate it with so many draws: for tests */
 pf_status X(log_posterior)(double *log_posterior, X(flow) *flow, const X(data) *data, ptrdiff_t draws, uint64_t seed);
 #endif

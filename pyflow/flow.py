@@ -1207,8 +1207,9 @@ class Flow:
         posterior_epochs, posterior_rate, posterior_draws : int, float, int, optional
             Of that stage: epochs, learning rate, and conditions that stand for the prior, for every
             point and step. Defaults 5, 2e-4, and 127 for one or two parameters, three times as many
-            (383, 1151, 3455, 10367) for each further one up to six: log p(y|x) is then off by some
-            hundredths of a nat, where fewer can miss whole nats.
+            (383, 1151, 3455, 10367) for each further one up to six; up to eight times as many where
+            log p(y|x) is not right to 0.1 nats before. Points where it is not then are trained on
+            log p(x|y), with a warning.
         checkpoint : str or os.PathLike, optional
             File for the unfinished training, written every `checkpoint_seconds` (default 60) and
             when it is interrupted. If it is there the training goes on from it, to the same flow as

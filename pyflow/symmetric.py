@@ -201,8 +201,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     posterior_epochs, posterior_rate, posterior_draws : int, float, int, optional
         Of that stage: epochs, learning rate, and conditions that stand for the prior, for every
         field and step. Defaults 5, 2e-4, and 127 for one or two parameters, three times as many
-        (383, 1151, 3455, 10367) for each further one up to six: log p(y|x) is then off by some
-        hundredths of a nat, where fewer can miss whole nats.
+        (383, 1151, 3455, 10367) for each further one up to six; up to eight times as many where
+        log p(y|x) is not right to 0.1 nats before. Fields where it is not then are trained on
+        log p(x|y), with a warning.
     calibrate : bool
         Then fit the temperature of posteriors on the validation fields: `Flow.calibrate`.
     n_models : int, optional

@@ -275,21 +275,21 @@ static void test_frozen(problem *p, double weight)
     o.posterior_weight = weight;
     pf64_trainer fit = {.data = &p->some};
     CHECK(pf64_trainer_init(&fit, p->flow, &o, NET_ROWS, p->n_y, DRAWS) == PF_OK, "%s", pf_message());
-    ptrdiff_t n = 0;
-    double at_y, estimate, frozen[(DRAWS + 1) * (MOST_Y + 1)], *log_weight = frozen + (DRAWS + 1) * p->n_y,
-                                                               logp[DRAWS + 1], slope[DIRECTIONS], error = 0, size = 0;
+    pf_draws *s = &fit.evidence->draws;
+    double at_y, estimate, slope[DIRECTIONS], error = 0, size = 0;
     fit.row[0] = 0;
-    CHECK(pf64_try_conditions(&fit, &n, DRAWS) == PF_OK && n == DRAWS + 1, "%td draws", n);
-    memcpy(frozen, fit.evidence->draws, (size_t)((DRAWS + 1) * (p->n_y + 1)) * sizeof(double));
-    double log_z = log_evidence(log_weight, fit.logp, 1, n);
-    for (ptrdiff_t i = 1; i < n; i++)
-        if (exp(log_weight[i] + fit.logp[i] - log_z) < PF_MIN(1e-3, 0.1 / (double)n)) log_weight[i] = -INFINITY;
+    CHECK(pf64_try_conditions(&fit, DRAWS) == PF_OK && s->effective >= PF_ENOUGH, "%td draws", s->n);
+    double *y = PF_ALLOC(double, (s->n + 1) * p->n_y), *logp = PF_ALLOC(double, s->n + 1);
+    memcpy(y, fit.evidence->y, (size_t)((s->n + 1) * p->n_y) * sizeof(double));
+    double log_z = pf_log_evidence(s->log_weight, s->logp, 1, s->n);
+    for (ptrdiff_t i = 0; i < s->n; i++)
+        if (exp(s->log_weight[i] + s->logp[i] - log_z) < PF_MIN(1e-3, 0.1 / (double)s->n)) s->log_weight[i] = -INFINITY;
     for (int d = 0; d < DIRECTIONS; d++) {
         double side[2], h = 1e-8; /* log T has a kink in theta where an end knot passes a shell */
-        for (int s = 0; s < 2; s++) {
-            move(p->flow, (uint64_t)d, s ? -2 * h : h);
-            CHECK(pf64_flow_logp_at(p->flow, logp, p->some.x, frozen, 1, n) == PF_OK, "%s", pf_message());
-            side[s] = logp[0] - weight * log_evidence(log_weight, logp, 1, n);
+        for (int i = 0; i < 2; i++) {
+            move(p->flow, (uint64_t)d, i ? -2 * h : h);
+            CHECK(pf64_flow_logp_at(p->flow, logp, p->some.x, y, 1, s->n + 1) == PF_OK, "%s", pf_message());
+            side[i] = logp[0] - weight * pf_log_evidence(s->log_weight, logp + 1, 1, s->n);
         }
         move(p->flow, (uint64_t)d, h);
         slope[d] = (side[0] - side[1]) / (2 * h);
@@ -302,6 +302,77 @@ static void test_frozen(problem *p, double weight)
     }
     error = sqrt(error / size);
     CHECK(error < 1e-5, "%d conditions, weight %g: the gradient is off by %g of itself", p->n_y, weight, error);
+    free(y), free(logp);
+    pf64_trainer_clear(&fit);
+}
+
+/* Draws chosen for a gradient: as many as are asked for, with repeats, each as often as its share has it to within one,
+ * and in the mean over chance, exactly. */
+static void test_choice(void)
+{
+    enum { N = 40, MOST = 7, CHANCES = 1000 };
+    double share[N], mean[N] = {0}, got[N], sum = 0;
+    for (int i = 0; i < N; i++) sum += share[i] = exp(3 * along(9, i));
+    for (int c = 0; c < CHANCES; c++) {
+        double total = 0, apart = 0;
+        memcpy(got, share, sizeof got);
+        choose(got, N, MOST, (c + 0.5) / CHANCES);
+        for (int i = 0; i < N; i++) {
+            total += got[i];
+            mean[i] += got[i] / CHANCES;
+            apart = fmax(apart, fabs(got[i] - share[i] / sum));
+        }
+        CHECK(fabs(total - 1) < 1e-12 && apart < 1.0 / MOST, "%g, %g", total, apart);
+    }
+    for (int i = 0; i < N; i++) CHECK(fabs(mean[i] - share[i] / sum) < 2.0 / CHANCES, "%g %g", mean[i], share[i] / sum);
+}
+
+static char told[1000];
+static void tell(void *user, pf_status status, const char *message)
+{
+    (void)user;
+    CHECK(status == PF_DEGENERATE, "%d", (int)status);
+    snprintf(told, sizeof told, "%s", message);
+}
+
+/* Where log p(y|x) has thousands of peaks its evidence is not known. Training says so, and goes on with log p(x|y). */
+static void test_unknown(problem *p)
+{
+    const double larger = 100;
+    double log_posterior[SOME], likelihood, size = 0, difference = 0;
+    pf_train_options o;
+    pf_train_defaults(&o);
+    o.posterior_weight = 1;
+    o.watch.warn = tell;
+    pf64_trainer fit = {.data = &p->some};
+    for (ptrdiff_t i = 0; i < p->flow->net->net->n_w; i++) p->flow->net->net->w[i] *= larger;
+    pf_status status = pf64_log_posterior(log_posterior, p->flow, &p->some, DRAWS, 7);
+    CHECK(status == PF_DEGENERATE && strstr(pf_message(), "log p(y|x) is not known of 1 of 4 points"), "%s",
+          pf_message());
+    status = pf64_flow_calibrate(p->flow, NULL, &p->some, 7);
+    CHECK(status == PF_DEGENERATE && strstr(pf_message(), "log p(y|x) is not known"), "%s", pf_message());
+    CHECK(pf64_trainer_init(&fit, p->flow, &o, NET_ROWS, p->n_y, DRAWS) == PF_OK, "%s", pf_message());
+    clear_gradient(&fit);
+    fit.row[0] = 0;
+    CHECK(!pf64_posterior(&fit, log_posterior, &likelihood, DRAWS, 1) && isnan(*log_posterior), "%s", pf_message());
+    double *gradient = PF_ALLOC(double, p->flow->n_theta), sum = 0;
+    memcpy(gradient, fit.gbase, (size_t)p->flow->n_theta * sizeof(double));
+    clear_gradient(&fit);
+    fit.weight[0] = fit.factor = 1;
+    CHECK(!pf64_trainer_block(&fit, 0, 1, NULL), "%s", pf_message());
+    for (ptrdiff_t i = 0; i < p->flow->n_theta; i++) {
+        size += square(fit.gbase[i]);
+        difference += square(fit.gbase[i] - gradient[i]);
+    }
+    CHECK(size > 0 && difference < 1e-20 * size, "%g of %g", difference, size);
+    pf64_add_posterior(&fit, &sum, *log_posterior);
+    pf64_add_posterior(&fit, &sum, 2);
+    pf64_add_posterior(&fit, &sum, 4);
+    CHECK(pf64_mean_posterior(&fit, sum) == 3 && strstr(told, "not known of 1 of 4 points"), "%s", told);
+    told[0] = 0;
+    pf64_add_posterior(&fit, &sum, 0);
+    CHECK(pf64_mean_posterior(&fit, sum) == 6 && !told[0], "%s", told);
+    free(gradient);
     pf64_trainer_clear(&fit);
 }
 
@@ -339,7 +410,7 @@ static void test_interrupts(void)
             if (i == 0) heard[i] = pf64_check_points(&data, f, NULL, 1, "train");
             if (i == 1) heard[i] = pf64_standard(&centre, &scale, f, &data, NULL);
             if (i == 2) heard[i] = pf64_start_filter(theta, &s, 0);
-            if (i == 3) heard[i] = tempered(&mean, x, x + PIXELS, counts, 1, FIELDS, 2);
+            if (i == 3) heard[i] = tempered(&mean, x, x + PIXELS, counts, 1, FIELDS);
             CHECK(heard[i] == expected, "loop %d: %d", i, (int)heard[i]);
         }
     }
@@ -362,6 +433,7 @@ int main(void)
     fit_problem(p, 2, 0, 1);
     test_frozen(p, 0.4);
     measure(p, fine_square, 3, 8, 127, 1, (accuracy){.bias = 0.03, .error = 0.1, .slope_error = 0.15});
+    test_unknown(p);
     pf64_flow_free(p->flow);
     fit_problem(p, 1, 1, 1); /* y and -y are alike: what is there of two peaks takes more draws to find */
     test_frozen(p, 1);
@@ -382,6 +454,7 @@ int main(void)
     pf64_flow_free(p->flow);
     CHECK(pf_default_draws(1) == DRAWS && pf_default_draws(2) == DRAWS && pf_default_draws(5000) < 65535, "%td",
           pf_default_draws(5000));
+    test_choice();
     test_interrupts();
     free(p);
     if (!check_failures) puts("log p(y|x): all tests passed");
