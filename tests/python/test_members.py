@@ -438,7 +438,7 @@ def test_members_of_a_range_of_modes():
     flow = pyflow.SymmetricFlow(
         x, box_size=8.0, k_min=0.5, n_models=2, n_layers=1, epochs=1, verbose=False
     )
-    assert flow.k_range == flow.flows[0].k_range
-    logp = [member.evaluate_density(x[:3]) for member in flow.flows]
+    assert flow.k_range == flow.members[0].k_range
+    logp = [member.evaluate_density(x[:3]) for member in flow.members]
     assert_allclose(flow.evaluate_density(x[:3]), np.logaddexp(*logp) - np.log(2), rtol=1e-6)
-    assert np.all(abs(flow.sample(2, seed=1).mean(axis=(1, 2))) < 1e-6)
+    assert np.all(abs(flow.sample(2, seed=1)[0].mean(axis=(1, 2))) < 1e-6)
