@@ -1,8 +1,8 @@
-"""What a posterior is known through: weighted points, from an adaptive grid or from a chain.
+"""What a posterior is known through: weighted points, of a grid (_grid.py), draws or a chain.
 
-The integral of f over the parameters is sum_i volume_i f(points_i), with the trapezoidal rule's
-volumes on a grid, and on a chain with those of the bridge estimator (`Chain`). All that a posterior
-says of itself follows from points, their log-densities and volumes.
+The integral of f over the parameters is sum_i volume_i f(points_i), with the volumes of a grid's
+cells, or with those of the bridge estimator. All that a posterior says of itself follows from
+points, their log-densities and volumes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,6 @@ import math
 import numpy as np
 
 from pyflow._arguments import warn
-
-GRID = {1: (65, 129), 2: (21, 41), 3: (11, 25)}  # nodes per axis: on the way, and at the end
-MOST = {1: 1025, 2: 161, 3: 61}
-DEPTH = {
-    1: 14.0,
-    2: 14.0,
-    3: 16.0,
-}  # nats below the highest node that still belong to the posterior
-KEEP = {1: 0.05, 2: 0.03, 3: 0.03}  # of the nodes, at least, are kept on the way
-FINE = 4  # nodes of the refined grid, on which contours are measured, per node
 
 SEARCH = 1024, 1 << 17  # points looked at first, and at most until enough have a density
 WALKERS = 64, 8  # at least, and per parameter
@@ -49,23 +39,37 @@ class Quadrature:
 
     log_evidence_error = 0.0
 
-    def __init__(self, log_density, bounds, names):
+    def __init__(self, log_density, bounds, names, log_prior=None):
         self._log_density, self.bounds, self.names = log_density, bounds, names
+        self._log_prior = log_prior
 
     def density(self, points):
-        """Log-density of (m, p) points, (m,); -inf outside the bounds."""
-        inside = ((points >= self.bounds[:, 0]) & (points <= self.bounds[:, 1])).all(axis=1)
-        logs = np.full(len(points), -np.inf)
-        if inside.any():
-            some = np.asarray(self._log_density(points[inside]), dtype=np.float64)
-            if some.shape not in ((), (inside.sum(),)):
-                raise ValueError(
-                    f"log_density: gave shape {some.shape} for {inside.sum()} points, not one each"
-                )
-            if np.isnan(some).any() or (some == np.inf).any():
-                raise ValueError("log_density: gave NaN or infinity inside the bounds")
-            logs[inside] = some
+        """Log-density of (m, p) points with the prior, (m,); -inf outside the bounds."""
+        logs = self.prior(points)
+        inside = np.isfinite(logs)
+        logs[inside] += self.likelihood(points[inside])
         return logs
+
+    def prior(self, points):
+        """Log-prior of (m, p) points, (m,): 0 without one; -inf outside the bounds."""
+        inside = ((points >= self.bounds[:, 0]) & (points <= self.bounds[:, 1])).all(axis=1)
+        logs = np.where(inside, 0.0, -np.inf)
+        if self._log_prior is not None and inside.any():
+            logs[inside] = self._log_prior(points[inside])
+        return logs
+
+    def likelihood(self, points):
+        """Return what `log_density` gives of (m, p) points inside the bounds, (m,)."""
+        if not len(points):
+            return np.empty(0)
+        logs = np.asarray(self._log_density(points), dtype=np.float64)
+        if logs.shape not in ((), (len(points),)):
+            raise ValueError(
+                f"log_density: gave shape {logs.shape} for {len(points)} points, not one each"
+            )
+        if np.isnan(logs).any() or (logs == np.inf).any():
+            raise ValueError("log_density: gave NaN or infinity inside the bounds")
+        return np.broadcast_to(logs, len(points))
 
     def keep(self, points, logs, volume):
         """Take these as the points."""
@@ -91,149 +95,7 @@ class Quadrature:
         return self.logs[order], np.cumsum(self.mass[order]), np.cumsum(self.volume[order])
 
 
-class Grid(Quadrature):
-    """A grid of one to three parameters that finds its own place.
-
-    The log-density is evaluated on a coarse grid over the bounds, then on grids over the region
-    that holds the mass, until that no longer shrinks and is resolved.
-    """
-
-    def __init__(self, log_density, bounds, names, nodes=None):
-        super().__init__(log_density, bounds, names)
-        self._find(nodes or GRID[len(bounds)][1], nodes is None)
-
-    def _evaluate(self, axes):
-        """Nodes of a grid, and their log-density, of the grid's shape."""
-        points = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
-        return points, self.density(points).reshape([len(a) for a in axes])
-
-    def _find(self, nodes, adapt):
-        p = len(self.bounds)
-        box, coarse = self.bounds.copy(), GRID[p][0]
-        for _ in range(200):
-            axes = [np.linspace(lo, hi, coarse) for lo, hi in box]
-            _, logs = self._evaluate(axes)
-            if not np.isfinite(logs.max()):
-                raise ValueError("prior: the posterior is zero everywhere on the grid")
-            # Far from its peak a narrow density is best where it is least bad: never just one node.
-            few = max(int(KEEP[p] * logs.size), 3)
-            inside = logs > logs.max() - DEPTH[p]
-            narrow = inside.sum() < few
-            if narrow:
-                inside = (logs >= np.sort(logs, axis=None)[-few]) & np.isfinite(logs)
-            smaller = np.empty_like(box)
-            for j, axis in enumerate(axes):
-                where = np.flatnonzero(inside.any(axis=tuple(i for i in range(p) if i != j)))
-                smaller[j] = axis[max(where[0] - 1, 0)], axis[min(where[-1] + 1, len(axis) - 1)]
-                width = box[j, 1] - box[j, 0]
-                if where[0] == 0 and box[j, 0] > self.bounds[j, 0]:  # it may go on beyond
-                    smaller[j, 0] = max(box[j, 0] - 0.4 * width, self.bounds[j, 0])
-                if where[-1] == len(axis) - 1 and box[j, 1] < self.bounds[j, 1]:
-                    smaller[j, 1] = min(box[j, 1] + 0.4 * width, self.bounds[j, 1])
-            moved = (smaller[:, 0] < box[:, 0]) | (smaller[:, 1] > box[:, 1])
-            moved |= (smaller[:, 1] - smaller[:, 0]) < 0.75 * (box[:, 1] - box[:, 0])
-            box = smaller
-            if moved.any():
-                continue
-            if not narrow or 2 * coarse - 1 > MOST[p]:
-                break
-            coarse = 2 * coarse - 1
-        while True:
-            self.axes = [np.linspace(lo, hi, nodes) for lo, hi in box]
-            points, logs = self._evaluate(self.axes)
-            self.keep(points, logs.ravel(), _volumes(self.axes).ravel())
-            if not adapt or 2 * nodes - 1 > MOST[p] or self._resolved():
-                break
-            nodes = 2 * nodes - 1
-        if self.mass.max() > 0.5:
-            warn(
-                "the posterior is narrower than the grid resolves: give narrower bounds",
-                RuntimeWarning,
-            )
-        for j, axis in enumerate(self.axes):
-            for end, bound in zip((0, -1), self.bounds[j], strict=True):
-                if axis[end] != bound and logs.take(end, axis=j).max() > self.top - 4:
-                    warn(
-                        f"the posterior of {self.names[j]} reaches beyond the grid that was found "
-                        "for it: give narrower bounds",
-                        RuntimeWarning,
-                    )
-
-    def _resolved(self):
-        """Whether no axis has nodes further apart than 0.8 conditional standard deviations."""
-        step = np.array([axis[1] - axis[0] for axis in self.axes])
-        try:
-            inverse = np.linalg.inv(self.moments()[1] / np.outer(step, step))
-        except np.linalg.LinAlgError:
-            return False
-        return bool(np.all(np.diag(inverse) < 1 / 0.64))
-
-    def _shape(self):
-        return [len(axis) for axis in self.axes]
-
-    def contour(self):
-        """As of all quadratures, but on the refined grid."""
-        logs = _refined(np.maximum(self.logs - self.top, -60.0).reshape(self._shape()))
-        cell = math.prod((a[1] - a[0]) / FINE for a in self.axes)
-        fine = np.sort(logs.ravel())[::-1]
-        density = np.exp(fine)
-        volume = cell * np.arange(1, len(fine) + 1)
-        return fine + self.top, np.cumsum(density) / density.sum(), volume
-
-    def sample(self, n, rng):
-        """Draw points (n, p); each takes 1 + 2 p numbers of the generator."""
-        p = len(self.axes)
-        u = rng.random((n, 1 + 2 * p))
-        step = np.array([axis[1] - axis[0] for axis in self.axes])
-        y = self._pick(u[:, 0]) + step * (u[:, 1 : 1 + p] - u[:, 1 + p :])  # linear between nodes
-        for j, axis in enumerate(self.axes):  # half of the hat at either end lies outside
-            y[:, j] = axis[0] + np.abs(y[:, j] - axis[0])
-            y[:, j] = axis[-1] - np.abs(axis[-1] - y[:, j])
-        return y
-
-    def marginal(self, *which):
-        """Return nodes of these parameters, and the density of their marginal there."""
-        rest = tuple(j for j in range(len(self.axes)) if j not in which)
-        mass = self.mass.reshape(self._shape()).sum(axis=rest)
-        axes = [self.axes[j] for j in which]
-        density = mass.transpose(np.argsort(np.argsort(which))) / _volumes(axes)
-        density = np.exp(_refined(np.log(np.maximum(density / density.max(), np.exp(-60.0)))))
-        density /= density.sum() * math.prod((a[1] - a[0]) / FINE for a in axes)
-        return [_middles(a) for a in axes], density
-
-
-def _volumes(axes):
-    """Return what the nodes of a grid stand for by the trapezoidal rule: half a cell at an end."""
-    volume = np.ones(())
-    for axis in axes:
-        width = np.full(len(axis), axis[1] - axis[0])
-        width[[0, -1]] /= 2
-        volume = volume[..., None] * width
-    return volume
-
-
-def _refined(logs):
-    """Cubic interpolation along every axis, at the middles of FINE parts of every cell."""
-    for axis in range(logs.ndim):
-        logs = np.moveaxis(logs, axis, 0)
-        padded = np.concatenate([2 * logs[:1] - logs[1:2], logs, 2 * logs[-1:] - logs[-2:-1]])
-        a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
-        parts = []
-        for t in (np.arange(FINE) + 0.5) / FINE:
-            bend = 2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)
-            cubic = b + 0.5 * t * (c - a + t * bend)
-            parts.append(np.clip(cubic, np.minimum(b, c) - 1, np.maximum(b, c) + 1))
-        fine = np.stack(parts, axis=1).reshape(-1, *logs.shape[1:])
-        logs = np.moveaxis(fine, 0, axis)
-    return logs
-
-
-def _middles(axis):
-    """Return the points at which `_refined` interpolates."""
-    return axis[0] + (axis[1] - axis[0]) * (np.arange(FINE * (len(axis) - 1)) + 0.5) / FINE
-
-
-def _generator(p):
+def generator(p):
     """Return the step (p,) of a low-discrepancy sequence: powers of 1/g, g^(p + 1) = g + 1."""
     g = 1.5
     for _ in range(60):
@@ -300,7 +162,46 @@ def import_emcee():
     return emcee
 
 
-class Chain(Quadrature):
+class Points(Quadrature):
+    """Points that are spread as the density is, or nearly so."""
+
+    def sample(self, n, rng):
+        """Draw points (n, p), with replacement; each takes a number of the generator."""
+        return self._pick(rng.random(n))
+
+    def marginal(self, *which):
+        """As of a grid, from a histogram."""
+        edges = []
+        for j in which:
+            order = np.argsort(self.points[:, j])
+            ends = np.searchsorted(np.cumsum(self.mass[order]), [1e-3, 1 - 1e-3])
+            low, high = self.points[order[np.minimum(ends, len(order) - 1)], j]
+            slack = 0.1 * (high - low)
+            low, high = np.clip([low - slack, high + slack], *self.bounds[j])
+            edges.append(np.linspace(low, high, BINS + 1))
+        mass, _ = np.histogramdd(self.points[:, which], edges, weights=self.mass)
+        for axis in range(len(which)):
+            mass = _smooth(mass, axis)
+        cell = math.prod(e[1] - e[0] for e in edges)
+        return [0.5 * (e[1:] + e[:-1]) for e in edges], mass / (mass.sum() * cell)
+
+
+class Draws(Points):
+    """Draws of a grid whose polynomial is only near the density, weighted by what it is off.
+
+    Importance sampling: n draws of the density q of the polynomial, each of which stands for the
+    volume 1 / (n q).
+    """
+
+    def __init__(self, grid, n=PROPOSALS):
+        super().__init__(grid._log_density, grid.bounds, grid.names, grid._log_prior)
+        points = grid.sample(n, np.random.default_rng(0))
+        log_q = grid.approximate(points) - grid.log_evidence
+        self.keep(points, self.density(points), np.exp(-log_q) / n)
+        self.log_evidence_error = float(np.sqrt(max((self.mass**2).sum() - 1 / n, 0.0)))
+
+
+class Chain(Points):
     """A Markov chain of emcee's walkers, bridged to a Student-t whose normalisation is known.
 
     The walkers start from the best of points spread evenly over the bounds, and follow powers of
@@ -314,8 +215,8 @@ class Chain(Quadrature):
     the integral of p then gives (Meng & Wong 1996; Kong et al. 2003).
     """
 
-    def __init__(self, log_density, bounds, names, seed=0, steps=None):
-        super().__init__(log_density, bounds, names)
+    def __init__(self, log_density, bounds, names, log_prior=None, seed=0, steps=None):
+        super().__init__(log_density, bounds, names, log_prior)
         rng = np.random.default_rng(seed)
         self._walkers = max(WALKERS[0], WALKERS[1] * len(bounds))
         points, logs, share = self._run(self._start(rng), steps or STEPS)
@@ -351,7 +252,7 @@ class Chain(Quadrature):
         points, logs = np.empty((0, p)), np.empty(0)
         while True:
             more = self.bounds[:, 0] + np.ptp(self.bounds, axis=1) * (
-                (shift + np.arange(done, looked)[:, None] * _generator(p)) % 1
+                (shift + np.arange(done, looked)[:, None] * generator(p)) % 1
             )
             logs = np.concatenate([logs, self.density(more)])
             points = np.concatenate([points, more])
@@ -440,23 +341,3 @@ class Chain(Quadrature):
         self.keep(points, logs, share * np.exp(-total))
         both = max((share * f * (1 - f)).sum(), 1e-300)
         self.log_evidence_error = math.sqrt(max(1 / both - 1 / n - 1 / m, 0.0))
-
-    def sample(self, n, rng):
-        """Draw points (n, p), with replacement; each takes a number of the generator."""
-        return self._pick(rng.random(n))
-
-    def marginal(self, *which):
-        """As of a grid, from a histogram."""
-        edges = []
-        for j in which:
-            order = np.argsort(self.points[:, j])
-            ends = np.searchsorted(np.cumsum(self.mass[order]), [1e-3, 1 - 1e-3])
-            low, high = self.points[order[np.minimum(ends, len(order) - 1)], j]
-            slack = 0.1 * (high - low)
-            low, high = np.clip([low - slack, high + slack], *self.bounds[j])
-            edges.append(np.linspace(low, high, BINS + 1))
-        mass, _ = np.histogramdd(self.points[:, which], edges, weights=self.mass)
-        for axis in range(len(which)):
-            mass = _smooth(mass, axis)
-        cell = math.prod(e[1] - e[0] for e in edges)
-        return [0.5 * (e[1:] + e[:-1]) for e in edges], mass / (mass.sum() * cell)

@@ -16,7 +16,7 @@ from pyflow._images import Images
 from pyflow._notes import read_note
 from pyflow.checks import Coverage, coverage, simulations_of
 from pyflow.layers import composed
-from pyflow.posterior import Posterior, bounds_of, log_prior_of, warn_outside
+from pyflow.posterior import Posterior, prior_of, warn_outside
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -40,8 +40,8 @@ def __dir__():
     return __all__
 
 
-class _LogPosterior(NamedTuple):
-    """The function sum_i power log p(x_i|y, known) + log prior(y) of (m, p) parameters y.
+class _LogLikelihood(NamedTuple):
+    """The function sum_i power log p(x_i|y, known) of (m, p) parameters y.
 
     Attributes
     ----------
@@ -52,7 +52,6 @@ class _LogPosterior(NamedTuple):
     known : (n_conditions,) array
         All conditions: what is known, and NaN for those that are y.
     power : float
-    log_prior : callable or None
     draws : int
     """
 
@@ -61,15 +60,13 @@ class _LogPosterior(NamedTuple):
     beside: dict[str, NDArray[Any]]
     known: Floats
     power: float
-    log_prior: Callable[[Floats], ArrayLike] | None
     draws: int = 1
 
     def __call__(self, y: Floats) -> Floats:
         conditions = np.tile(self.known, (len(y), 1))
         conditions[:, np.isnan(self.known)] = y
         logs = self.core.evaluate_at(self.x, conditions, **self.beside, draws=self.draws)
-        logs = self.power * logs.sum(axis=0)
-        return logs if self.log_prior is None else logs + log_prior_of(self.log_prior, y)
+        return self.power * logs.sum(axis=0)
 
 
 class Flow:
@@ -768,7 +765,7 @@ class Flow:
     def posterior(
         self,
         x: ArrayLike,
-        prior: ArrayLike | Callable[[Floats], ArrayLike] | None = None,
+        prior: ArrayLike | Callable[[Floats], ArrayLike] | Mapping[str, Any] | Any = None,
         *,
         bounds: ArrayLike | None = None,
         temperature: float | None = None,
@@ -787,12 +784,16 @@ class Flow:
         ----------
         x : (n, *shape) or shape array-like
             One point, or several that share one y.
-        prior : (p, 2) array-like or callable, optional
-            Lower and upper bounds of a uniform prior; or a function of (m, p) points that gives
-            their log-densities, (m,). Default: uniform over the training range. A warning names a
+        prior : optional
+            Lower and upper bounds of a uniform prior, (p, 2); a function of (m, p) points that
+            gives their log-densities, (m,), or a number for all; a frozen distribution of scipy's,
+            or whatever has `logpdf`: one of all parameters, or a list of one for each; or a dict
+            that gives parameters, by name, a distribution or (low, high). Default, of parameters
+            that a dict leaves out, too: uniform over the training range. A warning names a
             parameter for which it is wider than that.
         bounds : (p, 2) array-like, optional
-            For a callable prior: where to look. Default: the training range.
+            For functions and distributions: where to look; the prior is zero outside. Default: the
+            training range.
         temperature : float, optional
             Default: the flow's own, 1 unless it is calibrated. 0.5 widens a Gaussian posterior by
             the square root of two.
@@ -856,26 +857,17 @@ class Flow:
         known = self._known(noise, fixed)
         free = np.flatnonzero(np.isnan(known))
         names, (least, most) = [self.names[j] for j in free], self._core.range[:, free]
-        log_prior = None
-        if callable(prior):
-            log_prior = prior
-            box = np.stack([least, most], axis=1) if bounds is None else bounds
-            box = bounds_of(box, "bounds", len(free))
-        elif bounds is not None:
-            raise ValueError("bounds: are for a callable prior; prior gives them itself")
-        else:
-            box = np.stack([least, most], axis=1) if prior is None else prior
-            box = bounds_of(box, "prior", len(free))
+        box, log_prior = prior_of(prior, bounds, names, np.stack([least, most], axis=1))
         warn_outside(names, least, most, box, "prior")
         power = self.temperature if temperature is None else real("temperature", temperature)
         if not power > 0:
             raise ValueError(f"temperature: must be positive, not {power}")
 
-        log_density = _LogPosterior(
-            self._core, x, beside, known, power, log_prior, integer("draws", draws, 1)
+        log_density = _LogLikelihood(
+            self._core, x, beside, known, power, integer("draws", draws, 1)
         )
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
-        return Posterior(log_density, box, names, **how)
+        return Posterior(log_density, box, names, log_prior=log_prior, **how)
 
     def _known(self, noise, fixed):
         """Return all conditions (n_conditions,) for a posterior, NaN where they are not known."""
