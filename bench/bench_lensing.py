@@ -1,0 +1,210 @@
+"""Posteriors of weak-lensing maps: a flow beside Hamiltonian Monte Carlo, which is the truth.
+
+    python bench/bench_lensing.py                          # 64 x 64; hours
+    python bench/bench_lensing.py --quick                  # 16 x 16: to see that it works
+    python bench/bench_lensing.py --maps 1000 --settings default decay=0.1
+
+The maps are those of examples/lensing.py. For some of them lensing_worker.py samples the posterior
+of the parameters and of every Gaussian mode of the field, with numpyro, in an environment of its
+own, build/lensing/venv, in which the simulator is written in jax: it is checked that its maps are
+the same. Chains are kept in build/lensing and made once.
+
+Flows are fitted to so many maps each (nine tenths of them train, a tenth stops the training), in
+one thread. The table has, of --test fresh maps, drawn from the prior: log p(x|y) and log p(y|x) in
+nats a map, and how many truths the 68 % and 95 % regions hold, with standard errors; of the maps
+that have chains: how far the flow's mean is from the chain's, in the chain's standard deviations
+(root mean square over maps and parameters), and the geometric means over maps of the ratios of
+standard deviations and of areas (the root of the determinant of the covariance).
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+from data import REPOSITORY
+
+import pyflow
+from pyflow import checks
+
+sys.path.insert(0, str(REPOSITORY / "examples"))
+import lensing  # noqa: E402
+from known_fields import posterior as smooth_posterior  # noqa: E402
+
+FOLDER = REPOSITORY / "build" / "lensing"
+PYTHON = FOLDER / "venv" / "bin" / "python"
+REQUIREMENTS = ["numpyro==0.22.0", "jax[cpu]==0.10.2", "numpy>=2", "scipy>=1.12"]
+SETTINGS = {
+    "default": {},
+    "64,64 decay=1": {"hidden": (64, 64), "weight_decay": 1.0},
+    "decay=0.1": {"weight_decay": 0.1},
+    "decay=1": {"weight_decay": 1.0},
+    "decay=10": {"weight_decay": 10.0},
+    "fresh noise": {"noise": True},  # the level that is known, added to clean maps every epoch
+}
+HEADS = {
+    "maps": 6,
+    "settings": 14,
+    "log p(x|y)": 11,
+    "log p(y|x)": 13,
+    "68 %": 11,
+    "95 %": 11,
+    "off": 5,
+    "std: omega_c, sigma_8": 21,
+    "area": 5,
+    "fit": 6,
+}
+
+
+# ---- the truth -----------------------------------------------------------------------------------
+
+
+def install():
+    """Make build/lensing/venv, once."""
+    done, wanted = FOLDER / "requirements.txt", "\n".join(REQUIREMENTS) + "\n"
+    if done.exists() and done.read_text() == wanted:
+        return
+    print(f"installing {', '.join(REQUIREMENTS)} in {FOLDER}", flush=True)
+    venv.create(PYTHON.parent.parent, with_pip=True)
+    subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+    done.write_text(wanted)
+
+
+def chains(name, observed, warmup, samples):
+    """Return draws (n, chains * samples, 2) of the posteriors of maps, made now or before."""
+    given, out = FOLDER / f"observed_{name}.npz", FOLDER / f"chains_{name}.npz"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    want = {"observed": observed, "warmup": warmup, "samples": samples}
+    if not (given.exists() and out.exists() and same(given, want)):
+        install()
+        np.savez(given, **want)
+        out.unlink(missing_ok=True)
+        path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "examples")])
+        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        worker = Path(__file__).resolve().parent / "lensing_worker.py"
+        subprocess.run(
+            [PYTHON, worker, given, out],
+            env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": one},
+            check=True,
+        )
+    with np.load(out) as file:
+        if file["r_hat"].max() > 1.03 or file["diverging"].max() > 0.01:
+            print(f"chains in {out} have not converged: R-hat {file['r_hat'].max():.3f}")
+        return file["y"].reshape(len(file["y"]), -1, 2)
+
+
+def same(path, want):
+    with np.load(path) as file:
+        return all(np.array_equal(file[name], value) for name, value in want.items())
+
+
+# ---- the flow ------------------------------------------------------------------------------------
+
+
+def fit(side, maps, options):
+    """Return a flow of so many maps, and the seconds of processor time that it took."""
+    options = dict(options)
+    clean = options.pop("noise", False)
+    n = maps - maps // 10
+    x, y = lensing.simulate(maps, side, 1)
+    if clean:
+        options["noise"] = lensing.noise_level(side)
+        x[:n] = lensing.simulate(n, side, 1, noise=False)[0]
+    start = time.process_time()
+    flow = pyflow.SymmetricFlow(
+        x[:n],
+        x[n:],
+        y[:n],
+        y[n:],
+        box_size=lensing.DEGREES,
+        names=lensing.NAMES,
+        verbose=False,
+        **options,
+    )
+    return flow, time.process_time() - start
+
+
+def posterior(flow, x):
+    """Return the posterior of a map, through a polynomial: of 64 densities at a time."""
+
+    def logp(y):
+        some = np.broadcast_to(x, (len(y), *x.shape))
+        return flow.evaluate_density(some, y) + lensing.log_prior(y)
+
+    reach = 3.2 * lensing.PRIOR[1]  # with 2,000 maps the training range
+    return smooth_posterior(logp, np.stack([lensing.PRIOR[0] - reach, lensing.PRIOR[0] + reach], 1))
+
+
+def against(posteriors, draws):
+    """Return offsets (n, 2) in standard deviations, and ratios: of those (n, 2), of areas (n,)."""
+    offsets, widths, areas = [], [], []
+    for post, y in zip(posteriors, draws, strict=True):
+        cov = np.cov(y.T)
+        sigma = np.sqrt(np.diag(cov))
+        offsets.append((post.mean - y.mean(axis=0)) / sigma)
+        widths.append(np.sqrt(np.diag(post.cov)) / sigma)
+        areas.append(np.sqrt(np.linalg.det(post.cov) / np.linalg.det(cov)))
+    return np.array(offsets), np.array(widths), np.array(areas)
+
+
+def row(maps, name, flow, seconds, test, observed, draws):
+    """Return the cells of the table, and the flow's coverage."""
+    x, y = test
+    found = checks.coverage((posterior(flow, one) for one in x), y)
+    offsets, widths, areas = against([posterior(flow, one) for one in observed], draws)
+    logs = found.log_posterior[np.isfinite(found.log_posterior)]
+    held = ["{:.0f} +- {:.0f} %".format(*(100 * v for v in found.held(m))) for m in (0.68, 0.95)]
+    cells = [
+        maps,
+        name,
+        f"{flow.evaluate_density(x, y).mean():.2f}",
+        f"{logs.mean():.3f} +- {logs.std() / len(logs) ** 0.5:.3f}",
+        *held,
+        f"{np.sqrt((offsets**2).mean()):.2f}",
+        ", ".join(f"{v:.3f}" for v in np.exp(np.log(widths).mean(axis=0))),
+        f"{np.exp(np.log(areas).mean()):.3f}",
+        f"{seconds:.0f} s",
+    ]
+    return cells, found
+
+
+def line(cells):
+    return " | ".join(f"{c!s:>{w}}" for c, w in zip(cells, HEADS.values(), strict=True))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small and few: it works, no more")
+    parser.add_argument("--side", type=int, default=64, help="pixels along a side")
+    parser.add_argument("--maps", type=int, nargs="+", default=[1000, 2000, 4000])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--observed", type=int, default=10, help="maps with a chain")
+    parser.add_argument("--test", type=int, default=300, help="maps for coverage")
+    parser.add_argument("--epochs", type=int, help="of SymmetricFlow")
+    parser.add_argument("--seed", type=int, default=0, help="of SymmetricFlow")
+    given = parser.parse_args()
+    steps = 300, 600
+    if given.quick:
+        given.side, given.maps, given.observed, given.test = 16, [300], 2, 20
+        given.epochs, steps = given.epochs or 10, (100, 100)
+    pyflow.set_num_threads(1)
+    observed, _ = lensing.simulate(given.observed, given.side, 1000)
+    draws = chains(given.side, observed, *steps)
+    test = lensing.simulate(given.test, given.side, 2000)
+    print(line(HEADS), flush=True)
+    for maps in given.maps:
+        for name in given.settings:
+            options = dict(SETTINGS[name], seed=given.seed)
+            options |= {"epochs": given.epochs} if given.epochs else {}
+            flow, seconds = fit(given.side, maps, options)
+            flow.save(FOLDER / f"flow_{given.side}_{maps}_{name.replace(' ', '_')}.pyflow")
+            cells, _ = row(maps, name, flow, seconds, test, observed, draws)
+            print(line(cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
