@@ -47,8 +47,9 @@ def twins_agree(side, coefficients, n=5):
 def main():
     given, out = sys.argv[1:]
     with np.load(given) as file:
-        observed, warmup, samples = file["observed"].astype(float), *map(
-            int, (file["warmup"], file["samples"])
+        observed, warmup, samples = (
+            file["observed"].astype(float),
+            *map(int, (file["warmup"], file["samples"])),
         )
     side, coefficients = observed.shape[1], lensing.table()
     twins_agree(side, coefficients)
