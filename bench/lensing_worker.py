@@ -47,10 +47,7 @@ def twins_agree(side, coefficients, n=5):
 def main():
     given, out = sys.argv[1:]
     with np.load(given) as file:
-        observed, warmup, samples = (
-            file["observed"].astype(float),
-            *map(int, (file["warmup"], file["samples"])),
-        )
+        observed, warmup, samples = (file[key] for key in ("observed", "warmup", "samples"))
     side, coefficients = observed.shape[1], lensing.table()
     twins_agree(side, coefficients)
     sampler = MCMC(
@@ -60,8 +57,8 @@ def main():
             max_tree_depth=8,
             init_strategy=init_to_value(values={"u": jnp.zeros(2), "z": jnp.zeros((side, side))}),
         ),
-        num_warmup=warmup,
-        num_samples=samples,
+        num_warmup=int(warmup),
+        num_samples=int(samples),
         num_chains=2,
         chain_method="sequential",
         progress_bar=False,
@@ -69,7 +66,7 @@ def main():
     found = {name: [] for name in ("y", "r_hat", "effective", "diverging", "seconds", "steps")}
     for i, x in enumerate(observed):
         start = time.perf_counter()
-        arguments = jnp.asarray(x), jnp.asarray(coefficients), lensing.noise_level(side)
+        arguments = jnp.asarray(x, float), jnp.asarray(coefficients), lensing.noise_level(side)
         sampler.run(jax.random.PRNGKey(i), *arguments, extra_fields=("diverging", "num_steps"))
         y = np.asarray(sampler.get_samples(group_by_chain=True)["y"])
         extra = sampler.get_extra_fields()
