@@ -147,6 +147,15 @@ def test_maps_are_reproducible(lensing):
     assert_allclose(y.std(axis=0), lensing.PRIOR[1], rtol=4 / np.sqrt(2 * len(y)))
 
 
+def test_pixels_are_averaged(lensing):
+    x = np.arange(96.0).reshape(2, 4, 12)[:, :, :4].copy()
+    found = lensing.averaged(x, 2)
+    assert found.shape == (2, 2, 2)
+    assert found[1, 0, 1] == x[1, :2, 2:].mean()
+    assert_array_equal(lensing.averaged(x, 1), x)
+    assert_array_equal(lensing.averaged(x[0], 4), [[x[0].mean()]])
+
+
 @pytest.fixture
 def chain(tmp_path, lensing):
     """Return the path of a file like the published one, of a small map."""
@@ -200,11 +209,20 @@ def test_runs_beside_a_chain(lensing, chain, tmp_path, monkeypatch, capsys):
     """CI runs --quick without one."""
     arguments = ["--quick", "--reference", str(chain), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(lensing, "QUICK", lensing.QUICK | {"epochs": 2})
-    monkeypatch.setattr(sys, "argv", [NAME, *arguments, "--test", "5"])
+    monkeypatch.setattr(sys, "argv", [NAME, *arguments, "--test", "5", "--average", "2"])
     lensing.main()
     assert "of the chain's" in capsys.readouterr().out
+    assert pyflow.load(tmp_path / "out" / "flow.pyflow").shape == (8, 8)
     assert (tmp_path / "out" / "lensing.png").stat().st_size > 10_000
-    again = [*arguments, "--test", "5", "--flow", str(tmp_path / "out" / "flow.pyflow")]
+    again = [
+        *arguments,
+        "--test",
+        "5",
+        "--average",
+        "2",
+        "--flow",
+        str(tmp_path / "out" / "flow.pyflow"),
+    ]
     monkeypatch.setattr(sys, "argv", [NAME, *again])
     lensing.main()
     assert "300 maps" not in capsys.readouterr().out
