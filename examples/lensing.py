@@ -52,6 +52,8 @@ DEGREES = 5.0  # of a side of the map
 GALAXIES, SIGMA_E = 30.0, 0.2  # per square arcminute; of an ellipticity
 Z_MAX = 10.0  # of galaxies
 HUBBLE_LENGTH = 2997.92458  # c / H_0, Mpc/h
+# Of pyflow.SymmetricFlow. A network smaller than the default, which few maps determine.
+SETTINGS = {"hidden": (64, 64), "weight_decay": 1.0}
 QUICK = {"n_layers": 2, "psi_knots": 6, "filter_knots": 16, "hidden": (32, 32), "epochs": 20}
 # sbi_lens looks C(l) up in a table, linearly; these are its nodes within our maps.
 ELL = np.logspace(0, 4.5, 128)[50:112]
@@ -404,6 +406,8 @@ def main():
     )
     parser.add_argument("--maps", type=int, help="to fit with; default 2000")
     parser.add_argument("--test", type=int, help="fresh maps; default 100")
+    parser.add_argument("--hidden", type=int, nargs="+", help="of SymmetricFlow")
+    parser.add_argument("--weight-decay", type=float, help="of SymmetricFlow")
     parser.add_argument("--reference", type=Path, default=REFERENCE, metavar="FILE")
     parser.add_argument(
         "--flow", type=Path, metavar="FILE", help="a flow of such maps, fitted before"
@@ -429,7 +433,11 @@ def main():
             parser.error(f"--flow: is of maps {flow.shape}")
     else:
         start = time.perf_counter()
-        flow = fit(side, maps, block, **(QUICK if given.quick else {}))
+        options = dict(QUICK if given.quick else SETTINGS)
+        for name in ("hidden", "weight_decay"):
+            if getattr(given, name) is not None:
+                options[name] = getattr(given, name)
+        flow = fit(side, maps, block, **options)
         print(f"{maps} maps, simulated and fitted in {time.perf_counter() - start:.0f} s")
         flow.save(given.out / "flow.pyflow")
     print(flow)
