@@ -73,7 +73,7 @@ def install():
     if done.exists() and done.read_text() == wanted:
         return
     print(f"installing {', '.join(REQUIREMENTS)} in {FOLDER}", flush=True)
-    venv.create(PYTHON.parent.parent, with_pip=True)
+    venv.create(PYTHON.parent.parent, with_pip=True, clear=True)
     subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
     done.write_text(wanted)
 
