@@ -1,7 +1,7 @@
 """Weak lensing: omega_c and sigma_8 from one noisy convergence map, by a flow of simulated maps.
 
-    python examples/lensing.py                # 2,000 maps averaged to 64 x 64: three minutes
-    python examples/lensing.py --average 1    # all 128 x 128 pixels
+    python examples/lensing.py                # 2,000 maps of 128 x 128 pixels: some ten minutes
+    python examples/lensing.py --average 2    # averaged to 64 x 64: two minutes
     python examples/lensing.py --quick        # shows that it runs, not how well
 
 The simulator is a lognormal one, of 5 x 5 degrees with periodic borders. For a flat LCDM cosmology,
@@ -372,7 +372,9 @@ def figure(side, post, truth, chain, found):
         axis.set(title=title, xlabel="degrees")
     fig.colorbar(image, ax=axes[1], shrink=0.85)
     axis = axes[2]
-    draws = post.sample(4000, seed=0) if chain is None else chain.y
+    draws = post.sample(4000, seed=0)
+    if chain is not None:
+        draws = np.concatenate([draws, chain.y])
     low, high = draws.min(axis=0), draws.max(axis=0)
     y0, y1 = np.linspace(low, high, 80).T
     points = np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2)
@@ -401,9 +403,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small maps, few epochs")
     parser.add_argument("--side", type=int, help="pixels along a side; default 128")
-    parser.add_argument(
-        "--average", type=int, metavar="N", help="blocks of N x N pixels; default 2"
-    )
+    parser.add_argument("--average", type=int, metavar="N", help="blocks of N x N pixels first")
     parser.add_argument("--maps", type=int, help="to fit with; default 2000")
     parser.add_argument("--test", type=int, help="fresh maps; default 100")
     parser.add_argument("--hidden", type=int, nargs="+", help="of SymmetricFlow")
@@ -418,7 +418,7 @@ def main():
     pyflow.set_num_threads(given.threads)
     # a normal prior has no edges: some parameters lie beyond all of the training's
     warnings.filterwarnings("ignore", ".* outside of the (training range|prior)", UserWarning)
-    defaults = (16, 1, 300, 30) if given.quick else (128, 2, 2000, 100)
+    defaults = (16, 1, 300, 30) if given.quick else (128, 1, 2000, 100)
     side, block, maps, test = (
         getattr(given, name) or default
         for name, default in zip(("side", "average", "maps", "test"), defaults, strict=True)
