@@ -379,8 +379,8 @@ def figure(side, post, truth, chain, found):
     y0, y1 = np.linspace(low, high, 80).T
     points = np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2)
     if chain is not None:
-        density = gaussian_kde(draws.T)
-        levels = np.sort(density(draws.T))[::-1]
+        density = gaussian_kde(chain.y.T)
+        levels = np.sort(density(chain.y.T))[::-1]
         mass = np.searchsorted(-levels, -density(points.T)) / len(levels)
         contours(axis, y0, y1, mass.reshape(80, 80), "#30638e", "Hamiltonian Monte Carlo")
     contours(axis, y0, y1, post.credibility(points).reshape(80, 80), "#d1495b", "flow")
