@@ -92,6 +92,11 @@ pf_status X(band_new)(X(layer) **l, X(mesh) *mesh, const pf_band *from, double m
     pf_status status = b->centre && b->level && b->inside ? X(band_shells)(b, from->k_min, from->k_max) : PF_NO_MEMORY;
     for (ptrdiff_t j = 0; j < n_y && !status; j++) b->centre[j] = from->centre[j], b->reach[j] = from->reach[j];
     for (ptrdiff_t j = 0; j < 2 * terms && !status; j++) b->level[j] = from->level[j];
+    for (ptrdiff_t j = 0; j < n_y && !status; j++)
+        if (!isfinite(b->centre[j]) || !(b->reach[j] > 0))
+            status = pf_fail(PF_BAD_ARGUMENT, "band: the range of condition %td is empty", j);
+    for (ptrdiff_t j = 0; j < 2 * terms && !status; j++)
+        if (!isfinite(b->level[j])) status = pf_fail(PF_BAD_ARGUMENT, "band: a level is not finite");
     if (status) X(band_destroy)(&b->base);
     else *l = &b->base;
     return status;
@@ -265,8 +270,6 @@ static pf_status X(band_read)(X(layer) **l, pf_reader *r, const pf_space *space,
     PF_TRY(r->status);
     double *centre = pf_get_reals(r, 2 * from.n_y, sizeof(double));
     double *level = pf_get_reals(r, 2 * pf_fill_terms(from.n_y), sizeof(double));
-    for (ptrdiff_t j = 0; !r->status && j < from.n_y; j++)
-        if (!(centre[from.n_y + j] > 0)) r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a range is empty");
     if (!r->status) {
         from.centre = centre, from.reach = centre + from.n_y, from.level = level;
         pf_status status = X(band_new)(l, mesh, &from, mean, scale);

@@ -205,9 +205,10 @@ pf_status pf_draw(pf_draws *s, ptrdiff_t draws, const pf_density *p)
         PF_TRY(p->logp(p->user, s->logp + old, s->u + old * s->d, old, count));
         s->n += count;
         for (ptrdiff_t i = old; i < s->n; i++)
-            if (!isfinite(s->logp[i])) return pf_fail(PF_DEGENERATE, "a point's log p is not finite");
+            if (s->logp[i] == -INFINITY) s->logp[i] = -1e300; /* a density of 0, whose powers are finite */
+            else if (!isfinite(s->logp[i])) return pf_fail(PF_DEGENERATE, "a point's log p is not finite");
         weigh(s, r, old);
-        if (b == 1 && s->n >= draws / ROUNDS * ROUNDS) s->effective = temper(s, 1);
+        if (s->effective > 0 || (b == 1 && s->n >= draws / ROUNDS * ROUNDS)) s->effective = temper(s, 1);
     }
     return PF_OK;
 }

@@ -189,6 +189,7 @@ double X(mean_posterior)(X(trainer) *t, double sum)
 {
     double mean = sum / (double)t->known;
     if (t->unknown) pf_warn(&t->o->watch, X(unknown)(t, t->unknown, t->first_unknown));
+    t->left_out = t->unknown;
     t->known = t->unknown = 0;
     return mean;
 }
@@ -205,7 +206,8 @@ static pf_status X(table_append)(X(table) *to, const pf_draws *s, double own)
 {
     ptrdiff_t n = to->n + s->n + 1;
     if (n > to->room) {
-        X(table) more = {PF_ALLOC(double, 2 * n), PF_ALLOC(double, 2 * n), to->n, 2 * n}, old = *to;
+        ptrdiff_t room = n + n / 2;
+        X(table) more = {PF_ALLOC(double, room), PF_ALLOC(double, room), to->n, room}, old = *to;
         if (more.log_weight && more.logp && old.n) {
             memcpy(more.log_weight, old.log_weight, (size_t)old.n * sizeof(double));
             memcpy(more.logp, old.logp, (size_t)old.n * sizeof(double));
@@ -293,11 +295,17 @@ static pf_status X(calibrate)(X(flow) *f, const X(members) *others, double *foun
     double *sum = PF_ALLOC(double, data->n);
     ptrdiff_t *counts = PF_ALLOC(ptrdiff_t, data->n);
     pf_status status = counts && sum ? X(trainer_init)(&t, f, &o, NET_ROWS, n_y, draws) : PF_NO_MEMORY;
+    ptrdiff_t both = 2 * X(flow_conditions)(f); /* a calibration that fails leaves the range of conditions as it was */
+    double *range = f->net->stats + both, *before = PF_ALLOC(double, both);
+    if (!before) status = PF_NO_MEMORY;
+    else memcpy(before, range, (size_t)both * sizeof(double));
     if (!status && others) status = X(trainer_mix)(&t, others);
     if (!status) status = X(tabulate)(&table, counts, &t, draws);
     if (!status)
         status = X(set_temperature)(f, found, sum, table.log_weight, table.logp, counts, simulation, width, data->n);
     X(trainer_clear)(&t);
+    if (status && before) memcpy(range, before, (size_t)both * sizeof(double));
+    free(before);
     free(table.log_weight);
     free(table.logp);
     free(counts);

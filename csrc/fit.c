@@ -6,7 +6,8 @@
 #include "train.h"
 
 #define EPOCHS_KEPT 3.0 /* which a network's weights remember by default, */
-#define WIDE 128.0      /* with this many hidden units or more */
+#define WIDE 512.0      /* with this many hidden units or more */
+#define MOST_LEFT_OUT 9e15
 
 enum {
     MOST_EPOCHS = 1 << 23, /* of a checkpoint: streams of random numbers have 24 bits for them */
@@ -148,6 +149,7 @@ typedef struct {
     int stage;                   /* 0: the likelihood, 1: the posterior as well */
     ptrdiff_t epoch, best_epoch; /* done in this stage; the best one, counted over all stages */
     double best, *theta;         /* objective and parameters of the best */
+    ptrdiff_t left_out;          /* points whose evidence it does not know */
     real *w;
 } X(stage);
 
@@ -155,13 +157,13 @@ static pf_status X(state_write)(X(trainer) *t, const X(stage) *s)
 {
     X(flow) *f = t->flow;
     ptrdiff_t n_w = t->net.n;
-    double numbers[2] = {s->best, t->mean_length};
+    double numbers[3] = {s->best, t->mean_length, (double)s->left_out};
     pf_writer out = {0};
     pf_put_int(&out, s->stage);
     pf_put_int(&out, s->epoch);
     pf_put_int(&out, s->best_epoch);
     pf_put_int(&out, t->epoch);
-    pf_put_array(&out, numbers, 2, sizeof(double));
+    pf_put_array(&out, numbers, 3, sizeof(double));
     pf_put_array(&out, f->theta, f->n_theta, sizeof(double));
     pf_put_array(&out, f->net ? f->net->net->w : NULL, n_w, sizeof(real));
     put_adam(&out, t->base.steps, t->base.m, t->base.v, f->n_theta, sizeof(double));
@@ -191,19 +193,20 @@ static pf_status X(state_read)(X(trainer) *t, X(stage) *s)
     X(flow) *f = t->flow;
     const pf_train_options *o = t->o;
     ptrdiff_t n_w = t->net.n;
-    double numbers[2] = {0};
+    double numbers[3] = {0};
     pf_reader in = {.bytes = f->state, .n = (size_t)f->n_state, .whole = (size_t)f->n_state};
     s->stage = (int)pf_get_int(&in, 0, 1);
     s->epoch = pf_get_int(&in, 0, MOST_EPOCHS);
     s->best_epoch = pf_get_int(&in, 0, MOST_EPOCHS);
     t->epoch = pf_get_int(&in, s->epoch, s->stage ? MOST_EPOCHS : s->epoch);
-    pf_get_into(&in, numbers, 2, sizeof(double));
+    pf_get_into(&in, numbers, 3, sizeof(double));
     PF_TRY(in.status);
     if (s->best_epoch > t->epoch) return pf_fail(PF_BAD_FILE, "the file is damaged: its best epoch is to come");
     if (s->stage > (o->posterior_weight > 0) || s->epoch > (s->stage ? o->posterior_epochs : o->epochs))
         return pf_fail(PF_BAD_ARGUMENT, "checkpoint: the fit in it had other epochs, or another posterior_weight");
     s->best = numbers[0];
     t->mean_length = numbers[1];
+    s->left_out = numbers[2] >= 0 && numbers[2] <= MOST_LEFT_OUT ? (ptrdiff_t)numbers[2] : 0;
     X(keep)(s->theta, s->w, f);
     pf_get_into(&in, f->theta, f->n_theta, sizeof(double));
     pf_get_into(&in, f->net ? f->net->net->w : NULL, n_w, sizeof(real));
@@ -303,8 +306,11 @@ static pf_status X(run_stage)(X(trainer) *t, X(stage) *s, const X(data) *train, 
             p.objective = draws ? posterior : p.logp_validate;
         }
         if (s->epoch) PF_TRY(X(flow_record)(f, (pf_step){(double)t->epoch, p.logp_train, p.logp_validate, NAN}));
-        if (!validate || !s->epoch || p.objective > s->best) {
+        if (!validate) t->left_out = 0;
+        int better = t->left_out != s->left_out ? t->left_out < s->left_out : p.objective > s->best;
+        if (!validate || !s->epoch || better) {
             s->best = p.objective;
+            s->left_out = t->left_out;
             if (s->epoch || !s->stage) s->best_epoch = t->epoch; /* a stage starts from the best of the one before */
             X(keep)(s->theta, s->w, f);
         }
@@ -373,10 +379,11 @@ static pf_status X(resume)(X(flow) *f, const char *path)
  * of fewer weights, which need to be larger. */
 static double X(default_decay)(const X(flow) *f, const pf_train_options *o, ptrdiff_t n)
 {
-    if (!f->net || !(o->learning_rate > 0)) return 0;
+    double rate = PF_MAX(o->learning_rate, o->posterior_weight > 0 ? o->posterior_rate : 0);
+    if (!f->net || !(rate > 0)) return 0;
     double width = (double)f->net->net->size[f->net->net->layers - 1];
     double forget = (double)o->batch / (EPOCHS_KEPT * (double)n), share = PF_MIN(width / WIDE, 1);
-    return PF_MIN(share * forget / o->learning_rate, 1e3);
+    return PF_MIN(share * forget / rate, 1e3);
 }
 
 static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(data) *validate,

@@ -24,8 +24,10 @@ void X(mixed_free)(X(mixed) *m)
 
 static int X(go_together)(const X(flow) *a, const X(flow) *b)
 {
-    return a->space.d == b->space.d && X(flow_conditions)(a) == X(flow_conditions)(b) &&
-           a->noise_condition == b->noise_condition && !X(flow_context)(a) == !X(flow_context)(b);
+    return a->space.d == b->space.d && a->space.ndim == b->space.ndim && a->classes == b->classes &&
+           !memcmp(a->space.n, b->space.n, (size_t)a->space.ndim * sizeof *a->space.n) &&
+           X(flow_conditions)(a) == X(flow_conditions)(b) && a->noise_condition == b->noise_condition &&
+           !X(flow_context)(a) == !X(flow_context)(b);
 }
 
 /* The prior's box is that which the conditions of all span. */
@@ -47,11 +49,16 @@ pf_status X(trainer_mix)(X(trainer) *t, const X(members) *others)
     m->trainer = PF_CALLOC(X(trainer), others->n);
     m->log_weight = PF_ALLOC(double, others->n + 1);
     if (!m->trainer || !m->log_weight) return PF_NO_MEMORY;
-    for (ptrdiff_t k = 0; k <= others->n; k++) m->log_weight[k] = log(others->weight[k]);
+    for (ptrdiff_t k = 0; k <= others->n; k++) {
+        if (!(others->weight[k] > 0) || !isfinite(others->weight[k]))
+            return pf_fail(PF_BAD_ARGUMENT, "weights: number %td is not positive", k);
+        m->log_weight[k] = log(others->weight[k]);
+    }
     for (; m->n < others->n; m->n++) {
         X(flow) *f = others->flow[m->n];
         if (!X(go_together)(t->flow, f))
             return pf_fail(PF_BAD_ARGUMENT, "flows: number %td is of other points than the first", m->n + 1);
+        PF_TRY(X(check_points)(t->data, f, X(flow_mask)(f), t->n_y, "held_out"));
         X(widen_range)(t->flow, f);
         m->trainer[m->n].data = t->data;
         pf_status status = X(trainer_init)(m->trainer + m->n, f, t->o, NET_ROWS, t->n_y, 0);
@@ -77,6 +84,7 @@ pf_status X(mixed_block)(X(trainer) *t, ptrdiff_t first, ptrdiff_t n, const doub
         for (ptrdiff_t i = 0; i < n; i++) {
             double a = logp[i], b = own->logp[i] + m->log_weight[k + 1], most = PF_MAX(a, b);
             logp[i] = most > -INFINITY ? most + log1p(exp(PF_MIN(a, b) - most)) : most;
+            if (isnan(a) || isnan(b)) logp[i] = NAN;
         }
     }
     return PF_OK;

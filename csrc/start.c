@@ -373,7 +373,7 @@ static pf_status X(start_layers)(double *logp, X(start) *s, const X(data) *train
  * on that line have up to 1e-13 times the side's pixels in floats (measured: 3e-12 and 6e-11 at 128^2 and 512^2 of
  * fields with P ~ k^-6). Double numbers are held to what other floats have, as the same maps may come as floats, but
  * for what their mean rounds them to. */
-static double X(rounding)(const X(start) *s, const X(data) *train, double mean, double scale)
+static double X(rounding)(double *offset, const X(start) *s, const X(data) *train, double mean, double scale)
 {
     ptrdiff_t pixels = s->flow->space.d, side = 1;
     double far = mean / scale, eps = FLT_EPSILON;
@@ -384,16 +384,20 @@ static double X(rounding)(const X(start) *s, const X(data) *train, double mean, 
         for (ptrdiff_t j = 0; j < pixels && floats; j++) floats = (real)(float)x[j] == x[j];
     }
     if (!floats) eps = DBL_EPSILON;
-    return (REAL_BITS == 32 ? 1e-12 * PF_MAX(0.25 * (double)side, 1) : 1e-12) + 4 * eps * eps * far * far;
+    *offset = eps * eps * far * far;
+    return REAL_BITS == 32 ? 1e-12 * PF_MAX(0.25 * (double)side, 1) : 1e-12;
 }
 
 static pf_status X(refuse_empty)(X(start) *s, const X(data) *train, double mean, double scale)
 {
+    double offset, base = X(rounding)(&offset, s, train, mean, scale), d = (double)s->flow->space.d;
     PF_TRY(X(start_load)(s, train, s->flow->layers[0]));
     PF_TRY(X(mean_power)(s));
-    if (train->n == 1) s->power[0] = INFINITY;    /* of one field the mean is the mean */
-    else s->power[0] /= (double)s->flow->space.d; /* a mean is rounded alike, however many pixels it is of */
-    return X(check_power)(s->power, s->mesh->filter, X(rounding)(s, train, mean, scale));
+    if (train->n == 1) s->power[0] = INFINITY; /* of one field the mean is the mean */
+    else
+        s->power[0] *= (base + offset) /
+                       (base * d + offset); /* a mean is rounded as a pixel; an offset's averages out */
+    return X(check_power)(s->power, s->mesh->filter, base + offset);
 }
 
 static pf_status X(best_start)(X(start) *s, const X(data) *train, double mean, double scale)

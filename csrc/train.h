@@ -54,6 +54,7 @@ typedef struct {
     X(evidence) *evidence;                   /* NULL: no draws of conditions */
     X(mixed) *mixed;                         /* members of a mixture beside `flow`, or NULL: logp is the mixture's */
     ptrdiff_t known, unknown, first_unknown; /* points whose evidence is and is not, so far in this epoch */
+    ptrdiff_t left_out;                      /* unknown ones of the last pass */
     double start_time, saved;                /* when the fit began, when a checkpoint was last written */
     /* the block at work */
     ptrdiff_t first, count, groups;

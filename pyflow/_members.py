@@ -250,6 +250,9 @@ def pooled(data):
         for name, part in zip((train, validate), parts, strict=False):
             if part.dtype.kind not in "biuf":
                 raise ValueError(f"{name}: must be real numbers; the dtype is {part.dtype}")
+            rows = len(data["data_train" if name == train else "data_validate"])
+            if part.ndim < 1 or len(part) != rows or not rows:
+                raise ValueError(f"{name}: must have {rows} rows, at least one, not {part.shape}")
             if part.shape[1:] != parts[0].shape[1:]:
                 raise ValueError(
                     f"{name}: its points have shape {part.shape[1:]}, those of {train} "
@@ -262,7 +265,7 @@ def pooled(data):
 
 def equal_rows(x):
     """Return the number of each row of x (n, d), the same for equal ones."""
-    x = np.ascontiguousarray(x)
+    x = np.ascontiguousarray(x + 0)  # -0.0 becomes 0.0
     whole = x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).reshape(-1)
     return np.unique(whole, return_inverse=True)[1].reshape(-1)
 

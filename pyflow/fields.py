@@ -9,6 +9,7 @@ white noise of unit variance has P = V / N. Wave numbers are 2 pi m / L.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -413,7 +414,7 @@ def bispectrum(
     def cubes(spectra):
         """Sum over the mesh of the cube of what F^-1 leaves of (n, modes), times N squared."""
         y = np.fft.irfftn(spectra, mesh, axes)
-        return (y**3).sum(axis=axes) * y[0].size ** 2
+        return (y**3).sum(axis=axes) * math.prod(mesh) ** 2
 
     spectra = np.fft.rfftn(x.astype(np.float64), axes=axes)
     volume, size = np.prod(box), np.prod(mesh, dtype=float)
@@ -425,7 +426,7 @@ def bispectrum(
             mean_k.append(np.average(k[inside], weights=modes[inside]))
             mean_b.append(cubes(np.where(inside, spectra, 0)) / n * (volume**2 / size**3))
             triangles.append(int(n))
-    b = np.array(mean_b).reshape(-1, len(x)).T
+    b = np.array(mean_b).reshape(len(mean_b), len(x)).T
     return np.array(mean_k), b[0] if one else b, np.array(triangles, dtype=int)
 
 

@@ -96,7 +96,7 @@ class Mixture(Flow):
             cores += flow._core.cores if isinstance(flow, Mixture) else [flow._core]
             shares += [weight * share for share in own]
         note = {k: v for k, v in flows[0]._note.items() if k in NOTED}
-        self._set(Blend(cores, shares, json.dumps(note)))
+        self._set(Blend(cores, _shares(shares, len(shares)), json.dumps(note)))
 
     @property
     def members(self) -> tuple[Flow, ...]:
@@ -275,4 +275,8 @@ def _shares(weights, n):
     weights = weights.astype(np.float64)
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError("weights: must be positive and finite")
-    return weights / weights.sum()
+    weights /= weights.max()
+    weights /= weights.sum()
+    if not (weights > 0).all():
+        raise ValueError("weights: differ by too many orders of magnitude")
+    return weights

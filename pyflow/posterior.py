@@ -88,7 +88,8 @@ class Joint(NamedTuple):
 
     def __call__(self, y):
         """Log-densities (m,) of (m, p) points."""
-        logs = np.asarray(self.distribution.logpdf(y))
+        points = y.T if hasattr(self.distribution, "dataset") else y  # as gaussian_kde takes them
+        logs = np.asarray(self.distribution.logpdf(points))
         return logs[:, 0] if logs.shape == y.shape == (len(y), 1) else logs
 
 
@@ -115,7 +116,8 @@ def prior_of(prior, bounds, names, ranges):
         if len(parts) != p:
             raise ValueError(f"prior: {len(parts)} distributions for {p} parameters")
     elif hasattr(prior, "logpdf"):
-        dim = getattr(prior, "dim", 1 if hasattr(prior, "support") else p)
+        one = hasattr(prior, "support")
+        dim = getattr(prior, "dim", getattr(prior, "d", 1 if one else p))
         if dim != p:
             raise ValueError(
                 f"prior: is of {dim} parameters, not {p}; give a list of distributions of one"
@@ -158,9 +160,10 @@ class Posterior:
     a polynomial stands for it on the grid, if that agrees at points drawn from the density. Of
     three parameters one that nearly agrees is what 4,096 points are drawn from, which are weighted
     by what it is off. A density that no polynomial serves, or that is -inf somewhere in the region
-    of the mass, is evaluated at every node. What no grid resolves is warned of, and sampled by
-    emcee if that is installed, as more
-    parameters always are (`pip install emcee`; Foreman-Mackey et al.
+    of the mass, is evaluated at every node. A second peak that is far away and narrower than the
+    first can be missed: `method="emcee"` looks at 1,024 points or more to begin with. What no grid
+    resolves is warned of, and sampled by emcee if that is installed, as more parameters always are
+    (`pip install emcee`; Foreman-Mackey et al.
     2013, arXiv 1202.3665): 64 walkers or more find the mass from all over the bounds, and the chain
     is as long as its autocorrelation time asks for. All below is the same for both; a chain's noise
     is some 0.02 standard deviations in the mean, and a few per cent in volumes. A posterior can be
@@ -177,7 +180,7 @@ class Posterior:
         What the parameters are called.
     method : {"grid", "emcee"}, optional
         Default: the grid for up to three parameters.
-    log_prior : callable, optional
+    log_prior : callable or distribution, optional
         As log_density, and added to it. It should be cheap: it is evaluated wherever the density
         is needed, never interpolated, and may have edges.
     grid : int, optional
@@ -245,6 +248,8 @@ class Posterior:
         seed = _arguments.seed(seed)
         nodes = None if grid is None else _arguments.integer("grid", grid, 5, 4097)
         steps = None if steps is None else _arguments.integer("steps", steps, 20)
+        if hasattr(log_prior, "logpdf"):
+            log_prior = Joint(log_prior)
         if log_prior is not None and not isinstance(log_prior, Prior):
             log_prior = Prior(log_prior, "log_prior")
         of = log_density, self.bounds, self.names, log_prior

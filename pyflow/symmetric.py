@@ -184,7 +184,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     weight_decay : float, optional
         Of the network's weights, in every step, times the learning rate. Default: batch / (3 n
         learning_rate) of n fields, so that weights are what the last three epochs made them;
-        less in proportion where the last hidden layer is narrower than 128.
+        less in proportion where the last hidden layer is narrower than 512.
     clip : float, optional
         The longest gradient, in units of its running mean length. Default 3; 0 for any.
     noise : float, (float, float), callable or (*mesh) array, optional

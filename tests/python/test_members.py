@@ -427,6 +427,19 @@ def test_calibration_needs_points_that_train_nothing():
         symmetric(calibrate=True)
 
 
+def test_zeros_of_either_sign_are_equal():
+    assert_array_equal(equal_rows(np.array([[0.0, 1], [-0.0, 1], [2, 1]])), [0, 0, 1])
+
+
+def test_lengths_are_checked_before_points_are_pooled():
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    for options in ({"weight_train": np.ones(59)}, {"labels": np.ones(59, int)}):
+        with pytest.raises(ValueError, match=f"^{next(iter(options))}: must have 60 rows"):
+            pyflow.GIS(x, n_models=2, **options)
+    with pytest.raises(ValueError, match="^data_train: must have 0 rows, at least one"):
+        pyflow.GIS(x[:0], n_models=2)
+
+
 def test_too_few_simulations():
     with pytest.raises(ValueError, match="^n_models: 2 different points, or simulations, are too"):
         symmetric(n_models=8, maps=30)

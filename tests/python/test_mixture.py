@@ -380,7 +380,9 @@ def test_names_must_be_the_same(pair):
         pyflow.Mixture([a, other])
 
 
-@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [1, -1], [1, 0], [1, np.nan], ["a", "b"], 1])
+@pytest.mark.parametrize(
+    "weights", [[1], [1, 2, 3], [1, -1], [1, 0], [1, np.nan], ["a", "b"], 1, [1e-200, 1e200]]
+)
 def test_weights_that_make_no_sense(weights):
     with pytest.raises(ValueError, match="^weights: "):
         pyflow.Mixture(made("gis")[1], weights)

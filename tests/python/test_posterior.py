@@ -220,3 +220,11 @@ def test_bad_densities(value):
         Posterior(lambda y: np.full(len(y), value), [(0, 1)])
     with pytest.raises(ValueError, match="log_density: gave shape"):
         Posterior(lambda y: y, [(0, 1)])
+
+
+def test_a_kernel_density_as_a_prior():
+    chain = np.random.default_rng(0).normal([0.2, -0.1], 0.1, size=(300, 2))
+    kde = stats.gaussian_kde(chain.T)
+    post = Posterior(lambda y: 0.0, [(-1, 1)] * 2, log_prior=kde)
+    assert_allclose(post.mean, chain.mean(axis=0), atol=0.005)
+    assert_allclose(post.logp([0.2, -0.1]), kde.logpdf([0.2, -0.1])[0], atol=0.02)
