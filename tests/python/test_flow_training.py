@@ -338,7 +338,7 @@ OTHER = {
     "objective": (TUNED, 0.9),
     "posterior_epochs": (TUNED, 3),
     "posterior_rate": (TUNED, 1e-3),
-    "posterior_draws": (TUNED, 30),
+    "posterior_draws": (TUNED, 300),
 }
 
 
