@@ -23,6 +23,7 @@ from pyflow._quadrature import SEARCH, Quadrature, generator
 NODES = {1: (33, 65, 129), 2: (9, 13, 21), 3: (7, 9, 13)}  # of polynomials, per axis
 SEEN = {1: 257, 2: 65, 3: 41}  # nodes per axis of the grids on the way
 FINE = {1: (1024, 1 << 15), 2: (128, 1024), 3: (24, 96)}  # of the final one: at first, at most
+AGREE = {1: 0.01, 2: 0.01, 3: 0.02}  # sigma that means of two of these may differ by
 EXACT = {1: (256, 1 << 15), 2: (64, 256), 3: (32, 64)}  # the same, where no polynomial stands in
 STAGES = 60  # frames at most
 PATIENCE = 3  # frames that are no smaller than those before, until it takes more nodes
@@ -281,7 +282,10 @@ class Grid(Quadrature):
     # ---- the fine grid ---------------------------------------------------------------------------
 
     def _settle(self, nodes):
-        """Integrate on grids of twice as many nodes each, until two agree."""
+        """Integrate on grids of twice as many nodes each, until two agree.
+
+        The error of the second is then a third of their difference, or half at edges.
+        """
         p = len(self.bounds)
         n, most = (EXACT if self._polynomial is None else FINE)[p]
         if nodes is not None:
@@ -296,7 +300,8 @@ class Grid(Quadrature):
             sigma = np.sqrt(np.diag(now[1]))
             shift = np.abs(now[0] - before[0]) / sigma
             width = np.abs(now[1] - before[1]) / np.outer(sigma, sigma)
-            if shift.max() < 0.01 and width.max() < 0.02 and abs(now[2] / before[2] - 1) < p * 0.01:
+            near = AGREE[p]
+            if max(shift.max(), width.max() / 2, abs(now[2] / before[2] - 1) / p) < near:
                 return
             before = now
         self.unresolved = f"is not resolved by a grid of {n} nodes along each axis"
