@@ -3,7 +3,7 @@
 import numpy as np
 
 from pyflow._arguments import real
-from pyflow._window import CONDITIONS, FEW, FEWEST, FIELDS, LARGEST, monomials
+from pyflow._window import dependence
 from pyflow.fields import wavenumbers
 
 BINS = 3  # of |k| next to the edge of the range, as wide as the lowest frequency
@@ -48,15 +48,7 @@ def band(x, y, box, k_min, k_max):
         )
     if inside.all():
         return {}
-    y = np.empty((len(x), 0)) if y is None else y
-    enough = max(LARGEST // k.size, FEW)
-    if y.shape[1] > CONDITIONS or min(len(x), enough) < FEWEST * monomials(y[:1]).shape[1]:
-        y = y[:, :0]
-    least, most = (y.min(axis=0), y.max(axis=0)) if y.size else (np.empty(0), np.empty(0))
-    reach = np.stack([0.5 * (least + most), 0.5 * (most - least)])
-    basis = monomials((y - reach[0]) / reach[1])
-    rows = np.random.default_rng(0).permutation(len(x))
-    rows = rows[: min(max(FIELDS * basis.shape[1], FEW), enough)]
+    reach, basis, rows = dependence(len(x), y, k.size, np.random.default_rng(0))
     width = 2 * np.pi / max(box) * (1 + SLACK)
     known = inside & (k > 0)
     first, last = k[known].min(), k[known].max()
@@ -66,7 +58,7 @@ def band(x, y, box, k_min, k_max):
     for side, (at, edge) in enumerate(((below, first), (above, last))):
         bins = [known & (at == b) for b in range(BINS)]
         bins = [b for b in bins if b.any()]
-        level[:, side] = 0.5 * edge_power(x[rows], basis[rows], k, number, bins, edge)
+        level[:, side] = 0.5 * edge_power(x[rows], basis, k, number, bins, edge)
     drawn = k[~inside & (k < first)]
     if drawn.size and not drawn.any():
         level[0, 0] += np.log(MEAN)

@@ -17,6 +17,39 @@ AT_ONCE = 512  # pixels whose weights are found together
 LEAST = 1e-5  # variance of noise, over that of pixels, that is worth drawing a pixel for
 
 
+def dependence(n, y, size, rng):
+    """Choose the fields that what is drawn is made of, and how it depends on their conditions.
+
+    Conditions that are too many, or of too few fields, are left out.
+
+    Parameters
+    ----------
+    n : int
+        Number of fields.
+    y : (n, p) array or None
+    size : int
+        Numbers that a field has.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    reach : (2, p) array
+        Centre and half width of the conditions.
+    basis : (len(rows), terms) array
+        Their `monomials`, of the fields chosen.
+    rows : int array
+    """
+    y = np.empty((n, 0)) if y is None else y
+    enough = max(LARGEST // size, FEW)
+    if y.shape[1] > CONDITIONS or min(n, enough) < FEWEST * monomials(y[:1]).shape[1]:
+        y = y[:, :0]
+    least, most = (y.min(axis=0), y.max(axis=0)) if y.size else (np.empty(0), np.empty(0))
+    reach = np.stack([0.5 * (least + most), 0.5 * (most - least)])
+    basis = monomials((y - reach[0]) / reach[1])
+    rows = rng.permutation(n)[: min(max(FIELDS * basis.shape[1], FEW), enough)]
+    return reach, basis[rows], rows
+
+
 def realisation(x, mask, y, box, axis=None, noise=0.0):
     """Return the weights by which pixels are drawn, as the core takes them.
 
@@ -44,15 +77,8 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
         fill_pixel, fill_neighbour, fill_range, fill_weight, fill_spread, fill_moments: see
         csrc/fill.c and pf_fill in csrc/pyflow.h.
     """
-    y = np.empty((len(x), 0)) if y is None else y
-    enough = max(LARGEST // mask.size, FEW)
-    if y.shape[1] > CONDITIONS or min(len(x), enough) < FEWEST * monomials(y[:1]).shape[1]:
-        y = y[:, :0]
-    least, most = (y.min(axis=0), y.max(axis=0)) if y.size else (np.empty(0), np.empty(0))
-    reach = np.stack([0.5 * (least + most), 0.5 * (most - least)])
-    basis = monomials((y - reach[0]) / reach[1])
     rng = np.random.default_rng(0)
-    rows = rng.permutation(len(x))[: min(max(FIELDS * basis.shape[1], FEW), enough)]
+    reach, basis, rows = dependence(len(x), y, mask.size, rng)
     known = x[rows][:, mask].astype(np.float64)
     noise = np.broadcast_to(noise, mask.shape)
     quiet = noise[mask].min()
@@ -60,7 +86,6 @@ def realisation(x, mask, y, box, axis=None, noise=0.0):
     mean, scale = known.mean(), known.std()
     if not scale > 0:
         raise ValueError("data_train: the fields are constant: they have no density")
-    basis = basis[rows]
     field = np.zeros((len(rows), mask.size))
     field[:, mask.ravel()] = (known - mean) / scale
     modes = Modes(mask.shape, box, axis)

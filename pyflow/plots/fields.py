@@ -393,21 +393,14 @@ def power_spectra(
     2
     """
     data, samples = _both(data, samples)
-    if np.all(np.ptp(data.reshape(len(data), -1), axis=1) == 0):
-        raise ValueError("data: the fields are constant: they have no power spectrum")
+    _vary(data, "power spectrum")
     k, true, _ = _spectra(data, box_size, bins)
     _, mine, _ = _spectra(samples, box_size, bins)
     with drawing() as plt:
-        figure, (above, below) = _two(plt)
-        for power, colour, name in ((true, DATA, ROWS[0]), (mine, SAMPLES, ROWS[1])):
-            _spread(above, k, power, colour, name)
+        figure, above = _over_k(plt, k, true, mine, unit, ratio=True)
         above.set_yscale("log", nonpositive="mask")
-        above.set(xscale="log", ylim=_decades(true, mine))
+        above.set_ylim(_decades(true, mine))
         above.set_ylabel("P(k)" + (f"  [({unit})$^{data.ndim - 1}$]" if unit else ""))
-        above.legend()
-        _compare(below, k, true, mine, ratio=True)
-        below.set_xlim(k[0] / 1.08, k[-1] * 1.08)
-        _wave_numbers(below, unit)
     return figure
 
 
@@ -454,8 +447,7 @@ def bispectra(
     2
     """
     data, samples = _both(data, samples)
-    if np.all(np.ptp(data.reshape(len(data), -1), axis=1) == 0):
-        raise ValueError("data: the fields are constant: they have no bispectrum")
+    _vary(data, "bispectrum")
     k, true, _ = bispectrum(data, box_size, bins)
     if not len(k):
         raise ValueError("bins: no triangle of these fields lies in them")
@@ -463,16 +455,29 @@ def bispectra(
     unit_b = 3 * np.interp(k, at, power.mean(axis=0)) ** 2
     true, mine = true / unit_b, bispectrum(samples, box_size, bins)[1] / unit_b
     with drawing() as plt:
-        figure, (above, below) = _two(plt)
-        for q, colour, name in ((true, DATA, ROWS[0]), (mine, SAMPLES, ROWS[1])):
-            _spread(above, k, q, colour, name)
+        figure, above = _over_k(plt, k, true, mine, unit, ratio=False)
         above.axhline(0, color=INK, lw=0.8, ls=":")
-        above.set(xscale="log", ylabel="Q(k) = B / 3 P$^2$")
-        above.legend()
-        _compare(below, k, true, mine, ratio=False)
-        below.set_xlim(k[0] / 1.08, k[-1] * 1.08)
-        _wave_numbers(below, unit)
+        above.set_ylabel("Q(k) = B / 3 P$^2$")
     return figure
+
+
+def _vary(data, what):
+    """Refuse fields that are all constant."""
+    if np.all(np.ptp(data.reshape(len(data), -1), axis=1) == 0):
+        raise ValueError(f"data: the fields are constant: they have no {what}")
+
+
+def _over_k(plt, k, data, samples, unit, ratio):
+    """Draw what (fields, bins) both have at k, and compare it below; return figure and axes."""
+    figure, (above, below) = _two(plt)
+    for values, colour, name in ((data, DATA, ROWS[0]), (samples, SAMPLES, ROWS[1])):
+        _spread(above, k, values, colour, name)
+    above.set_xscale("log")
+    above.legend()
+    _compare(below, k, data, samples, ratio)
+    below.set_xlim(k[0] / 1.08, k[-1] * 1.08)
+    _wave_numbers(below, unit)
+    return figure, above
 
 
 def _spectra(x, box_size, bins=None):
