@@ -140,6 +140,12 @@ PF_KERNEL void X(scale_row_body)(real *y, const real *x, const real *restrict t,
 }
 PF_DISPATCH(X(scale_row), (real * y, const real *x, const real *t, ptrdiff_t n), (y, x, t, n))
 
+PF_KERNEL void X(add_row_body)(real *restrict y, const real *restrict x, const real *restrict t, ptrdiff_t n)
+{
+    for (ptrdiff_t k = 0; k < n; k++) y[k] += t[k] * x[k];
+}
+PF_DISPATCH(X(add_row), (real * y, const real *x, const real *t, ptrdiff_t n), (y, x, t, n))
+
 /* sum[k] += Re(x*_k y_k) */
 PF_KERNEL void X(product_row_body)(real *restrict sum, const real *restrict x, const real *restrict y, ptrdiff_t n)
 {
@@ -147,12 +153,13 @@ PF_KERNEL void X(product_row_body)(real *restrict sum, const real *restrict x, c
 }
 PF_DISPATCH(X(product_row), (real * sum, const real *x, const real *y, ptrdiff_t n), (sum, x, y, n))
 
-/* out[k] = t in[k] (NULL: not), shells[s] += scale sum Re(x*_k in_k) over all modes of a shell (NULL: not) */
+/* out[k] = t in[k] (add: +=; NULL: not), shells[s] += scale sum Re(x*_k in_k) over all modes of a shell (NULL: not) */
 typedef struct {
     const X(filter) *f;
     real *out, *work; /* row[shares][row], products[folded modes] */
     double *shells, scale;
     const real *in, *x, *t;
+    int add;
     ptrdiff_t folded_rows, blocks;
 } X(task);
 
@@ -192,7 +199,8 @@ static void X(some_modes)(void *arg, ptrdiff_t block, int thread)
         if (!m->out) continue;
         for (ptrdiff_t k = 0; k < half; k++) row[2 * k] = row[2 * k + 1] = m->t[shell[k]];
         for (ptrdiff_t k = 2 * half; k < ld; k++) row[k] = 0;
-        for (int c = 0; c < count; c++) X(scale_row)(m->out + rows[c] * ld, m->in + rows[c] * ld, row, ld);
+        for (int c = 0; c < count; c++)
+            (m->add ? X(add_row) : X(scale_row))(m->out + rows[c] * ld, m->in + rows[c] * ld, row, ld);
     }
 }
 
@@ -208,6 +216,16 @@ static void X(modes)(X(task) m)
     pf_parallel_kernel(m.blocks, X(some_modes), &m);
     for (ptrdiff_t i = 0; i < m.folded_rows && m.shells; i++)
         X(add_to_shells)(&m, i, m.work + fft->shares * m.f->row + i * fft->half);
+}
+
+void X(filter_modes)(const X(filter) *f, real *out, const real *in, const real *t, int add, real *work)
+{
+    X(modes)((X(task)){.f = f, .out = out, .in = in, .t = t, .add = add, .work = work});
+}
+
+void X(filter_products)(const X(filter) *f, double *gt, const real *x, const real *g, real *work)
+{
+    X(modes)((X(task)){.f = f, .shells = gt, .scale = 1 / (double)f->fft->pixels, .in = g, .x = x, .work = work});
 }
 
 void X(filter_apply)(const X(filter) *f, real *y, real *spectrum, const real *x, const real *t, real *work)

@@ -34,6 +34,10 @@ void X(filter_vjp)(const X(filter) *filter, real *g, double *gt, const real *spe
  * spectrum]. y may be x or e. */
 void X(filter_blend)(const X(filter) *f, real *y, double *power, const real *x, const real *t, const real *e,
                      const real *u, real *work);
+/* Of spectra: out = T in (add: +=); gt[shells] += 1/pixels sum over the modes of a shell of Re(x* g), what the gradient
+ * is for T where x is multiplied by it and g is the transform of the gradient */
+void X(filter_modes)(const X(filter) *filter, real *out, const real *in, const real *t, int add, real *work);
+void X(filter_products)(const X(filter) *filter, double *gt, const real *x, const real *g, real *work);
 /* power[shells] += sum over the modes of a shell of |F x|^2 */
 void X(filter_power)(const X(filter) *filter, double *power, const real *x, real *work);
 #endif

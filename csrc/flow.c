@@ -13,9 +13,9 @@ static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_
 
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
-const X(layer_ops) *const X(layer_kinds)[] = {
-    &X(columns_ops), &X(scale_ops), &X(affine_ops), &X(sliced_ops), &X(patch_ops), &X(symmetric_ops),
-    &X(axial_ops),   &X(shift_ops), &X(fill_ops),   &X(band_ops),   NULL};
+const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops),  &X(scale_ops),     &X(affine_ops), &X(sliced_ops),
+                                              &X(patch_ops),    &X(symmetric_ops), &X(axial_ops),  &X(shift_ops),
+                                              &X(coupling_ops), &X(fill_ops),      &X(band_ops),   NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
@@ -611,6 +611,19 @@ pf_status X(flow_add_shift)(X(flow) *f, double mean, double scale, ptrdiff_t kno
         p[j] = mean + scale * (6 * (double)j / (double)(knots - 1) - 3);
     return X(add)(f, X(shift_new)(&layer, f->mesh, p, knots, filter_knots), &layer, X(fill_shift),
                   &(X(symmetric_from)){knots, filter_knots});
+}
+
+static void X(fill_coupling)(double *theta, const X(layer) *l, const void *from)
+{
+    (void)from;
+    X(coupling_start)(theta, l);
+}
+
+pf_status X(flow_add_coupling)(X(flow) *f, double split, int large, ptrdiff_t channels, ptrdiff_t knots)
+{
+    X(layer) *layer = NULL;
+    pf_begin();
+    return X(add)(f, X(coupling_new)(&layer, f->mesh, split, large, channels, knots), &layer, X(fill_coupling), NULL);
 }
 
 /* ---- data -------------------------------------------------------------------------------------------------- */

@@ -26,7 +26,7 @@ enum { MU_MOST = 4 }; /* as many as pf_cspline4() makes at once */
 double pf_mu_knot(ptrdiff_t j, ptrdiff_t knots);
 void pf_mu_polynomials(double *c, ptrdiff_t knots);
 
-enum { SHIFT_KNOTS_MOST = 64 };
+enum { SHIFT_KNOTS_MOST = 64, COUPLING_CHANNELS = 64, COUPLING_KNOTS = 256 };
 /* How pixels that are not observed are filled in: see fill.c. */
 enum {
     FILL_NEAR = 128,      /* neighbours, at most */
@@ -45,7 +45,7 @@ void pf_monomials_vjp(double *gy, const double *gterm, const double *y, const do
 #elif defined(real)
 
 extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops),
-    X(axial_ops), X(shift_ops), X(fill_ops), X(band_ops);
+    X(axial_ops), X(shift_ops), X(coupling_ops), X(fill_ops), X(band_ops);
 
 /* columns.c: every column by its own fixed map. No parameters. */
 pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
@@ -105,4 +105,9 @@ pf_status X(shift_new)(X(layer) **l, X(mesh) *mesh, const double *p, ptrdiff_t k
 const double *X(shift_positions)(const X(layer) *l); /* p */
 /* u[d] = g(c[d]), by tables that all points share */
 void X(shift_pointwise)(real *u, const X(layer) *l, const void *ready, const real *c);
+
+/* coupling.c: of the modes on one side of split k_max, those below it if large, x <- x + sum_j F^-1 C_j F phi(F^-1 A_j
+ * F x), made of those on the other. theta[channels][A, C][knots]. */
+pf_status X(coupling_new)(X(layer) **l, X(mesh) *mesh, double split, int large, ptrdiff_t channels, ptrdiff_t knots);
+void X(coupling_start)(double *theta, const X(layer) *l); /* the identity, from which training can go on */
 #endif

@@ -233,8 +233,10 @@ typedef struct {
     ptrdiff_t context_knots; /* with data->context: knots of g(c) in a layer, 2 to 64 */
     /* a window: fields are only known where observed[d] is not 0; NULL: everywhere */
     const unsigned char *observed;
-    const pf_fill *fill;    /* of the other pixels; NULL: white noise */
-    const pf_band *band;    /* the modes that the flow is of; NULL: all. Without a window */
+    const pf_fill *fill; /* of the other pixels; NULL: white noise */
+    const pf_band *band; /* the modes that the flow is of; NULL: all. Without a window */
+    ptrdiff_t couplings; /* layers on the symmetric ones in which large scales and small ones move each other */
+    ptrdiff_t coupling_channels, coupling_knots;
     ptrdiff_t patch_layers; /* layers of patches on the symmetric ones, which need not be the same everywhere */
     ptrdiff_t patch_size;   /* pixels along the side of a patch */
     ptrdiff_t patch_slices; /* K of each patch; 0: all its pixels */
@@ -328,6 +330,11 @@ PF_API pf_status PF(flow_add_axial)(PF(flow) * flow, ptrdiff_t axis, ptrdiff_t p
  * three scales of the mean of c, 2 to 64; S one along k. Zero until it is trained. */
 PF_API pf_status PF(flow_add_shift)(PF(flow) * flow, double mean, double scale, ptrdiff_t knots,
                                     ptrdiff_t filter_knots);
+
+/* x <- x + sum over channels of F^-1 C F phi(F^-1 A F x), phi(u) = sqrt(1 + u^2) - 1, for fields: C is 0 but for the
+ * large scales, |k| <= split k_max, or, large = 0, the small ones, and A but for the others; splines with so many
+ * knots. The identity until it is trained. */
+PF_API pf_status PF(flow_add_coupling)(PF(flow) * flow, double split, int large, ptrdiff_t channels, ptrdiff_t knots);
 
 /* ---- what is known of a flow */
 

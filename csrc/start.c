@@ -634,6 +634,25 @@ static pf_status X(context_knots)(double *p, double *mean, double *scale, const 
     return PF_OK;
 }
 
+/* Where coupling layers divide scales, of k_max: every second one at the next place, the large scales first moved */
+static const double X(split_at)[] = {0.225, 0.36, 0.135};
+
+static pf_status X(couplings)(X(flow) *f, const pf_symmetric_options *o)
+{
+    double *theta = PF_ALLOC(double, 2 * o->coupling_channels * o->coupling_knots);
+    pf_status status = theta ? PF_OK : PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < o->couplings && !status; i++) {
+        X(layer) *layer;
+        status = X(coupling_new)(&layer, f->mesh, X(split_at)[i / 2 % 3], i % 2 == 0, o->coupling_channels,
+                                 o->coupling_knots);
+        if (status) break;
+        X(coupling_start)(theta, layer);
+        status = X(flow_append)(f, layer, theta);
+    }
+    free(theta);
+    return status;
+}
+
 /* The layers, without their parameters, and the noise; x, c: mean and scale of the pixels of either field */
 static pf_status X(stack)(X(flow) *f, double *x, double *c, const X(data) *train, const pf_symmetric_options *o)
 {
@@ -653,6 +672,7 @@ static pf_status X(stack)(X(flow) *f, double *x, double *c, const X(data) *train
     }
     free(zero);
     zero = NULL;
+    if (!status) status = X(couplings)(f, o);
     for (ptrdiff_t i = 0; i < o->patch_layers && !status; i++) {
         pf_patches patches = X(patches_of)(f, o, i);
         status = X(patch_new)(&layer, &patches, X(patch_k)(&patches, o), o->patch_knots, 1);

@@ -19,7 +19,7 @@ from pyflow.fields import axis_of, box_lengths, window
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["Affine", "Bounds", "Fill", "Patch", "Scale", "Shift", "Sliced", "Symmetric"]
+__all__ = ["Affine", "Bounds", "Coupling", "Fill", "Patch", "Scale", "Shift", "Sliced", "Symmetric"]
 
 
 def __dir__():
@@ -351,7 +351,50 @@ def line_of_sight(
 SYMMETRIES = "isotropic", "axial"
 
 
-Layer = Fill | Scale | Affine | Bounds | Sliced | Patch | Symmetric | Shift
+@dataclass(frozen=True)
+class Coupling:
+    """x <- x + sum_j F^-1 C_j(|k|) F phi(F^-1 A_j(|k|) F x), for fields: scales move each other.
+
+    phi(u) = sqrt(1 + u^2) - 1. Where the large scales move, C_j is 0 for |k| above `split` and A_j
+    below; where the small ones do, the other way round: an additive coupling (Dinh, Krueger &
+    Bengio 2014, arXiv 1410.8516) between bands of modes, equivariant under translations and
+    rotations, of log-determinant 0. It knows what convolutions and functions of single pixels do
+    not: that small scales are stronger where large ones are high. The mean of a field stays. The
+    layer can be conditioned on parameters.
+
+    Attributes
+    ----------
+    split : float
+        Between 0 and 1, of the largest |k| on the mesh.
+    moves : "large" or "small"
+        Scales.
+    channels, knots : int
+        How many A_j and C_j, 1 to 64; knots of each, evenly along its side of |k|, 2 to 256.
+
+    Examples
+    --------
+    >>> import numpy as np, pyflow
+    >>> layers = [pyflow.layers.Coupling(moves="large"), pyflow.layers.Coupling(moves="small")]
+    >>> pyflow.Flow(layers, shape=(16, 16)).n_parameters
+    128
+    """
+
+    split: float = 0.225
+    moves: str = "large"
+    channels: int = 4
+    knots: int = 8
+
+    def _core(self, shape, seed):
+        if self.moves not in ("large", "small"):
+            raise ValueError(f"moves: must be 'large' or 'small', not {self.moves!r}")
+        channels, knots = (
+            integer("channels", self.channels, 1, 64),
+            integer("knots", self.knots, 2, 256),
+        )
+        return "coupling", channels, knots, (real("split", self.split), self.moves == "large")
+
+
+Layer = Fill | Scale | Affine | Bounds | Sliced | Patch | Symmetric | Shift | Coupling
 
 
 def composed(

@@ -12,7 +12,7 @@ const char compose_doc[] =
     "('sliced', n_slices, "
     "n_knots, seed), ('patch',\n(image, kernel, shift), (n_slices, n_knots), seed), ('symmetric', psi_knots, "
     "filter_knots, (axis, mu_knots) or\nNone), ('shift', knots, "
-    "filter_knots, (mean, scale)).";
+    "filter_knots, (mean, scale)), ('coupling', channels, knots, (split, large)).";
 PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"layers", "shape", "box", "n_classes", "bits", NULL};
@@ -125,6 +125,11 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
             double mean, scale;
             if (!PyTuple_Check(c) || !PyArg_ParseTuple(c, "dd", &mean, &scale)) return -1;
             status = X(flow_add_shift)(flow, mean, scale, m, n);
+        } else if (!strcmp(kind, "coupling")) {
+            double split;
+            int large;
+            if (!PyTuple_Check(c) || !PyArg_ParseTuple(c, "dp", &split, &large)) return -1;
+            status = X(flow_add_coupling)(flow, split, large, m, n);
         } else {
             PyErr_Format(PyExc_ValueError, "layers: there is no layer '%s'", kind);
             return -1;

@@ -123,6 +123,18 @@ X(layer) *K(shift)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box, const 
     return l;
 }
 
+X(layer) *K(coupling)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box, double split, ptrdiff_t large,
+                      ptrdiff_t channels, ptrdiff_t knots)
+{
+    X(layer) *l;
+    X(mesh) *mesh;
+    pf_space space = K(space)(ndim, n, box);
+    if (X(mesh_new)(&mesh, &space)) return NULL;
+    if (X(coupling_new)(&l, mesh, split, (int)large, channels, knots)) l = NULL;
+    X(mesh_release)(mesh);
+    return l;
+}
+
 void K(release)(X(layer) *l) { X(layer_release)(l); }
 const char *K(layer_kind)(const X(layer) *l) { return l->ops->kind; }
 int K(layer_layout)(const X(layer) *l) { return (int)l->ops->layout; }

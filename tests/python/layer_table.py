@@ -301,6 +301,34 @@ class OwnShift(Shift):
     own_tables = True
 
 
+class Coupling(Layer):
+    """Of fields of shape n in a box: the split, whether large scales move, channels, knots."""
+
+    tolerance = 1e-11, 1e-4
+
+    def __init__(self, kernels, dtype, n, box, *shape):
+        self.mesh, self.box = n, box
+        super().__init__(kernels, dtype, int(np.prod(n)), *shape)
+        self.space = n
+
+    def make(self):
+        n, box = np.array(self.mesh), np.array(self.box, float)
+        return self.real("coupling", len(n), n, box, *self.shape, result=c_void_p)
+
+    def twin(self, x, theta):
+        rows = np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
+        y = [
+            layers.coupling(f.reshape(self.mesh), t, *self.shape[:3], self.box)
+            for f, t in zip(x, rows, strict=True)
+        ]
+        return np.reshape(y, x.shape), np.zeros(len(x))
+
+
+class OwnCoupling(Coupling):
+    own_tables = True
+    pointwise = False
+
+
 class Example(Layer):
     def make(self):
         return self.real("example", self.d, result=c_void_p)
@@ -399,6 +427,15 @@ def shift(n, box, p, filter_knots=9, fields=5, own=False):
     return kind, (n, box, p, filter_knots), points(int(np.prod(n)), fields), theta
 
 
+def coupling(n, box, split, large, channels=2, knots=4, fields=140, own=False):
+    def theta(rng):
+        return rng.normal(scale=0.5, size=(fields if own else 1) * 2 * channels * knots)
+
+    kind = OwnCoupling if own else Coupling
+    arguments = n, box, split, large, channels, knots
+    return kind, arguments, points(int(np.prod(n)), fields), theta
+
+
 # name: (layer, its arguments, what makes x, what makes theta)
 LAYERS = {
     "columns": (Columns, (5, *BOUNDED), lambda r: bounded_points(r, 301), None),
@@ -449,6 +486,10 @@ LAYERS = {
     "shift, 3 x 4 x 2": shift((3, 4, 2), (1, 2, 1), tuple(np.linspace(-1, 7, 12)), 30),
     "shift, more pixels than a block": shift((20, 17), (1, 1), (1, 2, 5), fields=2),
     "shift, a table a field": shift((4, 6), (1, 1), (0, 2, 3, 7), own=True),
+    "coupling, 4 x 6": coupling((4, 6), (1, 1), 0.5, 1),
+    "coupling, the small scales move, 5 x 3": coupling((5, 3), (2, 1), 0.6, 0, 3, 2),
+    "coupling, 3 x 4 x 2": coupling((3, 4, 2), (1, 2, 1), 0.7, 1, 1, 9),
+    "coupling, a table a field": coupling((4, 6), (1, 1), 0.4, 0, fields=5, own=True),
     "example": (Example, (3,), points(3), lambda r: r.normal(scale=0.4, size=6)),
 }
 

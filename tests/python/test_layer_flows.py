@@ -12,6 +12,7 @@ from layer_table import (
     TABLE,
     TILE,
     Affine,
+    Coupling,
     Scale,
     Shift,
     Sliced,
@@ -134,6 +135,7 @@ def mixed(kernels, dtype, n=(4, 6)):
         (Sliced(kernels, dtype, d, 3, 7, 1), sliced_theta(rng, d, 3, 7, 1)),
         (Affine(kernels, dtype, d), 0.3 * affine_theta(rng, d)),
         (Shift(kernels, dtype, n, box, (1, 3, 4), 5), 0.3 * rng.normal(size=13)),
+        (Coupling(kernels, dtype, n, box, 0.6, 1, 2, 4), 0.3 * rng.normal(size=16)),
         (Symmetric(kernels, dtype, n, box, 5, 4), symmetric_theta(rng, 5, 4)),
     ]
     return zip(*layers, strict=True)

@@ -16,6 +16,7 @@ from layer_table import (
     TILE,
     Affine,
     Columns,
+    Coupling,
     Example,
     Patch,
     Scale,
@@ -319,7 +320,8 @@ def test_only_filters_are_smoothed(case):
     theta = np.ones((1, max(layer.n_theta, 1)))
     smooths = layer.call("layer_smooth", theta, layer.n_theta, 1, result=c_int)
     assert smooths == isinstance(layer, (Symmetric, Shift))
-    assert layer.call("layer_conditional", result=c_int) == isinstance(layer, (Symmetric, Shift))
+    conditional = isinstance(layer, (Symmetric, Shift, Coupling))
+    assert layer.call("layer_conditional", result=c_int) == conditional
 
 
 # ---- shapes --------------------------------------------------------------------------------------
@@ -362,6 +364,17 @@ BAD = {
     "one knot of S": (Shift, ((2, 2), (1, 1), (1, 2), 1), "filter_knots"),
     "knots of g that do not ascend": (Shift, ((2, 2), (1, 1), (1, 1), 9), "condition_field"),
     "knots of g that are not finite": (Shift, ((2, 2), (1, 1), (1, np.inf), 9), "condition_field"),
+    "a split at k = 0": (Coupling, ((8, 8), (1, 1), 0.0, 1, 2, 4), "split"),
+    "a split at the largest k": (Coupling, ((8, 8), (1, 1), 1.0, 1, 2, 4), "split"),
+    "no mode below the split": (
+        Coupling,
+        ((8, 8), (1, 1), 0.1, 1, 2, 4),
+        "split: no mode lies below",
+    ),
+    "no channel": (Coupling, ((8, 8), (1, 1), 0.5, 1, 0, 4), "channels"),
+    "too many channels": (Coupling, ((8, 8), (1, 1), 0.5, 1, 65, 4), "channels"),
+    "one knot of A and C": (Coupling, ((8, 8), (1, 1), 0.5, 1, 2, 1), "knots"),
+    "too many knots of A and C": (Coupling, ((8, 8), (1, 1), 0.5, 1, 2, 257), "knots"),
     "too many knots of the filter": (Symmetric, ((2, 2), (1, 1), 8, 4097), "filter_knots"),
 }
 

@@ -133,3 +133,27 @@ def shift(field, c, theta, p, box):
     shifted = np.fft.ifftn(s * np.fft.fftn(g))
     assert np.abs(shifted.imag).max() < 1e-12 * (1 + np.abs(shifted).max())
     return field + shifted.real
+
+
+def coupling(field, theta, split, large, channels, box):
+    """x + sum_j F^-1 C_j F phi(F^-1 A_j F x), phi(u) = sqrt(1 + u^2) - 1, for one field.
+
+    theta[channels][2][knots]: A_j and C_j at knots evenly along their side of k = split k_max.
+    """
+    n = field.shape
+    k = [2 * np.pi * np.fft.fftfreq(m, side / m) for m, side in zip(n, box, strict=True)]
+    k = np.sqrt(sum(a**2 for a in np.meshgrid(*k, indexing="ij"))).ravel()
+    k /= k.max()
+    below, above = (k > 0) & (k <= split), k > split
+    y = np.fft.fftn(field)
+    for a, c in theta.reshape(channels, 2, -1):
+        sides = ((above, split, 1, a), (below, 0, split, c))
+        if not large:
+            sides = ((below, 0, split, a), (above, split, 1, c))
+        of_a, of_c = (
+            np.where(side, cspline.spline(k, np.linspace(start, end, len(v)), v), 0).reshape(n)
+            for side, start, end, v in sides
+        )
+        u = np.fft.ifftn(of_a * np.fft.fftn(field)).real
+        y = y + of_c * np.fft.fftn(np.sqrt(1 + u**2) - 1)
+    return np.fft.ifftn(y).real
