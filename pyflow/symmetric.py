@@ -162,6 +162,12 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         that the power spectrum has at the edge, a polynomial of second degree in y, and their
         density is divided out (`draws` of `Flow.evaluate_density`). Samples have none of them, but
         for the training fields' mean. Not with a mask or a noise map.
+    couplings : int, optional
+        Layers on the symmetric ones in which large scales and small ones move each other, in turn:
+        `pyflow.layers.Coupling`. They learn that small scales are stronger where large ones are
+        high, which the others cannot, and double the time of a fit for every two. Default 0.
+    coupling_channels, coupling_knots : int, optional
+        Of each. Default 4 and 8.
     patch_layers : int, optional
         Layers that are not the same everywhere, on the symmetric ones: `pyflow.layers.Patch` of
         patches at random places, fitted as GIS fits them and then trained with the others. They

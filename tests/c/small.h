@@ -271,6 +271,7 @@ static inline pf_status X(small_mixed)(X(flow) **flow)
     if (!status) status = X(flow_add_symmetric)(f, 3, 4);
     if (!status) status = X(flow_add_sliced)(f, 2, 4, 3);
     if (!status) status = X(flow_add_axial)(f, 0, 2, 3, 3);
+    if (!status) status = X(flow_add_coupling)(f, 0.5, 1, 2, 3);
     if (!status) status = X(flow_add_affine)(f, NULL, NULL);
     return X(small_made)(flow, f, status);
 }
