@@ -75,7 +75,7 @@ const pf_option pf_symmetric_list[] = {
     {"start_fields", PF_SIZE, SYMMETRIC(start_fields), 1, MOST_SIZE, {64}, 0},
     {"condition_knots", PF_SIZE, SYMMETRIC(context_knots), 2, 64, {8}, 0},
     {"couplings", PF_SIZE, SYMMETRIC(couplings), 0, 1000, {0}, 0},
-    {"coupling_channels", PF_SIZE, SYMMETRIC(coupling_channels), 1, 64, {4}, 0},
+    {"coupling_channels", PF_SIZE, SYMMETRIC(coupling_channels), 1, 64, {3}, 0},
     {"coupling_knots", PF_SIZE, SYMMETRIC(coupling_knots), 2, 256, {8}, 0},
     {"patch_layers", PF_SIZE, SYMMETRIC(patch_layers), 0, 1000, {0}, 0},
     {"patch_size", PF_SIZE, SYMMETRIC(patch_size), 1, 64, {4}, 0},

@@ -50,7 +50,7 @@ SMALL_MAPS = OUTPUT / "nbody_maps"
 # than the default log p is higher here and posteriors are better: 220 simulations fill the plane of
 # the parameters sparsely. objective="posterior" would be fine-tuning on log p(y|x).
 SETTINGS = {
-    "training": {"hidden": (64, 64)},
+    "training": {"hidden": (64, 64), "couplings": 4},
     "bins": (5, 15),  # of k: as wide as the lowest frequency, then evenly in log k
     "samples": 10_000,  # of the flow, for their statistics
 }

@@ -376,12 +376,12 @@ class Coupling:
     >>> import numpy as np, pyflow
     >>> layers = [pyflow.layers.Coupling(moves="large"), pyflow.layers.Coupling(moves="small")]
     >>> pyflow.Flow(layers, shape=(16, 16)).n_parameters
-    128
+    96
     """
 
     split: float = 0.225
     moves: str = "large"
-    channels: int = 4
+    channels: int = 3
     knots: int = 8
 
     def _core(self, shape, seed):
