@@ -13,6 +13,8 @@
 #include "cspline.h"
 #include "layers.h"
 
+#define FAR 0x1p30f /* of either precision */
+
 #define TWICE "coupling.c"
 #include "twice.h"
 #else
@@ -168,17 +170,24 @@ static void X(coupling_prepare)(const X(layer) *l, void *ready, const double *th
 
 /* ---- maps ------------------------------------------------------------------------------------------------- */
 
-/* q[n] = phi(u) */
-PF_KERNEL void X(phi_body)(real *restrict q, const real *restrict u, ptrdiff_t n)
+/* q[n] = phi(u). u^2 would overflow: beyond FAR, where 1 / 2u is less than rounds it, phi is straight. */
+PF_KERNEL void X(phi_body)(real *q, const real *u, ptrdiff_t n)
 {
-    for (ptrdiff_t i = 0; i < n; i++) q[i] = sqrt(1 + u[i] * u[i]) - 1;
+#pragma GCC ivdep /* q may be u */
+    for (ptrdiff_t i = 0; i < n; i++) {
+        real size = R(fabs)(u[i]), near = size < FAR ? size : FAR;
+        q[i] = R(sqrt)(1 + near * near) - 1 + (size - near);
+    }
 }
 PF_DISPATCH(X(phi), (real * q, const real *u, ptrdiff_t n), (q, u, n))
 
 /* g[n] *= phi'(u) */
 PF_KERNEL void X(phi_vjp_body)(real *restrict g, const real *restrict u, ptrdiff_t n)
 {
-    for (ptrdiff_t i = 0; i < n; i++) g[i] *= u[i] / sqrt(1 + u[i] * u[i]);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        real near = u[i] < -FAR ? -FAR : u[i] < FAR ? u[i] : FAR;
+        g[i] *= near / R(sqrt)(1 + near * near);
+    }
 }
 PF_DISPATCH(X(phi_vjp), (real * g, const real *u, ptrdiff_t n), (g, u, n))
 

@@ -85,6 +85,15 @@ def test_they_are_the_identity_at_first():
     assert_allclose(flow.evaluate_density(x), flow[:2].evaluate_density(x), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "far"), [(F32, 1e15), (F64, 1e140)])
+def test_what_is_far_out_has_a_density(dtype, far):
+    """Couplings grow no faster than x does: log p as the square of it, and nothing overflows."""
+    x = modulated(40, 5)[0].astype(dtype)
+    flow = fit(x, couplings=2, epochs=1)
+    one, two = (flow.evaluate_density(x[:3] * dtype(a * far)) for a in (1, 1e4))
+    assert_allclose(two, 1e8 * one, rtol=1e-4)
+
+
 def test_large_scales_and_small_ones_take_turns():
     flow = pyflow.Flow([Coupling(0.5), Coupling(0.5, "small"), Symmetric(4, 4)], shape=(8, 8))
     x = np.random.default_rng(0).normal(size=(50, 8, 8))
