@@ -82,22 +82,24 @@ pf_status X(coupling_new)(X(layer) **l, X(mesh) *mesh, double split, int large, 
     return status;
 }
 
-/* C = 0; A_j a bump around a place of its own, such that white noise makes u_j of unit variance */
+/* C = 0; A_j a bump around a shell, as far from those of the others as there are shells and knots for, such that white
+ * noise makes u_j of unit variance */
 void X(coupling_start)(double *theta, const X(layer) *l)
 {
     const X(coupling) *c = (const X(coupling) *)l;
     const X(filter) *f = c->mesh->filter;
-    double width = 1 / (double)c->channels;
+    const double *k = c->mesh->k, *p = c->position[0], range = p[c->knots - 1] - p[0];
+    double width = range / (double)PF_MIN(c->channels, c->knots - 1);
     memset(theta, 0, (size_t)l->n_theta * sizeof(double));
     for (ptrdiff_t i = 0; i < c->channels; i++, theta += 2 * c->knots) {
-        double middle = ((double)i + 0.5) * width, sum = 0;
-        for (ptrdiff_t j = 0; j < c->knots; j++) {
-            double off = ((double)j / (double)(c->knots - 1) - middle) / width;
-            theta[j] = exp(-0.5 * off * off);
-        }
+        double middle = p[0] + ((double)i + 0.5) / (double)c->channels * range, sum = 0;
+        ptrdiff_t near = c->end[0][0];
+        for (ptrdiff_t s = near; s < c->end[0][1]; s++)
+            if (fabs(k[s] - middle) < fabs(k[near] - middle)) near = s;
+        for (ptrdiff_t j = 0; j < c->knots; j++) theta[j] = exp(-0.5 * pow((p[j] - k[near]) / width, 2));
         for (ptrdiff_t s = c->end[0][0]; s < c->end[0][1]; s++) {
             double a;
-            pf_cspline(&a, c->mesh->k + s, c->position[0], theta, c->knots, 1);
+            pf_cspline(&a, k + s, p, theta, c->knots, 1);
             sum += f->modes[s] * a * a / (double)l->d;
         }
         for (ptrdiff_t j = 0; j < c->knots; j++) theta[j] /= sqrt(sum);

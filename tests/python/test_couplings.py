@@ -85,6 +85,16 @@ def test_they_are_the_identity_at_first():
     assert_allclose(flow.evaluate_density(x), flow[:2].evaluate_density(x), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("channels", "knots"), [(64, 2), (64, 256), (5, 8)])
+@pytest.mark.parametrize("moves", ["large", "small"])
+def test_they_start_well_with_more_channels_than_shells(moves, channels, knots):
+    flow = pyflow.Flow([Coupling(0.4, moves, channels, knots)], shape=(8, 8))
+    x = np.random.default_rng(4).normal(size=(40, 8, 8)) ** 2
+    before = flow.evaluate_density(x).mean()
+    after = flow.train(x, epochs=5, learning_rate=0.03, verbose=False).evaluate_density(x).mean()
+    assert after > before + 0.1
+
+
 @pytest.mark.parametrize(("dtype", "far"), [(F32, 1e15), (F64, 1e140)])
 def test_what_is_far_out_has_a_density(dtype, far):
     """Couplings grow no faster than x does: log p as the square of it, and nothing overflows."""
