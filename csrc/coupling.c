@@ -45,15 +45,18 @@ static pf_status X(sides)(X(coupling) *c)
     ptrdiff_t shells = c->mesh->filter->shells, at = 1;
     while (at < shells && k[at] <= c->split) at++;
     if (at <= 1 || at >= shells)
-        return pf_fail(PF_BAD_ARGUMENT, "split: no mode lies %s %g of the mesh's largest |k|",
-                       at <= 1 ? "below" : "above", c->split);
+        return pf_fail(PF_BAD_ARGUMENT, "couplings: no mode of the mesh lies %s split, %g of its largest |k|%s",
+                       at <= 1 ? "below" : "above", c->split, at <= 1 ? ": the mesh is too small" : "");
     for (int side = 0; side < 2; side++) { /* of A, of C */
         int low = side == c->large;
         c->end[side][0] = low ? 1 : at;
         c->end[side][1] = low ? at : shells;
         double from = low ? 0 : c->split, to = low ? c->split : 1;
-        for (ptrdiff_t j = 0; j < c->knots; j++)
+        for (ptrdiff_t j = 0; j < c->knots; j++) {
             c->position[side][j] = from + (to - from) * (double)j / (double)(c->knots - 1);
+            if (j && !(c->position[side][j] > c->position[side][j - 1]))
+                return pf_fail(PF_BAD_ARGUMENT, "split: %g leaves no room for %td knots", c->split, c->knots);
+        }
     }
     return PF_OK;
 }

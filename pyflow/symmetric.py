@@ -165,7 +165,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     couplings : int, optional
         Layers on the symmetric ones in which large scales and small ones move each other, in turn:
         `pyflow.layers.Coupling`. They learn that small scales are stronger where large ones are
-        high, which the others cannot; two take as long as five symmetric layers. Default 0.
+        high, which the others cannot; two take as long as five symmetric layers. For meshes of some
+        8 pixels a side at least, more than four of them for 12. Default 0.
     coupling_channels, coupling_knots : int, optional
         Of each. Default 3 and 8.
     patch_layers : int, optional

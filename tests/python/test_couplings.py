@@ -124,9 +124,10 @@ def test_large_scales_and_small_ones_take_turns():
         (Coupling(moves="up"), "moves"),
         (Coupling(split=0.0), "split"),
         (Coupling(split=float("nan")), "split"),
+        (Coupling(split=np.nextafter(1, 0)), "split: 1 leaves no room for 8 knots"),
         (Coupling(channels=0), "channels"),
         (Coupling(knots=1), "knots"),
-        (Coupling(split=0.01), "split: no mode lies below"),
+        (Coupling(split=0.01), "couplings: no mode of the mesh lies below split"),
     ],
 )
 def test_couplings_that_make_no_sense(layer, name):
@@ -140,5 +141,5 @@ def test_couplings_are_for_fields():
     x = np.random.default_rng(0).normal(size=(10, 4, 4))
     with pytest.raises(ValueError, match="couplings"):
         fit(x, couplings=-1)
-    with pytest.raises(ValueError, match="split: no mode lies below"):
+    with pytest.raises(ValueError, match=r"couplings: no mode .* the mesh is too small"):
         fit(x[:, :3, :3], couplings=1)

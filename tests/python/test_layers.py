@@ -369,7 +369,7 @@ BAD = {
     "no mode below the split": (
         Coupling,
         ((8, 8), (1, 1), 0.1, 1, 2, 4),
-        "split: no mode lies below",
+        "no mode of the mesh lies below split",
     ),
     "no channel": (Coupling, ((8, 8), (1, 1), 0.5, 1, 0, 4), "channels"),
     "too many channels": (Coupling, ((8, 8), (1, 1), 0.5, 1, 65, 4), "channels"),
