@@ -196,6 +196,38 @@ PF_KERNEL void X(phi_vjp_body)(real *restrict g, const real *restrict u, ptrdiff
 }
 PF_DISPATCH(X(phi_vjp), (real * g, const real *u, ptrdiff_t n), (g, u, n))
 
+/* y += sign u */
+PF_KERNEL void X(add_field_body)(real *restrict y, const real *restrict u, real sign, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) y[i] += sign * u[i];
+}
+PF_DISPATCH(X(add_field), (real * y, const real *u, real sign, ptrdiff_t n), (y, u, sign, n))
+
+/* One of these over a field: threads share a large one, as they do its transforms. */
+typedef struct {
+    void (*map)(real *, const real *, ptrdiff_t); /* NULL: add_field */
+    real *y, sign;
+    const real *u;
+    ptrdiff_t n, parts;
+} X(pixels);
+
+static void X(some_pixels)(void *arg, ptrdiff_t part, int thread)
+{
+    const X(pixels) *p = arg;
+    ptrdiff_t first = part * p->n / p->parts, n = (part + 1) * p->n / p->parts - first;
+    (void)thread;
+    if (p->map) p->map(p->y + first, p->u + first, n);
+    else X(add_field)(p->y + first, p->u + first, p->sign, n);
+}
+
+static void X(each_pixel)(const X(coupling) *c, X(pixels) p)
+{
+    p.n = c->base.d;
+    p.parts = c->mesh->filter->fft->shares;
+    if (p.parts == 1) X(some_pixels)(&p, 0, 0);
+    else pf_parallel_kernel(p.parts, X(some_pixels), &p);
+}
+
 /* x += sign times what the side that stays makes of the other */
 static void X(couple)(const X(layer) *l, const void *ready, X(tile) *t, real sign, real *keep, real *work)
 {
@@ -212,12 +244,12 @@ static void X(couple)(const X(layer) *l, const void *ready, X(tile) *t, real sig
             real *of_q = kept ? u + c->padded : r.one;
             X(filter_modes)(f, r.one, of_x, a, 0, r.scratch);
             X(fft_inverse)(f->fft, u, r.one, r.scratch);
-            X(phi)(r.field, u, l->d);
+            X(each_pixel)(c, (X(pixels)){.map = X(phi), .y = r.field, .u = u});
             X(fft_forward)(f->fft, of_q, r.field, r.scratch);
             X(filter_modes)(f, r.sum, of_q, a + shells, j > 0, r.scratch);
         }
         X(fft_inverse)(f->fft, r.field, r.sum, r.scratch);
-        for (ptrdiff_t a = 0; a < l->d; a++) x[a] += sign * r.field[a];
+        X(each_pixel)(c, (X(pixels)){.y = x, .u = r.field, .sign = sign});
     }
 }
 
@@ -268,7 +300,7 @@ static void X(coupling_vjp)(const X(layer) *l, const void *ready, X(tile) *g, do
             }
             X(filter_modes)(f, r.one, r.x, a + shells, 0, r.scratch);
             X(fft_inverse)(f->fft, r.field, r.one, r.scratch);
-            X(phi_vjp)(r.field, u, l->d);
+            X(each_pixel)(c, (X(pixels)){.map = X(phi_vjp), .y = r.field, .u = u});
             X(fft_forward)(f->fft, r.one, r.field, r.scratch);
             if (to) {
                 memset(r.shells, 0, (size_t)f->shells * sizeof(double));
@@ -279,7 +311,7 @@ static void X(coupling_vjp)(const X(layer) *l, const void *ready, X(tile) *g, do
         }
         if (!want_x) continue;
         X(fft_inverse)(f->fft, r.field, r.sum, r.scratch);
-        for (ptrdiff_t a = 0; a < l->d; a++) x[a] += r.field[a];
+        X(each_pixel)(c, (X(pixels)){.y = x, .u = r.field, .sign = 1});
     }
 }
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import pyflow
 from pyflow import fields
@@ -102,6 +102,18 @@ def test_what_is_far_out_has_a_density(dtype, far):
     flow = fit(x, couplings=2, epochs=1)
     one, two = (flow.evaluate_density(x[:3] * dtype(a * far)) for a in (1, 1e4))
     assert_allclose(two, 1e8 * one, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mesh", [(600, 450), (66, 65, 64)])
+def test_threads_that_share_a_large_field_change_no_bit(mesh):
+    x, results = modulated(2, 6, mesh=mesh)[0].astype(F32), []
+    for threads in (1, 2):
+        pyflow.set_num_threads(threads)
+        flow = fit(x, couplings=2, epochs=2, batch=1)
+        results.append((*flow.forward(x), flow.sample(1, seed=0)[0]))
+    pyflow.set_num_threads(None)
+    for one, two in zip(*results, strict=True):
+        assert_array_equal(one, two)
 
 
 def test_large_scales_and_small_ones_take_turns():

@@ -159,6 +159,34 @@ def test_psi_of_a_large_field_is_mapped_in_parts(kernels):
         assert got == pytest.approx((above - below) / (2 * h), rel=1e-5)
 
 
+@pytest.mark.parametrize("n", [(600, 450), (66, 65, 64)])
+def test_couplings_of_a_large_field_that_threads_share(kernels, n):
+    """More pixels than one thread transforms alone; A and C are constants, each on its side."""
+    rng = np.random.default_rng(9)
+    channels, knots = 2, 4
+    layer = Coupling(kernels, F64, n, n, 0.3, 1, channels, knots)
+    k = np.sqrt(sum(f**2 for f in np.meshgrid(*map(np.fft.fftfreq, n), indexing="ij")))
+    low, high = (k > 0) & (k <= 0.3 * k.max()), k > 0.3 * k.max()
+
+    def coupled(x, values):
+        y = x.reshape(n)
+        for a, c in values.reshape(channels, 2):
+            u = a * np.fft.ifftn(high * np.fft.fftn(x.reshape(n))).real
+            y = y + c * np.fft.ifftn(low * np.fft.fftn(np.sqrt(1 + u**2) - 1)).real
+        return y.reshape(1, -1)
+
+    x, g, dx = rng.normal(size=(3, 1, layer.d))
+    values, dvalues = rng.normal(size=(2, 2 * channels))
+    theta, gtheta = np.repeat(values, knots), np.zeros(layer.n_theta)
+    y, _, gx = layer.tile(x, theta, g, np.zeros(1), gtheta)
+    assert_allclose(y, coupled(x, values), atol=1e-11)
+    assert_allclose(layer.tile(y, theta, inverse=1)[0], x, atol=1e-11)
+    h = 1e-5
+    above, below = (np.sum(g * coupled(x + s * dx, values + s * dvalues)) for s in (h, -h))
+    got = np.sum(gx * dx) + np.sum(gtheta * np.repeat(dvalues, knots))
+    assert got == pytest.approx((above - below) / (2 * h), rel=1e-6)
+
+
 @BOTH
 def test_slopes_of_many_columns_far_out_are_not_lost(kernels, dtype):
     """A double does not hold their product."""
