@@ -794,10 +794,12 @@ class Flow:
             or whatever has `logpdf`: one of all parameters, or a list of one for each; or a dict
             that gives parameters, by name, a distribution or (low, high). Default, of parameters
             that a dict leaves out, too: uniform over the training range. A warning names a
-            parameter for which it is wider than that.
+            parameter for which it is wider than that, or a distribution of which the training range
+            cuts off more than 1 %.
         bounds : (p, 2) array-like, optional
             For functions and distributions: where to look; the prior is zero outside. Default: the
-            training range.
+            training range. Of a function that is -inf but for a small part of it they must be near
+            that part: what is too narrow to be found is an error, or a warning.
         temperature : float, optional
             Default: the flow's own, 1 unless it is calibrated. 0.5 widens a Gaussian posterior by
             the square root of two.
