@@ -40,7 +40,7 @@ EDGE = 10.0, 25.0  # nats: a hard edge runs between neighbours above the one and
 SCATTER = 8  # points in every cell that an edge runs through
 MARGINAL = {1: (257,), 2: (129, 129), 3: (129, 65, 49)}  # nodes per axis of their marginals
 NARROW = 0.1  # of a box: a support of less is looked for by itself
-FOUND = 16, 32  # points of it that the prior, which costs little, is looked at for; and checked
+FOUND = 16, 32  # points of it that are looked for, at least, and that are kept, at most
 LINES = {2: 129, 3: 25}  # and along each of the others, which are integrated over
 BLOCK = 4096  # points at once: what a polynomial makes of them stays in the cache
 
@@ -62,13 +62,13 @@ class Grid(Quadrature):
         super().__init__(log_density, bounds, names, log_prior)
         p = len(bounds)
         self._looked = np.empty((0, p)), np.empty(0), np.empty(0)
-        self._support, self._searched, self._least = np.empty((0, p)), False, 4096
+        self._support, self._searched = np.empty((0, p)), False
         self._frame(bounds.mean(axis=1), np.diag(np.ptp(bounds, axis=1) / 2))
         self._find()
         self._settle(nodes)
         if self.unresolved is None and self._unseen():
             self.unresolved = "has narrow parts, some of which the grid does not see"
-        del self._looked, self._support, self._searched, self._least
+        del self._looked, self._support, self._searched
 
     # ---- frames ----------------------------------------------------------------------------------
 
@@ -251,17 +251,15 @@ class Grid(Quadrature):
     def _to_support(self, log_density):
         """Take the frame, along the axes, where this is finite, if that is little of the bounds.
 
-        `_support` is then some of what was found of it. The likelihood is looked at only where the
-        prior is finite, of as many points as it took to find that.
+        `_support` is then some of what was found of it.
         """
-        p, n = len(self.bounds), self._least
-        enough = FOUND[0] if log_density == self.prior else 1
+        p, n = len(self.bounds), 4096
         box = self.bounds
         while True:
             width = np.ptp(box, axis=1)
             y = box[:, 0] + width * ((np.arange(n)[:, None] + 0.5) * generator(p) % 1)
             y = y[np.isfinite(log_density(y))]
-            if len(y) < enough and n < SEARCH[1]:
+            if len(y) < FOUND[0] and n < SEARCH[1]:
                 n *= 8
                 continue
             if not len(y):
@@ -269,7 +267,6 @@ class Grid(Quadrature):
             if len(y) > NARROW * n:
                 break
             if box is self.bounds:
-                self._least = n
                 some = np.linspace(0, len(y) - 1, min(len(y), FOUND[1])).astype(int)
                 self._support = y[some]
             margin = 1.5 * width / n ** (1 / p)

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from pyflow._grid import Grid
 from pyflow.posterior import Posterior, prior_of
 
 RANGES = np.array([[0.5, 2.0], [-1.5, -0.5]])
@@ -75,11 +76,15 @@ def falling(y):
 
 
 @pytest.mark.parametrize("as_prior", [True, False])
-@pytest.mark.parametrize("width", [3e-4, 1e-3, 3e-3])
-def test_narrow_parts_are_right_or_said_to_be_missed(monkeypatch, as_prior, width):
+@pytest.mark.parametrize(
+    ("middles", "width"),
+    [((0.1234, -0.6), w) for w in (3e-4, 1e-3, 3e-3)]
+    + [((0.5012, 0.6604), 1e-4), ((-0.1777, -0.5838), 1.54e-4), ((-0.7463, 0.3674), 2.28e-4)],
+)
+def test_narrow_parts_are_right_or_said_to_be_missed(monkeypatch, as_prior, middles, width):
     monkeypatch.setitem(sys.modules, "emcee", None)
-    parts = spikes(0.1234, -0.6, width=width)
-    exact = np.log(2 * width * (np.exp(-0.5 * 0.1234**2) + np.exp(-0.5 * 0.6**2)))
+    parts = spikes(*middles, width=width)
+    exact = np.log(2 * width * np.exp(-0.5 * np.square(middles)).sum())
     density, prior = (falling, parts) if as_prior else (lambda y: falling(y) + parts(y), None)
     found = None
     with warnings.catch_warnings(record=True) as seen:
@@ -120,6 +125,14 @@ def test_both_parts_of_a_prior_are_found():
     )
     assert_allclose(post.mean, (0.1234 - 0.6) / 2, atol=0.01)
     assert_allclose(post.log_evidence, np.log(2 * 0.02**2), atol=0.05)
+
+
+def test_a_part_that_only_a_node_is_in_is_refused():
+    """The middle of five nodes, and no point between them."""
+    grid = Grid(lambda y: 0.0, np.array([[-1.0, 1.0]]), ["a"])
+    grid._log_prior = spikes(0.0, width=1e-3)
+    with pytest.raises(ValueError, match="zero everywhere on the grid, at 5 points: give bounds"):
+        grid._integrate(5)
 
 
 def test_a_support_that_is_not_found_says_what_to_do():
