@@ -74,8 +74,8 @@ def in_order(ask, arguments, workers):
     """Yield ask(*a) and its warnings, for every a of an iterable, in their order.
 
     The iterable is read in the caller's thread, not long before an answer is needed. An exception
-    of `ask` is raised in place of its answer, the first one of them whatever the threads do. However
-    this ends, what still runs ends at once.
+    of `ask` is raised in place of its answer: the first of several, whatever the threads do.
+    However this ends, what still runs ends at once.
 
     Parameters
     ----------
