@@ -8,11 +8,13 @@ import warnings
 
 import numpy as np
 
-from pyflow import _tables
+from pyflow import _many, _tables
 
 
 def warn(message, category=UserWarning):
-    """Warn, at the first line outside the package."""
+    """Warn, at the first line outside the package; what `_many` asks is heard of by its caller."""
+    if _many.kept(message, category):
+        return
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("pyflow."):
         level, frame = level + 1, frame.f_back

@@ -39,6 +39,8 @@ SHRINK = 0.7, 0.3  # of a frame's volume: what makes a next one worth it; if it 
 EDGE = 10.0, 25.0  # nats: a hard edge runs between neighbours above the one and below the other
 SCATTER = 8  # points in every cell that an edge runs through
 MARGINAL = {1: (257,), 2: (129, 129), 3: (129, 65, 49)}  # nodes per axis of their marginals
+NARROW = 0.1  # of a box: a support of less is looked for by itself
+FOUND = 16, 32  # points of it that are looked for, at least, and that are kept, at most
 LINES = {2: 129, 3: 25}  # and along each of the others, which are integrated over
 BLOCK = 4096  # points at once: what a polynomial makes of them stays in the cache
 
@@ -60,10 +62,13 @@ class Grid(Quadrature):
         super().__init__(log_density, bounds, names, log_prior)
         p = len(bounds)
         self._looked = np.empty((0, p)), np.empty(0), np.empty(0)
+        self._support, self._searched = np.empty((0, p)), False
         self._frame(bounds.mean(axis=1), np.diag(np.ptp(bounds, axis=1) / 2))
         self._find()
         self._settle(nodes)
-        del self._looked
+        if self.unresolved is None and self._unseen():
+            self.unresolved = "has narrow parts, some of which the grid does not see"
+        del self._looked, self._support, self._searched
 
     # ---- frames ----------------------------------------------------------------------------------
 
@@ -170,8 +175,10 @@ class Grid(Quadrature):
             if exact:
                 self._polynomial, seen = None, (np.zeros(1),) * 3
             y, logs = self._grid(SEEN[p])
-            if logs.max() == -np.inf:
+            thin = exact and not self._searched and np.isfinite(logs).mean() < NARROW
+            if thin or logs.max() == -np.inf:
                 self._to_support(self.density)
+                self._searched = True
                 continue
             power = self._power(logs, *seen)
             most = (ROUGH if level == len(NODES[p]) - 1 else ERROR)[p]
@@ -242,26 +249,42 @@ class Grid(Quadrature):
         return origin + axes @ (0.5 * (low + high)), axes * (0.5 * (high - low))
 
     def _to_support(self, log_density):
-        """Take the frame, along the axes, where this is finite: of fewer than a tenth of it."""
+        """Take the frame, along the axes, where this is finite, if that is little of the bounds.
+
+        `_support` is then some of what was found of it.
+        """
         p, n = len(self.bounds), 4096
         box = self.bounds
         while True:
             width = np.ptp(box, axis=1)
             y = box[:, 0] + width * ((np.arange(n)[:, None] + 0.5) * generator(p) % 1)
             y = y[np.isfinite(log_density(y))]
-            if not len(y):
-                if n >= SEARCH[1]:
-                    raise ValueError("prior: the posterior is zero everywhere on the grid")
+            if len(y) < FOUND[0] and n < SEARCH[1]:
                 n *= 8
                 continue
-            if len(y) > n / 10:
+            if not len(y):
+                raise ValueError(_nowhere(n))
+            if len(y) > NARROW * n:
                 break
+            if box is self.bounds:
+                some = np.linspace(0, len(y) - 1, min(len(y), FOUND[1])).astype(int)
+                self._support = y[some]
             margin = 1.5 * width / n ** (1 / p)
             low, high = np.clip([y.min(axis=0) - margin, y.max(axis=0) + margin], *self.bounds.T)
             if np.prod((high - low) / width) > 0.8:
                 break
             box = np.stack([low, high], axis=1)
         self._frame(box.mean(axis=1), np.diag(np.ptp(box, axis=1) / 2), y.mean(axis=0))
+
+    def _unseen(self):
+        """Whether a point of a narrow support, of high density, has no node that sees it."""
+        y = self._support
+        high = self.density(y) > self.top - DEPTH[1]
+        n = len(self._nodes)
+        place = np.floor((self._to_frame(y[high]) + 1) * n / 2).astype(int)
+        inside = ((place >= 0) & (place < n)).all(axis=1)
+        seen = np.isfinite(_neighbours(self._nodes, np.maximum))
+        return not (inside.all() and seen[tuple(place.T)].all())
 
     def _found_error(self, y, logs):
         """Return what the polynomial is off at points drawn from the density, in nats, rms."""
@@ -311,7 +334,7 @@ class Grid(Quadrature):
         y, logs = self._grid(n)
         top = logs.max()
         if top == -np.inf:
-            raise ValueError("prior: the posterior is zero everywhere on the grid")
+            raise ValueError(_nowhere(logs.size))
         cell = abs(np.linalg.det(self._axes)) * (2 / n) ** logs.ndim
         highest, lowest = _neighbours(logs, np.maximum), _neighbours(logs, np.minimum)
         edge = ((highest > top - EDGE[0]) & (lowest < top - EDGE[1])).ravel()
@@ -321,6 +344,8 @@ class Grid(Quadrature):
         values = np.concatenate([logs.ravel()[plain], self.approximate(scattered)])
         volume = np.repeat([cell, cell / SCATTER], [plain.sum(), len(scattered)])
         some = values > top - EDGE[1]
+        if not some.any():  # edges run through all cells, and between all points in them
+            raise ValueError(_nowhere(logs.size))
         self.keep(points[some], values[some], volume[some])
         # For `sample` and `marginal`: cells, what the density in them is at most, and all nodes.
         self._cells = np.flatnonzero(highest > top - EDGE[1])
@@ -418,6 +443,14 @@ class Grid(Quadrature):
             share = share + weight * self._inside[at]
         total = np.divide(total, share, out=np.zeros(len(y)), where=share > 1e-6)
         return np.where(out, 0.0, total)
+
+
+def _nowhere(n):
+    """Return what to say where a density is zero at all of n points."""
+    return (
+        f"prior: the posterior is zero everywhere on the grid, at {n} points: give bounds that are "
+        "closer to where it is not"
+    )
 
 
 def _error(power, top, logs, guess, prior):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyflow import _arguments, _core, _tables
+from pyflow import _arguments, _core, _many, _tables
 from pyflow._arguments import integer, real, warn
 from pyflow._blend import is_mixture
 from pyflow._images import Images
@@ -33,6 +35,7 @@ HISTORY = ("epoch", "logp_train", "logp_validate", "distance")
 NOISE = "noise"  # what the noise's standard deviation is called when it is a condition
 TEMPERATURES = 1e-4, 1e2  # least and most that the core's calibration tries
 FEW = 10  # conditions that say little of a temperature
+LARGE = 1 << 18  # pixels of a field that the core's threads share, and that fills memory
 WIDTH = 0.3  # of what is expected of a temperature's logarithm before simulations tell
 
 
@@ -63,6 +66,7 @@ class _LogLikelihood(NamedTuple):
     draws: int = 1
 
     def __call__(self, y: Floats) -> Floats:
+        _many.check()
         conditions = np.tile(self.known, (len(y), 1))
         conditions[:, np.isnan(self.known)] = y
         logs = self.core.evaluate_at(self.x, conditions, **self.beside, draws=self.draws)
@@ -790,10 +794,12 @@ class Flow:
             or whatever has `logpdf`: one of all parameters, or a list of one for each; or a dict
             that gives parameters, by name, a distribution or (low, high). Default, of parameters
             that a dict leaves out, too: uniform over the training range. A warning names a
-            parameter for which it is wider than that.
+            parameter for which it is wider than that, or a distribution of which the training range
+            cuts off more than 1 %.
         bounds : (p, 2) array-like, optional
             For functions and distributions: where to look; the prior is zero outside. Default: the
-            training range.
+            training range. Of a function that is -inf but for a small part of it they must be near
+            that part: what is too narrow to be found is an error, or a warning.
         temperature : float, optional
             Default: the flow's own, 1 unless it is calibrated. 0.5 widens a Gaussian posterior by
             the square root of two.
@@ -868,6 +874,75 @@ class Flow:
         )
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
         return Posterior(log_density, box, names, log_prior=log_prior, **how)
+
+    def posteriors(
+        self,
+        x: ArrayLike,
+        prior: ArrayLike | Callable[[Floats], ArrayLike] | Mapping[str, Any] | Any = None,
+        *,
+        bounds: ArrayLike | None = None,
+        temperature: float | None = None,
+        noise: ArrayLike | None = None,
+        draws: int = 1,
+        fixed: Mapping[str, ArrayLike] | None = None,
+        method: str | None = None,
+        grid: int | None = None,
+        seed: int | None = 0,
+        steps: int | None = None,
+        condition_field: ArrayLike | None = None,
+    ) -> list[Posterior]:
+        """Return the posterior of each of many maps: those of `posterior`, bit for bit.
+
+        As many maps at a time as there are threads (`pyflow.set_num_threads`), in threads of
+        Python's: a prior that is a function must bear to be called from several.
+
+        Parameters
+        ----------
+        x : (n, *shape) array-like
+            Maps, each with a y of its own.
+        prior, bounds, temperature, draws, method, grid, steps : optional
+            As in `posterior`, of all maps.
+        noise, fixed : optional
+            As in `posterior`; their values may also be of shape (n,), one for each map.
+        seed : int, optional
+            As in `posterior`, the same for each map.
+        condition_field : (n, *shape) or shape array-like, optional
+            For a flow that sees a second field of each map.
+
+        Returns
+        -------
+        list of Posterior
+
+        Raises
+        ------
+        ValueError, ImportError
+            As `posterior`; a note with the exception says which map it is of.
+        KeyboardInterrupt
+            On Ctrl-C, within a second or so.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> y = np.random.default_rng(0).uniform(0.5, 2, 300)
+        >>> power = lambda k: y[:, None, None] / k
+        >>> x = pyflow.fields.gaussian_field(power, (16, 16), box_size=16.0, seed=1)
+        >>> flow = pyflow.SymmetricFlow(x, y_train=y, box_size=16.0, names=["amplitude"],
+        ...     n_layers=1, filter_knots=16, hidden=(32, 32), epochs=10, verbose=False)
+        >>> posts = flow.posteriors(x[:20], prior=[(0.5, 2.0)])
+        >>> mean = np.array([post.mean[0] for post in posts])
+        >>> bool(np.corrcoef(mean, y[:20])[0, 1] > 0.8)
+        True
+        >>> bool(mean[3] == flow.posterior(x[3], prior=[(0.5, 2.0)]).mean[0])
+        True
+        """
+        if not self._parameters()[0]:
+            raise ValueError("posteriors: this flow was fitted without y")
+        x, n = self._simulated(x)
+        noise, fixed = self._each("noise", noise, n), self._each_fixed(fixed, n)
+        beside = self._beside(condition_field, n)
+        how = {"bounds": bounds, "temperature": temperature, "draws": draws}
+        how |= {"method": method, "grid": grid, "steps": steps}
+        return list(self._posteriors(x, n, prior, noise, fixed, beside, seed, how))
 
     def _known(self, noise, fixed):
         """Return all conditions (n_conditions,) for a posterior, NaN where they are not known."""
@@ -963,21 +1038,39 @@ class Flow:
         y = parameters_of(_tables.matched(y, "y", free), "y", len(free), n, each=True)
         simulation = simulations_of(simulation, y)
         beside = self._beside(condition_field, n)
+        how = {"temperature": temperature, "draws": draws}
+        with closing(self._posteriors(x, n, prior, noise, fixed, beside, seed, how)) as posts:
+            return coverage(posts, y, simulation=simulation, seed=seed)
 
-        def posteriors():
+    def _posteriors(self, x, n, prior, noise, fixed, beside, seed, how):
+        """Yield the posterior of each of n maps, several at a time: see `posteriors`."""
+
+        def asked():
             for i in range(n):
-                how = {k: c[i] for k, c in beside.items()}
-                how |= {} if noise is None else {"noise": noise[i]}
-                how |= {"fixed": {k: v[i] for k, v in fixed.items()}} if fixed else {}
-                how |= {"temperature": temperature, "draws": draws, "seed": seed}
-                try:
-                    yield self.posterior(x[i], prior, **how)
-                except Exception as error:
-                    if hasattr(error, "add_note"):
-                        error.add_note(f"The posterior is that of map {i} of x.")
-                    raise
+                known = {k: c[i] for k, c in beside.items()}
+                known |= {} if noise is None else {"noise": noise[i]}
+                known |= {"fixed": {k: v[i] for k, v in fixed.items()}} if fixed else {}
+                # a generator as seed gives each map another, in their order
+                yield np.array(x[i]), known | {"seed": _arguments.seed(seed)}
 
-        return coverage(posteriors(), y, simulation=simulation, seed=seed)
+        def ask(one, known):
+            return self.posterior(one, prior, **known, **how)
+
+        told = set()
+        with closing(_many.in_order(ask, asked(), n if self.dim < LARGE else 1)) as found:
+            for i in range(n):
+                try:
+                    post, warnings = next(found)
+                except Exception as error:
+                    _name_map(error, i)
+                    raise
+                for message, category in warnings:
+                    if category is RuntimeWarning:  # of this posterior, not of what all share
+                        message += f" (map {i} of x)"
+                    if message not in told:
+                        told.add(message)
+                        warn(message, category)
+                yield post
 
     def _each_fixed(self, fixed, n):
         if not isinstance(fixed, Mapping | None):
@@ -1341,6 +1434,15 @@ class Flow:
 
     def __deepcopy__(self, memo: object) -> Flow:
         return self
+
+
+def _name_map(error, i):
+    """Say which of several maps an exception is of, where each was asked for alone."""
+    if isinstance(error, ValueError) and error.args:
+        own = re.sub(r"^(x|condition_field): field 0\b", rf"\1: field {i}", str(error.args[0]))
+        error.args = own, *error.args[1:]
+    if hasattr(error, "add_note"):
+        error.add_note(f"The posterior is that of map {i} of x.")
 
 
 def parameters_of(y, name, p, n, each=False):

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Posterior"]
 
+CUT = 0.01  # of a prior's mass, that the training range cuts off unsaid
+SLACK = 0.02  # of the range beyond it: least and most of a sample never quite reach the ends
+DRAWS = 10000  # of a prior of several parameters
+
 
 def __dir__():
     return __all__
@@ -93,6 +97,49 @@ class Joint(NamedTuple):
         return logs[:, 0] if logs.shape == y.shape == (len(y), 1) else logs
 
 
+def share_of(distribution, least, most):
+    """Return the mass of a distribution of one parameter outside of a range; 0 if it is not known.
+
+    That is 0 too where none lies more than `SLACK` of the range beyond it.
+    """
+    beyond = SLACK * (most - least)
+    if hasattr(distribution, "cdf"):
+
+        def outside(low, high):
+            return float(distribution.cdf(low) + 1 - distribution.cdf(high))
+    elif hasattr(distribution, "integrate_box_1d"):  # gaussian_kde
+
+        def outside(low, high):
+            return 1 - float(distribution.integrate_box_1d(low, high))
+    else:
+        return 0.0
+    return outside(least, most) if outside(least - beyond, most + beyond) > 1e-9 else 0.0
+
+
+def shares_of(distribution, ranges):
+    """Return the same of each parameter, (p,), from draws of a distribution of scipy's."""
+    if hasattr(distribution, "dataset"):
+        y = distribution.resample(DRAWS, seed=0).T
+    elif type(distribution).__module__.startswith("scipy.") and hasattr(distribution, "rvs"):
+        y = distribution.rvs(DRAWS, random_state=0).reshape(DRAWS, -1)
+    else:
+        return np.zeros(len(ranges))
+    least, most = np.transpose(ranges)
+    beyond = SLACK * (most - least)
+    far = ((y < least - beyond) | (y > most + beyond)).any(axis=0)
+    return np.where(far, ((y < least) | (y > most)).mean(axis=0), 0.0)
+
+
+def warn_cut(names, ranges, shares):
+    """Warn, naming the parameter, where the training range cuts off much of a distribution."""
+    for name, (least, most), share in zip(names, ranges, shares, strict=True):
+        if share > CUT:
+            _arguments.warn(
+                f"prior: {100 * share:.2g} % of that of {name} lies outside of the training range, "
+                f"{least:.6g} to {most:.6g}, and is cut off; bounds= may reach further"
+            )
+
+
 def prior_of(prior, bounds, names, ranges):
     """Return bounds (p, 2) and the log-density, or None where it is flat, of what users give.
 
@@ -122,6 +169,9 @@ def prior_of(prior, bounds, names, ranges):
             raise ValueError(
                 f"prior: is of {dim} parameters, not {p}; give a list of distributions of one"
             )
+        if bounds is None:
+            shares = shares_of(prior, box) if p > 1 else [share_of(prior, *b) for b in box]
+            warn_cut(names, box, shares)
         return box, Prior(Joint(prior), "prior")
     elif callable(prior):
         return box, Prior(prior, "prior")
@@ -133,6 +183,11 @@ def prior_of(prior, bounds, names, ranges):
         if part is not None and not hasattr(part, "logpdf"):
             box[j] = bounds_of([part], f"prior: {names[j]}", 1)[0]
             parts[j] = None
+    if bounds is None:
+        own = [
+            0.0 if part is None else share_of(part, *b) for part, b in zip(parts, box, strict=True)
+        ]
+        warn_cut(names, box, own)
     flat = all(part is None for part in parts)
     return box, None if flat else Prior(Independent(tuple(parts)), "prior")
 
@@ -490,11 +545,10 @@ class Posterior:
 def warn_outside(names, least, most, bounds, what):
     """Warn, naming the parameters, where bounds (p, 2) reach beyond the training range.
 
-    A fiftieth of the range beyond is let be: the least and most of a sample from a prior never
-    quite reach its ends.
+    `SLACK` of the range beyond is let be.
     """
     for name, lo, hi, (below, above) in zip(names, least, most, bounds, strict=True):
-        slack = 0.02 * (hi - lo)
+        slack = SLACK * (hi - lo)
         if below < lo - slack or above > hi + slack:
             reach = f"{below:.6g}" if below == above else f"{below:.6g} to {above:.6g}"
             wholly = "wholly " if below < above and (above <= lo or below >= hi) else ""

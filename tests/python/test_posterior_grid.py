@@ -250,8 +250,8 @@ def test_priors_of_all_kinds(flow):
     """They are the same functions: and then so are the posteriors."""
     flow, x = flow
     box = flow.y_range.copy()
-    normal, beta = stats.norm(1, 0.3), stats.norm(0.2, 0.5)
-    both = stats.multivariate_normal([1, 0.2], np.diag([0.09, 0.25]))
+    normal, beta = stats.norm(1.1, 0.2), stats.norm(0.2, 0.3)
+    both = stats.multivariate_normal([1.1, 0.2], np.diag([0.04, 0.09]))
 
     def density(y):
         return normal.logpdf(y[:, 0]) + beta.logpdf(y[:, 1])
