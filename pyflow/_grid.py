@@ -125,7 +125,12 @@ class Grid(Quadrature):
         depth = np.where(possible, depth - depth[possible].min(initial=np.inf), 50.0)
         weight = 0.02 + np.exp(-depth / 5)
         top = logs.max()
-        found = np.linalg.lstsq(basis * weight[:, None], (logs - top) * weight, rcond=None)[0]
+        # By the normal equations: the least weight holds the condition number to some 50, and few
+        # calls do not wait for other threads as the many of a decomposition do.
+        weighted = basis * weight[:, None]
+        product = weighted.T @ weighted
+        product[np.diag_indices(len(product))] += 1e-14 * np.trace(product)
+        found = np.linalg.solve(product, weighted.T @ ((logs - top) * weight))
         self._polynomial = np.zeros((degree + 1,) * p)
         self._polynomial[tuple(index)] = found
         self._polynomial[(0,) * p] += top
