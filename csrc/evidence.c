@@ -260,9 +260,8 @@ static pf_status X(best_temperature)(double *best, const double *log_weight, con
     return PF_OK;
 }
 
-/* The flow's temperature, and what flow_calibrate_simulations says of it, from tables. The best log b of error e is
- * multiplied by w^2 / (w^2 + e^2), w^2 the greater of width^2 and log^2 b - e^2, what b itself says of w: with width
- * alone a flow that is far off would stay over-confident. Mean log p(y|x) is concave in b: between 1 and the best b it
+/* The flow's temperature, and what flow_calibrate_simulations says of it, from tables. The best log b is
+ * shrunk by its error. Mean log p(y|x) is concave in b: between 1 and the best b it
  * is nowhere below that at 1. */
 static pf_status X(set_temperature)(X(flow) *f, double *found, double *sum, const double *log_weight,
                                     const double *logp, const ptrdiff_t *counts, const int32_t *simulation,
@@ -271,8 +270,7 @@ static pf_status X(set_temperature)(X(flow) *f, double *found, double *sum, cons
     double best;
     PF_TRY(X(best_temperature)(&best, log_weight, logp, counts, n));
     double error = temperature_error(sum, log_weight, logp, counts, simulation, best, n);
-    double wide = PF_MAX(width, sqrt(PF_MAX(log(best) * log(best) - error * error, 0)));
-    double b = exp(log(best) / (1 + (error / wide) * (error / wide)));
+    double b = exp(pf_shrunk(log(best), error, width));
     PF_TRY(tempered(found, log_weight, logp, counts, 1, n));
     PF_TRY(tempered(found + 1, log_weight, logp, counts, b, n));
     found[2] = best, found[3] = error;

@@ -1,5 +1,9 @@
 /* GIS, Gaussianizing iterative slicing (Dai & Seljak 2021, section 3): layers that carry the data to N(0, I), each
- * along the slices where they are furthest from it, until the validation log-likelihood no longer rises. */
+ * along the slices where they are furthest from it, until the validation log-likelihood no longer rises.
+ *
+ * What carries the training rows to N(0, I) carries others somewhat beyond: the more layers were fitted to few rows,
+ * the larger their latents are. So the last layer divides by the root mean square of the validation rows' latents, and
+ * samples become as wide as data. */
 #ifndef real
 #include <stdio.h>
 
@@ -9,6 +13,8 @@ enum {
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
+
+#define LATENT_WIDTH 0.1 /* of the logarithm of their size, before validation rows tell */
 
 #define TWICE "gis.c"
 #include "twice.h"
@@ -22,9 +28,10 @@ typedef struct {
     int has_validate;
     const pf_gis_options *options;
     X(settings) settings;
-    ptrdiff_t best, waited; /* layers of the best flow, and since */
-    double best_logp;       /* its mean validation log p */
-    double start, saved;    /* when the fit began, when a checkpoint was last written */
+    ptrdiff_t best, waited;  /* layers of the best flow, and since */
+    double best_logp;        /* its mean validation log p, */
+    double length[2], error; /* and mean |z|^2 / d of the training rows and of the validation rows; that one's error */
+    double start, saved;     /* when the fit began, when a checkpoint was last written */
     ptrdiff_t max_layers;
 } X(fit);
 
@@ -69,19 +76,17 @@ static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
 }
 
 /* What the last layer did for the validation data, and whether that was enough. */
-static int X(fit_judge)(X(fit) *f)
+static pf_status X(fit_judge)(X(fit) *f, int *enough)
 {
     ptrdiff_t n = f->flow->n_history;
-    double logp = f->flow->history[n - 1].logp_validate;
-    if (!f->has_validate) {
-        f->best = n;
-        return 0;
-    }
-    if (!(f->best > 0) || logp > f->best_logp + f->options->min_improvement) {
-        f->best = n, f->best_logp = logp, f->waited = 0;
-        return 0;
-    }
-    return ++f->waited >= f->options->patience;
+    double logp = f->flow->history[n - 1].logp_validate, error;
+    int better = !f->has_validate || !(f->best > 0) || logp > f->best_logp + f->options->min_improvement;
+    f->waited = better ? 0 : f->waited + 1;
+    *enough = !better && f->waited >= f->options->patience;
+    if (better) f->best = n, f->best_logp = logp;
+    if (!better || !f->has_validate) return PF_OK;
+    PF_TRY(X(working_length)(f->length, &error, &f->train));
+    return X(working_length)(f->length + 1, &f->error, &f->validate);
 }
 
 /* Tells whoever watches, and writes the checkpoint. That it cannot be written does not end a fit. */
@@ -153,25 +158,25 @@ static pf_status X(fit_first_layers)(X(fit) *f)
 {
     const pf_gis_options *o = f->options;
     X(kinds) n = X(count_kinds)(f->flow);
-    int only_columns = n.columns == f->flow->n_layers;
+    int only_columns = n.columns == f->flow->n_layers, enough;
     while (only_columns && n.columns < MOST_COLUMN_LAYERS) {
         X(fitted) fitted = {.distance = NAN};
         pf_status status = n.columns++ ? X(fit_tails)(&fitted, &f->train)
                                        : X(fit_columns)(&fitted, &f->train, &f->validate, o->bounds);
         if (!status && !fitted.layer) break;
         PF_TRY(X(fit_add)(f, status, &fitted));
-        X(fit_judge)(f);
+        PF_TRY(X(fit_judge)(f, &enough));
     }
     if (only_columns && (o->marginal_first || f->train.d == 1)) {
         X(fitted) fitted = {0};
         PF_TRY(X(fit_add)(f, X(fit_marginals)(&fitted, &f->train, &f->settings), &fitted));
-        X(fit_judge)(f);
+        PF_TRY(X(fit_judge)(f, &enough));
         PF_TRY(X(fit_report)(f));
     }
     if (o->whiten && f->train.d > 1 && !n.affine && !n.sliced) {
         X(fitted) fitted = {.distance = NAN};
         PF_TRY(X(fit_add)(f, X(fit_whitening)(&fitted, &f->train), &fitted));
-        X(fit_judge)(f);
+        PF_TRY(X(fit_judge)(f, &enough));
         PF_TRY(X(fit_report)(f));
     }
     return PF_OK;
@@ -188,9 +193,10 @@ static pf_status X(fit_again)(X(fit) *f)
         distance[i] = i < known && flow->history[i].epoch == 0 ? flow->history[i].distance : NAN;
     flow->n_history = 0;
     pf_status status = PF_OK;
+    int enough;
     for (ptrdiff_t i = 0; i < flow->n_layers && !status; i++) {
         status = X(fit_pass)(f, i, distance[i]);
-        if (!status) X(fit_judge)(f);
+        if (!status) status = X(fit_judge)(f, &enough);
     }
     free(distance);
     return status;
@@ -228,12 +234,34 @@ static pf_status X(fit_run)(X(fit) *f)
     if (sliced && f->waited >= f->options->patience) return PF_OK; /* the fit had ended */
     for (; sliced < f->max_layers; sliced++) {
         X(fitted) fitted = {0};
+        int enough;
         PF_TRY(X(fit_add)(f, X(fit_layer)(&fitted, f, sliced), &fitted));
-        int enough = X(fit_judge)(f);
+        PF_TRY(X(fit_judge)(f, &enough));
         PF_TRY(X(fit_report)(f));
         if (enough) break;
     }
     return PF_OK;
+}
+
+/* The best flow, and what its latents are divided by: exp(l), l = log(mean |z|^2 / d) / 2 of the validation rows,
+ * shrunk to 0 where few rows say so. Between 1 and their root mean square, so their log p does not fall. */
+static pf_status X(fit_end)(X(fit) *f)
+{
+    X(layer) *layer;
+    double d = (double)f->train.d, l = 0.5 * log(f->length[1]), error = 0.5 * f->error / f->length[1], none;
+    X(flow_truncate)(f->flow, f->best);
+    f->flow->n_history = f->best;
+    if (!f->has_validate || !isfinite(l) || l == 0) return PF_OK;
+    l = pf_shrunk(l, error, LATENT_WIDTH);
+    if (!isnormal((real)exp(l)) || l == 0) return PF_OK;
+    pf_step step = f->flow->history[f->best - 1];
+    double by = 0.5 * d * (1 - exp(-2 * l));
+    step.logp_train += by * f->length[0] - d * l;
+    step.logp_validate += by * f->length[1] - d * l;
+    step.distance = NAN;
+    PF_TRY(X(scale_new)(&layer, 0, exp(l), f->train.d));
+    PF_TRY(X(flow_append)(f->flow, layer, &none));
+    return X(flow_record)(f->flow, step);
 }
 
 /* ---- checks ----------------------------------------------------------------------------------------------- */
@@ -291,7 +319,14 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     if (f->train.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     f->has_validate = validate != NULL;
     f->settings = X(fit_settings)(o, d, &f->train);
-    return X(fit_run)(f);
+    PF_TRY(X(fit_run)(f));
+    return X(fit_end)(f);
+}
+
+/* Whether a fit ended with it: one that goes on is to do that anew */
+static int X(ends_with_scale)(const X(flow) *f)
+{
+    return f->n_layers > 1 && f->layers[f->n_layers - 1]->ops == &X(scale_ops);
 }
 
 static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *validate, ptrdiff_t d,
@@ -300,12 +335,12 @@ static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *val
     X(fit) f = {.options = o, .best_logp = -INFINITY, .start = pf_seconds()};
     const X(flow) *before = *flow;
     pf_space space = {.ndim = 1, .n = {d}, .d = d};
-    if (before) PF_TRY(X(check_model)(before, d, o->n_classes, &X(affine_ops), "GIS"));
     if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
-    if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers));
+    if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers - X(ends_with_scale)(before)));
     else PF_TRY(X(flow_create)(&f.flow, &space, o->n_classes));
     f.saved = f.start;
-    pf_status status = o->watch.note ? X(flow_set_note)(f.flow, o->watch.note) : PF_OK;
+    pf_status status = before ? X(check_model)(f.flow, d, o->n_classes, &X(affine_ops), "GIS") : PF_OK;
+    if (!status && o->watch.note) status = X(flow_set_note)(f.flow, o->watch.note);
     if (!status) status = X(fit_all)(&f, train, validate, d);
     X(working_free)(&f.train);
     X(working_free)(&f.validate);
@@ -314,10 +349,6 @@ static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *val
     if (o->watch.checkpoint && early && reached) {
         pf_status saved = X(flow_save)(f.flow, o->watch.checkpoint);
         status = saved ? saved : pf_fail(status, "the fit ended early"); /* saving cleared the message */
-    }
-    if (!status) {
-        X(flow_truncate)(f.flow, f.best);
-        f.flow->n_history = f.best;
     }
     if (!status || (early && reached)) {
         X(flow_free)(*flow);

@@ -123,5 +123,8 @@ double pf_normal_pdf(double x);
 enum { PF_CELLS = 256 };
 void pf_normal_quantiles(double *z, const uint64_t *cell, ptrdiff_t n);
 #define PF_LOG_2PI 1.8378770664093454836
+/* An estimate x of this standard error, where N(0, width^2) was expected, times w^2 / (w^2 + error^2), w^2 the greater
+ * of width^2 and x^2 - error^2, what x itself says of w: with width alone, what is far off would stay far off. */
+double pf_shrunk(double x, double error, double width);
 
 #endif

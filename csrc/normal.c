@@ -75,6 +75,12 @@ PF_KERNEL double normal_log(double x)
 
 enum { SIDE = 8 }; /* tails side by side: as many as the widest vector holds */
 
+double pf_shrunk(double x, double error, double width)
+{
+    double wide = PF_MAX(width, sqrt(PF_MAX(x * x - error * error, 0)));
+    return x / (1 + (error / wide) * (error / wide));
+}
+
 /* The middle for all, then the tails, 15 % of them, gathered. Vectors are always full, so that a number has the same
  * bits whatever stands around it. */
 PF_KERNEL void pf_normal_quantiles_body(double *restrict z, const uint64_t *restrict cell, ptrdiff_t n)

@@ -300,6 +300,31 @@ pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, do
     return status;
 }
 
+static void X(length_tile)(void *arg, ptrdiff_t t, int thread)
+{
+    X(working) *s = arg;
+    X(tile) tile = X(working_tile)(s, t);
+    double logp[TILE_MOST], sum = 0, square = 0;
+    (void)thread;
+    X(tile_logp)(logp, &tile);
+    for (ptrdiff_t i = 0; i < tile.n; i++) {
+        double w = s->weight ? (double)s->weight[t * s->ld + i] : 1, r = -2 * logp[i] / (double)s->d - PF_LOG_2PI;
+        if (w > 0) sum += w * r, square += w * r * r;
+    }
+    s->sums[2 * t] = sum;
+    s->sums[2 * t + 1] = square;
+}
+
+pf_status X(working_length)(double *mean, double *error, X(working) *s)
+{
+    double weight = X(working_weight)(s, NULL, s->tiles), sum = 0, square = 0;
+    PF_TRY(pf_parallel(s->tiles, X(length_tile), s));
+    for (ptrdiff_t t = 0; t < s->tiles; t++) sum += s->sums[2 * t], square += s->sums[2 * t + 1];
+    *mean = sum / weight;
+    *error = sqrt(PF_MAX(square / weight - *mean * *mean, 0) / s->n_eff);
+    return PF_OK;
+}
+
 /* All rows through one patch. */
 static void X(pass_patch)(void *arg, ptrdiff_t i, int thread)
 {

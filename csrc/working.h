@@ -75,6 +75,8 @@ void X(working_count)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
 /* Applies layer l of the flow to all rows; *logp is then their mean log p. */
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp);
+/* Mean over the rows of |z|^2 / d, and its standard error */
+pf_status X(working_length)(double *mean, double *error, X(working) *s);
 /* Its inverse; logj is not kept. */
 pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l);
 
