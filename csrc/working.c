@@ -321,7 +321,8 @@ pf_status X(working_length)(double *mean, double *error, X(working) *s)
     PF_TRY(pf_parallel(s->tiles, X(length_tile), s));
     for (ptrdiff_t t = 0; t < s->tiles; t++) sum += s->sums[2 * t], square += s->sums[2 * t + 1];
     *mean = sum / weight;
-    *error = sqrt(PF_MAX(square / weight - *mean * *mean, 0) / s->n_eff);
+    double gaussian = 2 / (double)s->d * *mean * *mean; /* the least variance that few rows are believed */
+    *error = sqrt(PF_MAX(square / weight - *mean * *mean, gaussian) / s->n_eff);
     return PF_OK;
 }
 
