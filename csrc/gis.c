@@ -11,6 +11,8 @@
 
 enum {
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
+    RACE_LAYERS = 40,   /* sliced layers until two ways to begin are compared, */
+    RACE_ROWS = 50000,  /* of no more training rows than this */
     MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
@@ -33,6 +35,7 @@ typedef struct {
     double length[2], error; /* and mean |z|^2 / d of the training rows and of the validation rows; that one's error */
     double start, saved;     /* when the fit began, when a checkpoint was last written */
     ptrdiff_t max_layers;
+    int whiten_first; /* before the marginals */
 } X(fit);
 
 /* Names the first row whose log p is not finite, if the mean is not. */
@@ -167,15 +170,22 @@ static pf_status X(fit_first_layers)(X(fit) *f)
         PF_TRY(X(fit_add)(f, status, &fitted));
         PF_TRY(X(fit_judge)(f, &enough));
     }
+    int whiten = o->whiten && f->train.d > 1 && !n.affine && !n.sliced;
+    if (only_columns && whiten && f->whiten_first) {
+        X(fitted) fitted = {.distance = NAN};
+        PF_TRY(X(fit_add)(f, X(fit_whitening)(&fitted, &f->train, &f->validate), &fitted));
+        PF_TRY(X(fit_judge)(f, &enough));
+        whiten = 0;
+    }
     if (only_columns && (o->marginal_first || f->train.d == 1)) {
         X(fitted) fitted = {0};
         PF_TRY(X(fit_add)(f, X(fit_marginals)(&fitted, &f->train, &f->settings), &fitted));
         PF_TRY(X(fit_judge)(f, &enough));
         PF_TRY(X(fit_report)(f));
     }
-    if (o->whiten && f->train.d > 1 && !n.affine && !n.sliced) {
+    if (whiten) {
         X(fitted) fitted = {.distance = NAN};
-        PF_TRY(X(fit_add)(f, X(fit_whitening)(&fitted, &f->train), &fitted));
+        PF_TRY(X(fit_add)(f, X(fit_whitening)(&fitted, &f->train, NULL), &fitted));
         PF_TRY(X(fit_judge)(f, &enough));
         PF_TRY(X(fit_report)(f));
     }
@@ -323,6 +333,30 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     return X(fit_end)(f);
 }
 
+/* Two ways to begin: marginals, then whitening with caution; or whitening as it suits the rows, which marginals have
+ * not bent yet, then marginals. Which has the larger validation log p after some layers? */
+static pf_status X(race)(int *whiten_first, const X(data) *train, const X(data) *validate, ptrdiff_t d,
+                         const pf_gis_options *o)
+{
+    pf_gis_options quiet = *o;
+    pf_space space = {.ndim = 1, .n = {d}, .d = d};
+    double best[2] = {0};
+    pf_status status = PF_OK;
+    quiet.watch = (pf_watch){0};
+    quiet.max_layers = o->max_layers ? PF_MIN(o->max_layers, RACE_LAYERS) : RACE_LAYERS;
+    for (int i = 0; i < 2 && !status; i++) {
+        X(fit) f = {.options = &quiet, .best_logp = -INFINITY, .whiten_first = i};
+        status = X(flow_create)(&f.flow, &space, o->n_classes);
+        if (!status) status = X(fit_all)(&f, train, validate, d);
+        best[i] = f.best_logp;
+        X(working_free)(&f.train);
+        X(working_free)(&f.validate);
+        X(flow_free)(f.flow);
+    }
+    *whiten_first = best[1] > best[0];
+    return status;
+}
+
 /* Whether a fit ended with it: one that goes on is to do that anew */
 static int X(ends_with_scale)(const X(flow) *f)
 {
@@ -338,9 +372,11 @@ static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *val
     if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
     if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers - X(ends_with_scale)(before)));
     else PF_TRY(X(flow_create)(&f.flow, &space, o->n_classes));
+    int race = !before && validate && d > 1 && o->whiten && o->marginal_first < 0 && !o->image[0];
     f.saved = f.start;
     pf_status status = before ? X(check_model)(f.flow, d, o->n_classes, &X(affine_ops), "GIS") : PF_OK;
     if (!status && o->watch.note) status = X(flow_set_note)(f.flow, o->watch.note);
+    if (!status && race && train->n <= RACE_ROWS) status = X(race)(&f.whiten_first, train, validate, d, o);
     if (!status) status = X(fit_all)(&f, train, validate, d);
     X(working_free)(&f.train);
     X(working_free)(&f.validate);

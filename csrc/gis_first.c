@@ -258,43 +258,85 @@ pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(setti
 /* Whitening: W = cov^(-1/2), the rotation that moves the columns least. With few rows the covariance is shrunk towards
  * its diagonal, by the intensity that minimises the expected error for Gaussian rows (Ledoit & Wolf 2003; Schaefer &
  * Strimmer 2005: sum Var(c_ij) / sum c_ij^2 over i != j), times WHITEN_CAUTION. */
-pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s)
+
+static double X(best_shrinkage)(const double *cov, ptrdiff_t d, double n)
 {
+    double variance = 0, square = 0;
+    for (ptrdiff_t i = 0; i < d; i++)
+        for (ptrdiff_t j = 0; j < d; j++) {
+            if (i == j) continue;
+            double c = cov[i * d + j], scale = cov[i * d + i] * cov[j * d + j];
+            variance += (1 + c * c / scale) / n;
+            square += c * c / scale;
+        }
+    return square > 0 ? variance / square : 1;
+}
+
+/* w[d][d] of a covariance that is shrunk by this much, its log|det|; v[2 d + 1][d] is scratch. Whatever W is, the flow
+ * is exact: where the precision would not bear the inverse, W does less. */
+static pf_status X(whiten)(double *w, double *log_det, const double *cov, double shrink, ptrdiff_t d, double *v)
+{
+    double *scaled = v + d * d, *lambda = scaled + d * d, most = 0;
+    for (ptrdiff_t i = 0; i < d; i++)
+        for (ptrdiff_t j = 0; j < d; j++) v[i * d + j] = cov[i * d + j] * (i == j ? 1 : 1 - shrink);
+    int info = shrink < 1 ? pf_eigh(lambda, v, d) : 0;
+    for (ptrdiff_t i = 0; shrink >= 1 && i < d; i++) lambda[i] = v[i * d + i], v[i * d + i] = 1; /* diagonal */
+    if (info) return pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues (LAPACK %d)", info);
+    for (ptrdiff_t i = 0; i < d; i++) most = PF_MAX(most, lambda[i]);
+    *log_det = 0;
+    for (ptrdiff_t i = 0; i < d; i++) {
+        lambda[i] = PF_MAX(lambda[i], (REAL_BITS == 32 ? 1e-6 : 1e-11) * most);
+        *log_det -= 0.5 * log(lambda[i]);
+    }
+    for (ptrdiff_t i = 0; i < d; i++) /* W = V diag(lambda^-1/2) V^T */
+        for (ptrdiff_t j = 0; j < d; j++) scaled[i * d + j] = v[i * d + j] / sqrt(lambda[i]);
+    pf64_gemm(w, v, scaled, 1, 0, 0, d, d, d, d, d, d);
+    return PF_OK;
+}
+
+/* Mean log p of rows with these moments by whitening, but for constants; work[d][d] */
+static double X(whitened_logp)(const double *w, double log_det, const double *mean, const double *cov, const double *at,
+                               ptrdiff_t d, double *work)
+{
+    double square = 0;
+    pf64_gemm(work, w, cov, 0, 0, 0, d, d, d, d, d, d);
+    for (ptrdiff_t i = 0; i < d * d; i++) square += w[i] * work[i];
+    for (ptrdiff_t i = 0; i < d; i++) {
+        double u = 0;
+        for (ptrdiff_t j = 0; j < d; j++) u += w[i * d + j] * (mean[j] - at[j]);
+        square += u * u;
+    }
+    return log_det - 0.5 * square;
+}
+
+pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s, const X(working) *validate)
+{
+    static const double caution[] = {0, 0.1, 1};
     ptrdiff_t d = s->d;
-    double *cov = PF_ALLOC(double, d *d + d), *v = PF_ALLOC(double, d *d + d);
-    double *w = fitted->theta = PF_ALLOC(double, d *d + d);
+    double *cov = PF_ALLOC(double, d *d + d), *other = PF_ALLOC(double, d *d + d);
+    double *work = PF_ALLOC(double, (2 * d + 1) * d);
+    double *w = fitted->theta = PF_ALLOC(double, d *d + d), log_det, shrink = 0;
     pf_look look = {.reach = REACH};
-    pf_status status = cov && v && w ? X(working_moments)(cov + d * d, cov, s, &look) : PF_NO_MEMORY;
+    pf_status status = cov && other && work && w ? X(working_moments)(cov + d * d, cov, s, &look) : PF_NO_MEMORY;
+    if (!status && validate) status = X(working_moments)(other + d * d, other, validate, &look);
     if (!status) {
-        double *lambda = v + d * d, variance = 0, square = 0;
-        for (ptrdiff_t i = 0; i < d; i++)
-            for (ptrdiff_t j = 0; j < d; j++) {
-                if (i == j) continue;
-                double c = cov[i * d + j], scale = cov[i * d + i] * cov[j * d + j];
-                variance += (1 + c * c / scale) / s->n_eff;
-                square += c * c / scale;
-            }
-        double shrink = square > 0 ? PF_MIN(WHITEN_CAUTION * variance / square, 1) : 1;
-        for (ptrdiff_t i = 0; i < d; i++)
-            for (ptrdiff_t j = 0; j < d; j++) v[i * d + j] = cov[i * d + j] * (i == j ? 1 : 1 - shrink);
-        int info = shrink < 1 ? pf_eigh(lambda, v, d) : 0;
-        for (ptrdiff_t i = 0; shrink == 1 && i < d; i++) lambda[i] = v[i * d + i], v[i * d + i] = 1; /* diagonal */
-        if (info) status = pf_fail(PF_DEGENERATE, "data_train: the covariance has no eigenvalues (LAPACK %d)", info);
-        /* whatever W is, the flow is exact: where the precision would not bear the inverse, W does less */
-        double most = 0;
-        for (ptrdiff_t i = 0; i < d; i++) most = PF_MAX(most, lambda[i]);
-        for (ptrdiff_t i = 0; i < d; i++) lambda[i] = PF_MAX(lambda[i], (REAL_BITS == 32 ? 1e-6 : 1e-11) * most);
-        if (!status) {            /* W = V diag(lambda^-1/2) V^T, then the mean */
-            double *scaled = cov; /* which is done with */
-            memcpy(w + d * d, cov + d * d, (size_t)d * sizeof *w);
-            for (ptrdiff_t i = 0; i < d; i++)
-                for (ptrdiff_t j = 0; j < d; j++) scaled[i * d + j] = v[i * d + j] / sqrt(lambda[i]);
-            pf64_gemm(w, v, scaled, 1, 0, 0, d, d, d, d, d, d);
-            status = X(affine_new)(&fitted->layer, d);
+        double most = -INFINITY, unit = X(best_shrinkage)(cov, d, s->n_eff);
+        shrink = PF_MIN(WHITEN_CAUTION * unit, 1);
+        for (int i = 0; i < 3 && validate && !status; i++) {
+            double one = PF_MIN(caution[i] * unit, 1);
+            status = X(whiten)(w, &log_det, cov, one, d, work);
+            double logp = status ? 0 : X(whitened_logp)(w, log_det, other + d * d, other, cov + d * d, d, work);
+            if (logp > most) most = logp, shrink = one;
         }
     }
+    if (!status) status = X(whiten)(w, &log_det, cov, shrink, d, work);
+    if (!status) {
+        memcpy(w + d * d, cov + d * d, (size_t)d * sizeof *w); /* the mean */
+        status = X(affine_new)(&fitted->layer, d);
+    }
     free(cov);
-    free(v);
+    free(other);
+    free(work);
     return status;
 }
 #endif

@@ -20,7 +20,7 @@ const pf_option pf_gis_list[] = {
     {"edge_knots", PF_SIZE, GIS(edge_knots), 0, MOST_SIZE, {-1}, 1},
     {"slice_points", PF_SIZE, GIS(slice_points), 1, MOST_SIZE, {0}, 1},
     {"slice_steps", PF_SIZE, GIS(slice_steps), 0, MOST_SIZE, {-1}, 1},
-    {"marginal_first", PF_FLAG, GIS(marginal_first), 0, 1, {1}, 0},
+    {"marginal_first", PF_FLAG, GIS(marginal_first), 0, 1, {-1}, 1},
     {"whiten", PF_FLAG, GIS(whiten), 0, 1, {1}, 0},
     {"seed", PF_SEED, GIS(seed), 0, 0, {0}, 0},
     {"checkpoint_seconds", PF_REAL, GIS(checkpoint_seconds), 0, INFINITY, {60}, 0},

@@ -124,8 +124,9 @@ typedef struct {
     ptrdiff_t edge_knots;    /* knots set aside for each tail; < 0: default */
     ptrdiff_t slice_points;  /* rows that the search for slices looks at; 0: default */
     ptrdiff_t slice_steps;   /* its largest number of steps; < 0: default; 0: random slices */
-    int marginal_first;      /* a first layer without rotation: each column on its own (naive Bayes) */
-    int whiten;              /* then a whitening layer */
+    int marginal_first; /* a first layer without rotation: each column on its own (naive Bayes); -1: or, if validation
+                         * rows prefer it, whitening before that */
+    int whiten;         /* then a whitening layer */
     uint64_t seed;
     double checkpoint_seconds;
     const double *bounds; /* [d][2], +-INFINITY where open, or NULL */

@@ -187,6 +187,7 @@ pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const X(working
 pf_status X(fit_tails)(X(fitted) *fitted, const X(working) *s);
 /* Each column to N(0, 1) on its own. */
 pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(settings) *settings);
-/* Correlations removed: W = cov^(-1/2). */
-pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s);
+/* Correlations removed: W = cov^(-1/2), with caution; or, for rows that no marginals have bent, as much of them as suits
+ * the validation rows best. */
+pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s, const X(working) *validate);
 #endif
