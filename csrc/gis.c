@@ -10,12 +10,14 @@
 #include "working.h"
 
 enum {
+    FEW_LAYERS = 10,    /* where validation rows are training rows, most of them many times */
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
     RACE_LAYERS = 40,   /* sliced layers until two ways to begin are compared, */
     RACE_ROWS = 50000,  /* of no more training rows than this */
-    MOST_LAYERS = 2000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
+    MOST_LAYERS = 4000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
+#define RACE_LEAD 0.1    /* nats by which the second has to be better */
 #define LATENT_WIDTH 0.1 /* of the logarithm of their size, before validation rows tell */
 
 #define TWICE "gis.c"
@@ -296,7 +298,7 @@ static pf_status X(fit_overlap)(X(fit) *f)
     char text[512];
     PF_TRY(X(overlap_split)(&both, &f->train, &f->validate));
     if (!both.both) return PF_OK;
-    if (!both.split && !o->max_layers) f->max_layers = o->patience;
+    if (!both.split && !o->max_layers) f->max_layers = PF_MIN(o->patience, FEW_LAYERS);
     snprintf(text, sizeof text,
              both.split
                  ? "data_validate: %td of its %td rows are in data_train too, and would gain from every layer without "
@@ -353,7 +355,7 @@ static pf_status X(race)(int *whiten_first, const X(data) *train, const X(data) 
         X(working_free)(&f.validate);
         X(flow_free)(f.flow);
     }
-    *whiten_first = best[1] > best[0];
+    *whiten_first = best[1] > best[0] + RACE_LEAD;
     return status;
 }
 

@@ -10,7 +10,7 @@
 #define GIS(field) AT(pf_gis_options, field)
 const pf_option pf_gis_list[] = {
     {"max_layers", PF_SIZE, GIS(max_layers), 1, MOST_SIZE, {0}, 1},
-    {"patience", PF_SIZE, GIS(patience), 1, MOST_SIZE, {10}, 0},
+    {"patience", PF_SIZE, GIS(patience), 1, MOST_SIZE, {100}, 0},
     {"min_improvement", PF_REAL, GIS(min_improvement), 0, INFINITY, {0}, 0},
     {"n_slices", PF_SIZE, GIS(n_slices), 1, MOST_SIZE, {0}, 1},
     {"n_knots", PF_SIZE, GIS(n_knots), 3, 1024, {0}, 1},

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GIS", "Progress"]
 
-MOST_LAYERS = 2000  # sliced layers of a fit with validation data and without max_layers; as in C
+MOST_LAYERS = 4000  # sliced layers of a fit with validation data and without max_layers; as in C
 
 
 def __dir__():
@@ -66,8 +66,9 @@ def GIS(  # a function with the name that the method has in the literature
     Layer by layer, the directions along which the data are furthest from a Gaussian are found, and
     the data made Gaussian along them. With validation data, layers are added until their
     log-likelihood has not risen for `patience` layers, and the flow is cut back to the best;
-    otherwise `max_layers` must be given. The data are never changed, and the same arguments give
-    the same flow, bit for bit, for any number of threads.
+    otherwise `max_layers` must be given. A last layer then divides by the size that latents of the
+    validation data have, so that samples are as wide as data. The data are never changed, and the
+    same arguments give the same flow, bit for bit, for any number of threads.
 
     Parameters
     ----------
@@ -78,9 +79,10 @@ def GIS(  # a function with the name that the method has in the literature
     data_validate : (m, d) array-like of real numbers, optional
     max_layers : int, optional
         Stop at this many sliced layers (the flow has up to three more, the first ones). With
-        validation data too, whichever stops first; the best is kept. Default 2000.
+        validation data too, whichever stops first; the best is kept. Default 4000.
     patience : int, optional
-        Layers to wait for an improvement on the validation data. Default 10. The paper's is 5.
+        Layers to wait for an improvement on the validation data. Default 100. The paper's is
+        5, which often ends at a rest from which many more layers gain.
     min_improvement : float, optional
         What counts as one, in nats. Default 0.
     n_slices : int, optional
@@ -104,7 +106,10 @@ def GIS(  # a function with the name that the method has in the literature
         The most steps that it takes; 0 for random slices. Default n / d, at most 200 (of images
         20).
     marginal_first : bool, optional
-        Begin with a layer that treats each column on its own (naive Bayes). Default True.
+        Begin with a layer that treats each column on its own (naive Bayes). Default True. Unless it
+        is given, whitening comes before that layer, with the covariance as little shrunk as
+        validation data like, if they prefer this by more than 0.1 nats after forty layers (of up to
+        50,000 rows): of tables whose columns nearly depend on each other.
     whiten : bool, optional
         Then remove the columns' correlations. Default True.
     bounds : (d, 2) sequence, optional
@@ -175,7 +180,7 @@ def GIS(  # a function with the name that the method has in the literature
     Warns
     -----
     RuntimeWarning
-        If a checkpoint cannot be written: the fit goes on. If the fit stopped at 2000 layers.
+        If a checkpoint cannot be written: the fit goes on. If the fit stopped at 4000 layers.
 
     References
     ----------

@@ -32,6 +32,7 @@ FITS = {
     },
     "float32": {"max_layers": 3, "data_train": banana(300, seed=1).astype(np.float32)},
     "a marginal layer that gains nothing": {
+        "marginal_first": True,
         "patience": 1,
         "min_improvement": 0.3,
         "data_train": gaussian(300, seed=1),

@@ -480,7 +480,7 @@ def test_ties_do_not_gain_without_end():
     x = np.stack([rng.integers(2, size=400), rng.normal(size=400)], axis=1)
     with pytest.warns(RuntimeWarning, match="equal values"):
         model = pyflow.GIS(x[:300], x[300:], verbose=False)
-    assert model.layers.count("sliced") <= 2001
+    assert model.layers.count("sliced") <= 4001
 
 
 def test_a_class_of_many_rows_is_fitted_beside_classes_of_few():

@@ -105,8 +105,8 @@ def documented(n, d):
     """The defaults as GIS's docstring says them."""
     step = min(0.011 * (n / d) ** 0.45, 0.5)
     return {
-        "max_layers": 2000,
-        "patience": 10,
+        "max_layers": 4000,
+        "patience": 100,
         "min_improvement": 0,
         "n_slices": d if d <= 8 else min(d, 128) if n < 20 * d else 8,
         "n_knots": int(min(max(np.sqrt(n), 50), 200)),
@@ -115,7 +115,6 @@ def documented(n, d):
         "alpha": (1 - step, 1 - 0.03 * step),
         "slice_points": int(1e5 * np.log10(max(d, 10))),
         "slice_steps": int(min(max(n / d, 1), 200)),
-        "marginal_first": True,
         "whiten": True,
         "seed": 0,
     }
