@@ -369,11 +369,6 @@ static pf_status X(race)(int *whiten_first, const X(flow) *from, const X(data) *
         status = X(flow_duplicate)(&f.flow, from, from->n_layers);
         if (!status) status = X(fit_all)(&f, train, validate, from->space.d);
         best[i] = f.best_logp;
-        if (i && status == PF_DEGENERATE) { /* the other way does it */
-            best[i] = -INFINITY;
-            pf_warn(&quiet.watch, status);
-            status = PF_OK;
-        }
         X(working_free)(&f.train);
         X(working_free)(&f.validate);
         X(flow_free)(f.flow);
