@@ -18,6 +18,7 @@ enum {
 };
 
 #define RACE_LEAD 0.1    /* nats by which the second has to be better */
+#define LATENT_REACH 3   /* sqrt(d): a few rows far out do not say how large the others' latents are */
 #define LATENT_WIDTH 0.1 /* of the logarithm of their size, before validation rows tell */
 
 #define TWICE "gis.c"
@@ -32,12 +33,14 @@ typedef struct {
     int has_validate;
     const pf_gis_options *options;
     X(settings) settings;
-    ptrdiff_t best, waited;  /* layers of the best flow, and since */
-    double best_logp;        /* its mean validation log p, */
-    double length[2], error; /* and mean |z|^2 / d of the training rows and of the validation rows; that one's error */
-    double start, saved;     /* when the fit began, when a checkpoint was last written */
+    ptrdiff_t best, waited; /* layers of the best flow, and since */
+    double best_logp;       /* its mean validation log p, */
+    double length[2];       /* and mean |z|^2 / d of the training rows and of the validation rows; */
+    double size, error;     /* that one with LATENT_REACH, its error */
+    double start, saved;    /* when the fit began, when a checkpoint was last written */
     ptrdiff_t max_layers;
     int whiten_first; /* before the marginals */
+    int racing;       /* a fit of RACE_LAYERS at most, to see how it begins */
 } X(fit);
 
 /* Names the first row whose log p is not finite, if the mean is not. */
@@ -90,8 +93,9 @@ static pf_status X(fit_judge)(X(fit) *f, int *enough)
     *enough = !better && f->waited >= f->options->patience;
     if (better) f->best = n, f->best_logp = logp;
     if (!better || !f->has_validate) return PF_OK;
-    PF_TRY(X(working_length)(f->length, &error, &f->train));
-    return X(working_length)(f->length + 1, &f->error, &f->validate);
+    PF_TRY(X(working_length)(f->length, &error, &f->train, INFINITY));
+    PF_TRY(X(working_length)(f->length + 1, &error, &f->validate, INFINITY));
+    return X(working_length)(&f->size, &f->error, &f->validate, LATENT_REACH);
 }
 
 /* Tells whoever watches, and writes the checkpoint. That it cannot be written does not end a fit. */
@@ -173,13 +177,16 @@ static pf_status X(fit_first_layers)(X(fit) *f)
         PF_TRY(X(fit_judge)(f, &enough));
     }
     int whiten = o->whiten && f->train.d > 1 && !n.affine && !n.sliced;
+    int marginals = only_columns && (o->marginal_first || f->train.d == 1);
+    /* a fit that whitened first, and ended early */
+    marginals |= o->marginal_first < 0 && n.columns && n.affine == 1 && n.columns + 1 == f->flow->n_layers;
     if (only_columns && whiten && f->whiten_first) {
         X(fitted) fitted = {.distance = NAN};
         PF_TRY(X(fit_add)(f, X(fit_whitening)(&fitted, &f->train, &f->validate), &fitted));
         PF_TRY(X(fit_judge)(f, &enough));
         whiten = 0;
     }
-    if (only_columns && (o->marginal_first || f->train.d == 1)) {
+    if (marginals) {
         X(fitted) fitted = {0};
         PF_TRY(X(fit_add)(f, X(fit_marginals)(&fitted, &f->train, &f->settings), &fitted));
         PF_TRY(X(fit_judge)(f, &enough));
@@ -255,14 +262,16 @@ static pf_status X(fit_run)(X(fit) *f)
     return PF_OK;
 }
 
-/* The best flow, and what its latents are divided by: exp(l), l = log(mean |z|^2 / d) / 2 of the validation rows,
- * shrunk to 0 where few rows say so. Between 1 and their root mean square, so their log p does not fall. */
+/* The best flow, and what its latents are divided by: exp(l), l = log(mean |z|^2 / d) / 2 of the validation rows, each
+ * of them no longer than LATENT_REACH, shrunk to 0 where few rows say so. Between 1 and their root mean square, so
+ * their log p does not fall. */
 static pf_status X(fit_end)(X(fit) *f)
 {
     X(layer) *layer;
-    double d = (double)f->train.d, l = 0.5 * log(f->length[1]), error = 0.5 * f->error / f->length[1], none;
+    double d = (double)f->train.d, l = 0.5 * log(f->size), error = 0.5 * f->error / f->size, none;
     X(flow_truncate)(f->flow, f->best);
     f->flow->n_history = f->best;
+    if (l < 0) l = PF_MIN(0.5 * log(f->length[1]), 0);
     if (!f->has_validate || !isfinite(l) || l == 0) return PF_OK;
     l = pf_shrunk(l, error, LATENT_WIDTH);
     if (!isnormal((real)exp(l)) || l == 0) return PF_OK;
@@ -273,7 +282,9 @@ static pf_status X(fit_end)(X(fit) *f)
     step.distance = NAN;
     PF_TRY(X(scale_new)(&layer, 0, exp(l), f->train.d));
     PF_TRY(X(flow_append)(f->flow, layer, &none));
-    return X(flow_record)(f->flow, step);
+    pf_status status = X(flow_record)(f->flow, step);
+    if (status) X(flow_truncate)(f->flow, f->best);
+    return status;
 }
 
 /* ---- checks ----------------------------------------------------------------------------------------------- */
@@ -331,38 +342,45 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     if (f->train.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     f->has_validate = validate != NULL;
     f->settings = X(fit_settings)(o, d, &f->train);
+    if (f->racing) f->max_layers = PF_MIN(f->max_layers, RACE_LAYERS);
     PF_TRY(X(fit_run)(f));
     return X(fit_end)(f);
 }
 
+/* Whether validation rows are to say how the fit begins. A flow of columns is one that ended early, or was cut. */
+static int X(undecided)(const X(flow) *flow, const X(data) *train, const X(data) *validate, const pf_gis_options *o)
+{
+    int free = o->whiten && o->marginal_first < 0 && flow->space.d > 1 && !o->image[0];
+    return free && validate && PF_MAX(train->n, validate->n) <= RACE_ROWS &&
+           X(count_kinds)(flow).columns == flow->n_layers;
+}
+
 /* Two ways to begin: marginals, then whitening with caution; or whitening as it suits the rows, which marginals have
  * not bent yet, then marginals. Which has the larger validation log p after some layers? */
-static pf_status X(race)(int *whiten_first, const X(data) *train, const X(data) *validate, ptrdiff_t d,
+static pf_status X(race)(int *whiten_first, const X(flow) *from, const X(data) *train, const X(data) *validate,
                          const pf_gis_options *o)
 {
     pf_gis_options quiet = *o;
-    pf_space space = {.ndim = 1, .n = {d}, .d = d};
     double best[2] = {0};
     pf_status status = PF_OK;
     quiet.watch = (pf_watch){0};
-    quiet.max_layers = o->max_layers ? PF_MIN(o->max_layers, RACE_LAYERS) : RACE_LAYERS;
     for (int i = 0; i < 2 && !status; i++) {
-        X(fit) f = {.options = &quiet, .best_logp = -INFINITY, .whiten_first = i};
-        status = X(flow_create)(&f.flow, &space, o->n_classes);
-        if (!status) status = X(fit_all)(&f, train, validate, d);
+        X(fit) f = {.options = &quiet, .best_logp = -INFINITY, .whiten_first = i, .racing = 1};
+        status = X(flow_duplicate)(&f.flow, from, from->n_layers);
+        if (!status) status = X(fit_all)(&f, train, validate, from->space.d);
         best[i] = f.best_logp;
         X(working_free)(&f.train);
         X(working_free)(&f.validate);
         X(flow_free)(f.flow);
     }
-    *whiten_first = best[1] > best[0] + RACE_LEAD;
+    *whiten_first = !status && best[1] > best[0] + RACE_LEAD;
     return status;
 }
 
-/* Whether a fit ended with it: one that goes on is to do that anew */
+/* Whether a fit may have ended with its last layer: one that goes on is to do that anew */
 static int X(ends_with_scale)(const X(flow) *f)
 {
-    return f->n_layers > 1 && f->layers[f->n_layers - 1]->ops == &X(scale_ops);
+    return f->n_layers > 1 && X(scale_centred)(f->layers[f->n_layers - 1]);
 }
 
 static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *validate, ptrdiff_t d,
@@ -374,11 +392,11 @@ static pf_status X(gis)(X(flow) **flow, const X(data) *train, const X(data) *val
     if (d < 1) return pf_fail(PF_BAD_ARGUMENT, "data_train: there are no columns");
     if (before) PF_TRY(X(flow_duplicate)(&f.flow, before, before->n_layers - X(ends_with_scale)(before)));
     else PF_TRY(X(flow_create)(&f.flow, &space, o->n_classes));
-    int race = !before && validate && d > 1 && o->whiten && o->marginal_first < 0 && !o->image[0];
     f.saved = f.start;
     pf_status status = before ? X(check_model)(f.flow, d, o->n_classes, &X(affine_ops), "GIS") : PF_OK;
     if (!status && o->watch.note) status = X(flow_set_note)(f.flow, o->watch.note);
-    if (!status && race && train->n <= RACE_ROWS) status = X(race)(&f.whiten_first, train, validate, d, o);
+    if (!status && X(undecided)(f.flow, train, validate, o))
+        status = X(race)(&f.whiten_first, f.flow, train, validate, o);
     if (!status) status = X(fit_all)(&f, train, validate, d);
     X(working_free)(&f.train);
     X(working_free)(&f.validate);

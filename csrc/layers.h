@@ -54,6 +54,7 @@ const double *X(layer_bounds)(const X(layer) *l);
 
 /* scale.c: x <- (x - mean) / scale, one mean and one scale for all numbers. No parameters. */
 pf_status X(scale_new)(X(layer) **l, double mean, double scale, ptrdiff_t d);
+int X(scale_centred)(const X(layer) *l); /* whether it is a scale layer whose mean is 0 */
 
 /* fill.c: observed pixels as in scale.c, the others drawn; the first layer of a flow. weight[terms][n][near + 1]: of
  * the neighbours, then log sigma; NULL: 0. No parameters. */

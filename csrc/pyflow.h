@@ -113,7 +113,7 @@ enum { PF_HIDDEN_MOST = 6 };
 
 /* GIS: Gaussianizing iterative slicing (Dai & Seljak 2021, arXiv 2007.00674) */
 typedef struct {
-    ptrdiff_t max_layers;    /* stop at this many sliced layers; 0: when validation data say so, or at 2000 */
+    ptrdiff_t max_layers;    /* stop at this many sliced layers; 0: when validation data say so, or at 4000 */
     ptrdiff_t patience;      /* stop after this many layers without improvement on validation data */
     double min_improvement;  /* nats by which the best validation log p must rise to count */
     ptrdiff_t n_slices;      /* K, slices per layer; 0: default */
@@ -125,7 +125,8 @@ typedef struct {
     ptrdiff_t slice_points;  /* rows that the search for slices looks at; 0: default */
     ptrdiff_t slice_steps;   /* its largest number of steps; < 0: default; 0: random slices */
     int marginal_first; /* a first layer without rotation: each column on its own (naive Bayes); -1: or, if validation
-                         * rows prefer it, whitening before that */
+                         * rows prefer it, whitening before that: tables of up to 50000 rows are then read
+                         * three times, and `watch` hears of the last alone */
     int whiten;         /* then a whitening layer */
     uint64_t seed;
     double checkpoint_seconds;

@@ -24,6 +24,8 @@ pf_status X(scale_new)(X(layer) **l, double mean, double scale, ptrdiff_t d)
     return PF_OK;
 }
 
+int X(scale_centred)(const X(layer) *l) { return l->ops == &X(scale_ops) &&((const X(scale) *)l)->mean == 0; }
+
 static pf_sizes X(scale_sizes)(const X(layer) *l, ptrdiff_t n, ptrdiff_t ld, ptrdiff_t tables)
 {
     return (void)l, (void)n, (void)ld, (void)tables, (pf_sizes){0};

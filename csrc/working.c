@@ -300,25 +300,32 @@ pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, do
     return status;
 }
 
+typedef struct {
+    X(working) *s;
+    double most;
+} X(lengths);
+
 static void X(length_tile)(void *arg, ptrdiff_t t, int thread)
 {
-    X(working) *s = arg;
+    const X(lengths) *lengths = arg;
+    X(working) *s = lengths->s;
     X(tile) tile = X(working_tile)(s, t);
     double logp[TILE_MOST], sum = 0, square = 0;
     (void)thread;
     X(tile_logp)(logp, &tile);
     for (ptrdiff_t i = 0; i < tile.n; i++) {
         double w = s->weight ? (double)s->weight[t * s->ld + i] : 1, r = -2 * logp[i] / (double)s->d - PF_LOG_2PI;
+        r = PF_MIN(r, lengths->most);
         if (w > 0) sum += w * r, square += w * r * r;
     }
     s->sums[2 * t] = sum;
     s->sums[2 * t + 1] = square;
 }
 
-pf_status X(working_length)(double *mean, double *error, X(working) *s)
+pf_status X(working_length)(double *mean, double *error, X(working) *s, double reach)
 {
     double weight = X(working_weight)(s, NULL, s->tiles), sum = 0, square = 0;
-    PF_TRY(pf_parallel(s->tiles, X(length_tile), s));
+    PF_TRY(pf_parallel(s->tiles, X(length_tile), &(X(lengths)){.s = s, .most = reach * reach}));
     for (ptrdiff_t t = 0; t < s->tiles; t++) sum += s->sums[2 * t], square += s->sums[2 * t + 1];
     *mean = sum / weight;
     double gaussian = 2 / (double)s->d * *mean * *mean; /* the least variance that few rows are believed */

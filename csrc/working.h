@@ -75,8 +75,9 @@ void X(working_count)(X(working) *s);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
 /* Applies layer l of the flow to all rows; *logp is then their mean log p. */
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp);
-/* Mean over the rows of |z|^2 / d, and its standard error */
-pf_status X(working_length)(double *mean, double *error, X(working) *s);
+/* Mean over the rows of |z|^2 / d, and its standard error; a row longer than reach sqrt(d) counts as one of that length
+ */
+pf_status X(working_length)(double *mean, double *error, X(working) *s, double reach);
 /* Its inverse; logj is not kept. */
 pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l);
 
@@ -187,7 +188,7 @@ pf_status X(fit_columns)(X(fitted) *fitted, const X(working) *s, const X(working
 pf_status X(fit_tails)(X(fitted) *fitted, const X(working) *s);
 /* Each column to N(0, 1) on its own. */
 pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(settings) *settings);
-/* Correlations removed: W = cov^(-1/2), with caution; or, for rows that no marginals have bent, as much of them as suits
- * the validation rows best. */
+/* Correlations removed: W = cov^(-1/2), with caution; or, for rows that no marginals have bent, as much of them as
+ * suits the validation rows best. */
 pf_status X(fit_whitening)(X(fitted) *fitted, const X(working) *s, const X(working) *validate);
 #endif

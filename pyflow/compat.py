@@ -70,7 +70,8 @@ def GIS(
     data_train : (n, d) tensor or array-like
     data_validate : (m, d) tensor or array-like, optional
     iteration : int, optional
-        Layers of the model, at most, all kinds counted. Needed without validation data.
+        Layers of the model, at most, all kinds counted: a longer fit is cut, and pyflow's last
+        layer, the size of latents, is then missing. Needed without validation data.
     weight_train, weight_validate : (n,), (m,) tensor or array-like, optional
     K, M, KDE, b_factor, alpha, bounds, edge_bins, ndata_A, MSWD_max_iter, NBfirstlayer, Whiten
         In `pyflow.GIS`: n_slices, n_knots, kde, bandwidth_factor, alpha, bounds, edge_knots,

@@ -67,8 +67,9 @@ def GIS(  # a function with the name that the method has in the literature
     the data made Gaussian along them. With validation data, layers are added until their
     log-likelihood has not risen for `patience` layers, and the flow is cut back to the best;
     otherwise `max_layers` must be given. A last layer then divides by the size that latents of the
-    validation data have, so that samples are as wide as data. The data are never changed, and the
-    same arguments give the same flow, bit for bit, for any number of threads.
+    validation data have (a few far out do not say), so that samples are as wide as data. The data
+    are never changed, and the same arguments give the same flow, bit for bit, for any number of
+    threads.
 
     Parameters
     ----------
@@ -108,8 +109,9 @@ def GIS(  # a function with the name that the method has in the literature
     marginal_first : bool, optional
         Begin with a layer that treats each column on its own (naive Bayes). Default True. Unless it
         is given, whitening comes before that layer, with the covariance as little shrunk as
-        validation data like, if they prefer this by more than 0.1 nats after forty layers (of up to
-        50,000 rows): of tables whose columns nearly depend on each other.
+        validation data like, if they prefer this by more than 0.1 nats after forty layers: of
+        tables whose columns nearly depend on each other. Both ways are tried first, in silence, on
+        data of up to 50,000 training and as many validation rows, which are read twice more.
     whiten : bool, optional
         Then remove the columns' correlations. Default True.
     bounds : (d, 2) sequence, optional
@@ -139,7 +141,8 @@ def GIS(  # a function with the name that the method has in the literature
     seed : int or None, optional
         0 <= seed < 2**64; None for a different one every time.
     model : Flow, optional
-        Go on from this flow. It is not changed.
+        Go on from this flow. It is not changed. A last layer that only divides is made anew, or,
+        without validation data, left out.
     scratch : str or os.PathLike, optional
         Folder for a temporary file that holds the working copy of the data (as large as they are)
         instead of memory. Default: memory, but `tempfile.gettempdir()` for data that are read a
@@ -277,7 +280,7 @@ def GIS(  # a function with the name that the method has in the literature
 
 def _most_layers(options):
     """Return the number of layers that a progress bar can expect, or None."""
-    first = options["marginal_first"] + options["whiten"] + 1
+    first = bool(options["marginal_first"]) + options["whiten"] + 1
     return options["max_layers"] + first if options["max_layers"] else None
 
 

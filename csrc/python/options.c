@@ -144,7 +144,7 @@ static PyObject *give(const char *at, const pf_option *o)
 {
     switch (o->kind) {
     case PF_SIZE: return PyLong_FromSsize_t(*(const ptrdiff_t *)at);
-    case PF_FLAG: return PyBool_FromLong(*(const int *)at);
+    case PF_FLAG: return *(const int *)at < 0 ? PyLong_FromLong(-1) : PyBool_FromLong(*(const int *)at);
     case PF_REAL: return PyFloat_FromDouble(*(const double *)at);
     case PF_PAIR: return Py_BuildValue("(dd)", ((const double *)at)[0], ((const double *)at)[1]);
     case PF_SIZES: return sizes((const ptrdiff_t *)at);

@@ -153,7 +153,6 @@ static inline pf_status X(small_gis)(X(flow) **flow, int labelled)
     train.label = validate.label = X(small).label;
     o.bounds = small_bounds;
     o.n_classes = 2;
-    o.marginal_first = 1;
     o.patience = 5;
     o.watch.note = "{\"a\": 1}";
     o.watch.checkpoint = small_checkpoint;

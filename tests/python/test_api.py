@@ -659,7 +659,6 @@ def test_defaults_are_those_of_the_documentation():
         "min_improvement": "Default {:g}.",
         "kde": "Default {}.",
         "bandwidth_factor": "Default {:g}.",
-        "marginal_first": "Default {}.",
         "whiten": "Default {}.",
         "checkpoint_seconds": "(default {:g})",
     }.items():

@@ -1,11 +1,14 @@
 """How GIS begins: marginals first, or whitening first where validation rows prefer it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from scipy import stats
 
 import pyflow
+from pyflow import _core
 
 MARGINALS, WHITENING = ("columns", "sliced", "affine"), ("columns", "affine", "sliced")
 
@@ -72,3 +75,62 @@ def test_what_is_given_is_not_raced():
     assert fit(x, y, max_layers=2, marginal_first=True).layers[:3] == MARGINALS
     assert fit(x, y, max_layers=2, marginal_first=False).layers[:2] == ("columns", "affine")
     assert fit(x, max_layers=2).layers[:3] == MARGINALS
+
+
+def test_a_fit_goes_on_from_any_of_its_layers_as_if_it_had_not_ended():
+    """An interrupted one too: before the marginals it has columns alone, or whitened ones."""
+    x, y = factors(2000, 1), factors(700, 2)
+    whole = fit(x, y, max_layers=4)
+    assert whole.layers[:3] == WHITENING
+    for k in range(1, len(whole)):
+        again = fit(x, y, max_layers=4, model=whole[:k])
+        assert again.layers == whole.layers
+        assert_array_equal(again.evaluate_density(y), whole.evaluate_density(y))
+
+
+def test_the_race_does_not_depend_on_threads():
+    x, y, flows = factors(2000, 1), factors(700, 2), []
+    before = pyflow.get_num_threads()
+    try:
+        for n in (1, 2, 5):
+            pyflow.set_num_threads(n)
+            flows.append(fit(x, y, max_layers=4))
+    finally:
+        pyflow.set_num_threads(before)
+    assert flows[0] == flows[1] == flows[2]
+
+
+def test_a_race_ends_when_it_is_to(tmp_path):
+    """Soon, without a flow and without a checkpoint."""
+    asked = []
+
+    def stop():
+        asked.append(1)
+        raise KeyboardInterrupt
+
+    def work():
+        _core.work(1, stop)
+        try:
+            fit(factors(2000, 1), factors(700, 2), checkpoint=tmp_path / "fit")
+        finally:
+            _core.work()
+
+    with ThreadPoolExecutor(1) as pool:
+        error = pool.submit(work).exception()
+    assert isinstance(error, KeyboardInterrupt)
+    assert error.flow is None
+    assert len(asked) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_rows_are_not_raced():
+    flow = fit(factors(300, 1), factors(50001, 2), max_layers=1)
+    assert flow.layers[:2] == MARGINALS[:2]
+    assert fit(factors(300, 1), factors(300, 2), max_layers=1).layers[:2] == WHITENING[:2]
+
+
+def test_the_checkpoint_of_a_race_is_not_that_of_a_fit_without(tmp_path):
+    path, x, y = tmp_path / "fit", curved(300, 0), curved(100, 1)
+    fit(x, y, max_layers=1, checkpoint=path)
+    with pytest.raises(ValueError, match="another fit: marginal_first differs"):
+        fit(x, y, max_layers=1, checkpoint=path, marginal_first=True)

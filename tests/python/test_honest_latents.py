@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import pyflow
 
@@ -80,6 +80,32 @@ def test_few_validation_rows_hardly_count():
         logs.append([np.log(size(flow[:-1], few)), np.log(size(flow[:-1], few) / size(flow, few))])
     found, divided = np.std(logs, axis=0)
     assert divided < 0.7 * found
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [30, 1e4, 1e12])
+def test_one_wild_validation_row_does_not_set_the_size(value, dtype):
+    x, y, new = (part.astype(dtype) for part in (*FEW, curved(3000, 2)))
+    y[3, 1] = value
+    flow = fit(x, y, max_layers=20)
+    assert flow.layers[-1] == "scale"
+    before = flow[:-1]
+    assert flow.evaluate_density(y).mean() >= before.evaluate_density(y).mean()
+    assert flow.evaluate_density(new).mean() > before.evaluate_density(new).mean() - 0.02
+
+
+def test_only_what_a_fit_makes_anew_is_taken_off():
+    first = [pyflow.layers.Bounds([(None, None)] * 8), pyflow.layers.Sliced(0, 8)]
+    by_hand = pyflow.Flow(first, shape=8)
+    divided, moved = (
+        pyflow.Flow([*first, pyflow.layers.Scale(mean, 3.0)], shape=8) for mean in (0.0, 1.0)
+    )
+    expected = fit(*FEW, max_layers=3, model=by_hand)
+    assert expected.layers[-1] == "scale"
+    z = fit(*FEW, max_layers=3, model=divided).forward(FEW[1])[0]
+    assert_array_equal(z, expected.forward(FEW[1])[0])
+    with pytest.raises(ValueError, match="^model: it has a scale layer"):
+        fit(*FEW, max_layers=3, model=moved)
 
 
 def test_a_fit_that_goes_on_does_it_anew():
