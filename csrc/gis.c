@@ -13,11 +13,13 @@ enum {
     FEW_LAYERS = 10,    /* where validation rows are training rows, most of them many times */
     MOST_SLICES = 128,  /* of a layer by default, where rows are few: more do not pay for the time */
     RACE_LAYERS = 40,   /* sliced layers until two ways to begin are compared, */
-    RACE_ROWS = 50000,  /* of no more training rows than this */
+    KNOWN_BY = 4,       /* training rows for every column, without which a covariance is hardly known, */
+    RACE_ROWS = 50000,  /* of no more rows than this */
     MOST_LAYERS = 4000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
-#define RACE_LEAD 0.1    /* nats by which the second has to be better */
+#define RACE_LEAD 0.1    /* nats by which the second has to be better, */
+#define RACE_ERRORS 2    /* and standard errors */
 #define LATENT_REACH 3   /* sqrt(d): a few rows far out do not say how large the others' latents are */
 #define LATENT_WIDTH 0.1 /* of the logarithm of their size, before validation rows tell */
 
@@ -39,6 +41,7 @@ typedef struct {
     double size, error;     /* that one with LATENT_REACH, its error */
     double start, saved;    /* when the fit began, when a checkpoint was last written */
     ptrdiff_t max_layers;
+    double *row_logp; /* [validate.n] of the best, or NULL */
     int whiten_first; /* before the marginals */
     int racing;       /* a fit of RACE_LAYERS at most, to see how it begins */
 } X(fit);
@@ -83,6 +86,17 @@ static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
     return status;
 }
 
+/* logp[n] of all rows */
+static void X(rows_logp)(double *logp, const X(working) *s)
+{
+    for (ptrdiff_t t = 0; t < s->tiles; t++) {
+        X(tile) tile = X(working_tile)(s, t);
+        double z[TILE_MOST];
+        X(tile_logp)(z, &tile);
+        for (ptrdiff_t i = 0; i < tile.n; i++) logp[t * s->ld + i] = z[i] + s->logj[t * s->ld + i];
+    }
+}
+
 /* What the last layer did for the validation data, and whether that was enough. */
 static pf_status X(fit_judge)(X(fit) *f, int *enough)
 {
@@ -93,6 +107,7 @@ static pf_status X(fit_judge)(X(fit) *f, int *enough)
     *enough = !better && f->waited >= f->options->patience;
     if (better) f->best = n, f->best_logp = logp;
     if (!better || !f->has_validate) return PF_OK;
+    if (f->row_logp) X(rows_logp)(f->row_logp, &f->validate);
     PF_TRY(X(working_length)(f->length, &error, &f->train, INFINITY));
     PF_TRY(X(working_length)(f->length + 1, &error, &f->validate, INFINITY));
     return X(working_length)(&f->size, &f->error, &f->validate, LATENT_REACH);
@@ -351,8 +366,23 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
 static int X(undecided)(const X(flow) *flow, const X(data) *train, const X(data) *validate, const pf_gis_options *o)
 {
     int free = o->whiten && o->marginal_first < 0 && flow->space.d > 1 && !o->image[0];
-    return free && validate && PF_MAX(train->n, validate->n) <= RACE_ROWS &&
+    return free && validate && train->n >= KNOWN_BY * flow->space.d && PF_MAX(train->n, validate->n) <= RACE_ROWS &&
            X(count_kinds)(flow).columns == flow->n_layers;
+}
+
+/* Whether rows have a larger log p in a than in b, by RACE_LEAD and by RACE_ERRORS standard errors of the difference */
+static int X(is_ahead)(const double *a, const double *b, const X(working) *s)
+{
+    double weight = 0, lead = 0, square = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        double w = s->weight ? (double)s->weight[i] : 1;
+        if (!(w > 0)) continue;
+        weight += w;
+        lead += w * (a[i] - b[i]);
+        square += w * (a[i] - b[i]) * (a[i] - b[i]);
+    }
+    lead /= weight;
+    return lead > RACE_LEAD && lead > RACE_ERRORS * sqrt(PF_MAX(square / weight - lead * lead, 0) / s->n_eff);
 }
 
 /* Two ways to begin: marginals, then whitening with caution; or whitening as it suits the rows, which marginals have
@@ -361,19 +391,20 @@ static pf_status X(race)(int *whiten_first, const X(flow) *from, const X(data) *
                          const pf_gis_options *o)
 {
     pf_gis_options quiet = *o;
-    double best[2] = {0};
-    pf_status status = PF_OK;
+    double *logp = PF_CALLOC(double, 2 * validate->n);
+    pf_status status = logp ? PF_OK : PF_NO_MEMORY;
     quiet.watch = (pf_watch){0};
     for (int i = 0; i < 2 && !status; i++) {
         X(fit) f = {.options = &quiet, .best_logp = -INFINITY, .whiten_first = i, .racing = 1};
+        f.row_logp = logp + i * validate->n;
         status = X(flow_duplicate)(&f.flow, from, from->n_layers);
         if (!status) status = X(fit_all)(&f, train, validate, from->space.d);
-        best[i] = f.best_logp;
+        if (!status && i) *whiten_first = X(is_ahead)(f.row_logp, logp, &f.validate);
         X(working_free)(&f.train);
         X(working_free)(&f.validate);
         X(flow_free)(f.flow);
     }
-    *whiten_first = !status && best[1] > best[0] + RACE_LEAD;
+    free(logp);
     return status;
 }
 

@@ -109,9 +109,10 @@ def GIS(  # a function with the name that the method has in the literature
     marginal_first : bool, optional
         Begin with a layer that treats each column on its own (naive Bayes). Default True. Unless it
         is given, whitening comes before that layer, with the covariance as little shrunk as
-        validation data like, if they prefer this by more than 0.1 nats after forty layers: of
-        tables whose columns nearly depend on each other. Both ways are tried first, in silence, on
-        data of up to 50,000 training and as many validation rows, which are read twice more.
+        validation data like, if they prefer this by more than 0.1 nats, and two standard errors,
+        after forty layers: of tables whose columns nearly depend on each other. Both ways are tried
+        first, in silence, on data of at least four training rows for every column, and up to 50,000
+        training and as many validation rows, which are read twice more.
     whiten : bool, optional
         Then remove the columns' correlations. Default True.
     bounds : (d, 2) sequence, optional
