@@ -232,16 +232,27 @@ class LabelledPatch(Patch):
     pointwise = False  # as Labelled
 
 
-class Symmetric(Layer):
-    """Of fields of shape n in a box: knots of Psi and of the filter; axis and knots along it."""
+class OnMesh(Layer):
+    """Of fields of shape n in a box."""
 
     tolerance = 1e-11, 1e-4
 
     def __init__(self, kernels, dtype, n, box, *shape):
         self.mesh, self.box = n, box
-        self.axis = shape[2:] or (None, 1)
         super().__init__(kernels, dtype, int(np.prod(n)), *shape)
         self.space = n
+
+    def rows(self, x, theta):
+        """Return the parameters of every field, which may be those of all."""
+        return np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
+
+
+class Symmetric(OnMesh):
+    """Of fields of shape n in a box: knots of Psi and of the filter; axis and knots along it."""
+
+    def __init__(self, kernels, dtype, n, box, *shape):
+        self.axis = shape[2:] or (None, 1)
+        super().__init__(kernels, dtype, n, box, *shape)
 
     def make(self):
         n, box = np.array(self.mesh), np.array(self.box, float)
@@ -249,11 +260,10 @@ class Symmetric(Layer):
         return self.real("symmetric", len(n), n, box, *shape, result=c_void_p)
 
     def twin(self, x, theta):
-        rows = np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
         y, logj = zip(
             *(
                 layers.symmetric(field.reshape(self.mesh), t, self.shape[0], self.box, *self.axis)
-                for field, t in zip(x, rows, strict=True)
+                for field, t in zip(x, self.rows(x, theta), strict=True)
             ),
             strict=True,
         )
@@ -267,16 +277,10 @@ class OwnTables(Symmetric):
     pointwise = False  # for theta belongs to all of them
 
 
-class Shift(Layer):
+class Shift(OnMesh):
     """Of fields of shape n in a box: where g has knots, and how many S has."""
 
-    tolerance = 1e-11, 1e-4
     pointwise = False  # a point's second field is given by its place
-
-    def __init__(self, kernels, dtype, n, box, *shape):
-        self.mesh, self.box = n, box
-        super().__init__(kernels, dtype, int(np.prod(n)), *shape)
-        self.space = n
 
     def make(self):
         n, box = np.array(self.mesh), np.array(self.box, float)
@@ -288,8 +292,7 @@ class Shift(Layer):
         return np.random.default_rng(7).normal(3, 2, size=(n, self.d))
 
     def twin(self, x, theta):
-        rows = np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
-        each = zip(x, self.context(len(x)), rows, strict=True)
+        each = zip(x, self.context(len(x)), self.rows(x, theta), strict=True)
         y = [
             layers.shift(f.reshape(self.mesh), c.reshape(self.mesh), t, self.shape[0], self.box)
             for f, c, t in each
@@ -301,25 +304,17 @@ class OwnShift(Shift):
     own_tables = True
 
 
-class Coupling(Layer):
+class Coupling(OnMesh):
     """Of fields of shape n in a box: the split, whether large scales move, channels, knots."""
-
-    tolerance = 1e-11, 1e-4
-
-    def __init__(self, kernels, dtype, n, box, *shape):
-        self.mesh, self.box = n, box
-        super().__init__(kernels, dtype, int(np.prod(n)), *shape)
-        self.space = n
 
     def make(self):
         n, box = np.array(self.mesh), np.array(self.box, float)
         return self.real("coupling", len(n), n, box, *self.shape, result=c_void_p)
 
     def twin(self, x, theta):
-        rows = np.broadcast_to(theta.reshape(-1, self.n_theta), (len(x), self.n_theta))
         y = [
             layers.coupling(f.reshape(self.mesh), t, *self.shape[:3], self.box)
-            for f, t in zip(x, rows, strict=True)
+            for f, t in zip(x, self.rows(x, theta), strict=True)
         ]
         return np.reshape(y, x.shape), np.zeros(len(x))
 
