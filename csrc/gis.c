@@ -101,15 +101,14 @@ static void X(rows_logp)(double *logp, const X(working) *s)
 static pf_status X(fit_judge)(X(fit) *f, int *enough)
 {
     ptrdiff_t n = f->flow->n_history;
-    double logp = f->flow->history[n - 1].logp_validate, error;
+    double logp = f->flow->history[n - 1].logp_validate;
     int better = !f->has_validate || !(f->best > 0) || logp > f->best_logp + f->options->min_improvement;
     f->waited = better ? 0 : f->waited + 1;
     *enough = !better && f->waited >= f->options->patience;
     if (better) f->best = n, f->best_logp = logp;
     if (!better || !f->has_validate) return PF_OK;
     if (f->row_logp) X(rows_logp)(f->row_logp, &f->validate);
-    PF_TRY(X(working_length)(f->length, &error, &f->train, INFINITY));
-    PF_TRY(X(working_length)(f->length + 1, &error, &f->validate, INFINITY));
+    f->length[0] = f->train.length, f->length[1] = f->validate.length;
     return X(working_length)(&f->size, &f->error, &f->validate, LATENT_REACH);
 }
 

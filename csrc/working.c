@@ -195,7 +195,7 @@ static pf_status X(working_room)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdif
     if (scratch) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
     else if (!(s->x = PF_ALLOC(real, tiles * d * ld))) return PF_NO_MEMORY;
     s->logj = PF_CALLOC(double, s->n);
-    s->sums = PF_CALLOC(double, 2 * tiles);
+    s->sums = PF_CALLOC(double, 3 * tiles);
     return s->logj && s->sums ? PF_OK : PF_NO_MEMORY;
 }
 
@@ -263,7 +263,7 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
     struct X(pass) *p = arg;
     X(working) *s = p->s;
     X(tile) tile = X(working_tile)(s, t);
-    double logp[TILE_MOST], *logj = s->logj + t * s->ld, weight = 0, sum = 0;
+    double logp[TILE_MOST], *logj = s->logj + t * s->ld, weight = 0, sum = 0, latent = 0;
     real *work = p->work + thread * p->per_thread;
     if (p->back) {
         p->layer->ops->inverse(p->layer, p->ready, &tile, logj, work);
@@ -274,10 +274,11 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
     for (ptrdiff_t i = 0; i < tile.n; i++) {
         double w = s->weight ? (double)s->weight[t * s->ld + i] : 1;
         weight += w;
-        if (w > 0) sum += w * (logp[i] + logj[i]);
+        if (w > 0) sum += w * (logp[i] + logj[i]), latent += w * logp[i];
     }
-    s->sums[2 * t] = weight;
-    s->sums[2 * t + 1] = sum;
+    s->sums[3 * t] = weight;
+    s->sums[3 * t + 1] = sum;
+    s->sums[3 * t + 2] = latent;
 }
 
 static pf_status X(pass)(X(working) *s, const X(flow) *flow, ptrdiff_t l, ptrdiff_t blocks,
@@ -294,9 +295,14 @@ static pf_status X(pass)(X(working) *s, const X(flow) *flow, ptrdiff_t l, ptrdif
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp)
 {
     pf_status status = X(pass)(s, flow, l, s->tiles, X(pass_tile), 0);
-    double weight = 0, sum = 0;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) weight += s->sums[2 * t], sum += s->sums[2 * t + 1];
+    double weight = 0, sum = 0, latent = 0;
+    for (ptrdiff_t t = 0; t < s->tiles; t++) {
+        weight += s->sums[3 * t];
+        sum += s->sums[3 * t + 1];
+        latent += s->sums[3 * t + 2];
+    }
     *logp = sum / weight;
+    s->length = -2 * latent / weight / (double)s->d - PF_LOG_2PI;
     return status;
 }
 
@@ -318,15 +324,15 @@ static void X(length_tile)(void *arg, ptrdiff_t t, int thread)
         r = PF_MIN(r, lengths->most);
         if (w > 0) sum += w * r, square += w * r * r;
     }
-    s->sums[2 * t] = sum;
-    s->sums[2 * t + 1] = square;
+    s->sums[3 * t] = sum;
+    s->sums[3 * t + 1] = square;
 }
 
 pf_status X(working_length)(double *mean, double *error, X(working) *s, double reach)
 {
     double weight = X(working_weight)(s, NULL, s->tiles), sum = 0, square = 0;
     PF_TRY(pf_parallel(s->tiles, X(length_tile), &(X(lengths)){.s = s, .most = reach * reach}));
-    for (ptrdiff_t t = 0; t < s->tiles; t++) sum += s->sums[2 * t], square += s->sums[2 * t + 1];
+    for (ptrdiff_t t = 0; t < s->tiles; t++) sum += s->sums[3 * t], square += s->sums[3 * t + 1];
     *mean = sum / weight;
     double gaussian = 2 / (double)s->d * *mean * *mean; /* the least variance that few rows are believed */
     *error = sqrt(PF_MAX(square / weight - *mean * *mean, gaussian) / s->n_eff);

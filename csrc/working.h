@@ -51,7 +51,8 @@ typedef struct {
     int32_t *label;  /* [n] or NULL, the caller's */
     ptrdiff_t rows;  /* that have a weight */
     double n_eff;    /* (sum w)^2 / sum w^2 */
-    double *sums;    /* [tiles][2]: weight and weighted log p */
+    double *sums;    /* [tiles][3]: weight, weighted log p, and that of the latents alone */
+    double length;   /* mean |z|^2 / d of the rows after the last layer */
     size_t mapped;   /* bytes of x in a scratch file, 0: in memory */
 } X(working);
 
