@@ -23,14 +23,23 @@ pf_status X(conditioner_new)(X(conditioner) **conditioner, X(layer) *const *laye
         if (c->at[l] >= 0) c->n_row += layers[l]->n_theta;
     }
     for (ptrdiff_t j = 0; j < n_y && !status; j++) c->stats[n_y + j] = 1;
-    if (!status && !c->n_row)
-        status = pf_fail(PF_BAD_ARGUMENT, "y: none of the layers can be conditioned (symmetric layers can)");
     if (!status) status = X(mlp_new)(&c->net, n_y, hidden, n_hidden, c->n_row);
     if (status) {
         X(conditioner_free)(c);
         *conditioner = NULL;
     }
     return status;
+}
+
+pf_status X(conditioner_grow)(X(conditioner) *c)
+{
+    ptrdiff_t *at = PF_ALLOC(ptrdiff_t, c->n_layers + 1);
+    if (!at) return PF_NO_MEMORY;
+    memcpy(at, c->at, (size_t)c->n_layers * sizeof *at);
+    at[c->n_layers++] = -1;
+    free(c->at);
+    c->at = at;
+    return PF_OK;
 }
 
 void X(conditioner_free)(X(conditioner) *c)
@@ -67,6 +76,7 @@ pf_status X(conditioner_rows)(const X(conditioner) *c, double *theta, real *memo
                               const ptrdiff_t *base_at, X(layer) *const *layers, const double *y, ptrdiff_t rows)
 {
     real *in = memory, *out = in + 2 * X(inputs)(c);
+    if (!c->n_row) return PF_OK;
     for (ptrdiff_t i = 0; i < rows * c->n_y; i++)
         in[i] = (real)PF_MIN(PF_MAX(X(standard)(c, y[i], i % c->n_y), -NET_REACH), NET_REACH);
     PF_TRY(X(mlp_forward)(c->net, out, out + X(outputs)(c), in, rows));
@@ -84,6 +94,9 @@ pf_status X(conditioner_vjp)(const X(conditioner) *c, double *gy, real *gw, cons
                              X(layer) *const *layers, ptrdiff_t rows)
 {
     real *in = memory, *gin = in + X(inputs)(c), *gout = gin + X(inputs)(c);
+    for (ptrdiff_t i = 0; i < rows * c->n_y && gy && !c->n_row; i++) gy[i] = 0;
+    for (ptrdiff_t i = 0; i < c->net->n_w && gw && !c->n_row; i++) gw[i] = 0;
+    if (!c->n_row) return PF_OK;
     for (ptrdiff_t i = 0; i < rows * c->n_row; i++) gout[i] = (real)(NET_SCALE * gtheta[i]);
     X(smooth_rows)(c, gout, layers, rows);
     PF_TRY(X(mlp_vjp)(c->net, gw, gy ? gin : NULL, gout, gout + X(outputs)(c), in, rows));

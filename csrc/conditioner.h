@@ -33,10 +33,13 @@ typedef struct {
     ptrdiff_t *at; /* [n_layers] where a layer's parameters begin in a row, -1 for one that is not served */
 } X(conditioner);
 
-/* For the layers that can be conditioned. All weights are zero, all statistics 0 and 1. */
+/* For the layers that can be conditioned; of none it serves, it is what is known of the conditions that others look at
+ * themselves. All weights are zero, all statistics 0 and 1. */
 pf_status X(conditioner_new)(X(conditioner) **c, X(layer) *const *layers, ptrdiff_t n_layers, ptrdiff_t n_y,
                              const ptrdiff_t *hidden, int n_hidden);
 void X(conditioner_free)(X(conditioner) *c); /* NULL is allowed */
+/* One layer more, which is not served. */
+pf_status X(conditioner_grow)(X(conditioner) *c);
 
 /* reals of scratch memory of a pass */
 ptrdiff_t X(conditioner_memory)(const X(conditioner) *c);

@@ -38,6 +38,7 @@ typedef struct {
     ptrdiff_t first;
     const double *bounds;          /* [d][2] or NULL */
     const unsigned char *observed; /* [d] or NULL: all pixels are */
+    int looks;                     /* whether layers look at the conditions themselves */
     int drawn;                     /* whether there is something that is not observed, pixels or modes */
     uint64_t draw;                 /* number of the draw of it */
     ptrdiff_t rows, tiles;         /* of a tile; in a block */
@@ -128,8 +129,8 @@ static void X(score_piece)(X(piece) *p, X(job) *job, X(worker) *worker)
     X(scale_shift)(p->t.x, p->t.x, -1, 0, size);
     int parameters = job->task == PF_SCORE_PARAMETERS;
     double *rows = parameters ? job->gtheta + (p->start - job->begin) * job->flow->net->n_row : NULL;
-    if (parameters && job->drawn) p->t.gy = job->gy_direct + (p->start - job->begin) * p->t.n_y;
-    X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters || job->drawn);
+    if (parameters && job->looks) p->t.gy = job->gy_direct + (p->start - job->begin) * p->t.n_y;
+    X(flow_vjp_tile)(&job->workers, worker, &p->t, NULL, rows, ones, !parameters || job->looks);
 }
 
 /* Pieces first .. first + count - 1 of the thread's, loaded, through the flow */
@@ -280,7 +281,7 @@ static void X(plan)(X(job) *job)
     ptrdiff_t n = PF_MAX(job->n, 1);
     job->rows = PF_MIN(job->rows, tile_whole(n));
     ptrdiff_t all = (n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
-    int single = f->net || job->task == PF_SCORE || job->rows <= TILE_STEP, patches = 0;
+    int single = (f->net && f->net->n_row) || job->task == PF_SCORE || job->rows <= TILE_STEP, patches = 0;
     for (ptrdiff_t l = 0; l < f->n_layers; l++) patches |= X(patch_count)(f->layers[l]) > 1;
     job->tiles = single ? 1 : PF_MAX(PF_MIN((patches ? PATCH_BYTES : BLOCK_BYTES) / bytes, X(MOST_TILES)), 1);
     /* so that all threads have as many blocks */
@@ -293,7 +294,8 @@ static pf_status X(run_all)(X(job) *job)
 {
     const X(flow) *f = job->flow;
     int at = job->task == PF_LOGP_AT;
-    ptrdiff_t all = at ? job->m : job->n, step = f->net ? NET_ROWS : PF_MAX(all, 1), n_y = f->net ? f->net->n_y : 0;
+    ptrdiff_t all = at ? job->m : job->n, step = f->net && f->net->n_row ? NET_ROWS : PF_MAX(all, 1),
+              n_y = f->net ? f->net->n_y : 0;
     ptrdiff_t most = at ? PF_MIN(all, step)
                         : (PF_MIN(all, step) + job->rows * job->tiles - 1) / (job->rows * job->tiles);
     int large = f->space.d >= LARGE, threads = large ? 1 : pf_max_threads(most);
@@ -301,9 +303,10 @@ static pf_status X(run_all)(X(job) *job)
     real *memory = f->net ? PF_ALLOC(real, X(conditioner_memory)(f->net)) : NULL;
     job->pieces = PF_ALLOC(X(piece), job->tiles * threads);
     if (f->net) {
-        job->theta = PF_ALLOC(double, NET_ROWS * f->net->n_row);
-        job->gtheta = PF_CALLOC(double, job->task == PF_SCORE_PARAMETERS ? NET_ROWS * f->net->n_row : 0);
-        job->gy_direct = PF_CALLOC(double, job->task == PF_SCORE_PARAMETERS ? NET_ROWS * n_y : 0);
+        ptrdiff_t rows = PF_MIN(all, step), gradients = job->task == PF_SCORE_PARAMETERS ? rows : 0;
+        job->theta = PF_ALLOC(double, rows * f->net->n_row);
+        job->gtheta = PF_CALLOC(double, gradients * f->net->n_row);
+        job->gy_direct = PF_CALLOC(double, gradients *n_y);
     }
     pf_status status = job->pieces && (!f->net || (memory && job->theta && job->gtheta && job->gy_direct))
                            ? PF_OK
@@ -346,7 +349,8 @@ static pf_status X(run)(X(job) *job)
     PF_TRY(X(check)(job));
     if (job->flow->n_layers) job->bounds = X(layer_bounds)(job->flow->layers[0]);
     job->observed = X(flow_mask)(job->flow);
-    job->drawn = X(drawn)(job->flow);
+    job->looks = job->drawn = X(drawn)(job->flow);
+    for (ptrdiff_t l = 0; l < job->flow->n_layers; l++) job->looks |= X(layer_conditions)(job->flow->layers[l]) > 0;
     atomic_init(&job->bad, -1);
     X(plan)(job);
     pf_status status = X(run_all)(job);

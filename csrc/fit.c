@@ -80,9 +80,12 @@ static pf_status X(step)(X(trainer) *t, double rate)
     if (!isfinite(square + net_square)) return pf_fail(PF_DEGENERATE, "training met a gradient that is not finite");
     PF_TRY(pf64_adam_step(&t->base, f->theta, t->gbase, factor, rate, 0));
     if (f->net && !net_stays) PF_TRY(X(adam_step)(&t->net, f->net->net->w, t->gw, factor, rate, t->o->weight_decay));
-    for (ptrdiff_t l = 0; l < f->n_layers; l++)
-        if (f->layers[l]->ops->retract && !(t->o->frozen && t->o->frozen[l]))
-            f->layers[l]->ops->retract(f->layers[l], f->theta + f->at[l]);
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) {
+        const X(layer) *layer = f->layers[l];
+        if (t->o->frozen && t->o->frozen[l]) continue;
+        if (layer->ops->decay) layer->ops->decay(layer, f->theta + f->at[l], 1 - rate * t->o->weight_decay);
+        if (layer->ops->retract) layer->ops->retract(layer, f->theta + f->at[l]);
+    }
     X(flow_prepare)(f, t->prepare);
     return PF_OK;
 }

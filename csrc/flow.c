@@ -13,9 +13,19 @@ static int32_t narrowed(ptrdiff_t size) { return size == (int32_t)size ? (int32_
 
 /* ---- layers and tables ------------------------------------------------------------------------------------ */
 
-const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops),  &X(scale_ops),     &X(affine_ops), &X(sliced_ops),
-                                              &X(patch_ops),    &X(symmetric_ops), &X(axial_ops),  &X(shift_ops),
-                                              &X(coupling_ops), &X(fill_ops),      &X(band_ops),   NULL};
+const X(layer_ops) *const X(layer_kinds)[] = {&X(columns_ops),
+                                              &X(scale_ops),
+                                              &X(affine_ops),
+                                              &X(sliced_ops),
+                                              &X(patch_ops),
+                                              &X(symmetric_ops),
+                                              &X(axial_ops),
+                                              &X(shift_ops),
+                                              &X(coupling_ops),
+                                              &X(fill_ops),
+                                              &X(band_ops),
+                                              &X(autoregressive_ops),
+                                              NULL};
 
 X(layer) *X(layer_share)(X(layer) *l)
 {
@@ -162,14 +172,14 @@ pf_status X(flow_append)(X(flow) *f, X(layer) *layer, const double *theta)
     pf_status status = X(flow_room)(f, layer->n_theta);
     void *ready = status ? NULL : X(tables_new)(layer);
     real *work = ready ? PF_ALLOC(real, X(layer_work)(layer)) : NULL;
-    if (work) {
+    status = !work ? PF_NO_MEMORY : f->net ? X(conditioner_grow)(f->net) : PF_OK;
+    if (!status) {
         layer->ops->prepare(layer, ready, theta, layer->n_theta, 1, work);
         X(push)(f, layer, theta, ready);
         X(flow_forget)(f); /* training of fewer layers */
     } else {
         X(tables_release)(ready);
         X(layer_release)(layer);
-        status = PF_NO_MEMORY;
     }
     free(work);
     return status;
@@ -253,7 +263,7 @@ static pf_status X(copy_conditioner)(X(flow) *copy, const X(flow) *f)
     const X(mlp) *from = c->net;
     ptrdiff_t n_in = from->size[from->layers - 1], hidden = from->n_w - (n_in + 1) * c->n_row;
     int any = 0;
-    for (ptrdiff_t l = 0; l < copy->n_layers; l++) any |= c->at[l] >= 0;
+    for (ptrdiff_t l = 0; l < copy->n_layers; l++) any |= c->at[l] >= 0 || X(layer_conditions)(copy->layers[l]);
     if (!any) return PF_OK;
     PF_TRY(X(conditioner_new)(&copy->net, copy->layers, copy->n_layers, c->n_y, from->size + 1, from->layers - 1));
     ptrdiff_t n_row = copy->net->n_row;
@@ -411,7 +421,7 @@ pf_status X(flow_new)(X(flow) **flow, int ndim, const ptrdiff_t *n, const double
 static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *const *made,
                         void (*fill)(double *theta, const X(layer) *l, const void *from), const void *from)
 {
-    if (!status && f->net)
+    if (!status && f->net && f->net->n_row)
         status = pf_fail(PF_BAD_ARGUMENT,
                          "a flow with conditions takes no more layers: its network is for those it has");
     if (status) {
@@ -426,6 +436,7 @@ static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *const *made,
     }
     if (fill) fill(theta, layer, from);
     status = X(flow_append)(f, layer, theta);
+    if (!status) f->n_history = 0; /* of a fit of fewer layers */
     free(theta);
     return pf_end(status);
 }
@@ -624,6 +635,38 @@ pf_status X(flow_add_coupling)(X(flow) *f, double split, int large, ptrdiff_t ch
     X(layer) *layer = NULL;
     pf_begin();
     return X(add)(f, X(coupling_new)(&layer, f->mesh, split, large, channels, knots), &layer, X(fill_coupling), NULL);
+}
+
+static void X(fill_autoregressive)(double *theta, const X(layer) *l, const void *from)
+{
+    X(autoregressive_start)(theta, l, from);
+}
+
+/* A flow without conditions gets those that the layer looks at. */
+static pf_status X(same_conditions)(X(flow) *f, const pf_network *n)
+{
+    const ptrdiff_t none = 1;
+    if (!n->n_y) return PF_OK;
+    if (f->net && f->net->n_y != n->n_y)
+        return pf_fail(PF_BAD_ARGUMENT, "conditions: there are %td of the layer, and %td of the flow", n->n_y,
+                       f->net->n_y);
+    if (f->net) return PF_OK;
+    PF_TRY(X(conditioner_new)(&f->net, NULL, 0, n->n_y, &none, 1));
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) PF_TRY(X(conditioner_grow)(f->net));
+    memcpy(f->net->stats, n->stats, (size_t)(4 * n->n_y) * sizeof(double));
+    return PF_OK;
+}
+
+pf_status X(flow_add_autoregressive)(X(flow) *f, const pf_network *n)
+{
+    X(layer) *layer = NULL;
+    pf_begin();
+    pf_status status = f->space.ndim == 1 ? PF_OK : pf_fail(PF_BAD_ARGUMENT, "autoregressive layers are for tables");
+    for (ptrdiff_t l = 0; l < f->n_layers && !status; l++)
+        if (f->layers[l]->ops->conditional) status = pf_fail(PF_BAD_ARGUMENT, "autoregressive layers are for tables");
+    if (!status) status = X(autoregressive_new)(&layer, f->space.d, n);
+    if (!status) status = X(same_conditions)(f, n);
+    return X(add)(f, status, &layer, X(fill_autoregressive), n);
 }
 
 /* ---- data -------------------------------------------------------------------------------------------------- */

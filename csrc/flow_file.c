@@ -148,6 +148,9 @@ static pf_status X(read_parts)(X(parts) *p, pf_reader *r, const X(flow) *f)
         }
     }
     p->n_y = pf_get_int(r, 0, MOST_CONDITIONS);
+    for (ptrdiff_t l = 0; l < n_layers && !r->status; l++)
+        if (X(layer_conditions)(p->layers[l]) && X(layer_conditions)(p->layers[l]) != p->n_y)
+            damaged(r, "a layer looks at other conditions");
     p->n_hidden = (int)pf_get_int(r, p->n_y ? 1 : 0, p->n_y ? MLP_LAYERS - 1 : 0);
     for (int l = 0; l < p->n_hidden; l++) p->hidden[l] = pf_get_int(r, 1, 1 << 16);
     PF_TRY(r->status);

@@ -96,6 +96,8 @@ typedef struct {
     void (*retract)(const X(layer) *l, double *theta);
     /* What a network says of theta[rows][stride], smoothed; symmetric, so that it serves both ways. NULL: as it is. */
     void (*smooth)(const X(layer) *l, real *theta, ptrdiff_t stride, ptrdiff_t rows);
+    /* A step of weight decay, theta *= factor, of a layer with a network in it. NULL: there is none. */
+    void (*decay)(const X(layer) *l, double *theta, double factor);
     /* The shape, to a file and back. Theta is not in it. */
     void (*write)(const X(layer) *l, pf_writer *w);
     pf_status (*read)(X(layer) **l, pf_reader *r, const pf_space *space, X(mesh) *mesh, ptrdiff_t classes);

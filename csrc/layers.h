@@ -45,7 +45,7 @@ void pf_monomials_vjp(double *gy, const double *gterm, const double *y, const do
 #elif defined(real)
 
 extern const X(layer_ops) X(columns_ops), X(scale_ops), X(affine_ops), X(sliced_ops), X(patch_ops), X(symmetric_ops),
-    X(axial_ops), X(shift_ops), X(coupling_ops), X(fill_ops), X(band_ops);
+    X(axial_ops), X(shift_ops), X(coupling_ops), X(fill_ops), X(band_ops), X(autoregressive_ops);
 
 /* columns.c: every column by its own fixed map. No parameters. */
 pf_status X(columns_new)(X(layer) **l, const pf_column *column, ptrdiff_t d);
@@ -111,4 +111,10 @@ void X(shift_pointwise)(real *u, const X(layer) *l, const void *ready, const rea
  * F x), made of those on the other. theta[channels][A, C][knots]. */
 pf_status X(coupling_new)(X(layer) **l, X(mesh) *mesh, double split, int large, ptrdiff_t channels, ptrdiff_t knots);
 void X(coupling_start)(double *theta, const X(layer) *l); /* the identity, from which training can go on */
+
+/* autoregressive.c: every column by a spline of its own, which a network makes of the columns before it and of y.
+ * theta = L[d][n_y + d], then the network's weights. */
+pf_status X(autoregressive_new)(X(layer) **l, ptrdiff_t d, const pf_network *from);
+void X(autoregressive_start)(double *theta, const X(layer) *l, const pf_network *from);
+ptrdiff_t X(layer_conditions)(const X(layer) *l); /* how many it looks at itself: n_y of an autoregressive layer */
 #endif

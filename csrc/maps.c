@@ -2,6 +2,8 @@
 #ifndef real
 #include "flow.h"
 
+enum { NETWORK_ROWS = 64 /* points in a tile where layers have networks, whose units are as many numbers as those */ };
+
 #define TWICE "maps.c"
 #include "twice.h"
 #else
@@ -22,8 +24,10 @@ static int X(has)(const X(flow) *f, pf_layout layout)
 ptrdiff_t X(flow_tile_rows)(const X(flow) *f)
 {
     if (X(has)(f, ROWS)) return X(has)(f, COLUMNS) ? TILE_STEP : 1;
-    for (ptrdiff_t l = 0; l < f->n_layers; l++)
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) {
         if (X(layer_patches)(f->layers[l])) return TILE_MOST;
+        if (f->layers[l]->ops->decay) return NETWORK_ROWS;
+    }
     return X(tile_rows)(f->space.d);
 }
 

@@ -17,6 +17,7 @@ static ptrdiff_t blocks_of(ptrdiff_t n) { return (n + WIDTH - 1) / WIDTH; }
 #include "twice.h"
 #else
 
+#include "exp.h"
 #define SIMD "mlp.inc"
 #include "simd.h"
 
@@ -84,52 +85,16 @@ typedef struct {
     ptrdiff_t rows, n_in, n_out;
 } X(pass);
 
-/* silu(h) = h s, s = 1 / (1 + exp(-h)); silu'(h) = s (1 + h (1 - s)). a[n] is h on entry. The exponential is pf_exp's,
- * in the precision that is wanted: beyond +-MOST as at +-MOST. */
-#if REAL_BITS == 32
-#define BITS uint32_t
-#define MANTISSA 23
-#define MOST 80
-#else
-#define BITS uint64_t
-#define MANTISSA 52
-#define MOST 700
-#endif
+/* silu(h) = h s, s = 1 / (1 + exp(-h)); silu'(h) = s (1 + h (1 - s)). a[n] is h on entry. */
 PF_KERNEL void X(silu_body)(real *restrict a, real *restrict slope, ptrdiff_t n)
 {
-    const real shift = (real)1.5 * ((BITS)1 << MANTISSA);
     for (ptrdiff_t i = 0; i < n; i++) {
-        real h = a[i], x = h > MOST ? -MOST : h < -MOST ? MOST : -h, k = x * (real)M_LOG2E + shift, power, e = 0;
-        BITS bits;
-        memcpy(&bits, &k, sizeof k);
-        bits = (bits + ((BITS)1 << (REAL_BITS - MANTISSA - 2)) - 1) << MANTISSA;
-        memcpy(&power, &bits, sizeof power);
-        k -= shift;
-        real r = x - k * (real)0x1.62e4p-1 - k * (real)0x1.7f7d1cf79abcap-20;
-#if REAL_BITS == 64
-        e = e * r + 1. / 6227020800;
-        e = e * r + 1. / 479001600;
-        e = e * r + 1. / 39916800;
-        e = e * r + 1. / 3628800;
-        e = e * r + 1. / 362880;
-        e = e * r + 1. / 40320;
-#endif
-        e = e * r + (real)(1. / 5040);
-        e = e * r + (real)(1. / 720);
-        e = e * r + (real)(1. / 120);
-        e = e * r + (real)(1. / 24);
-        e = e * r + (real)(1. / 6);
-        e = e * r + (real)0.5;
-        e = (1 + r + r * r * e) * power;
-        real s = 1 / (1 + e);
+        real h = a[i], s = 1 / (1 + X(exp_inline)(-h));
         a[i] = h * s;
         slope[i] = s * (1 + h * (1 - s));
     }
 }
 PF_DISPATCH(X(silu), (real * a, real *slope, ptrdiff_t n), (a, slope, n))
-#undef BITS
-#undef MANTISSA
-#undef MOST
 
 static void X(forward_block)(void *arg, ptrdiff_t block, int thread)
 {

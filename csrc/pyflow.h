@@ -246,6 +246,19 @@ typedef struct {
     pf_train_options train;
 } pf_symmetric_options;
 
+/* An autoregressive layer, every column by a spline of its own that a network makes of the columns whose rank is lower,
+ * and of conditions. It starts as x_j <- (x_j - linear_j (y, x)) exp(-log_scale_j), y standardised. */
+typedef struct {
+    ptrdiff_t n_y, bins;     /* conditions; of a spline */
+    const ptrdiff_t *hidden; /* [n_hidden] units of the network's hidden layers */
+    int n_hidden;
+    const int32_t *rank;     /* [d] from 0 on */
+    const double *stats;     /* [4][n_y] of the conditions: mean, scale, least, most */
+    const double *linear;    /* [d][n_y + d]; NULL: zeros */
+    const double *log_scale; /* [d]; NULL: zeros */
+    uint64_t seed;
+} pf_network;
+
 PF_API void pf_gis_defaults(pf_gis_options *options);
 PF_API void pf_sig_defaults(pf_sig_options *options);
 PF_API void pf_train_defaults(pf_train_options *options);
@@ -337,6 +350,9 @@ PF_API pf_status PF(flow_add_shift)(PF(flow) * flow, double mean, double scale, 
  * large scales, |k| <= split k_max, or, large = 0, the small ones, and A but for the others; splines with so many
  * knots. The identity until it is trained. */
 PF_API pf_status PF(flow_add_coupling)(PF(flow) * flow, double split, int large, ptrdiff_t channels, ptrdiff_t knots);
+
+/* The identity, or a regression, until it is trained; the flow then has the layer's conditions. */
+PF_API pf_status PF(flow_add_autoregressive)(PF(flow) * flow, const pf_network *network);
 
 /* ---- what is known of a flow */
 

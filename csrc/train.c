@@ -53,12 +53,12 @@ pf_status X(trainer_init)(X(trainer) *t, X(flow) *f, const pf_train_options *o, 
                           ptrdiff_t draws)
 {
     const X(conditioner) *c = f->net;
-    ptrdiff_t n_w = c ? c->net->n_w : 0, n_row = c ? c->n_row : 0, rows = c ? NET_ROWS : 0;
+    ptrdiff_t n_w = c ? c->net->n_w : 0, n_row = c ? c->n_row : 0;
     t->o = o;
     t->flow = f;
     t->n_y = n_y;
     t->tile = X(flow_tile_rows)(f);
-    t->step = c ? NET_ROWS : PF_MAX(batch, t->tile);
+    t->step = n_row ? NET_ROWS : PF_MAX(batch, t->tile);
     t->own = f->n_theta - n_row;
     if (draws) PF_TRY(X(evidence_new)(&t->evidence, n_y, draws));
     ptrdiff_t most = PF_MAX(batch, draws ? X(evidence_room)(t->evidence) + 1 : 0);
@@ -68,9 +68,9 @@ pf_status X(trainer_init)(X(trainer) *t, X(flow) *f, const pf_train_options *o, 
     t->row = PF_ALLOC(ptrdiff_t, room);
     t->logp = PF_ALLOC(double, room);
     t->weight = PF_ALLOC(double, room);
-    t->y = PF_ALLOC(double, rows *(c ? c->n_y : 0));
-    t->theta = PF_ALLOC(double, rows *n_row);
-    t->gtheta = PF_ALLOC(double, rows *n_row);
+    t->y = PF_ALLOC(double, t->step *(c ? c->n_y : 0));
+    t->theta = PF_ALLOC(double, t->step *n_row);
+    t->gtheta = PF_ALLOC(double, t->step *n_row);
     t->group = PF_ALLOC(double, t->own ? GROUPS * f->n_theta : 0);
     t->net_memory = PF_ALLOC(real, c ? X(conditioner_memory)(c) : 0);
     t->gw = PF_ALLOC(real, n_w);
@@ -329,6 +329,9 @@ pf_status X(train_begin)(X(flow) *f, const X(data) *train, const pf_train_option
     PF_TRY(X(set_noise)(f, o));
     if (f->net) X(widen_range)(f, train);
     if (f->net || !conditions) return PF_OK;
+    int any = 0;
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) any |= f->layers[l]->ops->conditional;
+    if (!any) return pf_fail(PF_BAD_ARGUMENT, "y: none of the layers can be conditioned (symmetric layers can)");
     while (n_hidden < PF_HIDDEN_MOST && o->hidden[n_hidden]) n_hidden++;
     PF_TRY(X(conditioner_new)(&f->net, f->layers, f->n_layers, train->n_y + o->noise_condition, o->hidden, n_hidden));
     X(mlp_draw)(f->net->net, o->seed, stream(STREAM_WEIGHTS, 0));

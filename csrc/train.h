@@ -35,9 +35,9 @@ typedef struct {
     double *logp;               /* [room] their log p */
     double *weight;             /* [room] of their gradients, relative to `factor`; 0: only log p is wanted */
     double factor, mean_weight; /* mean_weight: of all training points */
-    double *y;                  /* [NET_ROWS][flow's n_y] conditions of a block, */
-    double *theta;              /* [NET_ROWS][n_row] their parameters, */
-    double *gtheta;             /* [NET_ROWS][n_row] and gradients */
+    double *y;                  /* [step][flow's n_y] conditions of a block, */
+    double *theta;              /* [step][n_row] their parameters, */
+    double *gtheta;             /* [step][n_row] and gradients */
     double *group;              /* [GROUPS][n_theta] gradients of the layers that are not served */
     ptrdiff_t own;              /* parameters of those */
     real *net_memory, *gw, *gw_part;

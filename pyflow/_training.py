@@ -370,7 +370,9 @@ def trained(
     given["posterior_weight"] = posterior_weight(objective, n_y)
     kept = ("columns", "image_shape", "dequantized", "names", "labels")
     note = {k: v for k, v in flow._note.items() if k in kept}
-    if not core.n_conditions:
+    if core.n_conditions:
+        note["names"] = list(flow.names)
+    else:
         found = condition_names(names, table, n_y) + [NOISE] * bool(given["noise_condition"])
         note["names"] = found
     if y_validate is not None:

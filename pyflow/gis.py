@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyflow import _arguments, _core, _images, _tables
+from pyflow._conditional import conditional
 from pyflow._members import fitted
 from pyflow._progress import Progress
 from pyflow._training import classes, greedy, known_classes, refuse_unknown, saved
@@ -31,6 +32,8 @@ def GIS(  # a function with the name that the method has in the literature
     data_train: ArrayLike,
     data_validate: ArrayLike | None = None,
     *,
+    condition: ArrayLike | None = None,
+    condition_validate: ArrayLike | None = None,
     max_layers: int | None = None,
     patience: int | None = None,
     min_improvement: float | None = None,
@@ -78,6 +81,15 @@ def GIS(  # a function with the name that the method has in the literature
         `numpy.memmap`, or a two-dimensional object with a NumPy dtype that can be cut (an HDF5 or
         Zarr data set), is read a block of rows at a time and never copied whole.
     data_validate : (m, d) array-like of real numbers, optional
+    condition, condition_validate : (n, p), (m, p) array-like of real numbers, optional
+        Numbers y for each row, or (n,) of a single one: the flow is then p(x|y), normalised for
+        every y, and takes y where it takes x. A likelihood, with x the data and y the parameters
+        (`Flow.posterior`), or of simulations with x the parameters and y the data a posterior. It
+        is not made of sliced layers: after a layer for each column, and a linear regression on y,
+        come three layers `pyflow.layers.Autoregressive`, trained by `Flow.train` until the
+        validation data gain no more, twice, with more and with less weight decay, of which the
+        better is kept. Options of layers and slices are not for it, nor labels, images and `model`;
+        a checkpoint is only written when it is done.
     max_layers : int, optional
         Stop at this many sliced layers (the flow has up to three more, the first ones). With
         validation data too, whichever stops first; the best is kept. Default 4000.
@@ -209,6 +221,8 @@ def GIS(  # a function with the name that the method has in the literature
             "data_validate, max_layers: give validation data, or the number of layers, or both"
         )
     known = known_classes(model)
+    if condition_validate is not None and condition is None:
+        raise ValueError("condition_validate: given without condition")
     if data_validate is None and (weight_validate is not None or labels_validate is not None):
         name = "weight_validate" if weight_validate is not None else "labels_validate"
         raise ValueError(f"{name}: given without data_validate")
@@ -244,6 +258,15 @@ def GIS(  # a function with the name that the method has in the literature
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}
     data |= {k: _arguments.rows(v, k) for k, v in weights.items() if v is not None}
 
+    if condition is not None:
+        others = given | {"labels": labels, "model": model, "scratch": scratch}
+        others |= {"image_shape": shape, "dequantize": dequantize}
+        for name, value in others.items():
+            if value is not None:
+                raise ValueError(f"{name}: is not for a fit with a condition")
+        how = {"checkpoint": checkpoint, "seed": seed, "progress": progress, "verbose": verbose}
+        flow = conditional(data, condition, condition_validate, bounds, columns, n_models, how)
+        return saved(flow, checkpoint)
     note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
     stream = _is_read_in_blocks(train) or _is_read_in_blocks(validate)
     if scratch is None and stream and shape is None:

@@ -6,22 +6,24 @@
 #include "twice.h"
 
 const char compose_doc[] =
-    "compose(layers, *, shape, box=None, n_classes=0, bits=64)\n--\n\n"
+    "compose(layers, *, shape, box=None, n_classes=0, bits=64, flow=None)\n--\n\n"
     "A flow of layers that are the identity until they are trained: a sequence of ('scale', mean, "
     "scale),\n('fill', mask as uint8, mean, scale), ('affine', matrix or None, mean or None), ('bounds', bounds), "
     "('sliced', n_slices, "
     "n_knots, seed), ('patch',\n(image, kernel, shift), (n_slices, n_knots), seed), ('symmetric', psi_knots, "
     "filter_knots, (axis, mu_knots) or\nNone), ('shift', knots, "
-    "filter_knots, (mean, scale)), ('coupling', channels, knots, (split, large)).";
+    "filter_knots, (mean, scale)), ('coupling', channels, knots, (split, large)),\n('autoregressive', (rank as int32, "
+    "hidden, bins), (stats[4][n_y] or None, linear or None, log_scale or None), seed). On top of flow, if that is "
+    "given.";
 PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"layers", "shape", "box", "n_classes", "bits", NULL};
-    PyObject *layers, *shape, *box = NULL;
+    static char *names[] = {"layers", "shape", "box", "n_classes", "bits", "flow", NULL};
+    PyObject *layers, *shape, *box = NULL, *flow = Py_None;
     int classes = 0, bits = 64, ndim;
     ptrdiff_t n[POINT_AXES];
     double lengths[POINT_AXES] = {1, 1, 1};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!|$Oii", names, &layers, &PyTuple_Type, &shape, &box, &classes,
-                                     &bits))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!|$OiiO", names, &layers, &PyTuple_Type, &shape, &box, &classes,
+                                     &bits, &flow))
         return NULL;
     ndim = (int)PyTuple_GET_SIZE(shape);
     if (ndim < 1 || ndim > POINT_AXES) return PyErr_Format(PyExc_ValueError, "shape: has 1 to 3 axes, not %d", ndim);
@@ -38,8 +40,8 @@ PyObject *core_compose(PyObject *module, PyObject *args, PyObject *kwargs)
     PyObject *list = PySequence_Fast(layers, "layers: must be a sequence");
     if (!list) return NULL;
     core_state *state = PyModule_GetState(module);
-    PyObject *result = bits == 32 ? pf32_compose(state, list, ndim, n, lengths, classes)
-                                  : pf64_compose(state, list, ndim, n, lengths, classes);
+    PyObject *result = bits == 32 ? pf32_compose(state, list, ndim, n, lengths, classes, flow)
+                                  : pf64_compose(state, list, ndim, n, lengths, classes, flow);
     Py_DECREF(list);
     return result;
 }
@@ -92,6 +94,50 @@ static int X(add_patch)(pf_status *status, X(flow) *flow, PyObject *where, PyObj
     return 0;
 }
 
+static int X(add_autoregressive)(pf_status *status, X(flow) *flow, PyObject *shape, PyObject *start, uint64_t seed)
+{
+    enum { MOST = 16 }; /* more hidden layers than there may be */
+    npy_intp d = X(flow_dim)(flow), n_y = 0;
+    PyObject *rank, *hidden, *stats, *linear, *log_scale;
+    PyArrayObject *a = NULL, *b = NULL, *c = NULL, *e = NULL;
+    ptrdiff_t units[MOST];
+    Py_ssize_t bins;
+    if (!PyTuple_Check(shape) || !PyTuple_Check(start)) {
+        PyErr_SetString(PyExc_TypeError, "autoregressive: the shape and the start are tuples");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(shape, "OO!n", &rank, &PyTuple_Type, &hidden, &bins) ||
+        !PyArg_ParseTuple(start, "OOO", &stats, &linear, &log_scale))
+        return -1;
+    pf_network network = {.bins = bins, .hidden = units, .seed = seed};
+    network.n_hidden = (int)Py_MIN(PyTuple_GET_SIZE(hidden), MOST);
+    for (int i = 0; i < network.n_hidden; i++) {
+        units[i] = PyNumber_AsSsize_t(PyTuple_GET_ITEM(hidden, i), PyExc_OverflowError);
+        if (units[i] == -1 && PyErr_Occurred()) return -1;
+    }
+    if (given(stats)) {
+        n_y = PyArray_Check(stats) && PyArray_NDIM((PyArrayObject *)stats) == 2 ? PyArray_DIM((PyArrayObject *)stats, 1)
+                                                                                : 1;
+        if (!(b = matrix_open(stats, "stats", 4, n_y))) return -1;
+    }
+    int failed = !(a = vector_open(rank, "ranks", NPY_INT32, d)) ||
+                 (given(linear) && !(c = matrix_open(linear, "linear", d, n_y + d))) ||
+                 (given(log_scale) && !(e = vector_open(log_scale, "log_scale", NPY_DOUBLE, d)));
+    if (!failed) {
+        network.n_y = n_y;
+        network.rank = PyArray_DATA(a);
+        network.stats = data_or_null(b);
+        network.linear = data_or_null(c);
+        network.log_scale = data_or_null(e);
+        *status = X(flow_add_autoregressive)(flow, &network);
+    }
+    Py_XDECREF(a);
+    Py_XDECREF(b);
+    Py_XDECREF(c);
+    Py_XDECREF(e);
+    return failed;
+}
+
 /* Appends one layer; non-zero with an exception. */
 static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
 {
@@ -112,6 +158,8 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
         if (X(add_fill)(&status, flow, a, b, c)) return -1;
     } else if (!strcmp(kind, "patch")) {
         if (seed_from(c, &seed) || X(add_patch)(&status, flow, a, b, seed)) return -1;
+    } else if (!strcmp(kind, "autoregressive")) {
+        if (seed_from(c, &seed) || X(add_autoregressive)(&status, flow, a, b, seed)) return -1;
     } else {
         Py_ssize_t m = PyNumber_AsSsize_t(a, PyExc_OverflowError), n = 0;
         if (!PyErr_Occurred()) n = PyNumber_AsSsize_t(b, PyExc_OverflowError);
@@ -140,10 +188,17 @@ static int X(add)(core_state *state, X(flow) *flow, PyObject *layer)
 }
 
 static PyObject *X(compose)(core_state *state, PyObject *list, int ndim, const ptrdiff_t *n, const double *box,
-                            int classes)
+                            int classes, PyObject *from)
 {
     X(flow) *flow = NULL;
-    pf_status status = X(flow_new)(&flow, ndim, n, box, classes);
+    const X(flow) *before = NULL;
+    if (given(from) && (!Py_IS_TYPE(from, state->flow_type) || ((flow_object *)from)->bits != REAL_BITS)) {
+        PyErr_SetString(PyExc_TypeError, "flow: must be a flow of this precision");
+        return NULL;
+    }
+    if (given(from)) before = ((flow_object *)from)->X(flow);
+    pf_status status = before ? X(flow_copy)(&flow, before, X(flow_layers)(before))
+                              : X(flow_new)(&flow, ndim, n, box, classes);
     if (status) {
         core_raise(state, status);
         return NULL;

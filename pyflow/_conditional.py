@@ -1,0 +1,164 @@
+"""GIS with conditions: each column alone, a linear regression, then layers with knots of y.
+
+Greedy layers that know of y build a location and a scale that depend on it slowly. So p(x|y) is
+made of what is solved in closed form - each column's own distribution, and a regression of the
+columns on y and on one another - and of autoregressive layers on it, trained together by maximum
+likelihood. Where the truth is linear in y the start is best, and validation data keep it.
+"""
+
+import numpy as np
+
+from pyflow import _arguments, _core, _tables
+from pyflow._members import fitted
+from pyflow._training import condition_names, reach
+from pyflow.flow import parameters_of
+from pyflow.layers import Autoregressive
+from pyflow.posterior import warn_outside
+
+LAYERS = 3  # autoregressive, with columns in one order and the other in turn
+HIDDEN = 64, 64  # units of their networks
+BATCH = 100  # rows
+STEPS = 100  # of training, times the square root of the rows
+RATE = 3e-3  # of Adam, at its highest
+# How long a network's weights remember, in epochs (`Flow.train`): both are tried, and the better on
+# validation rows is kept. What is smooth in y likes the first, what is detailed the other.
+MEMORIES = 24.0, 150.0
+PATIENCE = 5  # training ends after one part of so many of all epochs without a gain, but not ten
+WEAK = 1.0  # the regression's prior: as many rows without any dependence
+
+
+def conditional(data, condition, condition_validate, bounds, columns, n_models, how):
+    """Return p(x|y): `GIS(..., condition=y)`.
+
+    Parameters
+    ----------
+    data : dict
+        Of the rows and their weights.
+    condition, condition_validate
+        The caller's.
+    bounds : (d, 2) array or None
+    columns : sequence of str or None
+    n_models : int
+    how : dict
+        checkpoint, seed, progress, verbose.
+    """
+    train, validate = data["data_train"], data["data_validate"]
+    if validate is None and n_models == 1:
+        raise ValueError("data_validate: must be given where there is a condition, or n_models")
+    known = _tables.names(condition, "condition")
+    y = parameters_of(condition, "condition", None, len(train), each=True)
+    for j, column in enumerate(y.T):
+        if column.min() == column.max():
+            raise ValueError(f"condition: column {j} is constant")
+    note = {"names": condition_names(known, None, y.shape[1])}
+    data = data | {"y_train": y}
+    if validate is not None:
+        if condition_validate is None:
+            raise ValueError("condition_validate: must be given, since condition is")
+        y_validate = _tables.matched(condition_validate, "condition_validate", known)
+        y_validate = parameters_of(
+            y_validate, "condition_validate", y.shape[1], len(validate), each=True
+        )
+        warn_outside(note["names"], *reach(y).T, reach(y_validate), "condition_validate")
+        data |= {"y_validate": y_validate}
+    elif condition_validate is not None:
+        raise ValueError("condition_validate: given without data_validate")
+    if columns is not None:
+        note["columns"] = list(columns)
+    tells, more = {}, {}
+    if bounds is not None:
+        more["bounds"] = _arguments.bounds(bounds)
+        tells["bounds"] = more["bounds"].tolist()
+    return fitted(n_models, _fit, "train", "GIS", data, {}, note, tells, total=None, **how, **more)
+
+
+def _fit(
+    *,
+    data_train,
+    data_validate,
+    y_train,
+    y_validate,
+    seed,
+    note,
+    progress,
+    warn,
+    bounds=None,
+    checkpoint=None,
+    **weights,
+):
+    """Fit p(x|y) of rows of data and of y: a function of the core's kind, for `run`."""
+    first = _columns(data_train, data_validate, bounds, seed, warn, weights)
+    flow = _start(first, data_train, y_train, weights.get("weight_train"), seed)
+    n, best = len(data_train), None
+    batch = min(BATCH, n)
+    epochs = max(round(STEPS * np.sqrt(n) * batch / n), 1)
+    for memory in MEMORIES:
+        trained = _core.train(
+            flow=flow,
+            data_train=data_train,
+            data_validate=data_validate,
+            y_train=y_train,
+            y_validate=y_validate,
+            **weights,
+            epochs=epochs,
+            batch=batch,
+            patience=max(epochs // PATIENCE, 10),
+            learning_rate=RATE,
+            weight_decay=batch / (memory * n * RATE),
+            frozen=[kind != "autoregressive" for kind in flow.layers],
+            seed=seed,
+            note=note,
+            progress=progress,
+            warn=warn,
+        )
+        reached = _reached(trained, data_validate, y_validate, weights.get("weight_validate"))
+        if best is None or reached > best[0]:
+            best = reached, trained
+    return best[1]
+
+
+def _columns(train, validate, bounds, seed, warn, weights):
+    """Return the layers that GIS begins with: each column becomes N(0, 1)."""
+    more = {} if bounds is None else {"bounds": bounds}
+    first = _core.gis_fit(
+        data_train=train,
+        data_validate=validate,
+        **weights,
+        **more,
+        max_layers=1,
+        marginal_first=True,
+        whiten=False,
+        n_slices=1,
+        slice_steps=0,
+        seed=seed,
+        warn=warn,
+    )
+    columns = first.layers.count("columns")
+    return first.truncate(columns + (first.layers[columns : columns + 1] == ("sliced",)))
+
+
+def _start(first, x, y, weight, seed):
+    """Return the flow before training, a regression in its first autoregressive layer."""
+    z = np.asarray(first.forward(np.ascontiguousarray(x))[0], dtype=np.float64)
+    weight = np.ones(len(z)) if weight is None else weight * len(z) / weight.sum()
+    known, d, p = np.column_stack([(y - y.mean(axis=0)) / y.std(axis=0), z]), z.shape[1], y.shape[1]
+    linear, log_scale = np.zeros((d, p + d)), np.zeros(d)
+    for j in range(d):
+        of = known[:, : p + j]
+        normal = (of.T * weight) @ of + WEAK * np.eye(p + j)
+        linear[j, : p + j] = np.linalg.solve(normal, of.T @ (weight * z[:, j]))
+        rest = z[:, j] - of @ linear[j, : p + j]
+        log_scale[j] = 0.5 * np.log((weight @ rest**2 + WEAK) / (len(z) + WEAK))
+    order = list(range(d))
+    layers = [Autoregressive(order, HIDDEN, y=y, linear=linear, log_scale=log_scale)]
+    layers += [Autoregressive(order[:: (-1) ** k], HIDDEN, y=y) for k in range(1, LAYERS)]
+    return _core.compose(
+        [layer._core((d,), (seed + k) % 2**64) for k, layer in enumerate(layers)],
+        shape=(d,),
+        bits=8 * np.dtype(first.dtype).itemsize,
+        flow=first,
+    )
+
+
+def _reached(flow, x, y, weight):
+    return np.average(flow.evaluate_density(x, y), weights=weight)
