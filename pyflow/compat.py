@@ -133,6 +133,7 @@ def GIS(
         bounds=bounds,
         weight_train=weight_train,
         weight_validate=weight_validate,
+        n_models=1,
         model=getattr(model, "flow", model),
         verbose=verbose,
         **image,
