@@ -66,11 +66,10 @@ def GIS(  # a function with the name that the method has in the literature
     Layer by layer, the directions along which the data are furthest from a Gaussian are found, and
     the data made Gaussian along them. With validation data, layers are added until their
     log-likelihood has not risen for `patience` layers, and the flow is cut back to the best;
-    otherwise `max_layers` must be given. Of a small table four such fits are mixed: see `n_models`.
-    A last layer then divides by the size that latents of the
-    validation data have (a few far out do not say), so that samples are as wide as data. The data
-    are never changed, and the same arguments give the same flow, bit for bit, for any number of
-    threads.
+    otherwise `max_layers` must be given. A last layer then divides by the size that latents of the
+    validation data have (a few far out do not say), so that samples are as wide as data. Of a small
+    table four such fits are mixed, by default: see `n_models`. The data are never changed, and the
+    same arguments give the same flow, bit for bit, for any number of threads.
 
     Parameters
     ----------
@@ -140,15 +139,13 @@ def GIS(  # a function with the name that the method has in the literature
         a fifth. Parts are disjoint if they can be. Equal rows stay together.
         As many fits as there are threads run side by side; while they are unfinished, their
         checkpoints have `.0`, `.1`, ... behind the name.
-        Default: 4 for a small table, of at most 4,000 training and validation rows together, which
-        gains by it at a cost of seconds; most of its members are trained on each validation row.
-        1 for other data, and where one fit is asked for: without validation data, with `max_layers`
-        or `model`, of images, of data that are read a block at a time, if only one of training and
-        validation rows have weights, if rows are in both (of which it warns), and if the
-        `checkpoint` holds one fit. Where four fail that one does not (in a column that is constant
-        but for a row, say), it is one, with a warning. Give 1 for layers, a latent space, and
-        validation rows that nothing is trained on (rows that depend on each other, such as those of
-        a time series, or augmented ones).
+        Default: 4 where training and validation rows are at most 4,000 together: they gain much, in
+        seconds. Most of the four are trained on each validation row: give 1 for rows that depend on
+        each other (of a time series, or augmented ones), and for a flow with layers and a latent
+        space. Else 1: with `max_layers`, `model`, or the `checkpoint` of one fit; without
+        validation data, or weights of both kinds of rows where there are weights; of images, and of
+        data that are read a block at a time; where rows are in both, of which it warns; and, with a
+        warning, where one of the four fails (in a column that is constant but for a row, say).
     seed : int or None, optional
         0 <= seed < 2**64; None for a different one every time.
     model : Flow, optional

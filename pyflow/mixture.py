@@ -67,8 +67,8 @@ class Mixture(Flow):
     --------
     >>> import numpy as np, pyflow
     >>> x = np.random.default_rng(0).gamma(2, size=(600, 2))
-    >>> a = pyflow.GIS(x[:400], x[400:], verbose=False)
-    >>> b = pyflow.GIS(x[200:], x[:200], verbose=False)
+    >>> a = pyflow.GIS(x[:400], x[400:], n_models=1, verbose=False)
+    >>> b = pyflow.GIS(x[200:], x[:200], n_models=1, verbose=False)
     >>> both = pyflow.Mixture([a, b], weights=[3, 1])
     >>> p = 0.75 * np.exp(a.evaluate_density(x)) + 0.25 * np.exp(b.evaluate_density(x))
     >>> bool(np.allclose(both.evaluate_density(x), np.log(p)))
