@@ -24,8 +24,8 @@ PAIRS = {
     "weight_train": "weight_validate",
     "labels": "labels_validate",
 }
-SMALL = 4000  # rows, training and validation: of no more a table is given `USUAL` fits
-USUAL = 4
+SMALL, NARROW = 4000, 100  # training and validation rows, and columns, of which `USUAL` fits
+USUAL = 4  # are made if their number is not given: it takes seconds
 LEAST_PARTS = 5  # without validation data no more than one part of so many is held out
 COPIES = 8  # of the points, that a fit may hold in memory
 SHARE = 4  # fits side by side take no more of the machine's memory than one part of so many
@@ -84,7 +84,9 @@ def usual(data, checkpoint):
         return 1
     tables = train.ndim == 2 and train.shape[1:] == validate.shape[1:]
     numbers = {train.dtype.kind, validate.dtype.kind} <= {*"biuf"}
-    if not (tables and numbers) or len(train) + len(validate) > SMALL:
+    if not (tables and numbers) or train.shape[1] > NARROW:
+        return 1
+    if len(train) + len(validate) > SMALL:
         return 1
     group = equal_rows(np.concatenate([train, validate], dtype=np.float64))
     both = np.isin(group[len(train) :], group[: len(train)]).sum()

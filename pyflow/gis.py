@@ -139,10 +139,10 @@ def GIS(  # a function with the name that the method has in the literature
         a fifth. Parts are disjoint if they can be. Equal rows stay together.
         As many fits as there are threads run side by side; while they are unfinished, their
         checkpoints have `.0`, `.1`, ... behind the name.
-        Default: 4 where training and validation rows are at most 4,000 together: they gain much, in
-        seconds. Most of the four are trained on each validation row: give 1 for rows that depend on
-        each other (of a time series, or augmented ones), and for a flow with layers and a latent
-        space. Else 1: with `max_layers`, `model`, or the `checkpoint` of one fit; without
+        Default: 4 of up to 100 columns and 4,000 training and validation rows together: they gain
+        much, in seconds. Most of the four are trained on each validation row: give 1 for rows that
+        depend on each other (of a time series, or augmented ones), and for a flow with layers and a
+        latent space. Else 1: with `max_layers`, `model`, or the `checkpoint` of one fit; without
         validation data, or weights of both kinds of rows where there are weights; of images, and of
         data that are read a block at a time; where rows are in both, of which it warns; and, with a
         warning, where one of the four fails (in a column that is constant but for a row, say).

@@ -21,8 +21,9 @@ def fit(data_train=TRAIN, data_validate=VALIDATE, **options):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Only up to 320 rows are few."""
+    """Only up to 320 rows and three columns are few."""
     monkeypatch.setattr(_members, "SMALL", 320)
+    monkeypatch.setattr(_members, "NARROW", 3)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,10 @@ def test_four_of_a_small_table(options, small, capsys):
     "options",
     [
         {"data_train": banana(241, seed=1)},
+        {
+            "data_train": np.c_[TRAIN, TRAIN[::-1, 1]],
+            "data_validate": np.c_[VALIDATE, TRAIN[:80, 1]],
+        },
         {"max_layers": 2},
         {"data_validate": None, "max_layers": 2},
         {"model": pyflow.GIS(TRAIN, max_layers=1, verbose=False)},
@@ -76,6 +81,13 @@ def test_one_of_rows_that_are_in_both():
     many = np.concatenate([VALIDATE[:60], TRAIN[:20]])
     with pytest.warns(UserWarning, match="^data_validate: 20 of its 80 rows are in data_train"):
         assert type(fit(TRAIN, many)) is pyflow.Flow
+
+
+def test_what_is_small():
+    """The documented limits."""
+    for rows, columns, n in ((4000, 100, 4), (4001, 1, 1), (10, 101, 1)):
+        x = np.random.default_rng(0).normal(size=(rows, columns))
+        assert _members.usual({"data_train": x[3:], "data_validate": x[:3]}, None) == n
 
 
 def test_it_does_not_depend_on_threads():
