@@ -84,7 +84,7 @@ def usual(data, checkpoint):
         return 1
     tables = train.ndim == 2 and train.shape[1:] == validate.shape[1:]
     numbers = {train.dtype.kind, validate.dtype.kind} <= {*"biuf"}
-    if not (tables and numbers) or train.shape[1] > NARROW:
+    if not (tables and numbers and 0 < train.shape[1] <= NARROW):
         return 1
     if len(train) + len(validate) > SMALL:
         return 1
