@@ -36,7 +36,7 @@ class Pyflow:
         return x
 
     def fit(self, train, val, **options):
-        self.model = self.pyflow.GIS(train, val, verbose=False, **options)
+        self.model = self.pyflow.GIS(train, val, n_models=1, verbose=False, **options)
 
     def describe(self):
         kinds = self.model.layers

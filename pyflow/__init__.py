@@ -11,8 +11,9 @@
 `SymmetricFlow` fits the density p(x|y) of periodic fields (Dai & Seljak 2022, arXiv 2202.05282).
 All give a `Flow`, as does `Flow([...])` of `layers` composed by hand: densities, samples,
 posteriors of the parameters y, training, and a file that `load` reads. Several make a `Mixture`,
-which fits give with `n_models`. `plots` draws them; `fields` holds power spectra and random fields;
-`datasets` reads sets of images; `compat` the calls of the original implementation.
+which `GIS` gives of small tables, and other fits with `n_models`. `plots` draws them; `fields`
+holds power spectra and random fields; `datasets` reads sets of images; `compat` the calls of the
+original implementation.
 """
 
 from pyflow import datasets, fields, layers, metrics, plots

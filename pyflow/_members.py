@@ -10,6 +10,7 @@ import numpy as np
 
 from pyflow import _arguments, _checkpoint, _core
 from pyflow._arguments import warn
+from pyflow._blend import is_mixture
 from pyflow._progress import reporter
 from pyflow._training import ARRAYS, run, saved
 from pyflow.flow import load
@@ -23,6 +24,8 @@ PAIRS = {
     "weight_train": "weight_validate",
     "labels": "labels_validate",
 }
+SMALL, NARROW = 4000, 100  # training and validation rows, and columns, of which `USUAL` fits
+USUAL = 4  # are made if their number is not given: it takes seconds
 LEAST_PARTS = 5  # without validation data no more than one part of so many is held out
 COPIES = 8  # of the points, that a fit may hold in memory
 SHARE = 4  # fits side by side take no more of the machine's memory than one part of so many
@@ -33,8 +36,10 @@ def fitted(n_models, fit, kind, name, data, given, note, tells=None, **how):
 
     Parameters
     ----------
-    n_models : int
-        1: `run` with all else as it is. More: see `splits`; each fit has another seed.
+    n_models : int or None
+        1: `run` with all else as it is. More: see `splits`; each fit has another seed. None: what
+        `usual` says; and 1 where more fail that one does not, such as for a column that is
+        constant but for one row.
     fit, kind, name, data, given, note, tells, **how
         Of `run`.
 
@@ -44,9 +49,56 @@ def fitted(n_models, fit, kind, name, data, given, note, tells=None, **how):
         Of a mixture that ends early the exception's attribute `flow` is that of what all members
         had reached.
     """
+    by_default = n_models is None
+    if by_default:
+        n_models = usual(data, how["checkpoint"])
+    plain = fit, kind, name, data, given, note, tells
     if _arguments.integer("n_models", n_models, 1) == 1:
-        return run(fit, kind, name, data, given, note, tells, **how)
-    return _Members(n_models, (fit, kind, name), data, given, (note, tells), **how).mixture()
+        return run(*plain, **how)
+    members = None
+    try:
+        members = _Members(n_models, (fit, kind, name), data, given, (note, tells), **how)
+        return members.mixture()
+    except ValueError as error:
+        others = (members and members.stopped) or str(error).startswith("checkpoint")
+        if not by_default or others:
+            raise
+        why = error
+    if how["checkpoint"] is not None:
+        _checkpoint.forget_members(how["checkpoint"], n_models)
+    flow = run(*plain, **how)  # or it says what is wrong of the caller's own rows
+    warn(f"n_models: this is one fit, because {n_models} of other rows fail: {why}")
+    return flow
+
+
+def usual(data, checkpoint):
+    """Return how many fits there are to be if that is not said: `USUAL` of a small table, else 1.
+
+    1, too, where the checkpoint holds one; and where more validation rows are training rows too
+    than `pf_overlap` in C bears, of which one fit warns.
+    """
+    train, validate = data["data_train"], data["data_validate"]
+    if checkpoint is not None and _holds_one_fit(checkpoint):
+        return 1
+    if any((data.get(name) is None) != (data.get(other) is None) for name, other in PAIRS.items()):
+        return 1
+    tables = train.ndim == 2 and train.shape[1:] == validate.shape[1:]
+    numbers = {train.dtype.kind, validate.dtype.kind} <= {*"biuf"}
+    if not (tables and numbers and 0 < train.shape[1] <= NARROW):
+        return 1
+    if len(train) + len(validate) > SMALL:
+        return 1
+    group = equal_rows(np.concatenate([train, validate], dtype=np.float64))
+    both = np.isin(group[len(train) :], group[: len(train)]).sum()
+    return 1 if both > 3 + len(validate) // 10 else USUAL
+
+
+def _holds_one_fit(checkpoint):
+    try:
+        with open(os.fspath(checkpoint), "rb") as file:
+            return not is_mixture(file.read(64))
+    except (OSError, TypeError):
+        return False  # there is none yet, or it is refused later
 
 
 class _Stopped(Exception):
@@ -76,6 +128,7 @@ class _Members:
         self.steps = None if steps is None else n * steps
         self.reached = [None] * n  # flows
         self.told = set()  # warnings that were given
+        self.stopped = False  # by an exception of the caller's `progress`
         self.found = self._resumed()
 
     def _resumed(self):
@@ -186,7 +239,11 @@ class _Members:
         if self.show:
             self.show(p._replace(step=int(self.at.sum())))
         if self.progress:
-            self.progress(p._replace(member=k))
+            try:
+                self.progress(p._replace(member=k))
+            except BaseException:
+                self.stopped = True
+                raise
 
     def _warn(self, k, message, category=UserWarning):
         message = self._in_their_rows(k, message)

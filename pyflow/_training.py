@@ -176,7 +176,9 @@ def known_classes(model):
     if model is not None and not isinstance(model, Flow):
         raise TypeError(f"model: must be a pyflow.Flow, not {type(model).__name__}")
     if isinstance(model, Mixture):
-        raise TypeError("model: is a mixture: a fit goes on from one of its members")
+        raise TypeError(
+            "model: is a mixture: a fit goes on from one of its members (or n_models=1)"
+        )
     return (None, "") if model is None else (model.labels, "the flow to go on from")
 
 

@@ -10,7 +10,8 @@ tensors come out, on the device that they came from; arrays give arrays.
 
 What is different:
 
-- An option that is not given has pyflow's default, which fits better: see `pyflow.GIS`.
+- An option that is not given has pyflow's default, which fits better: see `pyflow.GIS`. It is one
+  fit always: mixtures have no layers.
 - Everything is computed on the processor. `batchsize` and `nocuda` have no meaning.
 - Log-densities and log-determinants are float64.
 - Gradients do not flow through a model, and a tensor that asks for them is refused: `score` gives
@@ -133,6 +134,7 @@ def GIS(
         bounds=bounds,
         weight_train=weight_train,
         weight_validate=weight_validate,
+        n_models=1,
         model=getattr(model, "flow", model),
         verbose=verbose,
         **image,

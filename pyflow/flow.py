@@ -343,13 +343,19 @@ class Flow:
         parts.append(f"parameters={self.n_parameters}")
         parts += self._told()
         for name in ("logp_train", "logp_validate"):
-            values = self.history[name]
-            if len(values) and np.isfinite(values[-1]):
-                best = np.nanmax(values) if self.history["epoch"][-1] else values[-1]
-                parts.append(f"{name}={best:.4g}")
+            reached = self._reached(name)
+            if reached is not None:
+                parts.append(f"{name}={reached:.4g}")
         if self.unfinished:
             parts.append("unfinished")
         return f"pyflow.Flow({', '.join(parts)})"
+
+    def _reached(self, name):
+        """Return what the fit reached of the history's log p of this name, or None."""
+        values = self.history[name]
+        if not len(values) or not np.isfinite(values[-1]):
+            return None
+        return np.nanmax(values) if self.history["epoch"][-1] else values[-1]
 
     def _told(self):
         """Return what `repr` says of conditions, precision and temperature."""

@@ -28,13 +28,14 @@ class Mixture(Flow):
     """The probability density sum_k w_k p_k(x), or p_k(x|y), of several flows p_k.
 
     Fits of the same data on different splits into training and validation data differ by chance,
-    and their mixture is as a rule better than each: `GIS(..., n_models=8)` and
-    `SymmetricFlow(..., n_models=4)` make such. A mixture does what a `Flow` does, exactly, at the
-    cost of all its members: densities and their gradients, samples, posteriors of the parameters
-    (whose likelihood is that of the mixture), `check`, `calibrate`, files, pickles. Only `forward`
-    and `inverse` are by member, and there are no layers to cut (`flow[:k]`) or to `train`. Where
-    the members have different bounds, the density is zero outside of all; `score` and `forward`
-    are of points inside each of them.
+    and their mixture is as a rule better than each: `GIS` gives one of four for a small table, and
+    `GIS(..., n_models=8)` and `SymmetricFlow(..., n_models=4)` make such. A mixture does what a
+    `Flow` does, exactly, at the cost of all its members: densities and their gradients, samples,
+    posteriors of the parameters (whose likelihood is that of the mixture), `check`, `calibrate`,
+    files, pickles. What is of one flow alone raises a TypeError, and is asked of a member: the
+    latent space (`members[0].forward`, `inverse`), the first layers (`members[0][:k]`) and `train`.
+    Where the members have different bounds, the density is zero outside of all, and `score` is of
+    points inside each of them.
 
     Parameters
     ----------
@@ -66,8 +67,8 @@ class Mixture(Flow):
     --------
     >>> import numpy as np, pyflow
     >>> x = np.random.default_rng(0).gamma(2, size=(600, 2))
-    >>> a = pyflow.GIS(x[:400], x[400:], verbose=False)
-    >>> b = pyflow.GIS(x[200:], x[:200], verbose=False)
+    >>> a = pyflow.GIS(x[:400], x[400:], n_models=1, verbose=False)
+    >>> b = pyflow.GIS(x[200:], x[:200], n_models=1, verbose=False)
     >>> both = pyflow.Mixture([a, b], weights=[3, 1])
     >>> p = 0.75 * np.exp(a.evaluate_density(x)) + 0.25 * np.exp(b.evaluate_density(x))
     >>> bool(np.allclose(both.evaluate_density(x), np.log(p)))
@@ -126,7 +127,7 @@ class Mixture(Flow):
         return len(self._core.cores)
 
     def __getitem__(self, key: Any) -> Flow:
-        raise TypeError("a mixture has no first layers to cut: members[k] is a flow of its own")
+        raise _of_one("has no first layers to cut")
 
     def train(self, *args: Any, **kwargs: Any) -> Flow:
         """Refuse: each member can be trained on its own, and the results mixed.
@@ -139,91 +140,23 @@ class Mixture(Flow):
         >>> trained = [flow.train(x, epochs=1, verbose=False) for flow in both.members]
         >>> both = pyflow.Mixture(trained, both.weights)
         """
-        raise TypeError("a mixture is not trained: train its members, and mix them again")
+        raise _of_one("is not trained, but its members are, and mixed again")
 
-    def forward(
-        self,
-        x: ArrayLike,
-        y: ArrayLike | None = None,
-        *,
-        condition_field: ArrayLike | None = None,
-    ) -> tuple[NDArray[Any], Floats]:
-        """Carry points to the latent space of every member.
-
-        Parameters
-        ----------
-        x, y, condition_field
-            As in `evaluate_density`.
-
-        Returns
-        -------
-        z : (n, K, *shape) array of the flow's dtype, or (K, *shape) for a single point
-        logj : (n, K) float64 array, or (K,)
-            log|det dz/dx|; see `Flow.forward`.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: each member has a latent space of its own.
 
         Examples
         --------
         >>> import numpy as np, pyflow
         >>> x = np.random.default_rng(0).normal(size=(500, 2))
-        >>> flow = pyflow.GIS(x, max_layers=1, verbose=False)
-        >>> z, logj = pyflow.Mixture([flow, flow, flow]).forward(x)
-        >>> z.shape, logj.shape
-        ((500, 3, 2), (500, 3))
+        >>> both = pyflow.Mixture([pyflow.GIS(x, max_layers=1, verbose=False)] * 2)
+        >>> z, logj = both.members[1].forward(x)
         """
-        x, n = self._points(x)
-        known = self._conditions(y, n, condition_field)
-        z, logj = zip(*(core.forward(x, **known) for core in self._core.cores), strict=True)
-        axis = np.ndim(logj[0])  # 1, or 0 for a single point
-        z, logj = np.stack(z, axis=axis), np.stack(logj, axis=axis)
-        return z.reshape(*logj.shape, *self.shape), logj
+        raise _of_one("has no latent space of its own")
 
-    def inverse(
-        self,
-        z: ArrayLike,
-        y: ArrayLike | None = None,
-        *,
-        condition_field: ArrayLike | None = None,
-    ) -> tuple[NDArray[Any], Floats]:
-        """Carry latent points to data, each through the member whose it is.
-
-        Parameters
-        ----------
-        z : (n, K, *shape) or (K, *shape) array-like of real numbers
-            As `forward` gives them.
-        y, condition_field : optional
-            As in `evaluate_density`.
-
-        Returns
-        -------
-        x : array of the shape of z and the flow's dtype
-        logj : (n, K) float64 array, or (K,)
-            log|det dx/dz|.
-
-        Examples
-        --------
-        >>> import numpy as np, pyflow
-        >>> x = np.random.default_rng(0).normal(size=(500, 2))
-        >>> flow = pyflow.GIS(x, max_layers=1, verbose=False)
-        >>> both = pyflow.Mixture([flow, flow])
-        >>> back, _ = both.inverse(both.forward(x)[0])
-        >>> bool(np.allclose(back, x[:, None]))
-        True
-        """
-        z = np.asarray(_arguments.rows(z, "z"))
-        each = (len(self), *self.shape)
-        if z.shape[-len(each) :] != each or z.ndim - len(each) not in (0, 1):
-            raise ValueError(
-                f"z: must have shape (n, {', '.join(map(str, each))}), or {each} for a single "
-                f"point: a latent point of each member; its shape is {z.shape}"
-            )
-        axis = z.ndim - len(each)
-        n = len(z) if axis else 1
-        known = self._conditions(y, n, condition_field)
-        lone = () if axis == 0 else (n,)
-        own = [part.reshape(*lone, *self._core.shape) for part in np.moveaxis(z, axis, 0)]
-        pairs = zip(self._core.cores, own, strict=True)
-        x, logj = zip(*(core.inverse(part, **known) for core, part in pairs), strict=True)
-        return np.stack(x, axis=axis).reshape(z.shape), np.stack(logj, axis=axis)
+    def inverse(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse, as `forward` does."""
+        raise _of_one("has no latent space of its own")
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> Mixture:
@@ -262,7 +195,18 @@ class Mixture(Flow):
         parts.append(f"layers={'+'.join(str(len(flow)) for flow in self.members)}")
         parts.append(f"parameters={self.n_parameters}")
         parts += self._told()
+        for name in ("logp_train", "logp_validate"):
+            each = [flow._reached(name) for flow in self.members]
+            if None not in each:
+                parts.append(f"{name}={np.mean(each):.4g} of a member")
+        if self.unfinished:
+            parts.append("unfinished")
         return f"pyflow.Mixture({', '.join(parts)})"
+
+
+def _of_one(what):
+    """Return the error for what only a single flow does."""
+    return TypeError(f"a mixture {what}: take model.members[k], or fit with n_models=1")
 
 
 def _shares(weights, n):

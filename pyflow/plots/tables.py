@@ -351,7 +351,8 @@ def _latent_radius(axes, z, bins):
 def history(flow: Flow) -> Figure:
     """Draw the log-likelihood after each layer of a fit of GIS, or after each epoch of training.
 
-    Below it, for layers, the sliced distance. Of a flow of GIS that was trained: the epochs.
+    Below it, for layers, the sliced distance. Of a flow of GIS that was trained: the epochs. Of a
+    mixture: those of all members.
 
     Parameters
     ----------
@@ -374,52 +375,56 @@ def history(flow: Flow) -> Figure:
     >>> len(figure.axes)
     2
     """
-    record = flow.history
-    if not isinstance(record, dict):
-        raise ValueError("flow: a mixture has a history for each member: give one of `members`")
-    if not len(record["epoch"]):
+    records = flow.history if isinstance(flow.history, tuple) else (flow.history,)
+    if not all(len(record["epoch"]) for record in records):
         raise ValueError("flow: has no history")
-    epochs = record["epoch"] > 0
-    record = {k: v[epochs] for k, v in record.items()} if epochs.any() else record
-    train, validate = record["logp_train"], record["logp_validate"]
-    distance = None if epochs.any() else record["distance"]
-    step, unit = "layer" if distance is not None else "epoch", "nats"
+    trained = any(record["epoch"].any() for record in records)
+    if trained:
+        records = [{k: v[record["epoch"] > 0] for k, v in record.items()} for record in records]
+    step, unit = "epoch" if trained else "layer", "nats"
     if len(flow.shape) > 1:
         unit = "nats per pixel"
-    at = np.arange(1, len(train) + 1)
-    mark = {"marker": "o", "markersize": 3} if len(at) <= 60 else {}
+    few = max(len(record["epoch"]) for record in records) <= 60
+    mark = {"marker": "o", "markersize": 3} if few else {}
     with drawing() as plt:
-        if distance is None:
+        if trained:
             figure, above = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
             below = above
         else:
             figure, (above, below) = plt.subplots(
                 2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(2, 1), layout="constrained"
             )
-            _distances(below, at, distance, mark)
-        _likelihoods(above, at, train, validate, mark)
+            for record in records:
+                _distances(below, record["distance"], mark)
+        _likelihoods(above, records, mark)
         above.set_ylabel(f"mean log p ({unit})")
         below.set_xlabel(step)
         below.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def _likelihoods(axes, at, train, validate, mark):
-    axes.plot(at, train, color=TRAIN, lw=1.2, label="training data", **mark)
-    seen = np.isfinite(validate)
-    if seen.any():
-        axes.plot(at, validate, color=SAMPLES, lw=1.2, label="validation data", **mark)
-        best = int(np.nanargmax(validate))
-        label = f"best: {validate[best]:.4g}"
-        axes.plot(at[best], validate[best], "o", ms=8, mfc="none", mec=SAMPLES, label=label)
-    both = np.concatenate([train, validate[seen]])
-    low, top = np.nanquantile(both, [0.12, 1])  # the first steps are far larger than the others
+def _likelihoods(axes, records, mark):
+    values = []
+    for record in records:
+        train, validate = record["logp_train"], record["logp_validate"]
+        at = np.arange(1, len(train) + 1)
+        axes.plot(at, train, color=TRAIN, lw=1.2, label="training data", **mark)
+        seen = np.isfinite(validate)
+        if seen.any():
+            axes.plot(at, validate, color=SAMPLES, lw=1.2, label="validation data", **mark)
+            best = int(np.nanargmax(validate))
+            label = f"best: {validate[best]:.4g}" if len(records) == 1 else "best of each member"
+            axes.plot(at[best], validate[best], "o", ms=8, mfc="none", mec=SAMPLES, label=label)
+        values += [train, validate[seen]]
+    low, top = np.nanquantile(np.concatenate(values), [0.12, 1])  # the first steps are far larger
     margin = 0.08 * (top - low) or 0.1
     axes.set_ylim(low - margin, top + margin)
-    axes.legend()
+    lines = {line.get_label(): line for line in axes.lines}  # one of those of all members
+    axes.legend(lines.values(), lines.keys())
 
 
-def _distances(axes, at, distance, mark):
+def _distances(axes, distance, mark):
+    at = np.arange(1, len(distance) + 1)
     seen = np.isfinite(distance) & (distance > 0)
     axes.semilogy(at[seen], distance[seen], color=INK, lw=1.2, **mark)
     axes.set_ylabel("sliced distance")

@@ -134,7 +134,7 @@ def test_first_layers_are_a_model(model, train, validate, test):
 
 def test_early_stopping_keeps_the_best_layers(train, validate):
     seen = []
-    model = fit(train, validate, patience=3, progress=seen.append)
+    model = fit(train, validate, n_models=1, patience=3, progress=seen.append)
     logp = [p.logp_validate for p in seen]
     best = int(np.argmax(logp))
     assert len(model[:-1]) == seen[best].step  # the last layer is that of the best flow's latents
@@ -143,7 +143,8 @@ def test_early_stopping_keeps_the_best_layers(train, validate):
 
 
 def test_min_improvement_stops_earlier(train, validate):
-    assert len(fit(train, validate, min_improvement=0.05)) < len(fit(train, validate))
+    one = {"n_models": 1}
+    assert len(fit(train, validate, min_improvement=0.05, **one)) < len(fit(train, validate, **one))
 
 
 @pytest.mark.parametrize("bad", [slice(1, 3), slice(None, None, 2), slice(None, None, -1)])

@@ -52,7 +52,7 @@ class Stop(Exception):
 
 def fit(**options):
     data = {"data_train": banana(300, seed=1), "data_validate": banana(150, seed=2)}
-    return pyflow.GIS(**{"verbose": False, **data, **options})
+    return pyflow.GIS(**{"n_models": 1, "verbose": False, **data, **options})
 
 
 def interrupt(path, layers, **options):

@@ -403,7 +403,7 @@ def test_these_are_all_options_of_gis():
     assert set(_core.options("gis")) - stop <= set(GIS)
     x, validate = banana(400, seed=1), banana(200, seed=2)
     lengths = [
-        len(pyflow.GIS(x, validate, verbose=False, **more).history["epoch"])
+        len(pyflow.GIS(x, validate, n_models=1, verbose=False, **more).history["epoch"])
         for more in ({}, {"max_layers": 1}, {"min_improvement": 0.1})
     ]
     assert lengths[1] < lengths[0]
@@ -469,7 +469,7 @@ def test_what_gains_nothing_changes_nothing():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_training_a_gis_flow_never_ends_below_its_start(dtype, rate):
     x, validate = (banana(n, seed=seed).astype(dtype) for seed, n in ((1, 400), (2, 300)))
-    flow = pyflow.GIS(x, validate, verbose=False)
+    flow = pyflow.GIS(x, validate, n_models=1, verbose=False)
     trained = flow.train(x, validate, epochs=5, batch=50, learning_rate=rate, verbose=False)
     before, after = (f.evaluate_density(validate).mean() for f in (flow, trained))
     assert after >= before - 1e-6 * abs(before)

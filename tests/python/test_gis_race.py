@@ -22,7 +22,7 @@ def factors(n, seed, d=30, factors=4, least=1e-3):
 
 
 def fit(*args, **options):
-    return pyflow.GIS(*args, verbose=False, **options)
+    return pyflow.GIS(*args, **{"n_models": 1, "verbose": False} | options)
 
 
 @pytest.mark.parametrize("n", [300, 2000])

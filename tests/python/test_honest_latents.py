@@ -14,7 +14,7 @@ def curved(n, seed, d=8):
 
 
 def fit(*args, **options):
-    return pyflow.GIS(*args, verbose=False, **options)
+    return pyflow.GIS(*args, **{"n_models": 1, "verbose": False} | options)
 
 
 def size(flow, x):

@@ -206,27 +206,6 @@ def test_a_mixture_of_one_is_that_one():
     assert_allclose(logp, own, rtol=1e-12)
 
 
-@every_kind
-def test_latents_are_by_member(kind):
-    mixture, members = made(kind)
-    given, more = points(kind)
-    z, logj = mixture.forward(*given, **more)
-    assert z.shape == (20, 2, *mixture.shape)
-    for k, member in enumerate(members):
-        own, own_logj = member.forward(*given, **more)
-        assert_array_equal(z[:, k], own)
-        assert_array_equal(logj[:, k], own_logj)
-    back, minus = mixture.inverse(z, *given[1:], **more)
-    assert back.shape == z.shape
-    assert minus.shape == (20, 2)
-    for k, member in enumerate(members):
-        assert_array_equal(back[:, k], member.inverse(z[:, k], *given[1:], **more)[0])
-    one, _ = mixture.inverse(z[4], *(y[4] for y in given[1:]), **{k: c[4] for k, c in more.items()})
-    assert_allclose(one, back[4], atol=1e-5)
-    with pytest.raises(ValueError, match=r"^z: must have shape \(n, 2, "):
-        mixture.inverse(z[:, 0], *given[1:], **more)
-
-
 # ---- posteriors ----------------------------------------------------------------------------------
 
 
@@ -334,6 +313,8 @@ def test_what_it_says_of_itself():
     for own, member in zip(mixture.history, members, strict=True):
         assert_array_equal(own["logp_train"], member.history["logp_train"])
     assert repr(mixture).startswith("pyflow.Mixture(2 flows, shape=(3,), weights=(0.75, 0.25), ")
+    reached = np.mean([member.history["logp_train"][-1] for member in members])
+    assert f"logp_train={reached:.4g} of a member" in repr(mixture)
     assert not mixture.unfinished
 
 
@@ -399,15 +380,27 @@ def test_what_is_no_flow():
 def test_what_a_mixture_cannot():
     mixture, _ = made("gis")
     x = banana(50, seed=1)
-    with pytest.raises(TypeError, match="members"):
-        mixture[:1]
-    with pytest.raises(TypeError, match="train its members"):
-        mixture.train(x)
+    asked = (
+        lambda: mixture[:1],
+        lambda: mixture.train(x),
+        lambda: mixture.forward(x),
+        lambda: mixture.inverse(x),
+    )
+    for ask in asked:
+        with pytest.raises(TypeError, match=r"^a mixture .*: take model.members\[k\].* n_models=1"):
+            ask()
     for fit in (pyflow.GIS, pyflow.SIG):
         with pytest.raises(TypeError, match="^model: is a mixture"):
             fit(x, model=mixture, max_layers=1, verbose=False)
-    with pytest.raises(ValueError, match="^flow: a mixture has a history for each"):
-        pyflow.plots.history(mixture)
+
+
+def test_its_history_is_drawn_of_all_members():
+    mixture, members = made("gis")
+    above, below = pyflow.plots.history(mixture).axes
+    assert len(above.lines) == len(below.lines) == 2
+    for line, member in zip(above.lines, members, strict=True):
+        assert_array_equal(line.get_ydata(), member.history["logp_train"])
+    assert len(above.get_legend().get_texts()) == 1
 
 
 # ---- files ---------------------------------------------------------------------------------------
