@@ -43,7 +43,7 @@ def conditional(data, condition, condition_validate, bounds, columns, n_models, 
         checkpoint, seed, progress, verbose.
     """
     train, validate = data["data_train"], data["data_validate"]
-    if validate is None and n_models == 1:
+    if validate is None and n_models in (None, 1):
         raise ValueError("data_validate: must be given where there is a condition, or n_models")
     known = _tables.names(condition, "condition")
     y = parameters_of(condition, "condition", None, len(train), each=True)
