@@ -76,17 +76,17 @@ def _fit(
     *,
     data_train,
     data_validate,
-    y_train,
-    y_validate,
     seed,
     note,
     progress,
     warn,
+    y_train=None,
+    y_validate=None,
     bounds=None,
     checkpoint=None,
     **weights,
 ):
-    """Fit p(x|y) of rows of data and of y: a function of the core's kind, for `run`."""
+    """Fit p(x|y), or p(x) without y: a function of the core's kind, for `run`."""
     first = _columns(data_train, data_validate, bounds, seed, warn, weights)
     flow = _start(first, data_train, y_train, weights.get("weight_train"), seed)
     n, best = len(data_train), None
@@ -141,7 +141,11 @@ def _start(first, x, y, weight, seed):
     """Return the flow before training, a regression in its first autoregressive layer."""
     z = np.asarray(first.forward(np.ascontiguousarray(x))[0], dtype=np.float64)
     weight = np.ones(len(z)) if weight is None else weight * len(z) / weight.sum()
-    known, d, p = np.column_stack([(y - y.mean(axis=0)) / y.std(axis=0), z]), z.shape[1], y.shape[1]
+    known, d = (
+        z if y is None else np.column_stack([(y - y.mean(axis=0)) / y.std(axis=0), z]),
+        z.shape[1],
+    )
+    p = known.shape[1] - d
     linear, log_scale = np.zeros((d, p + d)), np.zeros(d)
     for j in range(d):
         of = known[:, : p + j]
