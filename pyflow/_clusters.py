@@ -8,12 +8,81 @@ from __future__ import annotations
 
 import numpy as np
 
+from pyflow.mixture import Mixture
+
 ROWS = 2000  # that clusters are looked for among
 NEIGHBOURS = 10  # a row's distance to this one tells how dense its surroundings are
 LEAST_SHARE = 0.02  # of the rows, in a cluster
 LEAST_ROWS = 20  # in a cluster, for each column
-EMPTIER = 50.0  # times less dense than inside a cluster is the gap around it
-WIDER = 1.5  # times as far apart as inside a cluster are rows across the gap around it
+LEAST_VALIDATE = 10  # rows of a cluster's validation data
+DOUBLINGS = 3  # of density from the gap around a cluster to its inside
+CLOSE = 1e-5  # of the columns' ranges: rows that are nearer may as well be equal
+WIDER = 1.3  # times as far apart as inside a cluster are rows across the gap, at least
+FAR = 1e100  # in columns' ranges
+
+
+def fitted(fit, n_models, data):
+    """Return fit(n_models, data), or, if that is better, a mixture of fits to each cluster.
+
+    It is better if the mean log p of the validation data is higher by more than its standard error,
+    row by row, with one model each.
+
+    Parameters
+    ----------
+    fit : callable
+        Of a number of models and data.
+    n_models : int or None
+    data : dict of arrays
+        `data_train`, `data_validate`, perhaps their weights; else None.
+    """
+    clusters = find(data["data_train"])
+    if clusters is None:
+        return fit(n_models, data)
+    whole = fit(1, data)  # which also checks the data
+    try:
+        parts = split(data, clusters)
+        mixture = mixed(fit, 1, parts)
+        if mixture is None or not gains(mixture, whole, data):
+            return whole if n_models == 1 else fit(n_models, data)
+        return mixture if n_models == 1 else mixed(fit, n_models, parts) or mixture
+    except BaseException as error:
+        error.flow = whole
+        raise
+
+
+def split(data, clusters):
+    """Return the data of each cluster."""
+    of = {"train": clusters.nearest(data["data_train"])}
+    of["validate"] = clusters.nearest(data["data_validate"])
+    return [
+        {name: x if x is None else x[of[name.split("_")[1]] == k] for name, x in data.items()}
+        for k in range(len(clusters))
+    ]
+
+
+def mixed(fit, n_models, parts):
+    """Return the mixture of fits to each part, or None if one has no density of its own."""
+    if min(len(part["data_validate"]) for part in parts) < LEAST_VALIDATE:
+        return None
+    try:
+        flows = [fit(n_models, part) for part in parts]
+    except ValueError as error:  # columns that are dependent in this cluster, say
+        if str(error).startswith(("data_", "n_models")):
+            return None
+        raise
+    weights = (part.get("weight_train") for part in parts)
+    sums = zip(parts, weights, strict=True)
+    return Mixture(flows, [len(p["data_train"]) if w is None else w.sum() for p, w in sums])
+
+
+def gains(mixture, whole, data):
+    """Whether validation data are likelier by the mixture, by more than the standard error."""
+    x, weight = data["data_validate"], data.get("weight_validate")
+    more = mixture.evaluate_density(x) - whole.evaluate_density(x)
+    weight = np.ones(len(x)) if weight is None else np.asarray(weight, np.float64)
+    weight = weight / weight.sum()
+    mean = weight @ more
+    return bool(mean > np.sqrt(weight**2 @ (more - mean) ** 2))
 
 
 class Clusters:
@@ -44,34 +113,31 @@ class Clusters:
         return found
 
 
-def find(x, seed=0):
+def find(x):
     """Return the clusters of x (n, d), or None if there is but one.
 
     The columns are shifted and scaled to equal ranges, so their units say nothing. Rows are points
     of a tree: the shortest that joins them all, by distances that are no less than those of either
-    end to its tenth neighbour (mutual reachability, Campello et al. 2013). Its edges join clusters
-    in the order of their lengths, except where both are clusters already: large, and the edge so
-    much longer than is usual inside of them that the space across must be almost empty
-    (as by Chazal et al. 2013, "Persistence-based clustering in Riemannian manifolds").
-
-    Parameters
-    ----------
-    x : (n, d) array
-    seed : int
-        Of the rows that are looked at, if there are many.
+    end to its tenth neighbour (mutual reachability: Campello et al. 2013). Its edges join clusters
+    in the order of their lengths, except where both are clusters already: of many rows, and the
+    edge longer than what is usual inside by so much that the space across must be almost empty (as
+    Chazal et al. 2013, "Persistence-based clustering in Riemannian manifolds").
     """
+    if x.ndim != 2 or x.dtype.kind not in "biuf":
+        return None
     n, d = x.shape
     pick = np.arange(n)
     if n > ROWS:
-        pick = np.sort(np.random.default_rng(seed).choice(n, ROWS, replace=False))
-    rows = np.asarray(x[pick], np.float64)
-    least = max(LEAST_SHARE, LEAST_ROWS * d / n) * len(rows)
-    if len(rows) < 2 * max(least, NEIGHBOURS + 1):
+        pick = np.sort(np.random.default_rng(0).choice(n, ROWS, replace=False, shuffle=False))
+    least = max(LEAST_SHARE * len(pick), LEAST_ROWS * d * len(pick) / max(n, 1), NEIGHBOURS + 1)
+    if d == 0 or len(pick) < 2 * least or not np.isfinite(x[pick]).all():
         return None
-    middle, scale = ranges(rows)
-    rows = scaled(rows, middle, scale)
-    apart = max(WIDER, EMPTIER ** (1 / d))
-    of = joined(*tree(rows), max(least, NEIGHBOURS + 1), apart)
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle, scale = ranges(x[pick].astype(np.float64))
+        rows = scaled(x[pick], middle, scale)
+    if not (np.abs(rows) < FAR).all():
+        return None
+    of = joined(rows, *tree(rows), least)
     return Clusters(rows, of, middle, scale) if of.any() else None
 
 
@@ -83,7 +149,7 @@ def ranges(x):
 
 
 def scaled(x, middle, scale):
-    return ((x - middle) / scale).astype(np.float32)
+    return (np.asarray(x, np.float64) - middle) / scale
 
 
 def tree(x):
@@ -99,11 +165,17 @@ def tree(x):
     """
     m = len(x)
     square = (x**2).sum(axis=1)
-    far = square[:, None] + square - 2 * (x @ x.T)
-    core = np.partition(far, NEIGHBOURS, axis=1)[:, NEIGHBOURS]
+    far = x @ x.T
+    far *= -2
+    far += square
+    far += square[:, None]
+    np.maximum(far, CLOSE**2, out=far)
+    half, core = np.partition(far, (NEIGHBOURS // 2, NEIGHBOURS), axis=1)[
+        :, [NEIGHBOURS // 2, NEIGHBOURS]
+    ].T
     np.maximum(far, core, out=far)
     # Prim: `best` is how far each point is from the tree, `via` from which of its points.
-    best, via = np.full(m, np.inf, far.dtype), np.zeros(m, int)
+    best, via = np.full(m, np.inf), np.zeros(m, int)
     outside = np.ones(m, bool)
     edges, lengths, at = np.empty((m - 1, 2), int), np.empty(m - 1), 0
     for k in range(m - 1):
@@ -115,16 +187,19 @@ def tree(x):
         at = int(best.argmin())
         edges[k], lengths[k] = (via[at], at), best[at]
     order = np.argsort(lengths, kind="stable")
-    lengths, core = (np.sqrt(np.maximum(v, 0)) for v in (lengths, core))
-    return edges[order], lengths[order], core
+    growth = np.log(core / half) / 2
+    return edges[order], np.sqrt(lengths[order]), np.sqrt(core), growth
 
 
-def joined(edges, lengths, core, least, apart):
+def joined(x, edges, lengths, core, growth, least):
     """Return the cluster of each point, (m,): what is left unjoined, in order of size."""
     at, inside = np.arange(len(core)), [[i] for i in range(len(core))]
 
     def is_one(points, length):
-        return len(points) >= least and length >= apart * np.median(core[points])
+        if len(points) < least or np.ptp(x[points], axis=0).min() <= CLOSE:
+            return False
+        wider = max(DOUBLINGS * growth[points].mean(), np.log(WIDER))
+        return np.log(length / np.median(core[points])) >= wider
 
     for (i, j), length in zip(edges, lengths, strict=True):
         one, other = sorted((at[i], at[j]), key=lambda k: len(inside[k]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow import _arguments, _core, _images, _tables
+from pyflow import _arguments, _clusters, _core, _images, _tables
 from pyflow._members import fitted
 from pyflow._progress import Progress
 from pyflow._training import classes, greedy, known_classes, refuse_unknown, saved
@@ -67,9 +67,14 @@ def GIS(  # a function with the name that the method has in the literature
     the data made Gaussian along them. With validation data, layers are added until their
     log-likelihood has not risen for `patience` layers, and the flow is cut back to the best;
     otherwise `max_layers` must be given. A last layer then divides by the size that latents of the
-    validation data have (a few far out do not say), so that samples are as wide as data. The data
-    are never changed, and the same arguments give the same flow, bit for bit, for any number of
-    threads.
+    validation data have (a few far out do not say), so that samples are as wide as data.
+    The data are never changed, and the same arguments give the same flow, bit for bit, for any
+    number of threads.
+
+    One flow leaves bridges between modes far apart. So where rows form clusters with almost empty
+    space between, their fits are tried too, and the `Mixture` of these returned if validation rows
+    are likelier by more than a standard error: of data in memory, without labels, images, `model`
+    or `checkpoint`.
 
     Parameters
     ----------
@@ -161,7 +166,7 @@ def GIS(  # a function with the name that the method has in the literature
     Returns
     -------
     Flow
-        For more than one of `n_models` a `Mixture`.
+        For more than one of `n_models`, or of clusters, a `Mixture`.
 
     Raises
     ------
@@ -250,24 +255,30 @@ def GIS(  # a function with the name that the method has in the literature
         import tempfile  # here, because it takes a third of pyflow's import time
 
         scratch = tempfile.gettempdir()
-    flow = fitted(
-        n_models,
-        _core.gis_fit,
-        "gis",
-        "GIS",
-        data,
-        given,
-        note,
-        tells,
-        checkpoint=checkpoint,
-        seed=seed,
-        progress=progress,
-        verbose=verbose,
-        total=_most_layers,
-        scratch=scratch,
-        stream=stream,
-        **more,
-    )
+
+    def fit(n_models, data):
+        return fitted(
+            n_models,
+            _core.gis_fit,
+            "gis",
+            "GIS",
+            data,
+            given,
+            note,
+            tells,
+            checkpoint=checkpoint,
+            seed=seed,
+            progress=progress,
+            verbose=verbose,
+            total=_most_layers,
+            scratch=scratch,
+            stream=stream,
+            **more,
+        )
+
+    plain = not (stream or shape or label_arrays) and validate is not None
+    plain = plain and model is None and checkpoint is None
+    flow = _clusters.fitted(fit, n_models, data) if plain else fit(n_models, data)
     most = max(len(member) for member in getattr(flow, "members", [flow]))
     if max_layers is None and most >= MOST_LAYERS - 10:
         _arguments.warn(
