@@ -13,11 +13,11 @@ from pyflow.mixture import Mixture
 ROWS = 2000  # that clusters are looked for among
 NEIGHBOURS = 10  # a row's distance to this one tells how dense its surroundings are
 LEAST_SHARE = 0.02  # of the rows, in a cluster
-LEAST_ROWS = 20  # in a cluster, for each column
+LEAST_ROWS = 5  # in a cluster, for each column
 LEAST_VALIDATE = 10  # rows of a cluster's validation data
-DOUBLINGS = 3  # of density from the gap around a cluster to its inside
+DOUBLINGS = 1.5  # of density from the gap around a cluster to its inside
 CLOSE = 1e-5  # of the columns' ranges: rows that are nearer may as well be equal
-WIDER = 1.3  # times as far apart as inside a cluster are rows across the gap, at least
+WIDER = 1.2  # times as far apart as inside a cluster are rows across the gap, at least
 FAR = 1e100  # in columns' ranges
 
 
