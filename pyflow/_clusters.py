@@ -15,9 +15,9 @@ NEIGHBOURS = 10  # a row's distance to this one tells how dense its surroundings
 LEAST_SHARE = 0.02  # of the rows, in a cluster
 LEAST_ROWS = 5  # in a cluster, for each column
 LEAST_VALIDATE = 10  # rows of a cluster's validation data
-DOUBLINGS = 1.5  # of density from the gap around a cluster to its inside
+DOUBLINGS = 1  # of density from the gap around a cluster to its inside
 CLOSE = 1e-5  # of the columns' ranges: rows that are nearer may as well be equal
-WIDER = 1.2  # times as far apart as inside a cluster are rows across the gap, at least
+WIDER = 1.1  # times as far apart as inside a cluster are rows across the gap, at least
 FAR = 1e100  # in columns' ranges
 
 
@@ -194,11 +194,13 @@ def tree(x):
 def joined(x, edges, lengths, core, growth, least):
     """Return the cluster of each point, (m,): what is left unjoined, in order of size."""
     at, inside = np.arange(len(core)), [[i] for i in range(len(core))]
+    # In one column there is no way around a gap that is there by chance.
+    doublings = DOUBLINGS * (2 if x.shape[1] == 1 else 1)
 
     def is_one(points, length):
         if len(points) < least or np.ptp(x[points], axis=0).min() <= CLOSE:
             return False
-        wider = max(DOUBLINGS * growth[points].mean(), np.log(WIDER))
+        wider = max(doublings * growth[points].mean(), np.log(WIDER))
         return np.log(length / np.median(core[points])) >= wider
 
     for (i, j), length in zip(edges, lengths, strict=True):

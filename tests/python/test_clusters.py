@@ -179,7 +179,7 @@ def one_cluster(name, rng):
         "gamma": lambda: rng.gamma(0.3, size=(N, 3)),
         "a banana": lambda: banana(N, seed=1),
         "a ring": lambda: np.c_[np.cos(angle), np.sin(angle)] + 0.05 * z[:, :2],
-        "moons that touch": lambda: make_moons(N, noise=0.15, random_state=0)[0],
+        "moons that touch": lambda: make_moons(N, noise=0.25, random_state=0)[0],
         "circles that touch": lambda: make_circles(N, noise=0.05, factor=0.8, random_state=0)[0],
         "a swiss roll": lambda: make_swiss_roll(N, noise=0.3, random_state=0)[0],
         "friedman": lambda: np.column_stack(make_friedman1(N, n_features=5, random_state=0)),
