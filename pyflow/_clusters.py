@@ -1,13 +1,15 @@
-"""Clusters of rows with almost empty space between them.
+"""Clusters of rows with emptier space between them.
 
 A flow is one continuous map: between modes far apart it leaves bridges, on which samples lie. A
-mixture of flows, one for each cluster, has none.
+mixture of flows, one for each cluster, has none. Clusters are looked for in haste, and gladly
+found: validation data decide.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from pyflow import _arguments
 from pyflow.mixture import Mixture
 
 ROWS = 2000  # that clusters are looked for among
@@ -33,8 +35,10 @@ def fitted(fit, n_models, data):
         Of a number of models and data.
     n_models : int or None
     data : dict of arrays
-        `data_train`, `data_validate`, perhaps their weights; else None.
+        `data_train` and `data_validate`, and perhaps `weight_train` and `weight_validate`.
     """
+    if n_models is not None:
+        _arguments.integer("n_models", n_models, 1)
     clusters = find(data["data_train"])
     if clusters is None:
         return fit(n_models, data)
@@ -55,7 +59,7 @@ def split(data, clusters):
     of = {"train": clusters.nearest(data["data_train"])}
     of["validate"] = clusters.nearest(data["data_validate"])
     return [
-        {name: x if x is None else x[of[name.split("_")[1]] == k] for name, x in data.items()}
+        {name: x[of[name.split("_")[1]] == k] for name, x in data.items()}
         for k in range(len(clusters))
     ]
 
@@ -66,21 +70,20 @@ def mixed(fit, n_models, parts):
         return None
     try:
         flows = [fit(n_models, part) for part in parts]
-    except ValueError as error:  # columns that are dependent in this cluster, say
-        if str(error).startswith(("data_", "n_models")):
+    except ValueError as error:  # columns dependent in this cluster, weights that are zero, say
+        if str(error).startswith(("data_", "weight_", "n_models")):
             return None
         raise
-    weights = (part.get("weight_train") for part in parts)
-    sums = zip(parts, weights, strict=True)
-    return Mixture(flows, [len(p["data_train"]) if w is None else w.sum() for p, w in sums])
+    weights = [part.get("weight_train", np.ones(len(part["data_train"]))) for part in parts]
+    return Mixture(flows, [weight.sum(dtype=np.float64) for weight in weights])
 
 
 def gains(mixture, whole, data):
     """Whether validation data are likelier by the mixture, by more than the standard error."""
-    x, weight = data["data_validate"], data.get("weight_validate")
+    x = data["data_validate"]
     more = mixture.evaluate_density(x) - whole.evaluate_density(x)
-    weight = np.ones(len(x)) if weight is None else np.asarray(weight, np.float64)
-    weight = weight / weight.sum()
+    weight = data.get("weight_validate", np.ones(len(x))).astype(np.float64)
+    weight /= weight.sum()
     mean = weight @ more
     return bool(mean > np.sqrt(weight**2 @ (more - mean) ** 2))
 
@@ -119,9 +122,11 @@ def find(x):
     The columns are shifted and scaled to equal ranges, so their units say nothing. Rows are points
     of a tree: the shortest that joins them all, by distances that are no less than those of either
     end to its tenth neighbour (mutual reachability: Campello et al. 2013). Its edges join clusters
-    in the order of their lengths, except where both are clusters already: of many rows, and the
-    edge longer than what is usual inside by so much that the space across must be almost empty (as
-    Chazal et al. 2013, "Persistence-based clustering in Riemannian manifolds").
+    in the order of their lengths, except where both are clusters already: of many rows, which vary
+    in every column, and the edge is that much longer than is usual inside that the space across
+    must be emptier (as Chazal et al. 2013, "Persistence-based clustering in Riemannian manifolds").
+    How distances grow as density falls is seen from the fifth to the tenth neighbour: so it depends
+    on the dimension that the rows have in truth, not on the number of columns.
     """
     if x.ndim != 2 or x.dtype.kind not in "biuf":
         return None
@@ -153,7 +158,7 @@ def scaled(x, middle, scale):
 
 
 def tree(x):
-    """Return the shortest tree of points x (m, d), and the distance to each one's neighbour.
+    """Return the shortest tree of points x (m, d), and how far each one's neighbours are.
 
     Returns
     -------
@@ -162,17 +167,17 @@ def tree(x):
     lengths : (m - 1,) array
     core : (m,) array
         Distances to the tenth neighbour.
+    growth : (m,) array
+        log of these over the distances to the fifth: what halving the density adds.
     """
-    m = len(x)
+    m, k = len(x), NEIGHBOURS
     square = (x**2).sum(axis=1)
     far = x @ x.T
     far *= -2
     far += square
     far += square[:, None]
     np.maximum(far, CLOSE**2, out=far)
-    half, core = np.partition(far, (NEIGHBOURS // 2, NEIGHBOURS), axis=1)[
-        :, [NEIGHBOURS // 2, NEIGHBOURS]
-    ].T
+    half, core = np.partition(far, (k // 2, k), axis=1)[:, [k // 2, k]].T
     np.maximum(far, core, out=far)
     # Prim: `best` is how far each point is from the tree, `via` from which of its points.
     best, via = np.full(m, np.inf), np.zeros(m, int)
@@ -192,7 +197,7 @@ def tree(x):
 
 
 def joined(x, edges, lengths, core, growth, least):
-    """Return the cluster of each point, (m,): what is left unjoined, in order of size."""
+    """Return the cluster (m,) of each point, the largest 0, of points and what `tree` returns."""
     at, inside = np.arange(len(core)), [[i] for i in range(len(core))]
     # In one column there is no way around a gap that is there by chance.
     doublings = DOUBLINGS * (2 if x.shape[1] == 1 else 1)

@@ -71,10 +71,10 @@ def GIS(  # a function with the name that the method has in the literature
     The data are never changed, and the same arguments give the same flow, bit for bit, for any
     number of threads.
 
-    One flow leaves bridges between modes far apart. So where rows form clusters with almost empty
-    space between, their fits are tried too, and the `Mixture` of these returned if validation rows
-    are likelier by more than a standard error: of data in memory, without labels, images, `model`
-    or `checkpoint`.
+    One flow leaves bridges between modes far apart. So where rows form clusters, with emptier space
+    between, a fit of each is tried too, and their `Mixture` returned if validation rows are
+    likelier by more than a standard error: of data in memory, without labels, images, `model` or
+    `checkpoint`. This takes up to two or three times as long.
 
     Parameters
     ----------

@@ -146,6 +146,23 @@ def test_a_cluster_without_a_density_or_validation_rows():
     assert type(fit(x, y[y[:, 0] < 15], max_layers=4)) is pyflow.Flow
 
 
+def test_a_cluster_whose_weights_are_zero():
+    x, y = draw(1000, 1, CENTRES[:2]), draw(300, 2, CENTRES[:2])
+    weights = {"weight_train": np.ones(1000), "weight_validate": 1.0 * (y[:, 0] > 15)}
+    assert type(fit(x, y, **weights, max_layers=2)) is pyflow.Flow
+
+
+def test_wrong_arguments_are_refused_all_the_same():
+    x, y = draw(1000, 1, CENTRES[:2]), draw(300, 2, CENTRES[:2])
+    with pytest.raises(ValueError, match="n_models: must be at least 1"):
+        fit(x, y, max_layers=2, n_models=0)
+    with pytest.raises(ValueError, match="data_validate: "):
+        fit(x, y[:, :1], max_layers=2)
+    y[3, 1] = np.nan
+    with pytest.raises(ValueError, match="data_validate: .*row 3"):
+        fit(x, y, max_layers=2)
+
+
 def test_what_was_reached_when_it_ends_early(monkeypatch):
     """The fit of all rows, once that is there."""
     x, y = draw(1000, 1, CENTRES[:2]), draw(300, 2, CENTRES[:2])
