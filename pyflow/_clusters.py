@@ -183,14 +183,14 @@ def tree(x):
     best, via = np.full(m, np.inf), np.zeros(m, int)
     outside = np.ones(m, bool)
     edges, lengths, at = np.empty((m - 1, 2), int), np.empty(m - 1), 0
-    for k in range(m - 1):
+    for step in range(m - 1):
         outside[at] = False
         best[at] = np.inf
         away = np.maximum(far[at], core[at])
         nearer = (away < best) & outside
         best[nearer], via[nearer] = away[nearer], at
         at = int(best.argmin())
-        edges[k], lengths[k] = (via[at], at), best[at]
+        edges[step], lengths[step] = (via[at], at), best[at]
     order = np.argsort(lengths, kind="stable")
     growth = np.log(core / half) / 2
     return edges[order], np.sqrt(lengths[order]), np.sqrt(core), growth
