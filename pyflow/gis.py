@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow import _arguments, _core, _images, _tables
+from pyflow import _arguments, _clusters, _core, _images, _tables
 from pyflow._conditional import conditional
 from pyflow._members import fitted
 from pyflow._progress import Progress
@@ -73,6 +73,11 @@ def GIS(  # a function with the name that the method has in the literature
     validation data have (a few far out do not say), so that samples are as wide as data. Of a small
     table four such fits are mixed, by default: see `n_models`. The data are never changed, and the
     same arguments give the same flow, bit for bit, for any number of threads.
+
+    One flow leaves bridges between modes far apart. So where rows form clusters, with emptier space
+    between, a fit of each is tried too, and their `Mixture` returned if validation rows are
+    likelier by more than a standard error: of data in memory, without labels, images, `model`,
+    `checkpoint`, `max_layers`, or n_models=1. This takes up to two or three times as long.
 
     Parameters
     ----------
@@ -180,7 +185,8 @@ def GIS(  # a function with the name that the method has in the literature
     Returns
     -------
     Flow
-        For more than one of `n_models`, as of a small table by default, a `Mixture`.
+        For more than one of `n_models`, as of a small table by default, or of clusters, a
+        `Mixture`.
 
     Raises
     ------
@@ -282,24 +288,30 @@ def GIS(  # a function with the name that the method has in the literature
         scratch = tempfile.gettempdir()
     if stream or shape is not None or max_layers is not None or model is not None:
         n_models = 1 if n_models is None else n_models
-    flow = fitted(
-        n_models,
-        _core.gis_fit,
-        "gis",
-        "GIS",
-        data,
-        given,
-        note,
-        tells,
-        checkpoint=checkpoint,
-        seed=seed,
-        progress=progress,
-        verbose=verbose,
-        total=_most_layers,
-        scratch=scratch,
-        stream=stream,
-        **more,
-    )
+
+    def fit(n_models, data):
+        return fitted(
+            n_models,
+            _core.gis_fit,
+            "gis",
+            "GIS",
+            data,
+            given,
+            note,
+            tells,
+            checkpoint=checkpoint,
+            seed=seed,
+            progress=progress,
+            verbose=verbose,
+            total=_most_layers,
+            scratch=scratch,
+            stream=stream,
+            **more,
+        )
+
+    plain = not (stream or shape or label_arrays) and validate is not None
+    plain = plain and n_models != 1 and model is None and checkpoint is None
+    flow = _clusters.fitted(fit, n_models, data) if plain else fit(n_models, data)
     most = max(len(member) for member in getattr(flow, "members", [flow]))
     if max_layers is None and most >= MOST_LAYERS - 10:
         _arguments.warn(
