@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pyflow import _arguments
+from pyflow._members import usual
 from pyflow.mixture import Mixture
 
 ROWS = 2000  # that clusters are looked for among
@@ -43,6 +44,8 @@ def fitted(fit, n_models, data):
     if clusters is None:
         return fit(n_models, data)
     whole = fit(1, data)  # which also checks the data
+    if n_models is None and usual(data, None) == 1:
+        n_models = 1  # of each cluster too, however small
     try:
         parts = split(data, clusters)
         mixture = mixed(fit, 1, parts)

@@ -77,7 +77,7 @@ def GIS(  # a function with the name that the method has in the literature
     One flow leaves bridges between modes far apart. So where rows form clusters, with emptier space
     between, a fit of each is tried too, and their `Mixture` returned if validation rows are
     likelier by more than a standard error: of data in memory, without labels, images, `model`,
-    `checkpoint`, `max_layers`, or n_models=1. This takes up to two or three times as long.
+    `checkpoint` or n_models=1. This takes up to two or three times as long.
 
     Parameters
     ----------
@@ -286,6 +286,8 @@ def GIS(  # a function with the name that the method has in the literature
         import tempfile  # here, because it takes a third of pyflow's import time
 
         scratch = tempfile.gettempdir()
+    plain = not (stream or shape or label_arrays) and validate is not None
+    plain = plain and n_models != 1 and model is None and checkpoint is None
     if stream or shape is not None or max_layers is not None or model is not None:
         n_models = 1 if n_models is None else n_models
 
@@ -309,8 +311,6 @@ def GIS(  # a function with the name that the method has in the literature
             **more,
         )
 
-    plain = not (stream or shape or label_arrays) and validate is not None
-    plain = plain and n_models != 1 and model is None and checkpoint is None
     flow = _clusters.fitted(fit, n_models, data) if plain else fit(n_models, data)
     most = max(len(member) for member in getattr(flow, "members", [flow]))
     if max_layers is None and most >= MOST_LAYERS - 10:
