@@ -44,8 +44,8 @@ typedef struct {
     ptrdiff_t rows, tiles;         /* of a tile; in a block */
     X(workers) workers;
     X(piece) *pieces;       /* [threads][tiles] */
-    double *theta, *gtheta; /* [NET_ROWS][n_row] */
-    double *gy_direct;      /* [NET_ROWS][n_y] what of the gradient does not come through theta */
+    double *theta, *gtheta; /* [points of a step][n_row] */
+    double *gy_direct;      /* [points of a step][n_y] what of the gradient does not come through theta */
     ptrdiff_t begin, end;   /* the points, or conditions, that theta is of */
     atomic_ptrdiff_t bad;   /* the first point of the first tile that was refused */
 } X(job);
@@ -271,8 +271,9 @@ static void X(plan)(X(job) *job)
 {
     const X(flow) *f = job->flow;
     ptrdiff_t d = f->space.d, keep = 0;
+    int score = job->task == PF_SCORE || job->task == PF_SCORE_PARAMETERS; /* a tile at a time is kept */
     job->rows = job->task == PF_LOGP_AT ? 1 : X(flow_tile_rows)(f);
-    if (job->task == PF_SCORE && job->rows > TILE_STEP) {
+    if (score && job->rows > TILE_STEP) {
         for (ptrdiff_t l = 0; l < f->n_layers; l++)
             keep += f->layers[l]->ops->sizes(f->layers[l], TILE_STEP, TILE_STEP, 1).keep / TILE_STEP;
         ptrdiff_t fit = SCORE_BYTES / (ptrdiff_t)sizeof(real) / PF_MAX(keep, 1) / TILE_STEP * TILE_STEP;
@@ -281,7 +282,7 @@ static void X(plan)(X(job) *job)
     ptrdiff_t n = PF_MAX(job->n, 1);
     job->rows = PF_MIN(job->rows, tile_whole(n));
     ptrdiff_t all = (n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
-    int single = (f->net && f->net->n_row) || job->task == PF_SCORE || job->rows <= TILE_STEP, patches = 0;
+    int single = (f->net && f->net->n_row) || score || job->rows <= TILE_STEP, patches = 0;
     for (ptrdiff_t l = 0; l < f->n_layers; l++) patches |= X(patch_count)(f->layers[l]) > 1;
     job->tiles = single ? 1 : PF_MAX(PF_MIN((patches ? PATCH_BYTES : BLOCK_BYTES) / bytes, X(MOST_TILES)), 1);
     /* so that all threads have as many blocks */

@@ -5,7 +5,7 @@
 
 enum { LANES = 16 };
 
-#define LEAST 1e-3f   /* of the whole: a bin's width and height */
+#define LEAST 1e-3    /* of the whole: a bin's width and height */
 #define MOST_SLOPE 7  /* of a log-slope's size */
 #define MOST_SCALE 30 /* of s */
 
@@ -61,10 +61,11 @@ PF_KERNEL void X(find)(X(lanes) *b, const real *at, const real *q, ptrdiff_t bin
         b->w[i] = b->h[i] = b->d0[i] = b->d1[i] = 1;
     }
     for (ptrdiff_t k = 0; k < bins; k++) {
-        int last = k == bins - 1;
+        int last = k == bins - 1; /* it ends at RQP_REACH, wherever rounding has led */
         EACH
         {
-            real w = all * (least + rest * b->width[k][i]), h = all * (least + rest * b->height[k][i]);
+            real w = last ? RQP_REACH - x[i] : all * (least + rest * b->width[k][i]);
+            real h = last ? RQP_REACH - y[i] : all * (least + rest * b->height[k][i]);
             real next = last ? 1 : X(exp_inline)(X(held)(slopes[(last ? 0 : k * ld) + i], MOST_SLOPE));
             int here = at[i] >= (back ? y[i] : x[i]) && at[i] < RQP_REACH;
             b->bin[i] = here ? (real)k : b->bin[i];
@@ -119,7 +120,8 @@ PF_DISPATCH(X(rqp_forward),
             (real * y, real *log_slope, const real *x, const real *q, ptrdiff_t bins, ptrdiff_t n, ptrdiff_t ld),
             (y, log_slope, x, q, bins, n, ld))
 
-/* v solves a v^2 + b v + c = 0, a = s - d0 + e, b = d0 - e, c = -s (y - y0) / h, e = (y - y0) / h (d0 + d1 - 2 s) */
+/* v solves a v^2 + b v + c = 0, a = s - d0 + e, b = d0 - e, c = -s (y - y0) / h, e = (y - y0) / h (d0 + d1 - 2 s), by
+ * the formula in which nothing cancels: that depends on the sign of b */
 PF_KERNEL void X(rqp_inverse_body)(real *x, real *log_slope, const real *y, const real *q, ptrdiff_t bins, ptrdiff_t n,
                                    ptrdiff_t ld)
 {
@@ -131,7 +133,10 @@ PF_KERNEL void X(rqp_inverse_body)(real *x, real *log_slope, const real *y, cons
         {
             real s = p.h[i] / p.w[i], up = (y[i] - p.y0[i]) / p.h[i], e = up * (p.d0[i] + p.d1[i] - 2 * s);
             real a = s - p.d0[i] + e, b = p.d0[i] - e, c = -s * up, under = b * b - 4 * a * c;
-            real v = 2 * c / (-b - R(sqrt)(under > 0 ? under : 0)), v1 = v * (1 - v);
+            real root = R(sqrt)(under > 0 ? under : 0);
+            real v = (b < 0 ? root - b : -2 * c) / (b < 0 ? 2 * a : b + root);
+            v = v > 1 ? 1 : v; /* by rounding */
+            real v1 = v * (1 - v);
             real den = s + (p.d0[i] + p.d1[i] - 2 * s) * v1;
             real top = s * s * (p.d1[i] * v * v + 2 * s * v1 + p.d0[i] * (1 - v) * (1 - v));
             int in = p.bin[i] >= 0;
@@ -180,7 +185,7 @@ PF_KERNEL void X(rqp_vjp_body)(real *g, real *gq, const real *glog, const real *
         EACH
         {
             int in = b.bin[i] >= 0;
-            real w = b.w[i], h = b.h[i], d0 = b.d0[i], d1 = b.d1[i], s = h / w, v = (u[i] - b.x0[i]) / w;
+            real w = b.w[i], h = b.h[i], d0 = b.d0[i], d1 = b.d1[i], s = h / w, v = in ? (u[i] - b.x0[i]) / w : 0;
             real v1 = v * (1 - v), both = d0 + d1 - 2 * s, inv = 1 / (s + both * v1);
             real num = s * v * v + d0 * v1, p = d1 * v * v + 2 * s * v1 + d0 * (1 - v) * (1 - v);
             real gy = in ? g[i] : 0, gl = in ? glog[i] : 0, over = gl / p, by = gy * h * inv;

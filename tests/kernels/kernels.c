@@ -4,6 +4,7 @@
 #include "cdf1d.h"
 #include "column.h"
 #include "kernels.h"
+#include "rqp.h"
 #include "rqs.h"
 #include "stiefel.h"
 
@@ -199,6 +200,35 @@ void K(rqs_vjp)(real *g, double *gtheta, const double *gl, const real *x, const 
     X(rqs) *s = K(spline)(theta, m);
     X(rqs_vjp)(g, gtheta, gl, x, s, n);
     free(s);
+}
+
+/* ---- splines of every point's own: q[n][RQP_SIZE], and the gradient by it, as rqp.h has them turned; n whole steps
+ * ---- */
+
+static real *K(turned)(const real *q, ptrdiff_t rows, ptrdiff_t columns)
+{
+    real *to = PF_ALLOC(real, rows * columns);
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < columns; j++) to[j * rows + i] = q ? q[i * columns + j] : (real)NAN;
+    return to;
+}
+
+void K(rqp_map)(real *y, real *log_slope, const real *x, const real *q, ptrdiff_t bins, int inverse, ptrdiff_t n)
+{
+    real *own = K(turned)(q, n, RQP_SIZE(bins));
+    (inverse ? X(rqp_inverse) : X(rqp_forward))(y, log_slope, x, own, bins, n, n);
+    free(own);
+}
+
+void K(rqp_vjp)(real *g, real *gq, const real *glog, const real *x, const real *q, ptrdiff_t bins, ptrdiff_t n)
+{
+    ptrdiff_t size = RQP_SIZE(bins);
+    real *own = K(turned)(q, n, size), *gown = K(turned)(NULL, n, size);
+    X(rqp_vjp)(g, gown, glog, x, own, bins, n, n);
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t j = 0; j < size; j++) gq[i * size + j] = gown[j * n + i];
+    free(own);
+    free(gown);
 }
 
 /* ---- column maps: slope and logj without the constant ---- */

@@ -3,7 +3,7 @@
 from ctypes import c_double, c_ssize_t, c_void_p
 
 import numpy as np
-from reference import cdf1d, cspline, fft, filter, psi, rqs
+from reference import cdf1d, cspline, fft, filter, psi, rqp, rqs
 
 F32, F64 = np.float32, np.float64
 
@@ -167,6 +167,45 @@ class RQS(Kernel):
         return rqs.forward(x, rqs.knots(theta))
 
 
+class RQP(Kernel):
+    """theta[n][3 bins + 1]: a spline of every point's own; n is a multiple of 16."""
+
+    parameters = log_determinant = in_place = True
+    tolerance = 1e-11, 3e-4
+
+    def __init__(self, kernels, dtype, bins):
+        super().__init__(kernels, dtype)
+        self.bins = bins
+
+    def run(self, x, theta, inverse):
+        x, log_slope = self.array(x), np.full(len(x), np.nan, self.dtype)
+        y = self.out(x)
+        given = self.array(theta), self.bins, inverse, len(x)
+        self.real("rqp_map", y, log_slope, x, *given, result=None)
+        return y, log_slope.astype(F64)
+
+    def forward(self, x, theta):
+        return self.run(x, theta, 0)
+
+    def inverse(self, y, theta):
+        x, minus_logj = self.run(y, theta, 1)
+        return x, -minus_logj
+
+    def vjp(self, x, theta, g, glogj, gtheta):
+        g, gq = self.array(g), np.full(theta.size, np.nan, self.dtype)
+        given = self.array(glogj), self.array(x), self.array(theta)
+        self.real("rqp_vjp", g, gq, *given, self.bins, len(x), result=None)
+        if gtheta is not None:
+            gtheta += gq
+        return g
+
+    def glogj(self, rng, logj):
+        return rng.normal(size=logj.shape)
+
+    def twin(self, x, theta):
+        return rqp.forward(x, theta.reshape(len(x), -1))
+
+
 class Residual(Kernel):
     """v less its normal score; theta is the scores at the edges of bins of width 1 from -8."""
 
@@ -284,6 +323,13 @@ def crowded(rng, *shape):
     return k
 
 
+def own_splines(rng, n, bins, spread=1.0):
+    """Return theta of splines of n points: t, s, log widths, log heights, log slopes."""
+    q = rng.normal(scale=spread, size=(n, 3 * bins + 1))
+    q[:, :2] *= 0.5
+    return q.ravel()
+
+
 def cspline_inputs(rng, m):
     """Return points in every bin, and outside; and knots of widths from 0.01 to 1."""
     p = np.cumsum(np.exp(rng.uniform(np.log(0.01), 0, m))) - 1
@@ -360,6 +406,14 @@ TABLE = {
         for m in (2, 3, 8, 50)
     },
     "rqs, crowded": (RQS, (), lambda r: (r.normal(scale=2, size=301), rqs.theta(crowded(r)))),
+    **{
+        f"rqp, {bins} bins": (
+            RQP,
+            (bins,),
+            lambda r, bins=bins: (r.normal(scale=3, size=48), own_splines(r, 48, bins)),
+        )
+        for bins in (1, 2, 8, 64)
+    },
     **{
         f"fft, {' x '.join(map(str, n))}": (FFT, n, lambda r, n=n: (r.normal(size=n), None))
         for n in (*MESHES, *LARGE)
