@@ -8,9 +8,10 @@ likelihood. Where the truth is linear in y the start is best, and validation dat
 
 import numpy as np
 
-from pyflow import _arguments, _core, _tables
-from pyflow._members import fitted
-from pyflow._training import condition_names, reach
+from pyflow import _core, _tables
+from pyflow._members import equal_rows, fitted
+from pyflow._progress import Progress
+from pyflow._training import condition_names, greedy, reach
 from pyflow.flow import parameters_of
 from pyflow.layers import Autoregressive
 from pyflow.posterior import warn_outside
@@ -45,12 +46,16 @@ def conditional(data, condition, condition_validate, bounds, columns, n_models, 
     train, validate = data["data_train"], data["data_validate"]
     if validate is None and n_models in (None, 1):
         raise ValueError("data_validate: must be given where there is a condition, or n_models")
+    for name, x in (("data_train", train), ("data_validate", validate)):
+        if x is not None and (len(x.shape) != 2 or not x.shape[0]):
+            raise ValueError(f"{name}: must be rows x columns; its shape is {x.shape}")
     known = _tables.names(condition, "condition")
     y = parameters_of(condition, "condition", None, len(train), each=True)
     for j, column in enumerate(y.T):
         if column.min() == column.max():
             raise ValueError(f"condition: column {j} is constant")
-    note = {"names": condition_names(known, None, y.shape[1])}
+    note, more, tells = greedy(columns, None, None, bounds, None, None)
+    note["names"] = condition_names(known, None, y.shape[1])
     data = data | {"y_train": y}
     if validate is not None:
         if condition_validate is None:
@@ -63,12 +68,6 @@ def conditional(data, condition, condition_validate, bounds, columns, n_models, 
         data |= {"y_validate": y_validate}
     elif condition_validate is not None:
         raise ValueError("condition_validate: given without data_validate")
-    if columns is not None:
-        note["columns"] = list(columns)
-    tells, more = {}, {}
-    if bounds is not None:
-        more["bounds"] = _arguments.bounds(bounds)
-        tells["bounds"] = more["bounds"].tolist()
     return fitted(n_models, _fit, "train", "GIS", data, {}, note, tells, total=None, **how, **more)
 
 
@@ -87,38 +86,86 @@ def _fit(
     **weights,
 ):
     """Fit p(x|y), or p(x) without y: a function of the core's kind, for `run`."""
-    first = _columns(data_train, data_validate, bounds, seed, warn, weights)
+    heard = []
+    first = _columns(data_train, data_validate, bounds, seed, heard, weights)
+    if heard:
+        _refuse_overlap(data_train, data_validate, y_train, y_validate)
+    if "weight_train" in weights:  # nor do y's mean, scale and range see rows that have none
+        kept = np.asarray(weights["weight_train"]) != 0
+        data_train = np.asarray(data_train[:])[kept]
+        y_train = None if y_train is None else y_train[kept]
+        weights["weight_train"] = np.asarray(weights["weight_train"])[kept]
     flow = _start(first, data_train, y_train, weights.get("weight_train"), seed)
-    n, best = len(data_train), None
+    n, best = len(data_train), (-np.inf, None)
     batch = min(BATCH, n)
     epochs = max(round(STEPS * np.sqrt(n) * batch / n), 1)
+    progress = progress and _as_one(progress)
+
+    def better(flow):
+        logp = flow.evaluate_density(data_validate, y_validate)
+        reached = np.average(logp, weights=weights.get("weight_validate"))
+        return max(best, (reached, flow), key=lambda pair: pair[0])
+
     for memory in MEMORIES:
-        trained = _core.train(
-            flow=flow,
-            data_train=data_train,
-            data_validate=data_validate,
-            y_train=y_train,
-            y_validate=y_validate,
-            **weights,
-            epochs=epochs,
-            batch=batch,
-            patience=max(epochs // PATIENCE, 10),
-            learning_rate=RATE,
-            weight_decay=batch / (memory * n * RATE),
-            frozen=[kind != "autoregressive" for kind in flow.layers],
-            seed=seed,
-            note=note,
-            progress=progress,
-            warn=warn,
-        )
-        reached = _reached(trained, data_validate, y_validate, weights.get("weight_validate"))
-        if best is None or reached > best[0]:
-            best = reached, trained
+        try:
+            trained = _core.train(
+                flow=flow,
+                data_train=data_train,
+                data_validate=data_validate,
+                y_train=y_train,
+                y_validate=y_validate,
+                **weights,
+                epochs=epochs,
+                batch=batch,
+                patience=max(epochs // PATIENCE, 10),
+                learning_rate=RATE,
+                weight_decay=batch / (memory * n * RATE),
+                frozen=[kind != "autoregressive" for kind in flow.layers],
+                seed=seed,
+                note=note,
+                progress=progress,
+                warn=warn,
+            )
+        except BaseException as error:
+            if getattr(error, "flow", None) is not None:
+                _, error.flow = better(error.flow)
+            raise
+        best = better(trained)
     return best[1]
 
 
-def _columns(train, validate, bounds, seed, warn, weights):
-    """Return the layers that GIS begins with: each column becomes N(0, 1)."""
+def _as_one(progress):
+    """Return what both trainings report to: their epochs and seconds are told as those of one."""
+    last, gone, best = None, (0, 0.0), (-np.inf, 0)
+
+    def report(*values):
+        nonlocal last, gone, best
+        p = Progress(*values)
+        if last and p.step == 0:
+            gone = last.step, last.seconds
+        step = gone[0] + p.step
+        best = max(best, (p.objective, -step))
+        last = p._replace(step=step, best=-best[1], seconds=gone[1] + p.seconds)
+        progress(*last)
+
+    return report
+
+
+def _refuse_overlap(x, x_validate, y, y_validate):
+    """Refuse validation rows that are training rows too; equal x with other y are not."""
+    rows = [np.column_stack([a[:], b]) for a, b in ((x, y), (x_validate, y_validate))]
+    group = equal_rows(np.concatenate(rows))
+    both, n = np.isin(group[len(x) :], group[: len(x)]).sum(), len(x_validate)
+    if both > 3 + n // 10:
+        raise ValueError(
+            f"data_validate: {both} of its {n} rows are in data_train too, with equal conditions: "
+            "give rows that are not trained on. Columns of few values (integers, flags) have no "
+            "density, unless uniform noise of the values' spacing is added"
+        )
+
+
+def _columns(train, validate, bounds, seed, heard, weights):
+    """Return the layers that GIS begins with: each column becomes N(0, 1). Warnings are heard."""
     more = {} if bounds is None else {"bounds": bounds}
     first = _core.gis_fit(
         data_train=train,
@@ -131,7 +178,7 @@ def _columns(train, validate, bounds, seed, warn, weights):
         n_slices=1,
         slice_steps=0,
         seed=seed,
-        warn=warn,
+        warn=lambda message, *_: heard.append(message),
     )
     columns = first.layers.count("columns")
     return first.truncate(columns + (first.layers[columns : columns + 1] == ("sliced",)))
@@ -162,7 +209,3 @@ def _start(first, x, y, weight, seed):
         bits=8 * np.dtype(first.dtype).itemsize,
         flow=first,
     )
-
-
-def _reached(flow, x, y, weight):
-    return np.average(flow.evaluate_density(x, y), weights=weight)

@@ -26,6 +26,7 @@ PAIRS = {
 }
 SMALL, NARROW = 4000, 100  # training and validation rows, and columns, of which `USUAL` fits
 USUAL = 4  # are made if their number is not given: it takes seconds
+CLASSES = 30  # conditions of fewer values are classes
 LEAST_PARTS = 5  # without validation data no more than one part of so many is held out
 COPIES = 8  # of the points, that a fit may hold in memory
 SHARE = 4  # fits side by side take no more of the machine's memory than one part of so many
@@ -120,9 +121,7 @@ class _Members:
         self.data = pooled(data)
         rows = len(self.data["data_train"])
         held_out = rows - self.n_train or max(round(rows / max(n, LEAST_PARTS)), 1)
-        together = self.data.get("y_train", self.data["data_train"])
-        group = equal_rows(together.reshape(rows, -1))
-        self.inside = splits(group, held_out, n, self.seed, self.data.get("labels"))
+        self.inside = splits(together(self.data), held_out, n, self.seed, self.data.get("labels"))
         plain = {k: v for k, v in given.items() if v is not None and k not in ARRAYS}
         steps = total(_core.options(what[1], **plain)) if total else None
         self.steps = None if steps is None else n * steps
@@ -318,6 +317,21 @@ def pooled(data):
         dtype = parts[0].dtype if parts[0].dtype.kind == "f" or train == "labels" else np.float64
         found[train] = np.concatenate(parts, dtype=dtype, casting="unsafe")
     return found
+
+
+def together(data):
+    """Return the number of each pooled point, the same for those that are not to be torn apart.
+
+    Those of equal y. Of a table, of equal x if these are fewer: parameters may be either. But what
+    has few values, as flags have, are classes, of which every fit is to see all.
+    """
+    x = data["data_train"]
+    groups = [
+        equal_rows(data[k].reshape(len(x), -1)) for k in ("y_train", "data_train") if k in data
+    ]
+    if x.ndim > 2:
+        return groups[0]
+    return min([g for g in groups if g.max() + 1 >= CLASSES] or groups[-1:], key=np.max)
 
 
 def equal_rows(x):

@@ -229,7 +229,8 @@ def GIS(  # a function with the name that the method has in the literature
     """
     refuse_unknown(GIS, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
-    if data_validate is None and max_layers is None and n_models in (None, 1):
+    needed = max_layers is None and condition is None and n_models in (None, 1)
+    if data_validate is None and needed:
         raise ValueError(
             "data_validate, max_layers: give validation data, or the number of layers, or both"
         )
