@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow import _arguments, _clusters, _core, _images, _tables
-from pyflow._conditional import conditional
+from pyflow import _arguments, _autoregressive, _clusters, _core, _images, _tables
 from pyflow._members import fitted
 from pyflow._progress import Progress
 from pyflow._training import classes, greedy, known_classes, refuse_unknown, saved
@@ -34,6 +33,7 @@ def GIS(  # a function with the name that the method has in the literature
     *,
     condition: ArrayLike | None = None,
     condition_validate: ArrayLike | None = None,
+    autoregressive: bool = False,
     max_layers: int | None = None,
     patience: int | None = None,
     min_improvement: float | None = None,
@@ -90,11 +90,14 @@ def GIS(  # a function with the name that the method has in the literature
         Numbers y for each row, or (n,) of a single one: the flow is then p(x|y), normalised for
         every y, and takes y where it takes x. A likelihood, with x the data and y the parameters
         (`Flow.posterior`), or of simulations with x the parameters and y the data a posterior. It
-        is not made of sliced layers: after a layer for each column, and a linear regression on y,
-        come three layers `pyflow.layers.Autoregressive`, trained by `Flow.train` until the
-        validation data gain no more, twice, with more and with less weight decay, of which the
-        better is kept. Options of layers and slices are not for it, nor labels, images and `model`;
-        a checkpoint is only written when it is done.
+        has autoregressive layers.
+    autoregressive : bool, optional
+        In place of sliced layers: after a layer for each column, and a linear regression (on y and
+        on the columns before), three layers `pyflow.layers.Autoregressive`, trained by `Flow.train`
+        until the validation data gain no more, twice, with more and with less weight decay, of
+        which the better is kept. For smooth dependences between columns. Options of layers and
+        slices are not for it, nor labels, images and `model`; a checkpoint is only written when it
+        is done. Default False, but with a condition.
     max_layers : int, optional
         Stop at this many sliced layers (the flow has up to three more, the first ones). With
         validation data too, whichever stops first; the best is kept. Default 4000.
@@ -229,8 +232,8 @@ def GIS(  # a function with the name that the method has in the literature
     """
     refuse_unknown(GIS, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
-    needed = max_layers is None and condition is None and n_models in (None, 1)
-    if data_validate is None and needed:
+    trained = _arguments.boolean("autoregressive", autoregressive) or condition is not None
+    if data_validate is None and max_layers is None and not trained and n_models in (None, 1):
         raise ValueError(
             "data_validate, max_layers: give validation data, or the number of layers, or both"
         )
@@ -272,14 +275,17 @@ def GIS(  # a function with the name that the method has in the literature
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}
     data |= {k: _arguments.rows(v, k) for k, v in weights.items() if v is not None}
 
-    if condition is not None:
+    if trained:
         others = given | {"labels": labels, "model": model, "scratch": scratch}
         others |= {"image_shape": shape, "dequantize": dequantize}
         for name, value in others.items():
             if value is not None:
-                raise ValueError(f"{name}: is not for a fit with a condition")
+                what = "condition" if condition is not None else "autoregressive layers"
+                raise ValueError(f"{name}: is not for a fit with {what}")
         how = {"checkpoint": checkpoint, "seed": seed, "progress": progress, "verbose": verbose}
-        flow = conditional(data, condition, condition_validate, bounds, columns, n_models, how)
+        flow = _autoregressive.autoregressive(
+            data, condition, condition_validate, bounds, columns, n_models, how
+        )
         return saved(flow, checkpoint)
     note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
     stream = _is_read_in_blocks(train) or _is_read_in_blocks(validate)

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 
 import pyflow
-from pyflow import _conditional
+from pyflow import _autoregressive
 
 # Of Gaussian conditions some lie outside of the training range: of which it warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.* outside of the training range")
@@ -25,7 +25,7 @@ def fit(x, x_validate, y, y_validate, **options):
 @pytest.fixture
 def quick(monkeypatch):
     """Fits of a few epochs, for laws that hold of any."""
-    monkeypatch.setattr(_conditional, "STEPS", 4)
+    monkeypatch.setattr(_autoregressive, "STEPS", 4)
 
 
 # ---- densities that are known --------------------------------------------------------------------

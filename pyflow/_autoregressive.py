@@ -1,9 +1,10 @@
-"""GIS with conditions: each column alone, a linear regression, then layers with knots of y.
+"""GIS of autoregressive layers: each column alone, a linear regression, then networks.
 
-Greedy layers that know of y build a location and a scale that depend on it slowly. So p(x|y) is
-made of what is solved in closed form - each column's own distribution, and a regression of the
-columns on y and on one another - and of autoregressive layers on it, trained together by maximum
-likelihood. Where the truth is linear in y the start is best, and validation data keep it.
+Greedy layers build a location and a scale that depend on other columns, or on conditions y, slowly.
+So p(x|y), and p(x) where that is wanted, is made of what is solved in closed form - each column's
+own distribution, and a regression of the columns on y and on one another - and of autoregressive
+layers on it, trained together by maximum likelihood. Where the truth is linear the start is best,
+and validation data keep it.
 """
 
 import numpy as np
@@ -28,8 +29,8 @@ PATIENCE = 5  # training ends after one part of so many of all epochs without a 
 WEAK = 1.0  # the regression's prior: as many rows without any dependence
 
 
-def conditional(data, condition, condition_validate, bounds, columns, n_models, how):
-    """Return p(x|y): `GIS(..., condition=y)`.
+def autoregressive(data, condition, condition_validate, bounds, columns, n_models, how):
+    """Return p(x|y), `GIS(..., condition=y)`, or p(x), `GIS(..., autoregressive=True)`.
 
     Parameters
     ----------
@@ -45,30 +46,34 @@ def conditional(data, condition, condition_validate, bounds, columns, n_models, 
     """
     train, validate = data["data_train"], data["data_validate"]
     if validate is None and n_models in (None, 1):
-        raise ValueError("data_validate: must be given where there is a condition, or n_models")
+        raise ValueError("data_validate: must be given where layers are trained, or n_models")
     for name, x in (("data_train", train), ("data_validate", validate)):
         if x is not None and (len(x.shape) != 2 or not x.shape[0]):
             raise ValueError(f"{name}: must be rows x columns; its shape is {x.shape}")
+    note, more, tells = greedy(columns, None, None, bounds, None, None)
+    if condition is not None:
+        data = data | _conditions(condition, condition_validate, train, validate, note)
+    return fitted(n_models, _fit, "train", "GIS", data, {}, note, tells, total=None, **how, **more)
+
+
+def _conditions(condition, condition_validate, train, validate, note):
+    """Return y of both kinds of rows, and put what they are called into the note."""
     known = _tables.names(condition, "condition")
     y = parameters_of(condition, "condition", None, len(train), each=True)
     for j, column in enumerate(y.T):
         if column.min() == column.max():
             raise ValueError(f"condition: column {j} is constant")
-    note, more, tells = greedy(columns, None, None, bounds, None, None)
     note["names"] = condition_names(known, None, y.shape[1])
-    data = data | {"y_train": y}
-    if validate is not None:
-        if condition_validate is None:
-            raise ValueError("condition_validate: must be given, since condition is")
-        y_validate = _tables.matched(condition_validate, "condition_validate", known)
-        y_validate = parameters_of(
-            y_validate, "condition_validate", y.shape[1], len(validate), each=True
-        )
-        warn_outside(note["names"], *reach(y).T, reach(y_validate), "condition_validate")
-        data |= {"y_validate": y_validate}
-    elif condition_validate is not None:
-        raise ValueError("condition_validate: given without data_validate")
-    return fitted(n_models, _fit, "train", "GIS", data, {}, note, tells, total=None, **how, **more)
+    if validate is None:
+        if condition_validate is not None:
+            raise ValueError("condition_validate: given without data_validate")
+        return {"y_train": y}
+    if condition_validate is None:
+        raise ValueError("condition_validate: must be given, since condition is")
+    held = _tables.matched(condition_validate, "condition_validate", known)
+    held = parameters_of(held, "condition_validate", y.shape[1], len(validate), each=True)
+    warn_outside(note["names"], *reach(y).T, reach(held), "condition_validate")
+    return {"y_train": y, "y_validate": held}
 
 
 def _fit(
@@ -153,12 +158,14 @@ def _as_one(progress):
 
 def _refuse_overlap(x, x_validate, y, y_validate):
     """Refuse validation rows that are training rows too; equal x with other y are not."""
-    rows = [np.column_stack([a[:], b]) for a, b in ((x, y), (x_validate, y_validate))]
+    rows = [x[:], x_validate[:]]
+    if y is not None:
+        rows = [np.column_stack(pair) for pair in zip(rows, (y, y_validate), strict=True)]
     group = equal_rows(np.concatenate(rows))
     both, n = np.isin(group[len(x) :], group[: len(x)]).sum(), len(x_validate)
     if both > 3 + n // 10:
         raise ValueError(
-            f"data_validate: {both} of its {n} rows are in data_train too, with equal conditions: "
+            f"data_validate: {both} of its {n} rows are in data_train too: "
             "give rows that are not trained on. Columns of few values (integers, flags) have no "
             "density, unless uniform noise of the values' spacing is added"
         )
@@ -188,11 +195,8 @@ def _start(first, x, y, weight, seed):
     """Return the flow before training, a regression in its first autoregressive layer."""
     z = np.asarray(first.forward(np.ascontiguousarray(x))[0], dtype=np.float64)
     weight = np.ones(len(z)) if weight is None else weight * len(z) / weight.sum()
-    known, d = (
-        z if y is None else np.column_stack([(y - y.mean(axis=0)) / y.std(axis=0), z]),
-        z.shape[1],
-    )
-    p = known.shape[1] - d
+    known = z if y is None else np.column_stack([(y - y.mean(axis=0)) / y.std(axis=0), z])
+    d, p = z.shape[1], known.shape[1] - z.shape[1]
     linear, log_scale = np.zeros((d, p + d)), np.zeros(d)
     for j in range(d):
         of = known[:, : p + j]
