@@ -280,7 +280,7 @@ def GIS(  # a function with the name that the method has in the literature
         others |= {"image_shape": shape, "dequantize": dequantize}
         for name, value in others.items():
             if value is not None:
-                what = "condition" if condition is not None else "autoregressive layers"
+                what = "a condition" if condition is not None else "autoregressive layers"
                 raise ValueError(f"{name}: is not for a fit with {what}")
         how = {"checkpoint": checkpoint, "seed": seed, "progress": progress, "verbose": verbose}
         flow = _autoregressive.autoregressive(
