@@ -45,7 +45,7 @@ def split(*arrays):
     return [a[:cut] for a in arrays], [a[cut:] for a in arrays]
 
 
-def anneal(excess, task, rng, n, rest=20, end=60):
+def anneal(excess, task, rng, n, rest=10, end=30):
     """Draw n samples of prior * exp(excess), by annealed sequential Monte Carlo.
 
     Particles start from the prior. The power of exp(excess) rises from 0 to 1 in steps that leave
