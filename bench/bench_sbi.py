@@ -11,6 +11,7 @@ settings, on one thread:
 - nle: GIS(x, condition=theta), whose likelihood times the prior is sampled by `anneal`.
 - joint: GIS of rows (theta, x), p(theta, x_obs) sampled likewise.
 - gaussian: what a Gaussian with the simulations' moments says, cut off at the prior's box.
+- npe5, nle5, joint5: mixtures of five fits.
 - exact: the posterior itself; what C2ST finds here is chance.
 
 "NPE", "NLE" and others in capitals are published means over the same observations, at 10,000
@@ -23,6 +24,7 @@ import argparse
 import inspect
 import json
 import time
+from functools import partial
 
 import numpy as np
 from measure import RESULTS, duration, markdown, write
@@ -111,7 +113,7 @@ def moved(excess, task, rng, theta, of, others, power):
     return np.where(yes[:, None], new, theta), np.where(yes, of_new, of)
 
 
-def npe(task, theta, x, seed):
+def npe(task, theta, x, seed, n_models=1):
     (theta, x), (theta_val, x_val) = split(theta, x)
     flow = pyflow.GIS(
         theta,
@@ -119,16 +121,23 @@ def npe(task, theta, x, seed):
         condition=x,
         condition_validate=x_val,
         bounds=task.bounds,
+        n_models=n_models,
         seed=seed,
         verbose=False,
     )
     return lambda x_obs, n: flow.sample(n, x_obs, seed=seed)[0]
 
 
-def nle(task, theta, x, seed):
+def nle(task, theta, x, seed, n_models=1):
     (theta, x), (theta_val, x_val) = split(theta, x)
     flow = pyflow.GIS(
-        x, x_val, condition=theta, condition_validate=theta_val, seed=seed, verbose=False
+        x,
+        x_val,
+        condition=theta,
+        condition_validate=theta_val,
+        n_models=n_models,
+        seed=seed,
+        verbose=False,
     )
 
     def sampler(x_obs, n):
@@ -140,12 +149,12 @@ def nle(task, theta, x, seed):
     return sampler
 
 
-def joint(task, theta, x, seed):
+def joint(task, theta, x, seed, n_models=1):
     train, val = (np.column_stack(rows) for rows in split(theta, x))
     bounds = np.full((train.shape[1], 2), [-np.inf, np.inf])
     if task.bounds is not None:
         bounds[: task.d] = task.bounds
-    flow = pyflow.GIS(train, val, bounds=bounds, seed=seed, verbose=False)
+    flow = pyflow.GIS(train, val, bounds=bounds, n_models=n_models, seed=seed, verbose=False)
 
     def sampler(x_obs, n):
         def excess(theta):
@@ -178,8 +187,12 @@ def exact(task, theta, x, seed):
     return lambda x_obs, n: task.posterior(stream(DRAW, seed), x_obs, n)
 
 
-METHODS = {method.__name__: method for method in (npe, nle, joint, gaussian, exact)}
-CONDITIONAL = "npe", "nle"
+METHODS = {
+    **{method.__name__: method for method in (npe, nle, joint, gaussian, exact)},
+    **{f"{method.__name__}5": partial(method, n_models=5) for method in (npe, nle, joint)},
+}
+DEFAULT = "npe", "nle", "joint", "gaussian"
+CONDITIONAL = "npe", "nle", "npe5", "nle5"
 
 
 def measure(task, options):
@@ -244,14 +257,12 @@ def main():
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=DEFAULT)
     options = parser.parse_args()
     if options.quick:
         options.observations, options.samples, options.seeds = 1, 1000, 1
-    if options.methods is None:
-        options.methods = [name for name in METHODS if name != "exact"]
     if "condition" not in inspect.signature(pyflow.GIS).parameters:
-        print(f"{', '.join(CONDITIONAL)} skipped: this pyflow's GIS takes no condition")
+        print(f"{', '.join(CONDITIONAL)} are skipped: this pyflow's GIS takes no condition")
         options.methods = [name for name in options.methods if name not in CONDITIONAL]
     pyflow.set_num_threads(1)
     names = "simulations", "observations", "samples", "seeds"
