@@ -16,8 +16,8 @@ settings, on one thread:
 
 "NPE", "NLE" and others in capitals are published means over the same observations, at 10,000
 samples. Fewer samples train the classifier worse, which finds less: compare like with like.
-Writes results/sbi.{json,md}
-after every task, and keeps there what earlier runs found in other settings, tasks and methods.
+Writes results/sbi.{json,md} after every task, and keeps there what earlier runs found in other
+settings, tasks and methods.
 """
 
 import argparse
