@@ -24,6 +24,7 @@ import argparse
 import inspect
 import json
 import time
+import warnings
 from functools import partial
 
 import numpy as np
@@ -265,6 +266,8 @@ def main():
         print(f"{', '.join(CONDITIONAL)} are skipped: this pyflow's GIS takes no condition")
         options.methods = [name for name in options.methods if name not in CONDITIONAL]
     pyflow.set_num_threads(1)
+    # Of a random split, and of a prior that simulations fill, some lie a little outside of others.
+    warnings.filterwarnings("ignore", ".*outside of the training range")
     names = "simulations", "observations", "samples", "seeds"
     setting = {name: getattr(options, name) for name in names}
     runs = earlier()

@@ -140,6 +140,7 @@ def test_annealing_with_a_prior_that_is_not_flat(bench, rng):
     assert np.cov(found.T) == pytest.approx(0.05 * np.eye(10), abs=0.006)
 
 
+@pytest.mark.filterwarnings("ignore:.*outside of the training range")
 @pytest.mark.parametrize("method", ["npe", "nle", "joint", "gaussian", "exact"])
 def test_methods_find_a_gaussian_posterior(bench, rng, method):
     if method in bench.CONDITIONAL and "condition" not in inspect.signature(pyflow.GIS).parameters:
