@@ -141,7 +141,16 @@ def test_annealing_with_a_prior_that_is_not_flat(bench, rng):
 
 
 @pytest.mark.filterwarnings("ignore:.*outside of the training range")
-@pytest.mark.parametrize("method", ["npe", "nle", "joint", "gaussian", "exact"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("npe", marks=pytest.mark.slow),
+        pytest.param("nle", marks=pytest.mark.slow),
+        "joint",
+        "gaussian",
+        "exact",
+    ],
+)
 def test_methods_find_a_gaussian_posterior(bench, rng, method):
     if method in bench.CONDITIONAL and "condition" not in inspect.signature(pyflow.GIS).parameters:
         pytest.skip("GIS takes no condition")
