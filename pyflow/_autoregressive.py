@@ -12,10 +12,9 @@ import numpy as np
 from pyflow import _core, _tables
 from pyflow._members import equal_rows, fitted
 from pyflow._progress import Progress
-from pyflow._training import condition_names, greedy, reach
+from pyflow._training import condition_names, greedy
 from pyflow.flow import parameters_of
 from pyflow.layers import Autoregressive
-from pyflow.posterior import warn_outside
 
 LAYERS = 3  # autoregressive, with columns in one order and the other in turn
 HIDDEN = 64, 64  # units of their networks
@@ -72,7 +71,6 @@ def _conditions(condition, condition_validate, train, validate, note):
         raise ValueError("condition_validate: must be given, since condition is")
     held = _tables.matched(condition_validate, "condition_validate", known)
     held = parameters_of(held, "condition_validate", y.shape[1], len(validate), each=True)
-    warn_outside(note["names"], *reach(y).T, reach(held), "condition_validate")
     return {"y_train": y, "y_validate": held}
 
 
