@@ -207,12 +207,12 @@ static pf_status X(evaluate)(const X(flow) *f)
     pf_status status = X(flow_logp)(f, log, x, y, l, 2);
     if (!status) status = X(flow_sample)(f, out, log, y, l, 1, 0, 2);
     if (!status) status = X(flow_inverse)(f, out, log, x, y, l, 2);
-    /* 0 may be outside the bounds, which these two refuse */
+    if (!status && n_y && !l) status = X(flow_logp_at)(f, logs, x, y, 2, 2);
+    /* 0 may be outside the bounds, which these refuse */
     if (!status) status = X(flow_forward)(f, out, log, x, y, l, 2);
     if (!status) status = X(flow_score)(f, out, log, x, y, l, 2);
-    if (status == PF_BAD_ARGUMENT && strstr(pf_message(), "outside the bounds")) status = PF_OK;
-    if (!status && n_y && !l) status = X(flow_logp_at)(f, logs, x, y, 2, 2);
     if (!status && n_y && !l) status = X(flow_score_parameters)(f, gy, log, x, y, 2);
+    if (status == PF_BAD_ARGUMENT && strstr(pf_message(), "outside the bounds")) status = PF_OK;
     free(x), free(out), free(y), free(gy);
     return status;
 }
