@@ -363,7 +363,8 @@ ptrdiff_t X(flow_layer_slices)(const X(flow) *f, ptrdiff_t i)
 }
 ptrdiff_t X(flow_layer_parameters)(const X(flow) *f, ptrdiff_t i) { return f->layers[i]->n_theta; }
 const double *X(flow_layer_theta)(const X(flow) *f, ptrdiff_t i) { return f->theta + f->at[i]; }
-ptrdiff_t X(flow_parameters)(const X(flow) *f) { return f->n_theta + (f->net ? f->net->net->n_w : 0); }
+/* A network that serves no layer has weights that say nothing. */
+ptrdiff_t X(flow_parameters)(const X(flow) *f) { return f->n_theta + (f->net && f->net->n_row ? f->net->net->n_w : 0); }
 int X(flow_noise_condition)(const X(flow) *f) { return f->noise_condition; }
 int X(flow_unfinished)(const X(flow) *f) { return f->n_state > 0; }
 int X(flow_context)(const X(flow) *f)

@@ -453,15 +453,23 @@ class Autoregressive:
     def _core(self, shape, seed):
         dim = int(np.prod(shape))
         ranks = range(dim) if self.ranks is None else self.ranks
+        for name, sizes in ("ranks", ranks), ("hidden", self.hidden):
+            if np.ndim(sizes) != 1:
+                raise ValueError(f"{name}: must be a sequence of integers, not {sizes!r}")
         ranks = np.array([integer("ranks", r, 0, dim - 1) for r in ranks], np.int32)
         if len(ranks) != dim:
             raise ValueError(f"ranks: has {len(ranks)} numbers for {dim} columns")
         hidden = tuple(integer("hidden", n, 1, 65536) for n in self.hidden)
+        for name, start in ("linear", self.linear), ("log_scale", self.log_scale):
+            if start is not None and not np.isfinite(np.asarray(start, float)).all():
+                raise ValueError(f"{name}: must be finite")
         stats = None
         if self.y is not None:
             y = np.asarray(_arguments.rows(self.y, "y"), dtype=np.float64)
-            if y.ndim != 2 or not len(y):
+            if y.ndim != 2 or not y.size:
                 raise ValueError(f"y: must have shape (n, p), not {y.shape}")
+            if not np.isfinite(y).all():
+                raise ValueError("y: must be finite")
             stats = np.stack([y.mean(axis=0), y.std(axis=0), y.min(axis=0), y.max(axis=0)])
         bins = integer("bins", self.bins, 1, 64)
         return "autoregressive", (ranks, hidden, bins), (stats, self.linear, self.log_scale), seed

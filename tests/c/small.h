@@ -248,6 +248,25 @@ static inline pf_status X(small_table)(X(flow) **flow)
     return X(small_made)(flow, f, status);
 }
 
+/* For rows with conditions: networks that look at them, and one that does not */
+static inline pf_status X(small_autoregressive)(X(flow) **flow)
+{
+    static const int32_t rank[3][SMALL_D] = {{0, 1, 2}, {1, 0, 0}, {2, 1, 0}};
+    static const ptrdiff_t hidden[2] = {3, 2};
+    static const double stats[4 * SMALL_Y] = {0, 0.5, 1, 2, -3, -4, 3, 5};
+    X(flow) *f = NULL;
+    ptrdiff_t d = SMALL_D;
+    pf_status status = X(flow_new)(&f, 1, &d, NULL, 0);
+    if (!status) status = X(flow_add_bounds)(f, small_bounds);
+    for (int i = 0; i < 3 && !status; i++) {
+        pf_network network = {.n_y = i < 2 ? SMALL_Y : 0, .bins = i + 1, .hidden = hidden, .n_hidden = 1 + i % 2};
+        network.rank = rank[i], network.stats = stats;
+        network.log_scale = small_mean, network.seed = (uint64_t)i;
+        status = X(flow_add_autoregressive)(f, &network);
+    }
+    return X(small_made)(flow, f, status);
+}
+
 /* For images of 4 x 3 x 2 with labels: patches of all channels and of one, sides that are not divided, no slices */
 static inline pf_status X(small_patches)(X(flow) **flow)
 {

@@ -135,6 +135,16 @@ X(layer) *K(coupling)(ptrdiff_t ndim, const ptrdiff_t *n, const double *box, dou
     return l;
 }
 
+/* stats[4][n_y] */
+X(layer) *K(autoregressive)(const int32_t *rank, ptrdiff_t d, const ptrdiff_t *hidden, ptrdiff_t n_hidden,
+                            ptrdiff_t bins, const double *stats, ptrdiff_t n_y)
+{
+    X(layer) *l;
+    pf_network from = {.n_y = n_y, .bins = bins, .hidden = hidden, .n_hidden = (int)n_hidden};
+    from.rank = rank, from.stats = stats;
+    return X(autoregressive_new)(&l, d, &from) ? NULL : l;
+}
+
 void K(release)(X(layer) *l) { X(layer_release)(l); }
 const char *K(layer_kind)(const X(layer) *l) { return l->ops->kind; }
 int K(layer_layout)(const X(layer) *l) { return (int)l->ops->layout; }
@@ -145,12 +155,13 @@ const double *K(layer_bounds)(const X(layer) *l) { return X(layer_bounds)(l); }
 
 /* ---- what a layer does to one tile ---- */
 
-/* context[n][d], or NULL. x[n][d] forward or back, logj[n] +=; then, unless it is NULL, g[n][d]: dL/df becomes dL/dx,
- * and gtheta += or NULL. `pad` stands where a tile in columns has no point. Non-zero if anything was written where it
- * should not be. */
+/* context[n][d], y[n][n_y], or NULL. x[n][d] forward or back, logj[n] +=; then, unless it is NULL, g[n][d]: dL/df
+ * becomes dL/dx, and gtheta +=, gy[n][n_y] +=, or NULL. `pad` stands where a tile in columns has no point. Non-zero if
+ * anything was written where it should not be. */
 int K(layer_run)(const X(layer) *l, real *x, double *logj, real *g, double *gtheta, const double *glogj,
                  const double *theta, ptrdiff_t stride, ptrdiff_t tables, const int32_t *label, const real *context,
-                 int layout, int inverse, int want_x, double pad, ptrdiff_t n)
+                 const double *y, ptrdiff_t n_y, double *gy, int layout, int inverse, int want_x, double pad,
+                 ptrdiff_t n)
 {
     ptrdiff_t d = l->d, ld = layout == ROWS ? tile_whole(d) : tile_whole(n);
     pf_sizes s = l->ops->sizes(l, n, tile_whole(n), tables);
@@ -163,6 +174,7 @@ int K(layer_run)(const X(layer) *l, real *x, double *logj, real *g, double *gthe
     const real *contexts[TILE_MOST];
     for (ptrdiff_t i = 0; i < n && context; i++) contexts[i] = context + i * d;
     if (context) t.context = contexts;
+    t.y = y, t.n_y = n_y, t.gy = gy;
     real *data = t.x, *scratch = fenced(work);
     l->ops->prepare(l, ready, theta, stride, tables, scratch);
     wrong |= !unfence(scratch, work);
@@ -231,6 +243,13 @@ X(flow) *K(flow)(X(layer) **layers, ptrdiff_t n_layers, const double *theta, ptr
     X(flow) *flow;
     pf_space space = K(space)(ndim, n, box);
     if (X(flow_create)(&flow, &space, classes)) return NULL;
+    const ptrdiff_t none = 1;
+    for (ptrdiff_t i = 0; i < n_layers; i++)
+        if (X(layer_conditions)(layers[i]) && !flow->net &&
+            X(conditioner_new)(&flow->net, NULL, 0, X(layer_conditions)(layers[i]), &none, 1)) {
+            X(flow_free)(flow);
+            return NULL;
+        }
     for (ptrdiff_t i = 0; i < n_layers; theta += layers[i++]->n_theta)
         if (X(flow_append)(flow, X(layer_share)(layers[i]), theta)) {
             X(flow_free)(flow);
@@ -241,11 +260,11 @@ X(flow) *K(flow)(X(layer) **layers, ptrdiff_t n_layers, const double *theta, ptr
 
 void K(flow_free)(X(flow) *flow) { X(flow_free)(flow); }
 
-/* context[n][d], or NULL; z[n][d], logj[n]; back from them x and minus logj; score[n][d], logp[n] */
+/* context[n][d], y[n][n_y], or NULL; z[n][d], logj[n]; back from them x and minus logj; score[n][d], logp[n] */
 int K(flow_run)(const X(flow) *flow, real *z, double *logj, real *back, double *back_logj, real *score, double *logp,
-                const real *x, const int32_t *label, const real *context, ptrdiff_t n)
+                const real *x, const int32_t *label, const real *context, const double *y, ptrdiff_t n)
 {
-    X(request) r = {.question = PF_FORWARD, .out = z, .log = logj, .in = x, .n = n};
+    X(request) r = {.question = PF_FORWARD, .out = z, .log = logj, .in = x, .y = y, .n = n};
     r.label = label;
     r.context = context;
     if (X(flow_answer)(flow, &r)) return 1;

@@ -58,11 +58,15 @@ class Layer(Kernel):
         """Return the second fields of the first n points, or None."""
         return None
 
+    def conditions(self, n):
+        """Return y[n][n_y] of the first n points, or None."""
+        return None
+
     def tile(self, x, theta, g=None, glogj=None, gtheta=None, **options):
         """Return x and logj[n] of one tile, and dL/dx; see layer_run in tests/kernels/layers.c.
 
-        Options: layout, label, context, inverse, want_x and pad, what stands beside the points
-        of a tile.
+        Options: layout, label, context, y, gy, inverse, want_x and pad, what stands beside the
+        points of a tile.
         """
         n = len(x)
         tables = n if self.own_tables else 1
@@ -70,14 +74,17 @@ class Layer(Kernel):
         rows = padded(theta, tables, self.n_theta)
         grows = None if gtheta is None else padded(gtheta, tables, self.n_theta)
         x, logj, g = self.array(x), np.zeros(n), None if g is None else self.array(g)
-        label, context = (
+        label, context, conditions = (
             options.get("label", self.labels(n)),
             options.get("context", self.context(n)),
+            options.get("y", self.conditions(n)),
         )
+        n_y = 0 if conditions is None else conditions.shape[1]
         context = None if context is None else self.array(context)
         layout = options.get("layout", self.layout)
         wrong = self.call(
             *("layer_run", x, logj, g, grows, glogj, rows, rows.shape[1], tables, label, context),
+            *(conditions, n_y, options.get("gy")),
             COLUMNS if layout == ANY else layout,
             *(options.get("inverse", 0), options.get("want_x", 1), options.get("pad", np.nan), n),
             result=c_int,
@@ -91,12 +98,15 @@ class Layer(Kernel):
     def tiles(self, x, theta, g=None, glogj=None, gtheta=None, **options):
         """Do the same with more points than a tile holds, one tile after another."""
         out, label, context = [], self.labels(len(x)), self.context(len(x))
+        conditions = self.conditions(len(x))
         for first in range(0, len(x), TILE):
             part = slice(first, first + TILE)
             if label is not None:
                 options["label"] = label[part].copy()
             if context is not None:
                 options["context"] = context[part]
+            if conditions is not None:
+                options["y"] = conditions[part]
             of_part = (None if a is None else np.ascontiguousarray(a[part]) for a in (g, glogj))
             out.append(self.tile(x[part], theta, *of_part, gtheta, **options))
         return [None if a[0] is None else np.concatenate(a) for a in zip(*out, strict=True)]
@@ -324,6 +334,33 @@ class OwnCoupling(Coupling):
     pointwise = False
 
 
+class Autoregressive(Layer):
+    """Of ranks, units of hidden layers, bins and how many conditions there are."""
+
+    def __init__(self, kernels, dtype, ranks, *shape):
+        self.ranks = ranks
+        super().__init__(kernels, dtype, len(ranks), *shape)
+
+    def make(self):
+        hidden, bins, n_y = self.shape
+        self.stats = np.array([[3.0, 2.0, -10.0, 10.0]] * n_y).reshape(n_y, 4).T.copy()
+        of_network = np.array(hidden, np.int64), len(hidden), bins, self.stats, n_y
+        ranks = np.array(self.ranks, np.int32)
+        return self.real("autoregressive", ranks, self.d, *of_network, result=c_void_p)
+
+    def twin(self, x, theta):
+        y = self.conditions(len(x))
+        y = np.zeros((len(x), 0)) if y is None else (y - self.stats[0]) / self.stats[1]
+        return layers.autoregressive(x, y, theta, self.ranks, *self.shape[:2])
+
+
+class Conditioned(Autoregressive):
+    pointwise = False  # a point's conditions are given by its place
+
+    def conditions(self, n):
+        return np.random.default_rng(8).normal(3, 2, size=(n, self.shape[2]))
+
+
 class Example(Layer):
     def make(self):
         return self.real("example", self.d, result=c_void_p)
@@ -431,6 +468,24 @@ def coupling(n, box, split, large, channels=2, knots=4, fields=140, own=False):
     return kind, arguments, points(int(np.prod(n)), fields), theta
 
 
+def autoregressive(ranks, hidden, bins, n_y=0, n=None):
+    """Weights that the mask forbids are large: whoever hears of them is found out."""
+
+    def theta(rng):
+        masks = layers.masks(ranks, hidden, bins, n_y)
+        scale = [0.3, *([0.5] * len(hidden)), 0.15]
+        return np.concatenate(
+            [
+                np.where(np.ravel(m), size * rng.normal(size=np.size(m)), 1e3)
+                for m, size in zip(masks, np.repeat(scale, [1, *[2] * len(hidden), 2]), strict=True)
+            ]
+        )
+
+    kind = Conditioned if n_y else Autoregressive
+    arguments = ranks, hidden, bins, n_y
+    return kind, arguments, points(len(ranks), n or (24 if n_y else 150)), theta
+
+
 # name: (layer, its arguments, what makes x, what makes theta)
 LAYERS = {
     "columns": (Columns, (5, *BOUNDED), lambda r: bounded_points(r, 301), None),
@@ -485,6 +540,17 @@ LAYERS = {
     "coupling, the small scales move, 5 x 3": coupling((5, 3), (2, 1), 0.6, 0, 3, 2),
     "coupling, 3 x 4 x 2": coupling((3, 4, 2), (1, 2, 1), 0.7, 1, 1, 9),
     "coupling, a table a field": coupling((4, 6), (1, 1), 0.4, 0, fields=5, own=True),
+    "autoregressive": autoregressive((0, 1, 2), (8,), 3),
+    "autoregressive, other ways round": autoregressive((2, 0, 3, 1), (7, 5), 2),
+    "autoregressive, two ranks": autoregressive((1, 0, 1, 0, 0), (6,), 4),
+    "autoregressive, ranks left out": autoregressive((0, 2, 2), (5, 1, 4), 2),
+    "autoregressive, one column": autoregressive((0,), (3,), 5),
+    "autoregressive, one bin": autoregressive((1, 0), (4,), 1),
+    "autoregressive, fewer units than ranks": autoregressive((0, 1, 2, 3, 4), (2,), 2),
+    "autoregressive, y": autoregressive((1, 2, 0), (8,), 3, 2),
+    "autoregressive, one rank, y": autoregressive((0, 0, 0), (5, 4), 2, 1),
+    "autoregressive, two ranks, y": autoregressive((0, 1), (6,), 3, 3),
+    "autoregressive, one column, y": autoregressive((0,), (4,), 2, 2),
     "example": (Example, (3,), points(3), lambda r: r.normal(scale=0.4, size=6)),
 }
 

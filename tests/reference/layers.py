@@ -1,9 +1,11 @@
 """Layers: forward maps x[n][d] to y[n][d] and log|det dy/dx|[n]; parameters come first."""
 
+import itertools
+
 import numpy as np
 from scipy import interpolate
 
-from reference import cspline, filter, psi, rqs
+from reference import cspline, filter, mlp, psi, rqp, rqs
 
 
 def sliced(slices, knots, x, label=None):
@@ -157,3 +159,39 @@ def coupling(field, theta, split, large, channels, box):
         u = np.fft.ifftn(of_a * np.fft.fftn(field)).real
         y = y + of_c * np.fft.fftn(np.sqrt(1 + u**2) - 1)
     return np.fft.ifftn(y).real
+
+
+def masks(ranks, hidden, bins, n_y):
+    """Return what of theta counts: of L, then of every layer of the network W and b, as 0 and 1.
+
+    A unit hears of those of the layer before whose degree is no larger: inputs have degree 0 (y)
+    and 1 + rank (x), outputs the rank of their column, hidden units all that lie between in turn.
+    """
+    inputs = np.array([0] * n_y + [1 + r for r in ranks])
+    least = 0 if n_y or max(ranks) == 0 else 1
+    between = np.arange(least, max(max(ranks) + 1, least + 1))
+    degrees = [inputs, *(between[np.arange(m) % len(between)] for m in hidden)]
+    degrees.append(np.repeat(ranks, 3 * bins + 1))
+    out = [inputs <= np.array(ranks)[:, None]]
+    for before, after in itertools.pairwise(degrees):
+        out += [before <= after[:, None], np.ones(len(after), bool)]
+    return out
+
+
+def autoregressive(x, y, theta, ranks, hidden, bins):
+    """S_j((x_j - t_j) exp(-s_j)), all from L (y, x) and a masked network of (y, x); y standardised.
+
+    theta: L[d][n_y + d], then the network's weights (mlp.py), with those that count for nothing.
+    """
+    n, d = x.shape
+    n_y = y.shape[1]
+    counts = np.concatenate([np.ravel(m) for m in masks(ranks, hidden, bins, n_y)])
+    theta = np.where(counts, theta, 0)
+    y = np.clip(y, -10, 10)
+    linear = theta[: d * (n_y + d)].reshape(d, -1)
+    sizes = n_y + d, *hidden, d * (3 * bins + 1)
+    inputs = np.concatenate([y, np.clip(x, -10, 10)], axis=1)
+    q = mlp.forward(theta[linear.size :], sizes, inputs)[1].reshape(n, d, -1)
+    q[:, :, 0] += np.concatenate([y, x], axis=1) @ linear.T
+    z, log_slopes = rqp.forward(x.ravel(), q.reshape(n * d, -1))
+    return z.reshape(n, d), log_slopes.reshape(n, d).sum(axis=1)
