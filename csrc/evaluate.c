@@ -281,7 +281,8 @@ static void X(plan)(X(job) *job)
     ptrdiff_t n = PF_MAX(job->n, 1);
     job->rows = PF_MIN(job->rows, tile_whole(n));
     ptrdiff_t all = (n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
-    int single = (f->net && f->net->n_row) || job->task == PF_SCORE || job->rows <= TILE_STEP, patches = 0;
+    int score = job->task == PF_SCORE || job->task == PF_SCORE_PARAMETERS, patches = 0;
+    int single = (f->net && f->net->n_row) || score || job->rows <= TILE_STEP;
     for (ptrdiff_t l = 0; l < f->n_layers; l++) patches |= X(patch_count)(f->layers[l]) > 1;
     job->tiles = single ? 1 : PF_MAX(PF_MIN((patches ? PATCH_BYTES : BLOCK_BYTES) / bytes, X(MOST_TILES)), 1);
     /* so that all threads have as many blocks */
