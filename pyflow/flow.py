@@ -69,6 +69,10 @@ class _LogLikelihood(NamedTuple):
         _many.check()
         conditions = np.tile(self.known, (len(y), 1))
         conditions[:, np.isnan(self.known)] = y
+        if "autoregressive" in self.core.layers:  # its tables are not of y: many at a time
+            x = np.tile(self.x, (len(y), 1))
+            logs = self.core.evaluate_density(x, y=conditions.repeat(len(self.x), axis=0))
+            return self.power * logs.reshape(len(y), -1).sum(axis=1)
         logs = self.core.evaluate_at(self.x, conditions, **self.beside, draws=self.draws)
         return self.power * logs.sum(axis=0)
 

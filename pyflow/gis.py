@@ -89,15 +89,19 @@ def GIS(  # a function with the name that the method has in the literature
     condition, condition_validate : (n, p), (m, p) array-like of real numbers, optional
         Numbers y for each row, or (n,) of a single one: the flow is then p(x|y), normalised for
         every y, and takes y where it takes x. A likelihood, with x the data and y the parameters
-        (`Flow.posterior`), or of simulations with x the parameters and y the data a posterior. It
-        has autoregressive layers.
+        (`Flow.posterior`, `Flow.check`), or of simulations with x the parameters, within the bounds
+        of their prior, and y the data a posterior (`Flow.sample`), for that prior alone. A table or
+        a dict gives the conditions names. They are standardised, and beyond ten standard deviations
+        a network hears no more of them: of columns with long tails give logarithms or ranks. Such
+        flows have autoregressive layers.
     autoregressive : bool, optional
         In place of sliced layers: after a layer for each column, and a linear regression (on y and
-        on the columns before), three layers `pyflow.layers.Autoregressive`, trained by `Flow.train`
-        until the validation data gain no more, twice, with more and with less weight decay, of
-        which the better is kept. For smooth dependences between columns. Options of layers and
-        slices are not for it, nor labels, images and `model`; a checkpoint is only written when it
-        is done. Default False, but with a condition.
+        on the columns before), three layers `pyflow.layers.Autoregressive`, trained as `Flow.train`
+        does until the validation data gain no more, twice, with more and with less weight decay, of
+        which the better is kept. For smooth dependences between columns. Validation data, or
+        `n_models`, must be given; options of layers and slices are not for it, nor labels, images,
+        `model` and `scratch`; data on disk are copied to memory; a checkpoint is only written when
+        it is done. Default False, but with a condition.
     max_layers : int, optional
         Stop at this many sliced layers (the flow has up to three more, the first ones). With
         validation data too, whichever stops first; the best is kept. Default 4000.
@@ -156,7 +160,8 @@ def GIS(  # a function with the name that the method has in the literature
         More than one: a `Mixture` of so many fits, each with another part of the rows
         held out for validation: what `data_train` and `data_validate` hold together is split anew,
         each part as large as `data_validate`, or, without that, one of n_models parts, and at most
-        a fifth. Parts are disjoint if they can be. Equal rows stay together.
+        a fifth. Parts are disjoint if they can be. Equal rows stay together, and so do rows of
+        equal conditions where these have 30 values or more.
         As many fits as there are threads run side by side; while they are unfinished, their
         checkpoints have `.0`, `.1`, ... behind the name.
         Default: 4 of up to 100 columns and 4,000 training and validation rows together: they gain
@@ -181,7 +186,7 @@ def GIS(  # a function with the name that the method has in the literature
         uninterrupted fit gives. When the fit is done it holds the finished flow. A file of another
         fit is refused.
     progress : callable, optional
-        Called with a `Progress` after every layer. An exception that it raises stops the fit.
+        Called with a `Progress` after every layer, or epoch where there are conditions. An exception that it raises stops the fit.
     verbose : bool, optional
         Show a progress line on stderr: by tqdm if that is installed.
 
@@ -196,7 +201,7 @@ def GIS(  # a function with the name that the method has in the literature
     ValueError
         For data or options that make no sense: the message names the argument. Among others: data
         that are not finite, a constant column, or columns that are linearly dependent have no
-        density.
+        density; and, with conditions, validation rows must not be training rows.
     TypeError
         For an option of the wrong type, or one that does not exist.
     OSError
@@ -229,6 +234,16 @@ def GIS(  # a function with the name that the method has in the literature
     >>> flow.dim
     2
     >>> x_new, logp = flow.sample(1000, seed=0)
+
+    With conditions: a likelihood of simulations, and the posterior of their parameter.
+
+    >>> y = rng.uniform(-1, 1, size=300)
+    >>> x = np.column_stack([y, y**2]) + 0.2 * rng.normal(size=(300, 2))
+    >>> flow = pyflow.GIS(x[:250], x[250:], condition={"shift": y[:250]},
+    ...     condition_validate={"shift": y[250:]}, n_models=1, verbose=False)
+    >>> post = flow.posterior([0.6, 0.36], prior=[(-1, 1)])
+    >>> post.names, bool(abs(post.mean[0] - 0.6) < 0.2)
+    (('shift',), True)
     """
     refuse_unknown(GIS, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}

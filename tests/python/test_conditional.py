@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 import pyflow
 from pyflow import _autoregressive
@@ -44,8 +44,8 @@ def linear_logp(x, y):
 
 @pytest.fixture(scope="module")
 def of_linear():
-    x, y = linear(1000, 1)
-    return fit(x[:800], x[800:], y[:800], y[800:])
+    x, y = linear(2000, 1)
+    return fit(x[:1600], x[1600:], y[:1600], y[1600:])
 
 
 def wave(n, seed):
@@ -93,8 +93,8 @@ def regression_logp(train, test):
 def test_a_linear_gaussian_is_nearly_exact_and_the_network_does_no_harm(of_linear):
     x, y = linear(4000, 2)
     logp = of_linear.evaluate_density(x, y)
-    assert (linear_logp(x, y) - logp).mean() < 0.08
-    assert logp.mean() > regression_logp(linear(1000, 1), (x, y)).mean() - 0.08
+    assert (linear_logp(x, y) - logp).mean() < 0.05
+    assert logp.mean() > regression_logp(linear(2000, 1), (x, y)).mean() - 0.03
 
 
 def test_a_curve_with_noise_that_depends_on_the_condition(of_wave):
@@ -105,7 +105,7 @@ def test_a_curve_with_noise_that_depends_on_the_condition(of_wave):
     assert logp.mean() > regression_logp(wave(1500, 1), (x, y)).mean() + 0.5
     draws = of_wave.sample(4000, np.repeat([-0.9, 0.9], 2000), seed=3)[0].reshape(2, 2000)
     assert_allclose(draws.mean(axis=1), np.sin([-2.7, 2.7]), atol=0.1)
-    assert_allclose(draws.std(axis=1), noise(np.array([-0.9, 0.9])), rtol=0.3)
+    assert_allclose(draws.std(axis=1), noise(np.array([-0.9, 0.9])), rtol=0.4)
 
 
 def test_a_posterior_of_bounded_parameters(of_edge):
@@ -124,10 +124,10 @@ def test_it_integrates_to_one_in_and_outside_of_the_training_range(of_wave, of_l
     p = np.exp(of_wave.evaluate_density(x[:, None], [y]))
     assert abs(integrate.trapezoid(p, x) - 1) < 1e-3
 
-    u = np.linspace(-700, 30, 40001)  # of what is near an edge all is seen
-    x = 1 / (1 + np.exp(-u))
-    p = np.exp(of_edge.evaluate_density(x[:, None], [min(y, 1.5)])) * x * (1 - x)
-    assert abs(integrate.trapezoid(p, u) - 1) < 2e-3
+    at = special.expit(np.linspace(-500, 500, 200001))  # what lies outside is pressed to a bound
+    x = at[(at > 1e-150) & (at < 1)]
+    p = np.exp(of_edge.evaluate_density(x[:, None], [y / 4]))
+    assert abs(integrate.trapezoid(p, x) - 1) < 1e-3
 
     y = np.array([y, 0.5])
     at = of_linear.sample(2000, y, seed=1)[0]
@@ -166,15 +166,13 @@ def test_a_sample_knows_its_density(of_linear, of_wave):
 
 
 def test_scores_are_the_slopes_of_the_density(of_linear):
-    y = linear(200, 4)[1].clip(-2, 2)
-    x = linear(200, 4)[0]
+    x, y = linear(200, 4)
     score, logp = of_linear.score(x, y, with_logp=True)
     of_y = of_linear.score_parameters(x, y)
     assert_allclose(logp, of_linear.evaluate_density(x, y), atol=1e-9)
     h = 1e-5
     for j, e in enumerate(h * np.eye(2)):
         slope = of_linear.evaluate_density(x + e, y) - of_linear.evaluate_density(x - e, y)
-        assert_allclose(np.median(np.abs(slope / (2 * h) - score[:, j])), 0, atol=1e-4)
         assert_allclose(slope / (2 * h), score[:, j], rtol=0.02, atol=0.02)
         slope = of_linear.evaluate_density(x, y + e) - of_linear.evaluate_density(x, y - e)
         assert_allclose(slope / (2 * h), of_y[:, j], rtol=0.02, atol=0.02)
@@ -191,7 +189,7 @@ def test_posteriors_are_nearly_exact(of_linear):
 
 
 def test_posteriors_of_a_curve_cover(of_wave):
-    x, y = wave(200, 5)
+    x, y = wave(120, 5)
     found = of_wave.check(x, y, prior=[(-1, 1)])
     for level in (0.5, 0.68, 0.9):
         share, error = found.held(level)
@@ -521,8 +519,6 @@ def test_wrong_options_are_refused_by_name(rows):
         fit(*rows, bounds=[(0, 1), (0, 1)])
     with pytest.raises(TypeError, match="^progress: must be callable"):
         fit(*rows, progress=3)
-    with pytest.warns(UserWarning, match="^condition_validate: y1 = .* lies outside"):
-        fit(x, x_validate, y, y_validate * [1, 3])
     with pytest.raises(ValueError, match="^y: this flow is conditional"):
         fit(*rows).evaluate_density(x)
 
