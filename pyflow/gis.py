@@ -186,7 +186,8 @@ def GIS(  # a function with the name that the method has in the literature
         uninterrupted fit gives. When the fit is done it holds the finished flow. A file of another
         fit is refused.
     progress : callable, optional
-        Called with a `Progress` after every layer, or epoch where there are conditions. An exception that it raises stops the fit.
+        Called with a `Progress` after every layer, or epoch of autoregressive ones. An exception
+        that it raises stops the fit.
     verbose : bool, optional
         Show a progress line on stderr: by tqdm if that is installed.
 

@@ -117,7 +117,7 @@ def test_a_posterior_of_bounded_parameters(of_edge):
 # ---- laws ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("y", [-4.0, -1.0, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("y", [-4.0, 0.3, 5.0])
 def test_it_integrates_to_one_in_and_outside_of_the_training_range(of_wave, of_linear, of_edge, y):
     at = of_wave.sample(2000, [y], seed=1)[0]
     x = np.linspace(at.min() - 3 * np.ptp(at), at.max() + 3 * np.ptp(at), 20001)
@@ -508,7 +508,7 @@ def test_wrong_data_are_refused_by_name(rows, what):
 
 
 def test_wrong_options_are_refused_by_name(rows):
-    x, x_validate, y, y_validate = rows
+    x, _, y, y_validate = rows
     with pytest.raises(ValueError, match="^condition_validate: given without data_validate"):
         fit(x, None, y, y_validate, n_models=2)
     with pytest.raises(ValueError, match="^weight_train: row 3 is -1"):
