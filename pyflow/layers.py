@@ -502,6 +502,8 @@ def composed(
     for layer in layers:
         if not isinstance(layer, Layer):
             raise TypeError(f"layers: must be of pyflow.layers, not {layer!r}")
+        if classes is not None and getattr(layer, "y", None) is not None:
+            raise ValueError("labels: a flow of classes is not conditioned on y as well")
     return _core.compose(
         [layer._core(shape, seed) for layer in layers],
         shape=shape,

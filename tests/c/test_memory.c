@@ -48,7 +48,7 @@ int main(void)
 
 /* What calls are given to work on: by GIS, the same with labels, by hand for rows and for fields, symmetric, the same
  * with y, fields by hand trained with y, of images by SIG; and their bytes. */
-enum { X(GIS), X(LABELLED), X(TABLE), X(MIXED), X(SYM), X(SYM_Y), X(MIXED_Y), X(IMAGES), X(FLOWS) };
+enum { X(GIS), X(LABELLED), X(TABLE), X(MIXED), X(SYM), X(SYM_Y), X(MIXED_Y), X(IMAGES), X(TABLE_Y), X(FLOWS) };
 static X(flow) *X(flows)[X(FLOWS)];
 static void *X(bytes)[X(FLOWS)];
 static size_t X(n_bytes)[X(FLOWS)];
@@ -117,6 +117,7 @@ static pf_status X(fit_more_images)(X(made) *m)
 
 static pf_status X(by_hand)(X(made) *m) { return X(small_table)(&m->flow); }
 static pf_status X(by_hand_patches)(X(made) *m) { return X(small_patches)(&m->flow); }
+static pf_status X(by_hand_y)(X(made) *m) { return X(small_autoregressive)(&m->flow); }
 static pf_status X(by_hand_mixed)(X(made) *m) { return X(small_mixed)(&m->flow); }
 
 /* A flow to train, when nothing fails yet; the call is the training alone. */
@@ -184,6 +185,10 @@ static pf_status X(sym_sy)(X(made) *m)
 {
     return (void)m, X(flow_score_parameters)(F(MIXED_Y), D.log + 9, D.log, D.field, X(small_y3)(), X(MAPS));
 }
+static pf_status X(table_sy)(X(made) *m)
+{
+    return (void)m, X(flow_score_parameters)(F(TABLE_Y), D.gy, D.log, D.x, D.y, X(MAPS));
+}
 static pf_status X(sym_x)(X(made) *m)
 {
     return (void)m, X(flow_sample)(F(SYM_Y), D.out, D.log, X(small_y3)(), NULL, 1, 0, X(MAPS));
@@ -192,6 +197,7 @@ static pf_status X(sym_x)(X(made) *m)
 static pf_status X(copy)(X(made) *m) { return X(flow_copy)(&m->flow, F(LABELLED), X(flow_layers)(F(LABELLED))); }
 static pf_status X(copy_y)(X(made) *m) { return X(flow_copy)(&m->flow, F(MIXED_Y), X(flow_layers)(F(MIXED_Y))); }
 static pf_status X(copy_part)(X(made) *m) { return X(flow_copy)(&m->flow, F(MIXED_Y), 3); }
+static pf_status X(copy_table_y)(X(made) *m) { return X(flow_copy)(&m->flow, F(TABLE_Y), 2); }
 static pf_status X(write)(X(made) *m)
 {
     size_t n;
@@ -206,6 +212,10 @@ static pf_status X(read)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(
 static pf_status X(read_table)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(TABLE)], X(n_bytes)[X(TABLE)]); }
 static pf_status X(read_sym)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(SYM)], X(n_bytes)[X(SYM)]); }
 static pf_status X(read_y)(X(made) *m) { return X(flow_read)(&m->flow, X(bytes)[X(MIXED_Y)], X(n_bytes)[X(MIXED_Y)]); }
+static pf_status X(read_table_y)(X(made) *m)
+{
+    return X(flow_read)(&m->flow, X(bytes)[X(TABLE_Y)], X(n_bytes)[X(TABLE_Y)]);
+}
 static pf_status X(read_unfinished)(X(made) *m) { return X(flow_read)(&m->flow, unfinished[1].bytes, unfinished[1].n); }
 static pf_status X(save)(X(made) *m) { return (void)m, X(flow_save)(F(SYM_Y), small_checkpoint); }
 static pf_status X(load)(X(made) *m) { return X(flow_load)(&m->flow, small_checkpoint); }
@@ -232,6 +242,7 @@ static const struct {
     {"symmetric fit, resumed", X(sym_fit_resumed), 0, 1, 0},
     {"layers by hand", X(by_hand), 0, 0, 0},
     {"layers by hand, for images", X(by_hand_patches), 0, 0, 0},
+    {"layers by hand, for rows with y", X(by_hand_y), 0, 0, 0},
     {"layers by hand, for fields", X(by_hand_mixed), 0, 0, 0},
     {"training with labels, weights and a frozen layer", X(train_table), 0, 1, 1 + X(TABLE)},
     {"training of layers of both layouts, with y and a checkpoint", X(train_mixed), 0, 1, 1 + X(MIXED)},
@@ -251,14 +262,17 @@ static const struct {
     {"log p at many y", X(sym_at), 0, 0, 0},
     {"score, fields", X(sym_s), 0, 0, 0},
     {"score of y", X(sym_sy), 0, 0, 0},
+    {"score of y, rows", X(table_sy), 0, 0, 0},
     {"sample, fields", X(sym_x), 0, 0, 0},
     {"copy", X(copy), 0, 0, 0},
     {"copy with y", X(copy_y), 0, 0, 0},
     {"copy of the first layers", X(copy_part), 0, 0, 0},
+    {"copy of the first layers, rows with y", X(copy_table_y), 0, 0, 0},
     {"write", X(write), 0, 0, 0},
     {"write with y", X(write_y), 0, 0, 0},
     {"read", X(read), 0, 0, 0},
     {"read with labels", X(read_table), 0, 0, 0},
+    {"read, rows with y", X(read_table_y), 0, 0, 0},
     {"read, symmetric", X(read_sym), 0, 0, 0},
     {"read with y", X(read_y), 0, 0, 0},
     {"read, unfinished", X(read_unfinished), 0, 0, 0},
@@ -385,7 +399,7 @@ static void X(test)(void)
           pf_message());
     unlink(small_checkpoint);
     CHECK(!X(small_mixed)(f + X(MIXED_Y)) && !X(small_train_mixed)(f[X(MIXED_Y)], SMALL_WHOLE), "%s", pf_message());
-    CHECK(!X(small_sig)(f + X(IMAGES), 1), "%s", pf_message());
+    CHECK(!X(small_sig)(f + X(IMAGES), 1) && !X(small_autoregressive)(f + X(TABLE_Y)), "%s", pf_message());
     for (int i = 0; i < X(FLOWS); i++)
         CHECK(f[i] && !X(flow_write)(f[i], X(bytes) + i, X(n_bytes) + i), "%s", pf_message());
     if (check_failures) return;

@@ -437,6 +437,14 @@ def test_layers_of_different_conditions_are_no_flow():
             pyflow.Flow(order, shape=3)
 
 
+def test_labels_and_conditions_are_no_flow():
+    with pytest.raises(ValueError, match="labels: a flow of classes is not conditioned on y"):
+        pyflow.Flow([Autoregressive(None, (4,), 2, Y)], shape=3, labels=[0, 1])
+    side = (X[:, 0] > 0).astype(int)
+    flow = pyflow.Flow([Autoregressive(None, (4,), 2)], shape=3, labels=side)
+    assert np.isfinite(train(flow, labels=side).evaluate_density(X, side)).all()
+
+
 def test_fields_have_no_such_layers():
     for layers in ([Autoregressive()], [Symmetric(4, 4), Autoregressive()]):
         with pytest.raises(ValueError, match="autoregressive layers are for tables"):

@@ -8,8 +8,7 @@ from ctypes import c_int, c_void_p
 import numpy as np
 import pytest
 from kernel_table import F32, F64, Case
-from layer_table import (
-    TABLE,
+from layer_kinds import (
     TILE,
     Affine,
     Coupling,
@@ -17,6 +16,9 @@ from layer_table import (
     Shift,
     Sliced,
     Symmetric,
+)
+from layer_table import (
+    TABLE,
     affine_theta,
     sliced_theta,
     symmetric_theta,

@@ -8,11 +8,9 @@ from ctypes import c_double, c_int, c_ssize_t, c_void_p
 import numpy as np
 import pytest
 from kernel_table import F32, F64, Case
-from layer_table import (
+from layer_kinds import (
     COLUMNS,
-    MANY,
     ROWS,
-    TABLE,
     TILE,
     Affine,
     Autoregressive,
@@ -25,6 +23,10 @@ from layer_table import (
     Shift,
     Sliced,
     Symmetric,
+)
+from layer_table import (
+    MANY,
+    TABLE,
     psi_theta,
 )
 from numpy.testing import assert_allclose, assert_array_equal

@@ -4,7 +4,9 @@ import struct
 
 import numpy as np
 import pytest
-from layer_table import TILE
+from layer_kinds import (
+    TILE,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import layers
 from test_files import resealed

@@ -5,7 +5,10 @@ from ctypes import c_double, c_int, c_ssize_t
 import numpy as np
 import pytest
 from kernel_table import F32, F64
-from layer_table import COLUMNS, ROWS
+from layer_kinds import (
+    COLUMNS,
+    ROWS,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
