@@ -90,12 +90,10 @@ def _fit(
     first = _columns(data_train, data_validate, bounds, seed, heard, weights)
     if heard:
         _refuse_overlap(data_train, data_validate, y_train, y_validate)
-    if "weight_train" in weights:
-        kept = (
-            np.asarray(weights["weight_train"]) != 0
-        )  # nor do y's mean, scale and range see others
-        data_train, y_train = np.asarray(data_train[:])[kept], y_train[kept]
-        weights["weight_train"] = np.asarray(weights["weight_train"])[kept]
+    if "weight_train" in weights:  # the mean, scale and range of y are of rows that count
+        weight = np.asarray(weights["weight_train"])
+        data_train, y_train = np.asarray(data_train[:])[weight != 0], y_train[weight != 0]
+        weights["weight_train"] = weight[weight != 0]
     flow = _start(first, data_train, y_train, weights.get("weight_train"), seed)
     n, best = len(data_train), (-np.inf, None)
     batch = min(BATCH, n)
@@ -105,7 +103,7 @@ def _fit(
     def better(flow):
         logp = flow.evaluate_density(data_validate, y_validate)
         reached = np.average(logp, weights=weights.get("weight_validate"))
-        return max(best, (reached, flow), key=lambda pair: pair[0])
+        return (reached, flow) if best[1] is None or reached > best[0] else best
 
     for memory in MEMORIES:
         try:

@@ -86,8 +86,8 @@ def GIS(  # a function with the name that the method has in the literature
         every y, and takes y where it takes x. A likelihood, with x the data and y the parameters
         (`Flow.posterior`, `Flow.check`), or of simulations with x the parameters, within the bounds
         of their prior, and y the data a posterior (`Flow.sample`), for that prior alone. A table or
-        a dict gives the conditions names. They are standardised, and beyond ten standard deviations
-        a network hears no more of them: of columns with long tails give logarithms or ranks.
+        a dict gives the conditions names. They are standardised, and held within ten standard
+        deviations: of columns with long tails give logarithms.
 
         It is not made of sliced layers: after a layer for each column, and a linear regression on
         y, come three layers `pyflow.layers.Autoregressive`, trained as `Flow.train` does until the
@@ -179,7 +179,8 @@ def GIS(  # a function with the name that the method has in the literature
         uninterrupted fit gives. When the fit is done it holds the finished flow. A file of another
         fit is refused.
     progress : callable, optional
-        Called with a `Progress` after every layer, or epoch where there are conditions. An exception that it raises stops the fit.
+        Called with a `Progress` after every layer, or epoch where there are conditions. An
+        exception that it raises stops the fit.
     verbose : bool, optional
         Show a progress line on stderr: by tqdm if that is installed.
 

@@ -28,6 +28,13 @@ def quick(monkeypatch):
     monkeypatch.setattr(_conditional, "STEPS", 4)
 
 
+@pytest.fixture
+def rows(quick):
+    """Training and validation rows of x and y."""
+    x, y = linear(260, 6)
+    return x[:200], x[200:], y[:200], y[200:].clip(-2, 2)
+
+
 # ---- densities that are known --------------------------------------------------------------------
 
 
@@ -188,6 +195,15 @@ def test_posteriors_are_nearly_exact(of_linear):
         assert_allclose(np.sqrt(np.diag(post.cov)), np.sqrt(np.diag(cov)), rtol=0.4)
 
 
+def test_a_posterior_is_the_likelihood_of_all_its_points(of_linear, rows):
+    x, y = linear(3, 7)
+    at = np.linspace(-1, 1, 9)[:, None] * [1, 0.5] + y[0]
+    for flow in (of_linear, fit(*rows, n_models=2)):
+        each = np.array([flow.evaluate_density(x, of).sum() for of in at])
+        post = flow.posterior(x, [(-9, 9), (-9, 9)]).logp(at)
+        assert_allclose(post - post[0], each - each[0], atol=1e-6)
+
+
 def test_posteriors_of_a_curve_cover(of_wave):
     x, y = wave(120, 5)
     found = of_wave.check(x, y, prior=[(-1, 1)])
@@ -202,13 +218,6 @@ def test_posteriors_of_a_curve_cover(of_wave):
 
 
 # ---- what is given -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def rows(quick):
-    """Training and validation rows of x and y."""
-    x, y = linear(260, 6)
-    return x[:200], x[200:], y[:200], y[200:].clip(-2, 2)
 
 
 def test_tables_keep_their_names_and_their_columns_any_order(rows):
