@@ -42,13 +42,13 @@ static void X(autoregressive_destroy)(X(layer) *l)
 }
 
 /* A unit hears of those of the layer before whose degree is no larger. Inputs: 0 of y, 1 + rank of x_i. Outputs of
- * column j: rank_j. Hidden units: all between, in turn. */
+ * column j: rank_j. Hidden units: all between, evenly. */
 static int32_t X(degree)(const X(autoregressive) *a, int layer, ptrdiff_t i)
 {
     ptrdiff_t least = a->n_y || a->ranks == 1 ? 0 : 1;
     if (layer == 0) return i < a->n_y ? 0 : 1 + a->rank[i - a->n_y];
     if (layer == a->net.layers) return a->rank[i / RQP_SIZE(a->bins)];
-    return (int32_t)(least + i % PF_MAX(a->ranks - least, 1));
+    return (int32_t)(least + i * PF_MAX(a->ranks - least, 1) / a->net.size[layer]);
 }
 
 static void X(set_mask)(X(autoregressive) *a)
@@ -341,7 +341,8 @@ static pf_status X(autoregressive_read)(X(layer) **l, pf_reader *r, const pf_spa
     pf_network from = {0};
     ptrdiff_t hidden[MLP_LAYERS];
     double weights, before;
-    (void)mesh, (void)classes;
+    (void)classes;
+    if (mesh) return r->status = pf_fail(PF_BAD_FILE, "the file is damaged: a layer of tables, for fields");
     from.n_y = pf_get_int(r, 0, MOST_CONDITIONS);
     from.bins = pf_get_int(r, 1, RQP_BINS);
     from.n_hidden = (int)pf_get_int(r, 1, MLP_LAYERS - 1);

@@ -5,8 +5,9 @@
 
 #include "train.h"
 
-#define EPOCHS_KEPT 3.0 /* which a network's weights remember by default, */
-#define WIDE 512.0      /* with this many hidden units or more */
+#define EPOCHS_KEPT 3.0      /* which a network's weights remember by default, */
+#define OWN_EPOCHS_KEPT 24.0 /* a layer's own network's, */
+#define WIDE 512.0           /* with this many hidden units or more */
 #define MOST_LEFT_OUT 9e15
 
 enum {
@@ -383,7 +384,10 @@ static pf_status X(resume)(X(flow) *f, const char *path)
 static double X(default_decay)(const X(flow) *f, const pf_train_options *o, ptrdiff_t n)
 {
     double rate = PF_MAX(o->learning_rate, o->posterior_weight > 0 ? o->posterior_rate : 0);
-    if (!f->net || !(rate > 0)) return 0;
+    if (!(rate > 0)) return 0;
+    for (ptrdiff_t l = 0; l < f->n_layers; l++)
+        if (f->layers[l]->ops->decay) return PF_MIN((double)o->batch / (OWN_EPOCHS_KEPT * (double)n) / rate, 1e3);
+    if (!f->net) return 0;
     double width = (double)f->net->net->size[f->net->net->layers - 1];
     double forget = (double)o->batch / (EPOCHS_KEPT * (double)n), share = PF_MIN(width / WIDE, 1);
     return PF_MIN(share * forget / rate, 1e3);

@@ -107,7 +107,7 @@ def _fit(
     def better(flow):
         logp = flow.evaluate_density(data_validate, y_validate)
         reached = np.average(logp, weights=weights.get("weight_validate"))
-        return max(best, (reached, flow), key=lambda pair: pair[0])
+        return (reached, flow) if best[1] is None or reached > best[0] else best
 
     for memory in MEMORIES:
         try:

@@ -1284,7 +1284,8 @@ class Flow:
         weight_decay : float, optional
             Of the network's weights, in every step, times the learning rate. Default: batch / (3 n
             learning_rate) of n points, so that weights are what the last three epochs made them;
-            less in proportion where the last hidden layer is narrower than 512.
+            less in proportion where the last hidden layer is narrower than 512. Of the networks of
+            autoregressive layers: batch / (24 n learning_rate).
         clip : float, optional
             The longest gradient, in units of its running mean length. Default 3; 0 for any.
         noise : float, (float, float), callable or (*mesh) array, optional

@@ -1,4 +1,4 @@
-"""GIS with conditions, p(x|y): densities that are known, laws of every fit, and what is refused."""
+"""GIS with conditions, p(x|y): densities that are known, and laws of every fit."""
 
 import pickle
 
@@ -9,6 +9,7 @@ from scipy import integrate, special, stats
 
 import pyflow
 from pyflow import _autoregressive
+from pyflow._members import together
 
 # Of Gaussian conditions some lie outside of the training range: of which it warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.* outside of the training range")
@@ -26,6 +27,13 @@ def fit(x, x_validate, y, y_validate, **options):
 def quick(monkeypatch):
     """Fits of a few epochs, for laws that hold of any."""
     monkeypatch.setattr(_autoregressive, "STEPS", 4)
+
+
+@pytest.fixture
+def rows(quick):
+    """Training and validation rows of x and y."""
+    x, y = linear(260, 6)
+    return x[:200], x[200:], y[:200], y[200:].clip(-2, 2)
 
 
 # ---- densities that are known --------------------------------------------------------------------
@@ -188,6 +196,15 @@ def test_posteriors_are_nearly_exact(of_linear):
         assert_allclose(np.sqrt(np.diag(post.cov)), np.sqrt(np.diag(cov)), rtol=0.4)
 
 
+def test_a_posterior_is_the_likelihood_of_all_its_points(of_linear, rows):
+    x, y = linear(3, 7)
+    at = np.linspace(-1, 1, 9)[:, None] * [1, 0.5] + y[0]
+    for flow in (of_linear, fit(*rows, n_models=2)):
+        each = np.array([flow.evaluate_density(x, of).sum() for of in at])
+        post = flow.posterior(x, [(-9, 9), (-9, 9)]).logp(at)
+        assert_allclose(post - post[0], each - each[0], atol=1e-6)
+
+
 def test_posteriors_of_a_curve_cover(of_wave):
     x, y = wave(120, 5)
     found = of_wave.check(x, y, prior=[(-1, 1)])
@@ -202,13 +219,6 @@ def test_posteriors_of_a_curve_cover(of_wave):
 
 
 # ---- what is given -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def rows(quick):
-    """Training and validation rows of x and y."""
-    x, y = linear(260, 6)
-    return x[:200], x[200:], y[:200], y[200:].clip(-2, 2)
 
 
 def test_tables_keep_their_names_and_their_columns_any_order(rows):
@@ -356,6 +366,18 @@ def test_every_member_sees_all_classes_that_are_conditions(rows):
         assert_array_equal(flow.y_range, [[0, 1]])
 
 
+def test_no_member_trains_on_what_it_is_validated_on():
+    """Rows of equal parameters stay together, be they x or y; those of equal flags do not."""
+    rng = np.random.default_rng(0)
+    parameters, data = np.repeat(rng.normal(size=(100, 2)), 5, axis=0), rng.normal(size=(500, 1))
+    for pair in ((parameters, data), (data, parameters)):
+        group = together(dict(zip(("data_train", "y_train"), pair, strict=True)))
+        assert_array_equal(np.bincount(group), np.full(100, 5))
+        assert (group.reshape(100, 5) == group.reshape(100, 5)[:, :1]).all()
+    group = together({"data_train": data, "y_train": (parameters > 0).astype(float)})
+    assert len(np.unique(group)) == 500
+
+
 def test_the_same_bits_for_any_number_of_threads(rows):
     threads = pyflow.get_num_threads()
     try:
@@ -439,94 +461,3 @@ def test_what_was_reached_comes_with_the_exception(rows, training):
     assert flow.names == ("y0", "y1")
     reached = flow.evaluate_density(x_validate, y_validate).mean()
     assert_allclose(reached, max(p.logp_validate for p in heard))
-
-
-# ---- what is refused -----------------------------------------------------------------------------
-
-REFUSED = {
-    "labels": {"labels": np.arange(200) % 2, "labels_validate": np.arange(60) % 2},
-    "model": {"model": None},  # filled in below
-    "n_slices": {"n_slices": 2},
-    "max_layers": {"max_layers": 2},
-    "patience": {"patience": 5},
-    "alpha": {"alpha": (0.5, 0.5)},
-    "whiten": {"whiten": False},
-    "marginal_first": {"marginal_first": True},
-    "image_shape": {"image_shape": (1, 2)},
-    "scratch": {"scratch": "."},
-    "checkpoint_seconds": {"checkpoint_seconds": 1.0},
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_options_of_sliced_layers_are_refused(rows, name):
-    options = REFUSED[name]
-    if name == "model":
-        options = {"model": pyflow.GIS(rows[0], max_layers=1, verbose=False)}
-    with pytest.raises(ValueError, match=f"^{name}: is not for a fit with a condition"):
-        fit(*rows, **options)
-
-
-def with_nan(x):
-    return np.where(np.arange(len(x))[:, None] == 7, np.nan, x)
-
-
-WRONG = {
-    "other length": (
-        lambda a, b, c, d: (a, b, c[:-1], d),
-        r"condition: must have shape \(200, p\)",
-    ),
-    "other lengths": (lambda a, b, c, d: (a, b, c, d[:-1]), "condition_validate: must have shape"),
-    "NaN": (lambda a, b, c, d: (a, b, with_nan(c), d), "condition: is NaN or infinite in row 7"),
-    "NaNs": (lambda a, b, c, d: (a, b, c, with_nan(d)), "condition_validate: is NaN .* row 7"),
-    "NaN in x": (lambda a, b, c, d: (with_nan(a), b, c, d), "data_train: row 7, column 0 is NaN"),
-    "constant": (lambda a, b, c, d: (a, b, c * [1, 0], d), "condition: column 1 is constant"),
-    "constant x": (lambda a, b, c, d: (a * [1, 0], b, c, d), "data_train: column 1 is constant"),
-    "text": (lambda a, b, c, d: (a, b, c.astype(str), d), "condition: must hold real numbers"),
-    "no condition": (lambda a, b, c, d: (a, b, None, d), "condition_validate: given without cond"),
-    "missing": (lambda a, b, c, d: (a, b, c, None), "condition_validate: must be given"),
-    "fewer columns": (
-        lambda a, b, c, d: (a, b, c, d[:, :1]),
-        "condition_validate: must have shape",
-    ),
-    "no validation": (lambda a, b, c, d: (a, None, c, None), "data_validate: must be given"),
-    "half of it": (lambda a, b, c, d: (a, None, c, d), "data_validate: must be given"),
-    "empty": (lambda a, b, c, d: (a[:0], b, c[:0], d), "data_train: must be rows x columns"),
-    "empty too": (lambda a, b, c, d: (a, b[:0], c, d[:0]), "data_validate: must be rows x columns"),
-    "one axis": (lambda a, b, c, d: (a[:, 0], b, c, d), "data_train: must be rows x columns"),
-    "images": (lambda a, b, c, d: (a[:, :, None], b, c, d), "data_validate: |image_shape: "),
-    "rows twice": (lambda a, b, c, d: (a, a[:60], c, c[:60]), "data_validate: 60 of its 60 rows"),
-    "dependent": (lambda a, b, c, d: (a[:, [0, 0]], b, c, d), "data_train: columns .* dependent"),
-}
-
-
-@pytest.mark.parametrize("what", WRONG)
-def test_wrong_data_are_refused_by_name(rows, what):
-    change, message = WRONG[what]
-    with pytest.raises(ValueError, match=f"^({message})"):
-        fit(*change(*rows))
-
-
-def test_wrong_options_are_refused_by_name(rows):
-    x, _, y, y_validate = rows
-    with pytest.raises(ValueError, match="^condition_validate: given without data_validate"):
-        fit(x, None, y, y_validate, n_models=2)
-    with pytest.raises(ValueError, match="^weight_train: row 3 is -1"):
-        fit(*rows, weight_train=np.where(np.arange(200) == 3, -1, 1))
-    with pytest.raises(ValueError, match=r"^bounds: must have shape \(2, 2\)"):
-        fit(*rows, bounds=[(0, 1)])
-    with pytest.raises(ValueError, match="^data_train: row .* outside the bounds"):
-        fit(*rows, bounds=[(0, 1), (0, 1)])
-    with pytest.raises(TypeError, match="^progress: must be callable"):
-        fit(*rows, progress=3)
-    with pytest.raises(ValueError, match="^y: this flow is conditional"):
-        fit(*rows).evaluate_density(x)
-
-
-@pytest.mark.filterwarnings("error")
-def test_parameters_with_several_data_are_no_rows_used_twice(rows):
-    """Equal rows x, of other y, in training and validation: nothing is said of them."""
-    x, _, y, _ = rows
-    again = np.concatenate([x, x]), np.concatenate([y, y[::-1] / 2])
-    flow = fit(again[0][:300], again[0][300:], again[1][:300], again[1][300:].clip(-2, 2))
-    assert np.isfinite(flow.evaluate_density(x, y)).all()

@@ -170,7 +170,7 @@ def masks(ranks, hidden, bins, n_y):
     inputs = np.array([0] * n_y + [1 + r for r in ranks])
     least = 0 if n_y or max(ranks) == 0 else 1
     between = np.arange(least, max(max(ranks) + 1, least + 1))
-    degrees = [inputs, *(between[np.arange(m) % len(between)] for m in hidden)]
+    degrees = [inputs, *(between[np.arange(m) * len(between) // m] for m in hidden)]
     degrees.append(np.repeat(ranks, 3 * bins + 1))
     out = [inputs <= np.array(ranks)[:, None]]
     for before, after in itertools.pairwise(degrees):
