@@ -87,7 +87,7 @@ def test_wrong_data_are_refused_by_name(rows, what):
 
 
 def test_wrong_options_are_refused_by_name(rows):
-    x, x_validate, y, y_validate = rows
+    x, _, y, y_validate = rows
     with pytest.raises(ValueError, match="^condition_validate: given without data_validate"):
         fit(x, None, y, y_validate, n_models=2)
     with pytest.raises(ValueError, match="^weight_train: row 3 is -1"):
