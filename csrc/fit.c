@@ -6,7 +6,7 @@
 #include "train.h"
 
 #define EPOCHS_KEPT 3.0      /* which a network's weights remember by default, */
-#define OWN_EPOCHS_KEPT 24.0 /* a layer's own network's, */
+#define OWN_EPOCHS_KEPT 24.0 /* the same of networks that are in layers */
 #define WIDE 512.0           /* with this many hidden units or more */
 #define MOST_LEFT_OUT 9e15
 
