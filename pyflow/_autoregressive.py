@@ -10,7 +10,7 @@ and validation data keep it.
 import numpy as np
 
 from pyflow import _core, _tables
-from pyflow._members import equal_rows, fitted
+from pyflow._members import equal_rows, fitted, gains
 from pyflow._progress import Progress
 from pyflow._training import condition_names, greedy
 from pyflow.flow import parameters_of
@@ -134,7 +134,8 @@ def _fit(
                 _, error.flow = better(error.flow)
             raise
         best = better(trained)
-    return best[1]
+    before, after = (f.evaluate_density(data_validate, y_validate) for f in (flow, best[1]))
+    return best[1] if gains(after - before, weights.get("weight_validate")) else flow
 
 
 def _as_one(progress):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pyflow import _arguments
-from pyflow._members import usual
+from pyflow._members import gains, usual
 from pyflow.mixture import Mixture
 
 ROWS = 2000  # that clusters are looked for among
@@ -48,8 +48,10 @@ def fitted(fit, n_models, data):
         n_models = 1  # of each cluster too, however small
     try:
         parts = split(data, clusters)
-        mixture = mixed(fit, 1, parts)
-        if mixture is None or not gains(mixture, whole, data):
+        mixture, x = mixed(fit, 1, parts), data["data_validate"]
+        if mixture is None or not gains(
+            mixture.evaluate_density(x) - whole.evaluate_density(x), data.get("weight_validate")
+        ):
             return whole if n_models == 1 else fit(n_models, data)
         return mixture if n_models == 1 else mixed(fit, n_models, parts) or mixture
     except BaseException as error:
@@ -79,16 +81,6 @@ def mixed(fit, n_models, parts):
         raise
     weights = [part.get("weight_train", np.ones(len(part["data_train"]))) for part in parts]
     return Mixture(flows, [weight.sum(dtype=np.float64) for weight in weights])
-
-
-def gains(mixture, whole, data):
-    """Whether validation data are likelier by the mixture, by more than the standard error."""
-    x = data["data_validate"]
-    more = mixture.evaluate_density(x) - whole.evaluate_density(x)
-    weight = data.get("weight_validate", np.ones(len(x))).astype(np.float64)
-    weight /= weight.sum()
-    mean = weight @ more
-    return bool(mean > np.sqrt(weight**2 @ (more - mean) ** 2))
 
 
 class Clusters:

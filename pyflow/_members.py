@@ -319,6 +319,14 @@ def pooled(data):
     return found
 
 
+def gains(more, weight=None):
+    """Whether the mean of what each row gains is above 0 by more than its standard error."""
+    weight = np.ones(len(more)) if weight is None else np.asarray(weight, dtype=np.float64)
+    weight = weight / weight.sum()
+    mean = weight @ more
+    return bool(mean > np.sqrt(weight**2 @ (more - mean) ** 2))
+
+
 def together(data):
     """Return the number of each pooled point, the same for those that are not to be torn apart.
 
