@@ -1,5 +1,6 @@
 """Fits on different splits of one data set, side by side: the members of a mixture."""
 
+import contextlib
 import os
 import queue
 import re
@@ -217,6 +218,9 @@ class _Members:
             _core.work(threads, stopper)
             try:
                 self._fit(k, listening and tell(self._report), tell(self._warn))
+            except BaseException:
+                stop.set()  # before this thread begins another, which would leave its checkpoint
+                raise
             finally:
                 _core.work()
 
@@ -228,7 +232,8 @@ class _Members:
                 ended = 0
                 while ended < self.n:
                     what, arguments = events.get()
-                    what(*arguments)  # of a fit that failed the result raises
+                    with contextlib.suppress(_Stopped):  # another failed, and is heard
+                        what(*arguments)  # of a fit that failed the result raises
                     ended += not arguments
             finally:
                 stop.set()
