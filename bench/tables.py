@@ -1,15 +1,16 @@
 """Small tables: test log p of GIS and its rivals, and whether samples are as wide as data.
 
-    python bench/tables.py [--quick] [--seeds 3]
+    python bench/tables.py [--quick] [--seeds 3] [--autoregressive] [--tables concrete 1000]
 
-The tables of `../shared/data/tabular` that are there, MINIBOONE, and near-dependent ones made here:
-100 columns of 5 factors, Student t with 4 degrees, and noise from 1e-4 to 1. GIS with default
-settings, one thread; a Gaussian with the training rows' moments; of tables of up to 2,000 rows and
-50 columns, scikit-learn's mixture and kernel density as in learning_curves.py. "Ahead": the mean
-row-by-row difference from the best rival, and its standard error. "Wide": the range of samples
-between the 5 and 95 % quantiles, over that of validation and test rows, in the median column.
-"AUC": how well random forests tell samples from as many validation and test rows, out of bag; 0.5
-is not at all. Writes results/tables.{json,md}.
+The tables of `../shared/data/tabular` that are there, MINIBOONE, and made here Friedman's first
+(ten uniform columns and a smooth function of five, with noise: the truth is known) and near-
+dependent ones: 100 columns of 5 factors, Student t with 4 degrees, and noise from 1e-4 to 1. GIS
+with default settings, or of autoregressive layers, one thread; a Gaussian with the training rows'
+moments; of tables of up to 2,000 rows and 50 columns, scikit-learn's mixture and kernel density as
+in learning_curves.py. "Ahead": the mean row-by-row difference from the best rival, and its standard
+error. "Wide": the range of samples between the 5 and 95 % quantiles, over that of validation and
+test rows, in the median column. "AUC": how well random forests tell samples from as many validation
+and test rows, out of bag; 0.5 is not at all. Writes results/tables.{json,md}.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import pyflow
 
 NAMED = "housing", "concrete", "wine", "stock", "bike", "elevators"
 FACTORS = 500, 2000, 8000
+FRIEDMAN = 1000, 10_000
 SAMPLES = 20_000
 SMALL = 2000, 50  # rows and columns of a table that slow rivals fit
 
@@ -47,6 +49,16 @@ def factors(n):
     ]
     mean, std = x[0].mean(axis=0), x[0].std(axis=0)
     return data.Table(f"{n} x 100 of 5 factors", *((part - mean) / std for part in x))
+
+
+def friedman(n):
+    """Return n training rows of x and y(x), a fifth as many for validation, and 4,000."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(n + n // 5 + 4000, 10))
+    y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2
+    y += 10 * x[:, 3] + 5 * x[:, 4] + rng.normal(size=len(x))
+    rows = np.column_stack([x, y])
+    return data.Table(f"Friedman, {n:,} rows", rows[:n], rows[n:-4000], rows[-4000:])
 
 
 def gaussian(table, seed):
@@ -73,13 +85,13 @@ def auc(x, other):
     return roc_auc_score(of, forest.fit(rows, of).oob_decision_function_[:, 1])
 
 
-def measure(table, seeds, rivals):
+def measure(table, seeds, rivals, options):
     """Return the row of a table, and its record."""
     logp, seconds, widths, aucs = [], [], [], []
     held_out = np.concatenate([table.val, table.test])
     for seed in range(seeds):
         start = time.process_time()
-        flow = pyflow.GIS(table.train, table.val, seed=seed, verbose=False)
+        flow = pyflow.GIS(table.train, table.val, seed=seed, verbose=False, **options)
         seconds.append(time.process_time() - start)
         logp.append(flow.evaluate_density(table.test))
         x, _ = flow.sample(SAMPLES, seed=seed)
@@ -117,6 +129,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="four tables, one seed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--autoregressive", action="store_true")
+    parser.add_argument("--tables", nargs="*", help="names, or rows of those made here")
     options = parser.parse_args()
     pyflow.set_num_threads(1)
     rivals = {
@@ -125,7 +139,10 @@ def main():
         "kernel density": learning_curves.kde,
     }
     makers = [(shared, name) for name in NAMED] + [(data.load, "miniboone")]
-    makers += [(factors, n) for n in FACTORS]
+    makers += [(friedman, n) for n in FRIEDMAN] + [(factors, n) for n in FACTORS]
+    if options.tables is not None:
+        makers = [(make, what) for make, what in makers if str(what) in options.tables]
+    of = {"autoregressive": True} if options.autoregressive else {}
     rows, record = [], {}
     for make, what in makers[:4] if options.quick else makers:
         try:
@@ -133,7 +150,7 @@ def main():
         except data.MissingTableError as error:
             print(f"{what} skipped: {error}")
             continue
-        row, record[table.name] = measure(table, 1 if options.quick else options.seeds, rivals)
+        row, record[table.name] = measure(table, 1 if options.quick else options.seeds, rivals, of)
         rows.append(row)
         print(" | ".join(row), flush=True)
     header = ["table", "rows x columns", "GIS (seeds)", *rivals, "ahead", "wide", "AUC", "fit"]
