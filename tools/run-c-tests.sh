@@ -1,26 +1,28 @@
 #!/bin/sh
-# Run test programs one after another and sum up; a program passes when it exits 0.
+# Run test programs, as many at a time as there are processors, and sum up; a program passes when it exits 0.
 #
 #   run-c-tests.sh LABEL PROGRAM...
-label=$1
-shift
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-passed=0
-failed=0
-for program in "$@"; do
+if [ "$1" = --one ]; then # FOLDER PROGRAM: of those at a time
+    log=$2/$(basename "$3")
     start=$(date +%s)
-    timeout "${TEST_TIMEOUT:-600}" "$program" >"$log" 2>&1
+    timeout "${TEST_TIMEOUT:-600}" "$3" >"$log" 2>&1
     status=$?
     took=$(($(date +%s) - start))
     if [ $status = 0 ]; then
-        passed=$((passed + 1))
-        echo "ok    $program (${took} s)"
+        echo "ok    $3 (${took} s)"
+        touch "$log.passed"
     else
-        failed=$((failed + 1))
+        echo "FAIL  $3 (exit status $status, ${took} s)" >>"$log"
         cat "$log"
-        echo "FAIL  $program (exit status $status, ${took} s)"
     fi
-done
+    exit 0
+fi
+label=$1
+shift
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+printf '%s\n' "$@" | xargs -n 1 -P "$(nproc 2>/dev/null || echo 2)" "$0" --one "$folder"
+passed=$(find "$folder" -name '*.passed' | wc -l)
+failed=$(($# - passed)) # whatever became of them
 echo "$label: $passed passed, $failed failed"
 [ $failed = 0 ]
