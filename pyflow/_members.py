@@ -1,6 +1,5 @@
 """Fits on different splits of one data set, side by side: the members of a mixture."""
 
-import contextlib
 import os
 import queue
 import re
@@ -90,9 +89,14 @@ def usual(data, checkpoint):
         return 1
     if len(train) + len(validate) > SMALL:
         return 1
+    return 1 if in_both(train, validate) else USUAL
+
+
+def in_both(train, validate):
+    """Return how many validation rows are training rows too; 0 if C's overlap.c bears them."""
     group = equal_rows(np.concatenate([train, validate], dtype=np.float64))
     both = np.isin(group[len(train) :], group[: len(train)]).sum()
-    return 1 if both > 3 + len(validate) // 10 else USUAL
+    return both if both > 3 + len(validate) // 10 else 0
 
 
 def _holds_one_fit(checkpoint):
@@ -152,6 +156,7 @@ class _Members:
         workers = side_by_side(self.n, sum(x.nbytes for x in self.data.values()))
         listening = self.verbose or self.progress
         name = f"{self.what[2]} x {self.n}"
+        begun = self._checkpoints()
         with reporter(self.steps, self.verbose, None, name) as self.show:
             self.at = np.zeros(self.n, int)
             try:
@@ -163,8 +168,19 @@ class _Members:
                 return Mixture(self.reached)
             except BaseException as error:
                 error.flow = self._so_far()
+                refused = isinstance(error, ValueError) and str(error).startswith("checkpoint: ")
+                if refused:  # it is of another fit: nothing of this one stays
+                    for file in set(self._checkpoints()) - set(begun):
+                        os.unlink(file)
                 self._mention(error)
                 raise
+
+    def _checkpoints(self):
+        """Return the files of unfinished members that there are."""
+        if self.checkpoint is None:
+            return []
+        files = [_checkpoint.member_file(self.checkpoint, k) for k in range(self.n)]
+        return [file for file in files if os.path.exists(file)]
 
     def _fit(self, k, report, warn):
         """Fit member k and keep what it reaches; report(k, Progress), warn(k, ...) hear of it."""
@@ -218,9 +234,6 @@ class _Members:
             _core.work(threads, stopper)
             try:
                 self._fit(k, listening and tell(self._report), tell(self._warn))
-            except BaseException:
-                stop.set()  # before this thread begins another, which would leave its checkpoint
-                raise
             finally:
                 _core.work()
 
@@ -232,8 +245,7 @@ class _Members:
                 ended = 0
                 while ended < self.n:
                     what, arguments = events.get()
-                    with contextlib.suppress(_Stopped):  # another failed, and is heard
-                        what(*arguments)  # of a fit that failed the result raises
+                    what(*arguments)  # of a fit that failed the result raises
                     ended += not arguments
             finally:
                 stop.set()
@@ -278,11 +290,8 @@ class _Members:
 
     def _mention(self, error):
         """Say with an exception that there are checkpoints, once."""
-        if self.checkpoint is None or not hasattr(error, "add_note"):
-            return
-        files = [_checkpoint.member_file(self.checkpoint, k) for k in range(self.n)]
-        files = [file for file in files if os.path.exists(file)]
-        if files and not getattr(error, "__notes__", None):
+        files = self._checkpoints()
+        if files and hasattr(error, "add_note") and not getattr(error, "__notes__", None):
             error.add_note(f"The same call goes on from the checkpoints {', '.join(files)}.")
 
 
