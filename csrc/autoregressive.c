@@ -213,8 +213,8 @@ static real X(within)(real x)
     return x < -(real)NET_REACH ? -(real)NET_REACH : x > (real)NET_REACH ? (real)NET_REACH : x;
 }
 
-/* to[n][columns], rows `stride` apart, from a tile's [columns][ld] or back */
-static void X(transpose)(real *to, const real *from, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t stride, ptrdiff_t ld)
+/* The network's inputs to[n][columns], rows `stride` apart, from a tile's [columns][ld] */
+static void X(inputs_of)(real *to, const real *from, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t stride, ptrdiff_t ld)
 {
     for (ptrdiff_t i = 0; i < n; i++)
         for (ptrdiff_t j = 0; j < columns; j++) to[i * stride + j] = X(within)(from[j * ld + i]);
@@ -226,7 +226,7 @@ static void X(conditions)(const X(autoregressive) *a, const X(tile) *t, const X(
         for (ptrdiff_t i = 0; i < ld; i++)
             r->y[j * ld + i] = i < t->n ? X(within)((real)((t->y[i * a->n_y + j] - a->stats[j]) / a->stats[a->n_y + j]))
                                         : 0;
-    X(transpose)(r->in, r->y, t->n, a->n_y, a->n_in, ld);
+    X(inputs_of)(r->in, r->y, t->n, a->n_y, a->n_in, ld);
 }
 
 /* q of the columns r->x as they are now */
@@ -235,7 +235,7 @@ static void X(knots)(const X(autoregressive) *a, const void *ready, const X(auto
 {
     ptrdiff_t d = a->base.d, size = RQP_SIZE(a->bins);
     X(mlp) net = X(network)(a, ready);
-    X(transpose)(r->in + a->n_y, r->x, n, d, a->n_in, ld);
+    X(inputs_of)(r->in + a->n_y, r->x, n, d, a->n_in, ld);
     (void)X(mlp_forward)(&net, r->out, r->memory, r->in, n); /* within a thread nothing interrupts it */
     for (ptrdiff_t first = 0; first < a->n_out; first += TILE_STEP)
         for (ptrdiff_t i = 0; i < ld; i++)

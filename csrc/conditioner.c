@@ -94,9 +94,11 @@ pf_status X(conditioner_vjp)(const X(conditioner) *c, double *gy, real *gw, cons
                              X(layer) *const *layers, ptrdiff_t rows)
 {
     real *in = memory, *gin = in + X(inputs)(c), *gout = gin + X(inputs)(c);
-    for (ptrdiff_t i = 0; i < rows * c->n_y && gy && !c->n_row; i++) gy[i] = 0;
-    for (ptrdiff_t i = 0; i < c->net->n_w && gw && !c->n_row; i++) gw[i] = 0;
-    if (!c->n_row) return PF_OK;
+    if (!c->n_row) {
+        if (gy) memset(gy, 0, (size_t)(rows * c->n_y) * sizeof *gy);
+        if (gw) memset(gw, 0, (size_t)c->net->n_w * sizeof *gw);
+        return PF_OK;
+    }
     for (ptrdiff_t i = 0; i < rows * c->n_row; i++) gout[i] = (real)(NET_SCALE * gtheta[i]);
     X(smooth_rows)(c, gout, layers, rows);
     PF_TRY(X(mlp_vjp)(c->net, gw, gy ? gin : NULL, gout, gout + X(outputs)(c), in, rows));

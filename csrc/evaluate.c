@@ -282,7 +282,7 @@ static void X(plan)(X(job) *job)
     ptrdiff_t n = PF_MAX(job->n, 1);
     job->rows = PF_MIN(job->rows, tile_whole(n));
     ptrdiff_t all = (n + job->rows - 1) / job->rows, bytes = d * job->rows * (ptrdiff_t)sizeof(real);
-    int single = (f->net && f->net->n_row) || score || job->rows <= TILE_STEP, patches = 0;
+    int single = X(serves)(f) || score || job->rows <= TILE_STEP, patches = 0;
     for (ptrdiff_t l = 0; l < f->n_layers; l++) patches |= X(patch_count)(f->layers[l]) > 1;
     job->tiles = single ? 1 : PF_MAX(PF_MIN((patches ? PATCH_BYTES : BLOCK_BYTES) / bytes, X(MOST_TILES)), 1);
     /* so that all threads have as many blocks */
@@ -295,7 +295,7 @@ static pf_status X(run_all)(X(job) *job)
 {
     const X(flow) *f = job->flow;
     int at = job->task == PF_LOGP_AT;
-    ptrdiff_t all = at ? job->m : job->n, step = f->net && f->net->n_row ? NET_ROWS : PF_MAX(all, 1),
+    ptrdiff_t all = at ? job->m : job->n, step = X(serves)(f) ? NET_ROWS : PF_MAX(all, 1),
               n_y = f->net ? f->net->n_y : 0;
     ptrdiff_t most = at ? PF_MIN(all, step)
                         : (PF_MIN(all, step) + job->rows * job->tiles - 1) / (job->rows * job->tiles);

@@ -384,12 +384,11 @@ static pf_status X(resume)(X(flow) *f, const char *path)
 static double X(default_decay)(const X(flow) *f, const pf_train_options *o, ptrdiff_t n)
 {
     double rate = PF_MAX(o->learning_rate, o->posterior_weight > 0 ? o->posterior_rate : 0);
-    if (!(rate > 0)) return 0;
-    for (ptrdiff_t l = 0; l < f->n_layers; l++)
-        if (f->layers[l]->ops->decay) return PF_MIN((double)o->batch / (OWN_EPOCHS_KEPT * (double)n) / rate, 1e3);
-    if (!f->net) return 0;
-    double width = (double)f->net->net->size[f->net->net->layers - 1];
-    double forget = (double)o->batch / (EPOCHS_KEPT * (double)n), share = PF_MIN(width / WIDE, 1);
+    int own = X(has_networks)(f);
+    if (!(own || f->net) || !(rate > 0)) return 0;
+    double width = own ? WIDE : (double)f->net->net->size[f->net->net->layers - 1];
+    double kept = own ? OWN_EPOCHS_KEPT : EPOCHS_KEPT, share = PF_MIN(width / WIDE, 1);
+    double forget = (double)o->batch / (kept * (double)n);
     return PF_MIN(share * forget / rate, 1e3);
 }
 

@@ -364,7 +364,7 @@ ptrdiff_t X(flow_layer_slices)(const X(flow) *f, ptrdiff_t i)
 ptrdiff_t X(flow_layer_parameters)(const X(flow) *f, ptrdiff_t i) { return f->layers[i]->n_theta; }
 const double *X(flow_layer_theta)(const X(flow) *f, ptrdiff_t i) { return f->theta + f->at[i]; }
 /* A network that serves no layer has weights that say nothing. */
-ptrdiff_t X(flow_parameters)(const X(flow) *f) { return f->n_theta + (f->net && f->net->n_row ? f->net->net->n_w : 0); }
+ptrdiff_t X(flow_parameters)(const X(flow) *f) { return f->n_theta + (X(serves)(f) ? f->net->net->n_w : 0); }
 int X(flow_noise_condition)(const X(flow) *f) { return f->noise_condition; }
 int X(flow_unfinished)(const X(flow) *f) { return f->n_state > 0; }
 int X(flow_context)(const X(flow) *f)
@@ -422,7 +422,7 @@ pf_status X(flow_new)(X(flow) **flow, int ndim, const ptrdiff_t *n, const double
 static pf_status X(add)(X(flow) *f, pf_status status, X(layer) *const *made,
                         void (*fill)(double *theta, const X(layer) *l, const void *from), const void *from)
 {
-    if (!status && f->net && f->net->n_row)
+    if (!status && X(serves)(f))
         status = pf_fail(PF_BAD_ARGUMENT,
                          "a flow with conditions takes no more layers: its network is for those it has");
     if (status) {

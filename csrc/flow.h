@@ -56,6 +56,15 @@ pf_status X(flow_duplicate)(X(flow) **copy, const X(flow) *flow, ptrdiff_t n_lay
 int X(flow_alike)(const X(flow) *a, const X(flow) *b);
 /* A layer without tables, until X(flow_own_tables) and X(flow_prepare): while many are fitted, memory is for data. */
 void X(flow_drop_tables)(X(flow) *flow, ptrdiff_t l);
+/* Whether the network gives any layer's parameters: otherwise it only knows the conditions that layers look at. */
+static inline int X(serves)(const X(flow) *f) { return f->net && f->net->n_row; }
+/* Whether a layer has a network of its own */
+static inline int X(has_networks)(const X(flow) *f)
+{
+    int any = 0;
+    for (ptrdiff_t l = 0; l < f->n_layers; l++) any |= f->layers[l]->ops->decay != NULL;
+    return any;
+}
 /* Gives the flow tables of its own where it shares them or has none, for X(flow_prepare), which must be next, to fill;
  * a conditioned flow's served layers lose theirs. */
 pf_status X(flow_own_tables)(X(flow) *flow);

@@ -24,10 +24,9 @@ static int X(has)(const X(flow) *f, pf_layout layout)
 ptrdiff_t X(flow_tile_rows)(const X(flow) *f)
 {
     if (X(has)(f, ROWS)) return X(has)(f, COLUMNS) ? TILE_STEP : 1;
-    for (ptrdiff_t l = 0; l < f->n_layers; l++) {
+    for (ptrdiff_t l = 0; l < f->n_layers; l++)
         if (X(layer_patches)(f->layers[l])) return TILE_MOST;
-        if (f->layers[l]->ops->decay) return NETWORK_ROWS;
-    }
+    if (X(has_networks)(f)) return NETWORK_ROWS;
     return X(tile_rows)(f->space.d);
 }
 

@@ -10,7 +10,7 @@ and validation data keep it.
 import numpy as np
 
 from pyflow import _core, _tables
-from pyflow._members import equal_rows, fitted, gains
+from pyflow._members import fitted, gains, in_both
 from pyflow._progress import Progress
 from pyflow._training import condition_names, greedy
 from pyflow.flow import parameters_of
@@ -99,15 +99,16 @@ def _fit(
         y_train = None if y_train is None else y_train[kept]
         weights["weight_train"] = np.asarray(weights["weight_train"])[kept]
     flow = _start(first, data_train, y_train, weights.get("weight_train"), seed)
-    n, best = len(data_train), (-np.inf, None)
+    n, best = len(data_train), None
     batch = min(BATCH, n)
     epochs = max(round(STEPS * np.sqrt(n) * batch / n), 1)
     progress = progress and _as_one(progress)
 
     def better(flow):
+        """Return the better of this and the best so far: mean and rows' log p, and the flow."""
         logp = flow.evaluate_density(data_validate, y_validate)
         reached = np.average(logp, weights=weights.get("weight_validate"))
-        return (reached, flow) if best[1] is None or reached > best[0] else best
+        return (reached, logp, flow) if best is None or reached > best[0] else best
 
     for memory in MEMORIES:
         try:
@@ -131,11 +132,12 @@ def _fit(
             )
         except BaseException as error:
             if getattr(error, "flow", None) is not None:
-                _, error.flow = better(error.flow)
+                *_, error.flow = better(error.flow)
             raise
         best = better(trained)
-    before, after = (f.evaluate_density(data_validate, y_validate) for f in (flow, best[1]))
-    return best[1] if gains(after - before, weights.get("weight_validate")) else flow
+    _, logp, trained = best
+    more = logp - flow.evaluate_density(data_validate, y_validate)
+    return trained if gains(more, weights.get("weight_validate")) else flow
 
 
 def _as_one(progress):
@@ -160,11 +162,10 @@ def _refuse_overlap(x, x_validate, y, y_validate):
     rows = [x[:], x_validate[:]]
     if y is not None:
         rows = [np.column_stack(pair) for pair in zip(rows, (y, y_validate), strict=True)]
-    group = equal_rows(np.concatenate(rows))
-    both, n = np.isin(group[len(x) :], group[: len(x)]).sum(), len(x_validate)
-    if both > 3 + n // 10:
+    both = in_both(*rows)
+    if both:
         raise ValueError(
-            f"data_validate: {both} of its {n} rows are in data_train too: "
+            f"data_validate: {both} of its {len(x_validate)} rows are in data_train too: "
             "give rows that are not trained on. Columns of few values (integers, flags) have no "
             "density, unless uniform noise of the values' spacing is added"
         )
