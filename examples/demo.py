@@ -65,7 +65,8 @@ def main():
     )
 
     start = time.perf_counter()
-    model = pyflow.GIS(train, validate, max_layers=8 if arguments.quick else None)
+    # One flow, whose layers and latent space are drawn below; without n_models a mixture, see README.
+    model = pyflow.GIS(train, validate, max_layers=8 if arguments.quick else None, n_models=1)
     seconds = time.perf_counter() - start
     print(model)
     print(f"fitted in {seconds:.1f} s on {pyflow.get_num_threads()} thread(s)\n")

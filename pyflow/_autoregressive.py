@@ -7,6 +7,8 @@ layers on it, trained together by maximum likelihood. Where the truth is linear 
 and validation data keep it.
 """
 
+from functools import partial
+
 import numpy as np
 
 from pyflow import _core, _tables
@@ -24,11 +26,12 @@ RATE = 3e-3  # of Adam, at its highest
 # How long a network's weights remember, in epochs (`Flow.train`): both are tried, and the better on
 # validation rows is kept. What is smooth in y likes the first, what is detailed the other.
 MEMORIES = 24.0, 150.0
+WIDE = 50  # columns of more are not tried where it is not asked for: the time is their square
 PATIENCE = 5  # training ends after one part of so many of all epochs without a gain, but not ten
 WEAK = 1.0  # the regression's prior: as many rows without any dependence
 
 
-def autoregressive(data, condition, condition_validate, bounds, columns, n_models, how):
+def autoregressive(data, condition, condition_validate, bounds, columns, n_models, how, first=None):
     """Return p(x|y), `GIS(..., condition=y)`, or p(x), `GIS(..., autoregressive=True)`.
 
     Parameters
@@ -42,6 +45,8 @@ def autoregressive(data, condition, condition_validate, bounds, columns, n_model
     n_models : int
     how : dict
         checkpoint, seed, progress, verbose.
+    first : callable, optional
+        Given the first flow, it says whether more are worth the time, as in `_members.fitted`.
     """
     train, validate = data["data_train"], data["data_validate"]
     if validate is None and n_models in (None, 1):
@@ -52,7 +57,21 @@ def autoregressive(data, condition, condition_validate, bounds, columns, n_model
     note, more, tells = greedy(columns, None, None, bounds, None, None)
     if condition is not None:
         data = data | _conditions(condition, condition_validate, train, validate, note)
-    return fitted(n_models, _fit, "train", "GIS", data, {}, note, tells, total=None, **how, **more)
+    memories = list(MEMORIES)  # of the first fit the better one is left, and serves all others
+    return fitted(
+        n_models,
+        partial(_fit, memories=memories, hopes=first),
+        "train",
+        "GIS",
+        data,
+        {},
+        note,
+        tells,
+        first=first or (lambda flow: True),
+        total=None,
+        **how,
+        **more,
+    )
 
 
 def _conditions(condition, condition_validate, train, validate, note):
@@ -82,13 +101,18 @@ def _fit(
     note,
     progress,
     warn,
+    memories,
+    hopes=None,
     y_train=None,
     y_validate=None,
     bounds=None,
     checkpoint=None,
     **weights,
 ):
-    """Fit p(x|y), or p(x) without y: a function of the core's kind, for `run`."""
+    """Fit p(x|y), or p(x) without y: a function of the core's kind, for `run`.
+
+    Of `memories` only the best is left. They are tried as long as what hopes(flow) says is true.
+    """
     heard = []
     first = _columns(data_train, data_validate, bounds, seed, heard, weights)
     if heard:
@@ -110,7 +134,7 @@ def _fit(
         reached = np.average(logp, weights=weights.get("weight_validate"))
         return (reached, logp, flow) if best is None or reached > best[0] else best
 
-    for memory in MEMORIES:
+    for memory in tuple(memories):
         try:
             trained = _core.train(
                 flow=flow,
@@ -134,7 +158,11 @@ def _fit(
             if getattr(error, "flow", None) is not None:
                 *_, error.flow = better(error.flow)
             raise
-        best = better(trained)
+        if (found := better(trained)) is not best:
+            best, chosen = found, memory
+        if hopes is not None and not hopes(trained):
+            break
+    memories[:] = [chosen]
     _, logp, trained = best
     more = logp - flow.evaluate_density(data_validate, y_validate)
     return trained if gains(more, weights.get("weight_validate")) else flow

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pyflow import _arguments
-from pyflow._members import gains, usual
+from pyflow._members import gains, of_data, usual
 from pyflow.mixture import Mixture
 
 ROWS = 2000  # that clusters are looked for among
@@ -28,7 +28,7 @@ def fitted(fit, n_models, data):
     """Return fit(n_models, data), or, if that is better, a mixture of fits to each cluster.
 
     It is better if the mean log p of the validation data is higher by more than its standard error,
-    row by row, with one model each.
+    row by row, with one model each. Returned, too, is that mixture of one model each, or None.
 
     Parameters
     ----------
@@ -42,18 +42,18 @@ def fitted(fit, n_models, data):
         _arguments.integer("n_models", n_models, 1)
     clusters = find(data["data_train"])
     if clusters is None:
-        return fit(n_models, data)
+        return fit(n_models, data), None
     whole = fit(1, data)  # which also checks the data
     if n_models is None and usual(data, None) == 1:
         n_models = 1  # of each cluster too, however small
     try:
         parts = split(data, clusters)
-        mixture, x = mixed(fit, 1, parts), data["data_validate"]
-        if mixture is None or not gains(
-            mixture.evaluate_density(x) - whole.evaluate_density(x), data.get("weight_validate")
+        single, x = mixed(fit, 1, parts), data["data_validate"]
+        if single is None or not gains(
+            single.evaluate_density(x) - whole.evaluate_density(x), data.get("weight_validate")
         ):
-            return whole if n_models == 1 else fit(n_models, data)
-        return mixture if n_models == 1 else mixed(fit, n_models, parts) or mixture
+            return (whole if n_models == 1 else fit(n_models, data)), None
+        return (n_models != 1 and mixed(fit, n_models, parts)) or single, single
     except BaseException as error:
         error.flow = whole
         raise
@@ -76,7 +76,7 @@ def mixed(fit, n_models, parts):
     try:
         flows = [fit(n_models, part) for part in parts]
     except ValueError as error:  # columns dependent in this cluster, weights that are zero, say
-        if str(error).startswith(("data_", "weight_", "n_models")):
+        if of_data(error):
             return None
         raise
     weights = [part.get("weight_train", np.ones(len(part["data_train"]))) for part in parts]

@@ -32,7 +32,7 @@ COPIES = 8  # of the points, that a fit may hold in memory
 SHARE = 4  # fits side by side take no more of the machine's memory than one part of so many
 
 
-def fitted(n_models, fit, kind, name, data, given, note, tells=None, **how):
+def fitted(n_models, fit, kind, name, data, given, note, tells=None, *, first=None, **how):
     """Return what `run` does, or, for more than one model, the mixture of as many.
 
     Parameters
@@ -43,12 +43,15 @@ def fitted(n_models, fit, kind, name, data, given, note, tells=None, **how):
         constant but for one row.
     fit, kind, name, data, given, note, tells, **how
         Of `run`.
+    first : callable, optional
+        Is given the first of more members, which is then fitted before the others; if it returns
+        False, they are not.
 
     Returns
     -------
-    Flow or Mixture
-        Of a mixture that ends early the exception's attribute `flow` is that of what all members
-        had reached.
+    Flow or Mixture, or None
+        None where `first` returned False. Of a mixture that ends early the exception's attribute
+        `flow` is that of what all members had reached.
     """
     by_default = n_models is None
     if by_default:
@@ -58,7 +61,7 @@ def fitted(n_models, fit, kind, name, data, given, note, tells=None, **how):
         return run(*plain, **how)
     members = None
     try:
-        members = _Members(n_models, (fit, kind, name), data, given, (note, tells), **how)
+        members = _Members(n_models, (fit, kind, name), data, given, (note, tells), first, **how)
         return members.mixture()
     except ValueError as error:
         others = (members and members.stopped) or str(error).startswith("checkpoint")
@@ -113,20 +116,30 @@ class _Stopped(Exception):
 
 class _Members:
     def __init__(
-        self, n, what, data, given, notes, *, checkpoint, seed, progress, verbose, total, **more
+        self,
+        n,
+        what,
+        data,
+        given,
+        notes,
+        first,
+        *,
+        checkpoint,
+        seed,
+        progress,
+        verbose,
+        total,
+        **more,
     ):
         if progress is not None and not callable(progress):
             raise TypeError(f"progress: must be callable, not {progress!r}")
         if checkpoint is not None:
             _checkpoint.check(checkpoint, seed)
         self.n, self.what, self.given, self.notes, self.more = n, what, given, notes, more
-        self.checkpoint, self.seed = checkpoint, _arguments.seed(seed)
+        self.first, self.checkpoint, self.seed = first, checkpoint, _arguments.seed(seed)
         self.progress, self.verbose = progress, _arguments.boolean("verbose", verbose)
         self.n_train = len(data["data_train"])
-        self.data = pooled(data)
-        rows = len(self.data["data_train"])
-        held_out = rows - self.n_train or max(round(rows / max(n, LEAST_PARTS)), 1)
-        self.inside = splits(together(self.data), held_out, n, self.seed, self.data.get("labels"))
+        self.data, self.inside = parted(data, n, self.seed)
         plain = {k: v for k, v in given.items() if v is not None and k not in ARRAYS}
         steps = total(_core.options(what[1], **plain)) if total else None
         self.steps = None if steps is None else n * steps
@@ -152,7 +165,7 @@ class _Members:
         return found
 
     def mixture(self):
-        """Fit all members and mix them."""
+        """Fit all members and mix them; or return None if the first tells not to."""
         workers = side_by_side(self.n, sum(x.nbytes for x in self.data.values()))
         listening = self.verbose or self.progress
         name = f"{self.what[2]} x {self.n}"
@@ -160,11 +173,17 @@ class _Members:
         with reporter(self.steps, self.verbose, None, name) as self.show:
             self.at = np.zeros(self.n, int)
             try:
+                rest = range(self.n)
+                if self.first is not None:
+                    self._fit(0, listening and self._report, self._warn)
+                    if not self.first(self.reached[0]):
+                        return None
+                    rest = rest[1:]
                 if workers == 1:
-                    for k in range(self.n):
+                    for k in rest:
                         self._fit(k, listening and self._report, self._warn)
                 else:
-                    self._fit_side_by_side(workers, listening)
+                    self._fit_side_by_side(rest, workers, listening)
                 return Mixture(self.reached)
             except BaseException as error:
                 error.flow = self._so_far()
@@ -217,8 +236,8 @@ class _Members:
                 error.args = (self._in_their_rows(k, str(error.args[0])), *error.args[1:])
             raise
 
-    def _fit_side_by_side(self, workers, listening):
-        """Fit all members in threads of their own. What they tell is heard in this one."""
+    def _fit_side_by_side(self, members, workers, listening):
+        """Fit members in threads of their own. What they tell is heard in this one."""
         events, stop = queue.SimpleQueue(), threading.Event()
         threads = max(_core.get_num_threads() // workers, 1)
 
@@ -238,12 +257,12 @@ class _Members:
                 _core.work()
 
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(work, k) for k in range(self.n)]
+            futures = [pool.submit(work, k) for k in members]
             try:
                 for future in futures:
                     future.add_done_callback(lambda f: events.put((f.result, ())))
                 ended = 0
-                while ended < self.n:
+                while ended < len(futures):
                     what, arguments = events.get()
                     what(*arguments)  # of a fit that failed the result raises
                     ended += not arguments
@@ -304,6 +323,22 @@ def side_by_side(n, size):
 # ---- splits --------------------------------------------------------------------------------------
 
 
+def parted(data, n, seed):
+    """Return training and validation points put together, and which each of n fits holds out."""
+    found, n_train = pooled(data), len(data["data_train"])
+    rows = len(found["data_train"])
+    held_out = rows - n_train or max(round(rows / max(n, LEAST_PARTS)), 1)
+    return found, splits(together(found), held_out, n, seed, found.get("labels"))
+
+
+def held_out(data, n, seed):
+    """Return, for each of n fits, a dict of the validation points that it is given."""
+    if n == 1:
+        return [{k: data[k] for k in PAIRS.values() if data.get(k) is not None}]
+    found, inside = parted(data, n, seed)
+    return [{PAIRS[name]: x[part] for name, x in found.items()} for part in inside]
+
+
 def pooled(data):
     """Return training and validation points put together, by the names of the training points."""
     found = {}
@@ -331,6 +366,11 @@ def pooled(data):
         dtype = parts[0].dtype if parts[0].dtype.kind == "f" or train == "labels" else np.float64
         found[train] = np.concatenate(parts, dtype=dtype, casting="unsafe")
     return found
+
+
+def of_data(error):
+    """Whether a ValueError is of the rows that a fit was given, or of how many they are."""
+    return str(error).startswith(("data_", "weight_", "n_models"))
 
 
 def gains(more, weight=None):

@@ -29,7 +29,7 @@ def exact(x, centres=CENTRES):
 
 
 def fit(*args, **options):
-    return pyflow.GIS(*args, verbose=False, **options)
+    return pyflow.GIS(*args, **{"autoregressive": False, "verbose": False} | options)
 
 
 @pytest.fixture(scope="module")
