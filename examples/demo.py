@@ -65,7 +65,7 @@ def main():
     )
 
     start = time.perf_counter()
-    # One flow, whose layers and latent space are drawn below; without n_models a mixture, see README.
+    # One flow, for its layers and latent space; without n_models it is a mixture.
     model = pyflow.GIS(train, validate, max_layers=8 if arguments.quick else None, n_models=1)
     seconds = time.perf_counter() - start
     print(model)
