@@ -346,6 +346,7 @@ def trained(
     seed,
     progress,
     verbose,
+    warn_unchanged=True,
     **given,
 ):
     """Train a flow: `Flow.train`."""
@@ -415,7 +416,8 @@ def trained(
         flow=core,
         frozen=frozen,
     )
-    if data_validate is not None and len(result.history["epoch"]) == len(core.history()):
+    unchanged = len(result.history["epoch"]) == len(core.history())
+    if data_validate is not None and unchanged and warn_unchanged:
         _arguments.warn(
             "data_validate: no epoch gained anything on it, and the flow stays as it was: "
             "try another learning_rate, or more epochs"

@@ -1363,6 +1363,80 @@ class Flow:
         refuse_unknown(Flow.train, unknown)
         return trained(self, **arguments)
 
+    def polish(
+        self,
+        data_train: ArrayLike,
+        data_validate: ArrayLike,
+        y_train: ArrayLike | None = None,
+        y_validate: ArrayLike | None = None,
+        *,
+        weight_train: ArrayLike | None = None,
+        weight_validate: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        labels_validate: ArrayLike | None = None,
+        epochs: int | None = None,
+        batch: int | None = None,
+        learning_rate: float | None = None,
+        seed: int | None = 0,
+        progress: Callable[[Progress], object] | None = None,
+        verbose: bool = True,
+    ) -> Flow:
+        """Return this flow, or, if validation data gain, it with its greedy layers trained together.
+
+        It is `train` with options for flows of `GIS`, and keeps what surely gains alone. A flow of
+        few layers, wide and of few knots, gains most: it is then small and fast, and on thousands
+        of rows better than a greedy one of a thousand layers, as a rule; `GIS(..., model=flow)`
+        adds layers to it. Of a flow of hundreds of layers there is little to gain.
+
+        Parameters
+        ----------
+        data_train : (n, *shape) array-like of real numbers
+        data_validate : (m, *shape) array-like
+            Points that neither the fit nor this has trained on: the flow kept is that of the epoch
+            at which their log p is highest. If its mean gains no more than its standard error,
+            point by point, this flow itself is returned.
+        y_train, y_validate, weight_train, weight_validate, labels, labels_validate : optional
+            As in `train`.
+        epochs : int, optional
+            The most passes through the training data. Default: 8,000 steps, but at least ten
+            passes. After a quarter of them without an improvement training ends.
+        batch : int, optional
+            Points in a mini-batch. Default 128.
+        learning_rate : float, optional
+            Adam's rate at its highest. Default: 1.6 / (layers times knots), at most 0.01, so that
+            knots do not leap over one another.
+        seed, progress, verbose
+            As in `train`.
+
+        Returns
+        -------
+        Flow
+
+        Raises
+        ------
+        ValueError, TypeError
+            For data or options that make no sense: the message names the argument. A mixture is not
+            polished, but its members are, and mixed again.
+        KeyboardInterrupt
+            As in `train`.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(size=(900, 2))
+        >>> x[:, 1] = 0.3 * x[:, 1] + np.sin(2 * x[:, 0])
+        >>> flow = pyflow.GIS(x[:600], x[600:], max_layers=5, n_slices=2, n_knots=12, verbose=False)
+        >>> better = flow.polish(x[:600], x[600:], verbose=False)
+        >>> gain = better.evaluate_density(x[600:]) - flow.evaluate_density(x[600:])
+        >>> len(better) == len(flow), bool(gain.mean() > 0.1)
+        (True, True)
+        """
+        arguments = {k: v for k, v in locals().items() if k != "self"}
+        from pyflow._polish import polished
+
+        return polished(self, **arguments)
+
     # ---- files -----------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
