@@ -10,17 +10,21 @@ import numpy as np
 
 from pyflow import _core
 from pyflow._members import gains
+from pyflow._progress import Progress
 from pyflow._training import trained
 
 SLICED = "sliced", "patch"  # layers of splines
 # How far a step may go: knots move, and those of the layers behind with them, by less than a bin.
 # The rate of Adam at its highest is REACH over layers times knots.
-REACH = 1.6
-STEPS, LEAST_EPOCHS = 8000, 10  # of training
+REACH = 1.0
+STEPS, LEAST_EPOCHS = 16000, 10  # of training
 BATCH = 128  # points
 PATIENCE = 4  # training ends after one part of so many of all epochs without a gain
 # The layers that a greedy fit begins with if they are to be polished: wide, and of few knots.
 LAYERS, SLICES, KNOTS = 10, 16, 20
+# What the trainer takes of a greedy fit's arguments
+SHARED = "data_train", "data_validate", "weight_train", "weight_validate"
+SHARED += "labels", "labels_validate", "seed", "note", "warn"
 
 
 def polished(flow, data_train, data_validate, epochs, batch, learning_rate, **how):
@@ -65,3 +69,82 @@ def _options(core, n, epochs=None, batch=None, learning_rate=None):
         learning_rate = min(REACH / (layers * knots), 1e-2)
     patience = max(epochs // PATIENCE, LEAST_EPOCHS)
     return {"epochs": epochs, "batch": batch, "patience": patience, "learning_rate": learning_rate}
+
+
+def fit(both=False, **arguments):
+    """Fit a flow whose first layers are polished: a function of the core's kind, as `gis_fit` is.
+
+    Parameters
+    ----------
+    both : bool
+        Fit without polishing too, and keep that, unless the mean log p of validation rows gains
+        more than its standard error.
+    **arguments
+        Of `_core.gis_fit`. Nothing is written to a checkpoint. A fit that goes on from a flow has
+        its first layers already, and validation rows that are training rows too cannot say when
+        training is to end: these are fitted as without polishing.
+    """
+    if "flow" in arguments:
+        return _core.gis_fit(**arguments)
+    arguments["checkpoint"] = None
+    told = _InTurn(arguments["progress"])
+    few = _few(arguments, told)
+    if few is None:
+        return _core.gis_fit(**arguments | {"progress": told.next()})
+    polished = _polished(few, arguments, told)
+    if not both:
+        return polished
+    try:
+        plain = _core.gis_fit(**arguments | {"progress": told.next()})
+    except BaseException as error:
+        error.flow = polished
+        raise
+    x, beside = arguments["data_validate"], {}
+    if "labels_validate" in arguments:
+        beside["labels"] = arguments["labels_validate"]
+    more = polished.evaluate_density(x, **beside) - plain.evaluate_density(x, **beside)
+    return polished if gains(more, arguments.get("weight_validate")) else plain
+
+
+def _few(arguments, told):
+    """Fit the first layers greedily; None where rows are in both kinds of data."""
+    heard = []
+    few = {
+        "n_slices": min(arguments["data_train"].shape[1], SLICES),
+        "n_knots": KNOTS,
+        "max_layers": min(LAYERS, arguments.get("max_layers", LAYERS)),
+        "progress": told.next(),
+        "warn": lambda *what: heard.append(what),
+    }
+    flow = _core.gis_fit(**arguments | few)
+    return None if heard else flow
+
+
+def _polished(flow, arguments, told):
+    """Train the first layers together, and add greedy ones."""
+    shared = {name: arguments[name] for name in SHARED if name in arguments}
+    options = _options(flow, len(arguments["data_train"]))
+    flow = _core.train(flow=flow, **shared, **options, progress=told.next())
+    return _core.gis_fit(**arguments | {"flow": flow, "progress": told.next(flow.n_layers)})
+
+
+class _InTurn:
+    """What fits that follow one another report, as of one."""
+
+    def __init__(self, progress):
+        self.progress, self.last, self.best = progress, (0, 0.0), (-np.inf, 0)
+
+    def next(self, counted=0):
+        """Return what the next fit is to report to, or None; some of its steps are counted."""
+        if not self.progress:
+            return None
+        step, seconds = self.last[0] - counted, self.last[1]
+
+        def report(*values):
+            p = Progress(*values)
+            self.last = step + p.step, seconds + p.seconds
+            self.best = max(self.best, (p.objective, -self.last[0]))
+            best = -self.best[1]
+            self.progress(*p._replace(step=self.last[0], seconds=self.last[1], best=best))
+
+        return report

@@ -1398,12 +1398,12 @@ class Flow:
         y_train, y_validate, weight_train, weight_validate, labels, labels_validate : optional
             As in `train`.
         epochs : int, optional
-            The most passes through the training data. Default: 8,000 steps, but at least ten
+            The most passes through the training data. Default: 16,000 steps, but at least ten
             passes. After a quarter of them without an improvement training ends.
         batch : int, optional
             Points in a mini-batch. Default 128.
         learning_rate : float, optional
-            Adam's rate at its highest. Default: 1.6 / (layers times knots), at most 0.01, so that
+            Adam's rate at its highest. Default: 1 / (layers times knots), at most 0.01, so that
             knots do not leap over one another.
         seed, progress, verbose
             As in `train`.
