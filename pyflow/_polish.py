@@ -8,12 +8,14 @@ little that validation rows confirm.
 
 import numpy as np
 
-from pyflow import _core
+from pyflow import _arguments, _core
 from pyflow._members import gains
 from pyflow._progress import Progress
 from pyflow._training import trained
+from pyflow.mixture import Mixture
 
-SLICED = "sliced", "patch"  # layers of splines
+SLICED = {"sliced", "patch"}  # layers of splines
+GREEDY = SLICED | {"columns", "affine", "scale"}  # all that GIS and SIG make
 # How far a step may go: knots move, and those of the layers behind with them, by less than a bin.
 # The rate of Adam at its highest is REACH over layers times knots.
 REACH = 1.0
@@ -29,6 +31,8 @@ SHARED += "labels", "labels_validate", "seed", "note", "warn"
 
 def polished(flow, data_train, data_validate, epochs, batch, learning_rate, **how):
     """Return `flow` with all layers trained together, or itself: `Flow.polish`."""
+    if isinstance(flow, Mixture):
+        raise TypeError("a mixture is not polished, but its members are, and mixed again")
     if data_validate is None:
         raise ValueError("data_validate: must be given: it decides how long layers are trained")
     n = flow._points(data_train, "data_train")[1]
@@ -60,11 +64,12 @@ def _known(how, *names):
 
 def _options(core, n, epochs=None, batch=None, learning_rate=None):
     """Return the trainer's options for a flow of the core and n points."""
-    batch = min(BATCH if batch is None else batch, n)
+    batch = min(BATCH if batch is None else _arguments.integer("batch", batch, 1), n)
     if epochs is None:
         epochs = max(round(STEPS * batch / max(n, 1)), LEAST_EPOCHS)
+    epochs = _arguments.integer("epochs", epochs, 1)
     layers = sum(kind in SLICED for kind in core.layers)
-    if learning_rate is None and layers:
+    if learning_rate is None and layers and set(core.layers) <= GREEDY:
         knots = max((core.n_parameters / core.slices - core.dim) / 3, 2)  # (x, y, slope), direction
         learning_rate = min(REACH / (layers * knots), 1e-2)
     patience = max(epochs // PATIENCE, LEAST_EPOCHS)

@@ -345,11 +345,11 @@ static void X(test_context)(void)
 
 static void X(test)(void)
 {
-    X(flow) *table = NULL, *mixed = NULL, *with_y = NULL, *sym = NULL, *labelled = NULL, *images = NULL;
+    X(flow) *table = NULL, *mixed = NULL, *with_y = NULL, *sym = NULL, *labelled = NULL, *images = NULL, *greedy = NULL;
     pf_train_options o;
     X(small_fill)();
     CHECK(!X(small_table)(&table) && !X(small_train_table)(table), "%s", pf_message());
-    CHECK(!X(small_patches)(&images), "%s", pf_message());
+    CHECK(!X(small_patches)(&images) && !X(small_gis)(&greedy, 0), "%s", pf_message());
     CHECK(!X(small_mixed)(&mixed) && !X(flow_copy)(&with_y, mixed, X(flow_layers)(mixed)), "%s", pf_message());
     unlink(small_checkpoint);
     CHECK(!X(small_train_mixed)(with_y, SMALL_WHOLE), "%s", pf_message());
@@ -391,12 +391,13 @@ static void X(test)(void)
         X(check_gradient)(with_y, "fields with y", &both, 0.1);
         X(check_gradient)(sym, "symmetric with y", &both, 0.1);
         X(check_gradient)(labelled, "fields with y and labels", &both_labelled, 0.1);
+        X(check_gradient)(greedy, "greedy layers", &(X(data)){.x = X(small).x, .n = SMALL_ROWS}, 0);
     }
     X(test_refusals)(with_y);
     X(test_context)();
     X(test_state_of_another_fit)();
     X(flow_free)(table), X(flow_free)(mixed), X(flow_free)(with_y), X(flow_free)(sym);
-    X(flow_free)(labelled), X(flow_free)(images);
+    X(flow_free)(labelled), X(flow_free)(images), X(flow_free)(greedy);
 }
 #undef TOLERANCE
 #endif
