@@ -19,6 +19,9 @@ GREEDY = SLICED | {"columns", "affine", "scale"}  # all that GIS and SIG make
 # How far a step may go: knots move, and those of the layers behind with them, by less than a bin.
 # The rate of Adam at its highest is REACH over layers times knots.
 REACH = 1.0
+# What `Flow.train` has besides
+NOT_ASKED = "condition_field", "condition_field_validate", "frozen", "names", "checkpoint"
+NOT_ASKED += "noise", "noise_condition"
 STEPS, LEAST_EPOCHS = 16000, 10  # of training
 BATCH = 128  # points
 PATIENCE = 4  # training ends after one part of so many of all epochs without a gain
@@ -35,31 +38,22 @@ def polished(flow, data_train, data_validate, epochs, batch, learning_rate, **ho
         raise TypeError("a mixture is not polished, but its members are, and mixed again")
     if data_validate is None:
         raise ValueError("data_validate: must be given: it decides how long layers are trained")
+    if how["y_train"] is not None and not flow._core.n_conditions:
+        raise ValueError("y_train: this flow has no conditions: `train` gives it some")
     n = flow._points(data_train, "data_train")[1]
     options = _options(flow._core, n, epochs, batch, learning_rate)
-    how |= dict.fromkeys(("condition_field", "condition_field_validate", "frozen", "names"))
     result = trained(
         flow,
         data_train,
         data_validate,
-        noise=None,
-        noise_condition=None,
+        **how | options,
+        **dict.fromkeys(NOT_ASKED),
         objective="likelihood",
-        checkpoint=None,
         warn_unchanged=False,
-        **how,
-        **options,
     )
-    more = [
-        f.evaluate_density(data_validate, _known(how, "y_validate", "labels_validate"))
-        for f in (flow, result)
-    ]
-    return result if gains(more[1] - more[0], how["weight_validate"]) else flow
-
-
-def _known(how, *names):
-    """Return what densities are conditioned on, or None."""
-    return next((how[name] for name in names if how[name] is not None), None)
+    y = how["labels_validate"] if how["y_validate"] is None else how["y_validate"]
+    before, after = (f.evaluate_density(data_validate, y) for f in (flow, result))
+    return result if gains(after - before, how["weight_validate"]) else flow
 
 
 def _options(core, n, epochs=None, batch=None, learning_rate=None):

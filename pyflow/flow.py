@@ -1381,7 +1381,7 @@ class Flow:
         progress: Callable[[Progress], object] | None = None,
         verbose: bool = True,
     ) -> Flow:
-        """Return this flow, or, if validation data gain, it with its greedy layers trained together.
+        """Return this flow with all its layers trained together, if validation data gain.
 
         It is `train` with options for flows of `GIS`, and keeps what surely gains alone. A flow of
         few layers, wide and of few knots, gains most: it is then small and fast, and on thousands
