@@ -85,6 +85,8 @@ def fit(both=False, **arguments):
     """
     if "flow" in arguments:
         return _core.gis_fit(**arguments)
+    if "data_validate" not in arguments:
+        raise ValueError("data_validate: must be given where layers are polished, or n_models")
     arguments["checkpoint"] = None
     told = _InTurn(arguments["progress"])
     few = _few(arguments, told)

@@ -28,12 +28,12 @@ def few(x, **options):
     return pyflow.GIS(x, max_layers=5, n_slices=2, n_knots=12, verbose=False, **options)
 
 
-def fit(train, validate, both=False, progress=None, data=None, **given):
+def fit(train, validate, both=False, data=None, note=None, how=None, **given):
     """What GIS does if its first layers are to be polished."""
     data = {"data_train": train, "data_validate": validate} | (data or {})
-    how = {"checkpoint": None, "seed": 0, "progress": progress, "verbose": False, "total": None}
+    known = {"checkpoint": None, "seed": 0, "progress": None, "verbose": False, "total": None}
     fit = partial(_polish.fit, both=both)
-    return fitted(1, fit, "gis", "GIS", data, given, {}, **how)
+    return fitted(1, fit, "gis", "GIS", data, given, note or {}, **known | (how or {}))
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_the_better_of_both_is_kept(table, n):
 
 def test_progress_is_that_of_one_fit(table):
     heard = []
-    fit(*table[:2], both=True, progress=heard.append, max_layers=12)
+    fit(*table[:2], both=True, how={"progress": heard.append}, max_layers=12)
     steps, seconds = [p.step for p in heard], [p.seconds for p in heard]
     assert np.all(np.diff(steps) >= 0)
     assert np.all(np.diff(seconds) >= 0)
@@ -266,3 +266,39 @@ def test_rows_of_both_kinds_are_fitted_without(table):
     with pytest.warns(UserWarning, match="are in data_train too"):
         plain = pyflow.GIS(x, x[:200], n_models=1, max_layers=12, verbose=False)
     assert_array_equal(flow.evaluate_density(x), plain.evaluate_density(x))
+
+
+def test_labels_and_weights_are_those_of_all_its_fits(table):
+    """Two classes: the second is that of rows around 5, of which those of no weight are not."""
+    x, validate = (np.concatenate([a[:400], a[:400] + 5, a[:50]]) for a in table[:2])
+    label = np.repeat(np.int32([0, 1, 1]), [400, 400, 50])
+    weight = np.repeat([1.0, 1.0, 0.0], [400, 400, 50])
+    data = {"labels": label, "labels_validate": label}
+    data |= {"weight_train": weight, "weight_validate": weight}
+    how = {"note": {"labels": [0, 1]}, "how": {"n_classes": 2}, "max_layers": 12}
+    flow = fit(x, validate, True, data, **how)
+    near, far = table[2][:500], table[2][:500] + 5
+    for own, other, y in ((near, far, 0), (far, near, 1)):
+        assert flow.evaluate_density(own, y).mean() > flow.evaluate_density(other, y).mean() + 10
+
+
+def test_validation_rows_must_be_there(table):
+    with pytest.raises(ValueError, match="data_validate: must be given"):
+        fit(table[0], None, max_layers=3)
+
+
+def test_an_exception_leaves_what_there_is(table):
+    """In each of the fits: of the first layers, of all together, of those that follow."""
+    lengths = []
+    for end in (3, 40, None):
+
+        def stop(p, end=end):
+            if p.step == end or (end is None and p.stage == "layer" and p.step > 100):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            fit(*table[:2], how={"progress": stop})
+        lengths.append(len(caught.value.flow))
+        assert caught.value.flow.unfinished
+    assert lengths[0] == 3
+    assert lengths[0] < lengths[1] <= lengths[2]
