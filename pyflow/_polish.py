@@ -6,6 +6,8 @@ hundreds or thousands of greedy ones do not. Of many layers there is little to g
 little that validation rows confirm.
 """
 
+from functools import partial
+
 import numpy as np
 
 from pyflow import _arguments, _core
@@ -68,6 +70,15 @@ def _options(core, n, epochs=None, batch=None, learning_rate=None):
         learning_rate = min(REACH / (layers * knots), 1e-2)
     patience = max(epochs // PATIENCE, LEAST_EPOCHS)
     return {"epochs": epochs, "batch": batch, "patience": patience, "learning_rate": learning_rate}
+
+
+def chosen(polish):
+    """Return the fit, a function of the core's kind, that `GIS(..., polish=)` asks for."""
+    if isinstance(polish, str) and polish == "auto":
+        return partial(fit, both=True)
+    if polish is not None and not isinstance(polish, (bool, np.bool_)):
+        raise ValueError(f'polish: must be True, False or "auto", not {polish!r}')
+    return fit if polish else _core.gis_fit
 
 
 def fit(both=False, **arguments):

@@ -1,7 +1,5 @@
 """Layers trained together from the greedy start: never worse on validation rows."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from conftest import banana
@@ -28,12 +26,13 @@ def few(x, **options):
     return pyflow.GIS(x, max_layers=5, n_slices=2, n_knots=12, verbose=False, **options)
 
 
-def fit(train, validate, both=False, data=None, note=None, how=None, **given):
+def fit(train, validate, polish=True, data=None, note=None, how=None, **given):
     """What GIS does if its first layers are to be polished."""
     data = {"data_train": train, "data_validate": validate} | (data or {})
     known = {"checkpoint": None, "seed": 0, "progress": None, "verbose": False, "total": None}
-    fit = partial(_polish.fit, both=both)
-    return fitted(1, fit, "gis", "GIS", data, given, note or {}, **known | (how or {}))
+    return fitted(
+        1, _polish.chosen(polish), "gis", "GIS", data, given, note or {}, **known | (how or {})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +237,7 @@ def test_the_better_of_both_is_kept(table, n):
     x, validate, *_ = table
     x, validate = x[:n], validate[: max(n // 3, 40)]
     plain = pyflow.GIS(x, validate, n_models=1, max_layers=30, verbose=False)
-    best = fit(x, validate, both=True, max_layers=30)
+    best = fit(x, validate, polish="auto", max_layers=30)
     more = best.evaluate_density(validate) - plain.evaluate_density(validate)
     if np.any(more):
         assert gains(more)
@@ -249,7 +248,7 @@ def test_the_better_of_both_is_kept(table, n):
 
 def test_progress_is_that_of_one_fit(table):
     heard = []
-    fit(*table[:2], both=True, how={"progress": heard.append}, max_layers=12)
+    fit(*table[:2], polish="auto", how={"progress": heard.append}, max_layers=12)
     steps, seconds = [p.step for p in heard], [p.seconds for p in heard]
     assert np.all(np.diff(steps) >= 0)
     assert np.all(np.diff(seconds) >= 0)
@@ -276,10 +275,24 @@ def test_labels_and_weights_are_those_of_all_its_fits(table):
     data = {"labels": label, "labels_validate": label}
     data |= {"weight_train": weight, "weight_validate": weight}
     how = {"note": {"labels": [0, 1]}, "how": {"n_classes": 2}, "max_layers": 12}
-    flow = fit(x, validate, True, data, **how)
+    flow = fit(x, validate, "auto", data, **how)
     near, far = table[2][:500], table[2][:500] + 5
     for own, other, y in ((near, far, 0), (far, near, 1)):
         assert flow.evaluate_density(own, y).mean() > flow.evaluate_density(other, y).mean() + 10
+
+
+@pytest.mark.parametrize("polish", [None, False])
+def test_it_is_left_out_where_it_is_not_asked_for(table, polish):
+    x, validate, *_ = table
+    plain = pyflow.GIS(x, validate, n_models=1, max_layers=3, verbose=False)
+    flow = fit(x, validate, polish, max_layers=3)
+    assert_array_equal(flow.evaluate_density(x), plain.evaluate_density(x))
+
+
+@pytest.mark.parametrize("polish", ["yes", 1, 0.5, [True, False]])
+def test_what_polish_may_be(table, polish):
+    with pytest.raises(ValueError, match="polish: must be True, False or"):
+        fit(*table[:2], polish)
 
 
 def test_validation_rows_must_be_there(table):
