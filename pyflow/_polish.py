@@ -24,7 +24,7 @@ REACH = 1.0
 # What `Flow.train` has besides
 NOT_ASKED = "condition_field", "condition_field_validate", "frozen", "names", "checkpoint"
 NOT_ASKED += "noise", "noise_condition"
-STEPS, LEAST_EPOCHS = 16000, 10  # of training
+STEPS, LEAST_EPOCHS = 120, 10  # of training, the former times the square root of the rows
 BATCH = 128  # points
 PATIENCE = 4  # training ends after one part of so many of all epochs without a gain
 # The layers that a greedy fit begins with if they are to be polished: wide, and of few knots.
@@ -62,7 +62,7 @@ def _options(core, n, epochs=None, batch=None, learning_rate=None):
     """Return the trainer's options for a flow of the core and n points."""
     batch = min(BATCH if batch is None else _arguments.integer("batch", batch, 1), n)
     if epochs is None:
-        epochs = max(round(STEPS * batch / max(n, 1)), LEAST_EPOCHS)
+        epochs = max(round(STEPS * batch / np.sqrt(max(n, 1))), LEAST_EPOCHS)
     epochs = _arguments.integer("epochs", epochs, 1)
     layers = sum(kind in SLICED for kind in core.layers)
     if learning_rate is None and layers and set(core.layers) <= GREEDY:

@@ -54,11 +54,9 @@ def stacked(slices, networks, data, seed, n_models=1, single=None):
         of_other = weighed(getattr(other, "members", (other,))) if other else 0
         if of_other > LEAST and single is not None and n_models > 1:
             other = networks(n_models, None)
-    except ValueError as error:  # too few rows, say, for a regression
-        if of_data(error):
-            return slices
-        raise
     except BaseException as error:
+        if isinstance(error, ValueError) and of_data(error):  # too few rows for networks, say
+            return slices
         error.flow = slices
         raise
     if of_other <= LEAST:

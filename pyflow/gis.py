@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow import _arguments, _autoregressive, _clusters, _core, _images, _stack, _tables
+from pyflow import (
+    _arguments,
+    _autoregressive,
+    _clusters,
+    _core,
+    _images,
+    _polish,
+    _stack,
+    _tables,
+)
 from pyflow._members import fitted, usual
 from pyflow._progress import Progress
 from pyflow._training import classes, greedy, known_classes, refuse_unknown, saved
@@ -35,6 +44,7 @@ def GIS(  # a function with the name that the method has in the literature
     condition: ArrayLike | None = None,
     condition_validate: ArrayLike | None = None,
     autoregressive: bool | None = None,
+    polish: bool | str | None = None,
     max_layers: int | None = None,
     patience: int | None = None,
     min_improvement: float | None = None,
@@ -111,6 +121,13 @@ def GIS(  # a function with the name that the method has in the literature
         (those that each member has not seen; with clusters, the validation rows, under one fit of
         each kind), or of slices alone, if these rows gain less than a standard error. Takes two to
         ten times as long as slices do.
+    polish : bool or "auto", optional
+        Begin with ten layers, wide and of few knots, that are trained together as `Flow.polish`
+        does it, and go on greedily from there: on thousands of rows nats better, as a rule, with
+        fewer layers. "auto": fit without, too, and keep what is better of both on the validation
+        data, by more than the standard error. Validation data, or `n_models`, must be given; not
+        for images, nor with `model`; a checkpoint is only written when it is done. Default: "auto"
+        where both kinds of layers are fitted by default (see `autoregressive`), else False.
     max_layers : int, optional
         Stop at this many sliced layers (the flow has up to three more, the first ones). With
         validation data too, whichever stops first; the best is kept. Default 4000.
@@ -309,7 +326,7 @@ def GIS(  # a function with the name that the method has in the literature
         )
 
     if trained:
-        others = given | {"labels": labels, "model": model, "scratch": scratch}
+        others = given | {"labels": labels, "model": model, "scratch": scratch, "polish": polish}
         others |= {"image_shape": shape, "dequantize": dequantize}
         for name, value in others.items():
             if value is not None:
@@ -331,11 +348,17 @@ def GIS(  # a function with the name that the method has in the literature
     both = plain and autoregressive is None and all(v is None for v in given.values())
     both = both and len(train.shape) == 2 and train.shape[1] <= _autoregressive.WIDE
     seed = _arguments.seed(seed) if both else seed
+    polish = "auto" if both and polish is None else polish
+    greedy_fit = _polish.chosen(polish)
+    if greedy_fit is not _core.gis_fit:
+        tells["polish"] = polish
+        if shape is not None or model is not None:
+            raise ValueError("polish: is not for images, nor for a fit that goes on from a model")
 
     def slices(n_models, data):
         return fitted(
             n_models,
-            _core.gis_fit,
+            greedy_fit,
             "gis",
             "GIS",
             data,
@@ -346,7 +369,7 @@ def GIS(  # a function with the name that the method has in the literature
             seed=seed,
             progress=progress,
             verbose=verbose,
-            total=_most_layers,
+            total=None if polish else _most_layers,
             scratch=scratch,
             stream=stream,
             **more,

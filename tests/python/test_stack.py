@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize_scalar
 
 import pyflow
-from pyflow import _autoregressive, _clusters, _members, _stack
+from pyflow import _autoregressive, _clusters, _members, _polish, _stack
 
 
 def smooth_rows(n, seed):
@@ -29,6 +29,7 @@ def quick():
     """Networks are trained in haste."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_autoregressive, "STEPS", 20)
+        patch.setattr(_polish, "STEPS", 20)
         yield
 
 
@@ -37,9 +38,13 @@ def smooth(quick):
     return fit()
 
 
+def of_slices(*rows, **options):
+    return fit(*rows, autoregressive=False, polish="auto", **options)
+
+
 @pytest.fixture(scope="module")
-def slices():
-    return fit(autoregressive=False)
+def slices(quick):
+    return of_slices()
 
 
 def kinds(flow):
@@ -97,7 +102,7 @@ def test_two_kinds_of_one_fit_each_where_rows_are_many(monkeypatch):
     monkeypatch.setattr(_members, "SMALL", 500)
     flow = fit()
     assert kinds(flow) == (1, 1)
-    assert flow.members[0] == fit(autoregressive=False)
+    assert flow.members[0] == of_slices()
     assert flow.members[1] == fit(autoregressive=True)
 
 
@@ -116,7 +121,7 @@ def test_weight_is_of_the_rows_that_each_member_held_out():
 
 def test_nothing_to_gain():
     x = np.random.default_rng(0).normal(size=(400, 2))
-    assert fit(x[:300], x[300:]) == fit(x[:300], x[300:], autoregressive=False)
+    assert fit(x[:300], x[300:]) == of_slices(x[:300], x[300:])
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,7 @@ def test_networks_are_fitted_to_all_clusters_together(monkeypatch):
         return np.column_stack([x, noise + 20 * (np.arange(len(x)) % 2)[:, None]])
 
     train, validate, test = two(TRAIN), two(VALIDATE), two(TEST)
-    flow, slices = fit(train, validate), fit(train, validate, autoregressive=False)
+    flow, slices = fit(train, validate), of_slices(train, validate)
     assert (kinds(slices), kinds(flow)) == ((0, 8), (4, 8))
     assert flow.members[:8] == slices.members
     assert flow.evaluate_density(test).mean() > slices.evaluate_density(test).mean()
@@ -185,20 +190,13 @@ def test_seeds():
     assert kinds(fit(seed=None))[0] > 0  # both kinds see the same rows
 
 
-def test_an_interrupt_leaves_the_slices(slices):
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("of the caller's own")])
+def test_what_stops_the_networks_leaves_the_slices(error):
     def stop(p):
         if p.stage == "epoch" and p.step > 2:
-            raise KeyboardInterrupt
+            raise error
 
-    with pytest.raises(KeyboardInterrupt) as caught:
-        fit(progress=stop)
-    assert caught.value.flow == slices
-
-
-def test_errors_of_the_caller_are_not_swallowed():
-    def stop(p):
-        if p.stage == "epoch":
-            raise ValueError("of my own")
-
-    with pytest.raises(ValueError, match="^of my own"):
-        fit(progress=stop)
+    with pytest.raises(type(error)) as caught:
+        fit(polish=False, progress=stop)
+    assert caught.value is error
+    assert error.flow == fit(autoregressive=False)
