@@ -163,7 +163,7 @@ def fit_rivals(names, rivals, limit):
                 record |= {"logp": mean_se(logp)}
                 rows[f"{name}/{rival}"] = logp
             except PeerError as error:
-                record = {"failed": str(error)}
+                record = {"failed": str(error).split(" (see ")[0]}
             of["fits"][rival] = {**record, "limit": limit}
             print(name, rival, of["fits"][rival], flush=True)
             write_stored(records, rows)
@@ -203,7 +203,12 @@ def fit_ours(table, seeds, options):
     means = {key: float(np.mean([q[key] for q in qualities])) for key in ("wide", "auc")}
     rows = np.mean(logp, axis=0)
     seeds = [float(np.mean(of_seed)) for of_seed in logp]
-    return {"seconds": np.median(seconds), "logp": mean_se(rows), "seeds": seeds, **means}, rows
+    return {
+        "seconds": float(np.median(seconds)),
+        "logp": mean_se(rows),
+        "seeds": seeds,
+        **means,
+    }, rows
 
 
 def behind(rows):
@@ -264,15 +269,14 @@ def plot(results):
     figure, axis = plt.subplots(figsize=(8, 1.6 + 0.42 * len(results)), layout="constrained")
     for y, of in enumerate(results.values()):
         gaps = behind({name: rows for name, (_, rows) in of.items() if rows is not None})
-        axis.axhline(y, color="0.9", zorder=0)
-        for k, (name, (colour, marker)) in enumerate(MARKS.items()):
-            if name not in gaps or not np.isfinite(gaps[name]).all():
-                continue
-            gap, error = gaps[name]
-            ours = name.startswith("pyflow")
+        axis.axhspan(y - 0.5, y + 0.5, color="1" if y % 2 else "0.95", zorder=0)
+        drawn = [name for name in MARKS if name in gaps and np.isfinite(gaps[name]).all()]
+        for k, name in enumerate(drawn):
+            (gap, error), (colour, marker) = gaps[name], MARKS[name]
+            ours = name in OURS
             axis.errorbar(
                 gap,
-                y + 0.05 * (k - len(MARKS) / 2),
+                y + 0.08 * (k - (len(drawn) - 1) / 2),
                 xerr=error,
                 color=colour,
                 marker=marker,
