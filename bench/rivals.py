@@ -239,8 +239,8 @@ def report(results):
                     cells.append("failed" if "failed" in record else "")
                 continue
             gap, error = gaps[name]
-            mean, star = f"{record['logp'][0]:.2f}", "*" if record.get("stopped") else ""
-            lines["logp"].append((f"**{mean}**" if gap == 0 or gap <= error else mean) + star)
+            mean, mark = f"{record['logp'][0]:.2f}", "†" if record.get("stopped") else ""
+            lines["logp"].append((f"**{mean}**" if gap == 0 or gap <= error else mean) + mark)
             lines["gap"].append("best" if gap == 0 else f"{gap:.2f} ± {error:.2f}")
             shape = f", {record['wide']:.2f}, {record['auc']:.2f}" if "wide" in record else ""
             lines["cost"].append(f"{record['seconds']:.1f} s{shape}")
@@ -248,7 +248,7 @@ def report(results):
             block.append([table, *cells])
     return [
         "Mean test log p, nats. Bold: the best, and what is within one paired standard error of it."
-        " Star: stopped by the limit of time.",
+        " Dagger: stopped by the limit of time.",
         markdown(header, logps),
         "Nats behind the best of its row, mean of the row-by-row difference ± standard error.",
         markdown(header, leads),

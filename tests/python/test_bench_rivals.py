@@ -97,7 +97,7 @@ def test_report_names_the_best_and_what_is_within_one_paired_error_of_it(bench):
     cells = logp[2].split(" | ")
     assert cells[1].startswith("**")
     assert not cells[3].startswith("**")
-    assert cells[3].endswith("*")
+    assert cells[3].endswith("†")
     assert cells[4] == "failed |"
 
 
