@@ -160,7 +160,8 @@ def fit_rivals(names, rivals, limit):
                 else:
                     record, logp = fit_peer(scaled, rival, limit)
                 logp = np.asarray(logp + jacobian, dtype=np.float32)
-                record |= {"logp": mean_se(logp)}
+                with np.errstate(invalid="ignore"):  # rows of density zero
+                    record |= {"logp": mean_se(logp)}
                 rows[f"{name}/{rival}"] = logp
             except PeerError as error:
                 record = {"failed": str(error).split(" (see ")[0]}
