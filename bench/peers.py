@@ -29,6 +29,8 @@ PYTHON = FOLDER / "venv" / "bin" / "python"
 WORKER = Path(__file__).resolve().parent / "worker.py"
 # torch is pinned: the original needs functions that PyTorch is about to remove.
 REQUIREMENTS = ["torch==2.13.0", "numpy>=2", "scipy>=1.9", "sinflow==0.1.5"]
+REQUIREMENTS += ["zuko==1.6.0", "pyvinecopulib==1.0.1"]
+RIVALS = "nsf", "maf", "vine"  # what only rivals.py compares with
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -153,7 +155,7 @@ class Worker(Process):
 
     Parameters
     ----------
-    estimator : {"pyflow", "original", "sinflow"}
+    estimator : {"pyflow", "original", "sinflow", "nsf", "maf", "vine"}
     threads : int
     """
 
@@ -194,6 +196,12 @@ class Worker(Process):
     def sample(self, n):
         """Time the drawing of n samples."""
         return self.ask("sample", n=n)
+
+    def samples(self, n):
+        """Return n samples, shape (n, d)."""
+        out = str(Path(self.scratch.name) / "samples.npy")
+        self.ask("sample", n=n, out=out)
+        return np.load(out)
 
     def floor(self, n, d, slices):
         """Time the matrix products of one layer on n rows of d columns."""
@@ -242,18 +250,20 @@ def main():
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("install", help="install the peers in build/peers")
     run = actions.add_parser("run", help="fit one estimator to one table, print JSON")
-    run.add_argument("estimator", choices=["pyflow", "original", "sinflow"])
+    run.add_argument("estimator", choices=["pyflow", "original", "sinflow", *RIVALS])
     run.add_argument("table", help="a table of data.py")
     run.add_argument("--layers", type=int, help="stop after so many (default: the estimator's own)")
     run.add_argument("--threads", type=int, default=cores())
     run.add_argument("--rows", type=int, default=10000, help="rows to evaluate and to sample")
     options = parser.parse_args()
+    if options.action == "run" and options.layers and options.estimator in RIVALS:
+        run.error(f"--layers: {options.estimator} has none to count")
     if options.sinf:
         os.environ["PYFLOW_BENCH_SINF"] = options.sinf
     peers = installed_peers()
     if options.action == "install":
         return
-    if options.estimator not in ("pyflow", *peers):
+    if options.estimator not in ("pyflow", *peers, *(RIVALS if peers else ())):
         sys.exit(1)
     table = load(options.table)
     record = run_peer(options.estimator, table, options.threads, options.rows, options.layers)
