@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import pyflow
+
 FOLDER = Path(__file__).parents[2] / "bench"
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "rivals.py").exists(), reason="the benchmarks are not here"
@@ -36,7 +38,8 @@ def here(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["measure"], "RESULTS", tmp_path / "results")
     monkeypatch.setattr(bench, "makers", lambda: {"small": lambda: table})
     monkeypatch.setattr(bench, "installed_peers", list)
-    return bench, table, tmp_path / "results"
+    yield bench, table, tmp_path / "results"
+    pyflow.set_num_threads(None)
 
 
 def gaussian(table):
