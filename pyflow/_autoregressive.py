@@ -122,6 +122,9 @@ def _fit(
         data_train = np.asarray(data_train[:])[kept]
         y_train = None if y_train is None else y_train[kept]
         weights["weight_train"] = np.asarray(weights["weight_train"])[kept]
+    for j, column in enumerate(() if y_train is None else y_train.T):
+        if column.min() == column.max():
+            raise ValueError(f"condition: column {j} is constant in the rows of a fit")
     flow = _start(first, data_train, y_train, weights.get("weight_train"), seed)
     n, best = len(data_train), None
     batch = min(BATCH, n)
@@ -134,7 +137,8 @@ def _fit(
         reached = np.average(logp, weights=weights.get("weight_validate"))
         return (reached, logp, flow) if best is None or reached > best[0] else best
 
-    for memory in tuple(memories):
+    tried = tuple(memories)
+    for memory in tried:
         try:
             trained = _core.train(
                 flow=flow,
@@ -160,7 +164,7 @@ def _fit(
             raise
         if (found := better(trained)) is not best:
             best, chosen = found, memory
-        if hopes is not None and not hopes(trained):
+        if hopes is not None and memory != tried[-1] and not hopes(trained):
             break
     memories[:] = [chosen]
     _, logp, trained = best

@@ -210,6 +210,8 @@ class _Members:
         checkpoint, found = self.checkpoint, None
         if self.found is not None:
             found = self.found.members[k]
+        elif self.first is not None:
+            checkpoint = None  # what later fits learn of the first is in no file
         elif checkpoint is not None:
             checkpoint = _checkpoint.member_file(checkpoint, k)
         try:
@@ -332,11 +334,15 @@ def parted(data, n, seed):
 
 
 def held_out(data, n, seed):
-    """Return, for each of n fits, a dict of the validation points that it is given."""
+    """Return, for each of n fits, which points it holds out, and a dict of them."""
     if n == 1:
-        return [{k: data[k] for k in PAIRS.values() if data.get(k) is not None}]
+        own = {k: data[k] for k in PAIRS.values() if data.get(k) is not None}
+        return [(np.arange(len(data["data_validate"])), own)]
     found, inside = parted(data, n, seed)
-    return [{PAIRS[name]: x[part] for name, x in found.items()} for part in inside]
+    return [
+        (np.flatnonzero(part), {PAIRS[name]: x[part] for name, x in found.items()})
+        for part in inside
+    ]
 
 
 def pooled(data):

@@ -106,24 +106,24 @@ def fit(both=False, **arguments):
     polished = _polished(few, arguments, told)
     if not both:
         return polished
-    try:
-        plain = _core.gis_fit(**arguments | {"progress": told.next()})
-    except BaseException as error:
-        error.flow = polished
-        raise
     x, beside = arguments["data_validate"], {}
     if "labels_validate" in arguments:
         beside["labels"] = arguments["labels_validate"]
-    more = polished.evaluate_density(x, **beside) - plain.evaluate_density(x, **beside)
-    return polished if gains(more, arguments.get("weight_validate")) else plain
+    try:
+        plain = _core.gis_fit(**arguments | {"progress": told.next()})
+        more = polished.evaluate_density(x, **beside) - plain.evaluate_density(x, **beside)
+        return polished if gains(more, arguments.get("weight_validate")) else plain
+    except BaseException as error:
+        error.flow = polished
+        raise
 
 
 def _few(arguments, told):
     """Fit the first layers greedily; None where rows are in both kinds of data."""
     heard = []
     few = {
-        "n_slices": min(arguments["data_train"].shape[1], SLICES),
-        "n_knots": KNOTS,
+        "n_slices": arguments.get("n_slices", min(arguments["data_train"].shape[1], SLICES)),
+        "n_knots": arguments.get("n_knots", KNOTS),
         "max_layers": min(LAYERS, arguments.get("max_layers", LAYERS)),
         "progress": told.next(),
         "warn": lambda *what: heard.append(what),

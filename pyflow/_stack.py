@@ -38,18 +38,22 @@ def stacked(slices, networks, data, seed, n_models=1, single=None):
         not that of the rows which each member of `slices` held out.
     """
     members = getattr(slices, "members", (slices,)) if single is None else (single,)
-    held = held_out(data, len(members), seed)
-    weight = [part.get("weight_validate", np.ones(len(part["data_validate"]))) for part in held]
-    one = logs(members, held)
 
     def weighed(others):
         """Return the weight of the other kind, of so many members, or 0 if rows do not gain."""
         a = logs(others, held)
-        a, b, w = (np.concatenate(x[: len(a)]) for x in (a, one, weight))
+        a, b, w, at = (np.concatenate(x[: len(a)]) for x in (a, one, weight, rows))
         of_other = share(a, b, w)
-        return of_other if gains(mixed(a, b, of_other) - b, w) else 0
+        # Parts may overlap: what a row gains is the mean of what it gains in each.
+        more = np.bincount(at, w * (mixed(a, b, of_other) - b))
+        w = np.bincount(at, w)
+        seen = w > 0
+        return of_other if gains(more[seen] / w[seen], w[seen]) else 0
 
     try:
+        rows, held = zip(*held_out(data, len(members), seed), strict=True)
+        weight = [part.get("weight_validate", np.ones(len(part["data_validate"]))) for part in held]
+        one = logs(members, held)
         other = networks(len(members), lambda first: weighed([first]) > LEAST)
         of_other = weighed(getattr(other, "members", (other,))) if other else 0
         if of_other > LEAST and single is not None and n_models > 1:

@@ -118,9 +118,10 @@ def GIS(  # a function with the name that the method has in the literature
         False: slices alone. Default: True with a condition. Else both, where clusters are looked
         for (see above) and no option of layers and slices is given, of up to 50 columns: the flow
         is the `Mixture` of both kinds, with the weight under which held-out rows are likeliest
-        (those that each member has not seen; with clusters, the validation rows, under one fit of
-        each kind), or of slices alone, if these rows gain less than a standard error. Takes two to
-        ten times as long as slices do.
+        (those that each member was not trained on; with clusters, the validation rows, under one
+        fit of each kind), or of slices alone, if these rows gain less than a standard error, or
+        those of the first of several fits do, or of networks alone, if they have all the weight.
+        Takes two to ten times as long as slices do.
     polish : bool or "auto", optional
         Begin with ten layers, wide and of few knots, that are trained together as `Flow.polish`
         does it, and go on greedily from there: on thousands of rows nats better, as a rule, with
@@ -345,13 +346,19 @@ def GIS(  # a function with the name that the method has in the literature
         n_models = 1 if n_models is None else n_models
 
     # Who gives an option of slices means slices alone.
-    both = plain and autoregressive is None and all(v is None for v in given.values())
+    both = (
+        plain
+        and autoregressive is None
+        and all(v is None for k, v in given.items() if k != "checkpoint_seconds")
+    )
     both = both and len(train.shape) == 2 and train.shape[1] <= _autoregressive.WIDE
     seed = _arguments.seed(seed) if both else seed
     polish = "auto" if both and polish is None else polish
     greedy_fit = _polish.chosen(polish)
     if greedy_fit is not _core.gis_fit:
-        tells["polish"] = polish
+        tells["polish"] = str(polish)
+        if len(train.shape) != 2:
+            raise ValueError(f"data_train: must be rows x columns; its shape is {train.shape}")
         if shape is not None or model is not None:
             raise ValueError("polish: is not for images, nor for a fit that goes on from a model")
 

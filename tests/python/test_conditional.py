@@ -422,6 +422,29 @@ def test_a_checkpoint_holds_the_finished_flow(rows, tmp_path):
             other()
 
 
+def test_an_interrupted_mixture_begins_anew(rows, tmp_path):
+    """What later members learn of the first is in no file, so no file is left."""
+
+    def stop(p):
+        if p.member == 1 and p.step > 1:
+            raise KeyboardInterrupt
+
+    how = {"checkpoint": tmp_path / "flow", "n_models": 2}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(*rows, **how, progress=stop)
+    assert caught.value.flow is not None
+    assert not list(tmp_path.iterdir())
+    assert fit(*rows, **how) == fit(*rows, n_models=2)
+
+
+def test_a_condition_that_is_constant_in_a_split_is_named(rows):
+    x, x_validate, *_ = rows
+    once = np.zeros(len(x))
+    once[0] = 1
+    with pytest.raises(ValueError, match="^condition: column 0 is constant in the rows of a fit"):
+        fit(x, x_validate, once, np.zeros(len(x_validate)), n_models=4)
+
+
 def test_progress_is_of_one_course(rows):
     heard = []
     flow = fit(*rows, progress=heard.append)

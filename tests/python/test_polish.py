@@ -315,3 +315,36 @@ def test_an_exception_leaves_what_there_is(table):
         assert caught.value.flow.unfinished
     assert lengths[0] == 3
     assert lengths[0] < lengths[1] <= lengths[2]
+
+
+def test_options_of_slices_are_those_of_the_first_layers_too():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(300, 3)) ** 2
+    known = {"n_models": 1, "max_layers": 8, "polish": True, "verbose": False}
+    few = pyflow.GIS(x[:200], x[200:], **known, n_slices=1, n_knots=7)
+    assert few.n_parameters < pyflow.GIS(x[:200], x[200:], **known).n_parameters / 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data_train": np.zeros(30)}, "data_train: must be rows x columns"),
+        ({"image_shape": (1, 2)}, "polish: is not for images"),
+        ({"condition": np.arange(30.0)}, "polish: is not for a fit with a condition"),
+        ({"polish": "always"}, 'polish: must be True, False or "auto"'),
+    ],
+)
+def test_what_is_not_polished(options, message):
+    x = np.random.default_rng(3).normal(size=(30, 2))
+    known = {"data_train": x, "data_validate": x[:9] + 1, "polish": np.True_, "verbose": False}
+    if "condition" in options:
+        known["condition_validate"] = np.arange(9.0)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        pyflow.GIS(**known | options)
+
+
+def test_polish_may_be_a_numpy_bool():
+    x = np.random.default_rng(3).normal(size=(200, 2))
+    known = {"max_layers": 3, "n_models": 1, "verbose": False}
+    one, other = (pyflow.GIS(x[:150], x[150:], polish=p, **known) for p in (True, np.True_))
+    assert one == other
