@@ -40,7 +40,11 @@ def fitted(fit, n_models, data):
     """
     if n_models is not None:
         _arguments.integer("n_models", n_models, 1)
-    clusters = find(data["data_train"])
+    try:
+        clusters = find(data["data_train"])
+    except KeyboardInterrupt as error:
+        error.flow = None
+        raise
     if clusters is None:
         return fit(n_models, data), None
     whole = fit(1, data)  # which also checks the data

@@ -37,7 +37,10 @@ SHARED += "labels", "labels_validate", "seed", "note", "warn"
 def polished(flow, data_train, data_validate, epochs, batch, learning_rate, **how):
     """Return `flow` with all layers trained together, or itself: `Flow.polish`."""
     if isinstance(flow, Mixture):
-        raise TypeError("a mixture is not polished, but its members are, and mixed again")
+        raise TypeError(
+            "a mixture is not polished, but its members are, and mixed again: "
+            "Mixture([m.polish(...) for m in model.members], model.weights)"
+        )
     if data_validate is None:
         raise ValueError("data_validate: must be given: it decides how long layers are trained")
     if how["y_train"] is not None and not flow._core.n_conditions:

@@ -121,7 +121,7 @@ def GIS(  # a function with the name that the method has in the literature
         (those that each member was not trained on; with clusters, the validation rows, under one
         fit of each kind), or of slices alone, if these rows gain less than a standard error, or
         those of the first of several fits do, or of networks alone, if they have all the weight.
-        Takes two to ten times as long as slices do.
+        Takes five to fifty times as long as one fit of slices.
     polish : bool or "auto", optional
         Begin with ten layers, wide and of few knots, that are trained together as `Flow.polish`
         does it, and go on greedily from there: on thousands of rows nats better, as a rule, with
