@@ -31,7 +31,9 @@ C_TESTS  := $(patsubst tests/c/%.c,%,$(wildcard tests/c/*.c))
 C_EXAMPLES := $(patsubst examples/%.c,build/examples/%,$(wildcard examples/*.c))
 C_FILES  := $(wildcard csrc/*.[ch] csrc/*.inc csrc/python/*.[ch] tests/c/*.[ch] examples/*.[ch] tests/kernels/*.[ch])
 
-PYTEST = $(PY) -m pytest -q $(PYTEST_ARGS)
+# Files of tests side by side, one for each processor.
+PYTEST_JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST = $(PY) -m pytest -q -n $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # `make V=1` shows the commands.
 Q   := $(if $(V),,@)
