@@ -5,6 +5,7 @@ scikit-learn is imported here alone, and this module by nothing else: `import py
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -194,7 +195,11 @@ kde, bandwidth_factor, alpha, edge_knots, slice_points, slice_steps, marginal_fi
                 data["weight_validate"] = sample_weight[validate]
         own = ("validation_fraction", "random_state")
         options = {k: v for k, v in self.get_params().items() if k not in own}
-        self.flow_ = GIS(**data, **options, seed=_arguments.seed(rng))
+        try:
+            self.flow_ = GIS(**data, **options, seed=_arguments.seed(rng))
+        except ValueError as error:  # it numbers the rows of a part of X
+            message = re.sub(r"^data_(train|validate): (row \d+, )?", "X: ", str(error))
+            raise ValueError(message) from error
         return self
 
     def _held_out(self, X, seed):

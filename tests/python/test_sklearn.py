@@ -168,6 +168,10 @@ def test_wrong_arguments(x):
         GISDensity(validation_fraction=0).fit(x)
     with pytest.raises(ValueError, match="^X: the 9 rows"):
         quick().fit(np.ones((9, 2)))
+    with pytest.raises(ValueError, match="^X: column 1 is constant"):
+        quick().fit(x * [1, 0])
+    with pytest.raises(ValueError, match="^X: column 0 is .*, outside the bounds"):
+        quick(bounds=[(0, None), (None, None)]).fit(x)
     with pytest.raises(ValueError, match="^n_knots: must be between"):
         quick(n_knots=1).fit(x)
     with pytest.raises(ValueError, match="^transform: must be one of"):
