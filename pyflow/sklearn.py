@@ -145,7 +145,9 @@ kde, bandwidth_factor, alpha, edge_knots, slice_points, slice_steps, marginal_fi
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None):
+    def fit(
+        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> GISDensity:
         """Fit the density.
 
         Parameters
@@ -306,7 +308,7 @@ kde, bandwidth_factor, alpha, edge_knots, slice_points, slice_steps, marginal_fi
             return polars.DataFrame(x, schema=list(names))
         return x
 
-    def set_output(self, *, transform: str | None = None):
+    def set_output(self, *, transform: str | None = None) -> GISDensity:
         """Say what `sample` returns, in the words that transformers of scikit-learn use.
 
         Parameters

@@ -241,6 +241,10 @@ def test_tables_where_scikit_learn_is_set_to_them(x, kind):
     assert_array_equal(drawn.to_numpy(), density.sample(3, random_state=0))
 
 
+def test_only_what_is_public_is_shown():
+    assert dir(pyflow.sklearn) == pyflow.sklearn.__all__ == ["GISDensity"]
+
+
 def test_nothing_else_imports_scikit_learn():
     code = "import sys, pyflow, pyflow.compat; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
