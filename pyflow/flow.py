@@ -354,6 +354,11 @@ class Flow:
             parts.append("unfinished")
         return f"pyflow.Flow({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        from pyflow import _html
+
+        return _html.of_flow(self)
+
     def _reached(self, name):
         """Return what the fit reached of the history's log p of this name, or None."""
         values = self.history[name]

@@ -203,6 +203,11 @@ class Mixture(Flow):
             parts.append("unfinished")
         return f"pyflow.Mixture({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        from pyflow import _html
+
+        return _html.of_mixture(self)
+
 
 def _of_one(what):
     """Return the error for what only a single flow does."""

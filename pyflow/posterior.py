@@ -541,6 +541,11 @@ class Posterior:
         ]
         return f"pyflow.Posterior({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        from pyflow import _html
+
+        return _html.of_posterior(self)
+
 
 def warn_outside(names, least, most, bounds, what):
     """Warn, naming the parameters, where bounds (p, 2) reach beyond the training range.
