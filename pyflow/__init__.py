@@ -13,12 +13,13 @@ All give a `Flow`, as does `Flow([...])` of `layers` composed by hand: densities
 posteriors of the parameters y, training, and a file that `load` reads. Several make a `Mixture`,
 which `GIS` gives of small tables, and other fits with `n_models`. `plots` draws them; `fields`
 holds power spectra and random fields; `datasets` reads sets of images; `compat` the calls of the
-original implementation.
+original implementation; `pyflow.sklearn`, imported by itself, an estimator of scikit-learn.
 """
 
 from pyflow import datasets, fields, layers, metrics, plots
 from pyflow._core import FileError, __version__
 from pyflow._progress import Progress
+from pyflow._versions import show_versions
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom
 from pyflow.flow import Flow, load
 from pyflow.gis import GIS
@@ -50,6 +51,7 @@ __all__ = [
     "plots",
     "save_wisdom",
     "set_num_threads",
+    "show_versions",
 ]
 
 

@@ -51,11 +51,11 @@ def show_versions(*, as_dict: bool = False) -> dict[str, str | None] | None:
 
     Examples
     --------
-    >>> from pyflow._versions import show_versions
-    >>> show_versions()
+    >>> import pyflow
+    >>> pyflow.show_versions()
     pyflow ...
     >>> import numpy as np
-    >>> show_versions(as_dict=True)["numpy"] == np.__version__
+    >>> pyflow.show_versions(as_dict=True)["numpy"] == np.__version__
     True
     """
     found = _found()

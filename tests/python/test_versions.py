@@ -15,6 +15,7 @@ from pyflow._versions import show_versions
 
 
 def test_it_prints_what_it_finds(capsys):
+    assert pyflow.show_versions is show_versions
     assert show_versions() is None
     out, err = capsys.readouterr()
     assert err == ""
