@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from pyflow import _checkpoint, _files, plots
+from pyflow import _checkpoint, _files, _tables, plots
 from pyflow._members import USUAL
 from pyflow.flow import load
 from pyflow.gis import GIS
@@ -324,8 +324,6 @@ def _known(columns, names, option="--show"):
 
 def _rest(table, taken):
     """Return a table without these columns."""
-    if not taken:
-        return table
     if isinstance(table, dict):
         return {name: column for name, column in table.items() if name not in taken}
     return table[:, [j for j in range(table.shape[1]) if str(j) not in taken]]
@@ -339,9 +337,9 @@ def _parts(table, args):
     if args.weights:
         weight = _pick(table, [args.weights], "--weights")
         parts["weight"] = weight[args.weights] if isinstance(weight, dict) else weight[:, 0]
-    taken = [*(args.condition or ()), args.weights]
+    taken = [*(args.condition or ()), *([args.weights] if args.weights else ())]
     if args.columns is None:
-        return {"x": _rest(table, [name for name in taken if name]), **parts}
+        return {"x": _rest(table, taken) if taken else table, **parts}
     both = [name for name in args.columns if name in taken]
     if both:
         raise ArgumentsError(f"--columns: {both[0]} is a condition or a weight")
@@ -372,39 +370,35 @@ def _points(table, model, args):
     """Return what of a table a model is asked for: x, and y or None."""
     asked = args.condition
     if asked is None and isinstance(table, dict) and set(model.names) <= set(table):
-        asked = model.names
+        asked = list(model.names)
     y = None
     if asked:
-        y = _pick(table, list(asked), "--condition")
+        y = _of_model(_pick(table, asked, "--condition"), model.names)
         if model.labels is not None:
-            y = next(iter(y.values())) if isinstance(y, dict) else y[:, 0]
-    elif model.names and args.condition is None:
-        raise ValueError(
-            f"--condition: the model is of {', '.join(model.names)}; say which columns they are"
-        )
-    x = _pick(table, args.columns, "--columns")
-    if args.columns is None and getattr(table, "ndim", 2) == 2:
-        x = _rest(table, list(asked or ()))
+            y = next(iter(y.values())) if isinstance(y, dict) else np.reshape(y, -1)
+    elif model.names:
+        names = ", ".join(model.names)
+        raise ValueError(f"--condition: the model is of {names}; say which columns they are")
+    if args.columns is None:
+        x = _rest(table, asked) if asked else table
+    else:
+        x = _of_model(_pick(table, args.columns, "--columns"), model.columns)
     if isinstance(x, dict):
         args.told["x"] = None, list(model.columns or x)
-    if (
-        args.columns is not None
-        and isinstance(x, dict)
-        and not set(args.columns) <= {*(model.columns or ())}
-    ):
-        x = _files.stacked(x)  # the user's names are others than the model's
     return x, y
+
+
+def _of_model(table, names):
+    """Return columns that were asked for by names: as an array if the model's names are others."""
+    same = not isinstance(table, dict) or not names or set(names) == set(table)
+    return table if same else _files.stacked(table).reshape(_length(table), -1)
 
 
 def _array(x, model):
     """Return points of a model as an array."""
-    return (
-        np.asarray(x)
-        if not isinstance(x, dict)
-        else _files.stacked({k: x[k] for k in (model.columns or x) if k in x}).reshape(
-            _length(x), -1
-        )
-    )
+    x = _tables.matched(x, "x", model.columns)
+    found = _tables.array(x, "x")
+    return x if found is None else found
 
 
 def _columns(model):
