@@ -30,7 +30,6 @@ CALLED = {
     "data": "TABLE",
     "model": "MODEL",
     "n": "N",
-    "num_threads": "--threads",
 }
 NEGATIVE = re.compile(r"-[\d.]")
 
@@ -57,7 +56,7 @@ def main(argv=None):
             args.run(args)
             sys.stdout.flush()
         except BrokenPipeError:  # of a pipe into head, say; and nothing is to fail at exit
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except KeyboardInterrupt:
             _say(f"interrupted{_commands.left(args)}")

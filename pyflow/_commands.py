@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from pyflow import _checkpoint, _files, _tables, plots
+from pyflow import _arguments, _checkpoint, _files, _tables, plots
 from pyflow._members import USUAL
 from pyflow.flow import load
 from pyflow.gis import GIS
@@ -13,7 +13,7 @@ from pyflow.mixture import Mixture
 from pyflow.threads import set_num_threads
 
 FRACTION = 0.2  # of the rows, held out
-SHOWN = 20000  # most rows of a picture
+SHOWN = 20000  # samples of a picture, and most rows
 
 
 class ArgumentsError(Exception):
@@ -136,7 +136,7 @@ def _drawn(args, model, x, y):
     if args.kind == "latent":
         z, _ = model.forward(x, y)
         return plots.latent(dict(zip(names, z.T, strict=True)), columns=_known(args.show, names))
-    samples, _ = model.sample(len(x), y, seed=args.seed)
+    samples, _ = model.sample(SHOWN if y is None else len(x), y, seed=args.seed)
     return PLOTS[args.kind](x, samples, names=names, columns=_known(args.show, names))
 
 
@@ -184,7 +184,7 @@ def _start(args, inputs):
     """Refuse now what would fail in the end; set the threads."""
     output = getattr(args, "output", None)
     if args.threads is not None:
-        set_num_threads(args.threads)
+        set_num_threads(_arguments.integer("threads", args.threads, 1, 1024))
     if inputs.count("-") > 1:
         raise ArgumentsError("-: standard input is one table")
     for name in inputs[args.command != "fit" :]:  # the model comes first

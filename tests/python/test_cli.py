@@ -424,6 +424,12 @@ ERRORS = {
     ),
     "no conditions": (["posterior", "m.pf", "t.csv"], "posterior: this flow was fitted without y"),
     "a size": (["sample", "m.pf", "-3"], "N: must be"),
+    "threads": (["sample", "m.pf", "3", "--threads", "0"], "--threads: must be between 1"),
+    "a picture": (["plot", "m.pf", "t.csv", "-o", "p.doc"], "Format 'doc' is not supported"),
+    "a field's": (
+        ["plot", "m.pf", "t.csv", "-o", "p.png", "--kind", "maps"],
+        "--kind: maps is not",
+    ),
     "no model's file": (["info", "t.csv"], "t.csv: "),
 }
 
@@ -472,8 +478,29 @@ def test_warnings_are_lines(run, files):
     assert re.fullmatch(r"pyflow: warning: --condition: y = 5 lies outside .*\n", err)
 
 
+def test_a_pipe_that_is_closed_is_no_error_to_speak_of(files):
+    argv = [sys.executable, "-m", "pyflow", "sample", files["m.pf"], "100000"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+def test_labels(run):
+    x = np.random.default_rng(0).normal(size=(200, 1))
+    model = pyflow.GIS({"a": x[:, 0]}, labels=np.arange(200) % 2, max_layers=1, verbose=False)
+    model.save("m.pf")
+    _files.write("x.csv", {"a": x[:, 0], "kind": np.arange(200) % 2})
+    run("logp", "m.pf", "x.csv", "--condition", "kind", "-o", "l.npy")
+    assert_array_equal(np.load("l.npy"), model.evaluate_density(x, np.arange(200) % 2))
+    run("sample", "m.pf", 3, "--condition", 1, "--seed", 2, "-o", "s.csv")
+    assert_array_equal(_files.read("s.csv")["a"], model.sample(3, 1, seed=2)[0][:, 0])
+
+
 def test_a_process_that_is_interrupted_names_its_checkpoint(tmp_path):
-    x = np.random.default_rng(0).normal(size=(20000, 20))
+    x = np.random.default_rng(0).normal(size=(2000, 4))
     np.save(tmp_path / "x.npy", x)
     argv = ["fit", "x.npy", "-o", "m.pf", "--checkpoint", "c.pf", "--threads", "1"]
     argv += ["--n-models", "1", "--max-layers", "4000", "--patience", "4000"]
