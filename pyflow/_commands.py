@@ -60,7 +60,7 @@ def logp(args):
     logs = np.atleast_1d(model.evaluate_density(x, y))
     _files.write(args.output, {"logp": logs})
     mean, outside = logs.mean() if len(logs) else np.nan, int(np.isneginf(logs).sum())
-    found = {"output": args.output, "rows": len(logs), "mean": mean, "outside": outside}
+    found = {"output": args.output, "rows": len(logs), "mean_logp": mean, "outside": outside}
     _end(args, found, f"{args.output}: {len(logs)} rows, of mean log p {mean:.6g}")
 
 
@@ -82,7 +82,7 @@ def sample(args):
     else:
         table = x
     _files.write(args.output, table)
-    found = {"output": args.output, "rows": len(x), "mean": logs.mean() if len(x) else np.nan}
+    found = {"output": args.output, "rows": len(x), "mean_logp": logs.mean() if len(x) else np.nan}
     _end(args, found, f"{args.output}: {len(x)} rows")
 
 
@@ -95,14 +95,9 @@ def info(args):
     _end(args, found, "\n".join(lines))
 
 
-PLOTS = {
-    "pairs": plots.pairs,
-    "marginals": plots.marginals,
-    "latent": plots.latent,
-    "history": plots.history,
-    "maps": plots.maps,
-    "power_spectra": plots.power_spectra,
-}
+TABLES = {"pairs": plots.pairs, "marginals": plots.marginals}  # of data and samples
+FIELDS = {"maps": plots.maps, "power_spectra": plots.power_spectra}
+PLOTS = (*TABLES, "latent", "history", *FIELDS)
 
 
 def plot(args):
@@ -123,28 +118,26 @@ def plot(args):
 
 
 def _drawn(args, model, x, y):
-    fields = x.ndim > 2
-    if fields != (args.kind in ("maps", "power_spectra")):
-        what = "fields" if fields else "tables"
+    """Return the picture of points x, given y; `TABLES` and `FIELDS` have samples beside them."""
+    if (x.ndim > 2) != (args.kind in FIELDS):
+        what = "fields" if x.ndim > 2 else "tables"
         raise ValueError(f"--kind: {args.kind} is not a picture of {what}, which the model is of")
-    if fields:
+    if args.kind in FIELDS:
         if args.show:
             raise ArgumentsError("--show: fields have no columns")
         more = {} if model.box_size is None else {"box_size": model.box_size}
-        return PLOTS[args.kind](x, model.sample(len(x), y, seed=args.seed)[0], **more)
+        return FIELDS[args.kind](x, model.sample(len(x), y, seed=args.seed)[0], **more)
     names = _columns(model)
+    shown = _known(args.show, names, "--show")
     if args.kind == "latent":
-        z, _ = model.forward(x, y)
-        return plots.latent(dict(zip(names, z.T, strict=True)), columns=_known(args.show, names))
+        return plots.latent(model.forward(x, y)[0], columns=shown)
     samples, _ = model.sample(SHOWN if y is None else len(x), y, seed=args.seed)
-    return PLOTS[args.kind](x, samples, names=names, columns=_known(args.show, names))
+    return TABLES[args.kind](x, samples, names=names, columns=shown)
 
 
 def posterior(args):
     """Write points drawn from a posterior of the parameters, and say what it is."""
     _start(args, [args.model, args.data])
-    if args.json and args.output == "-":
-        raise ArgumentsError("--json: and -o - both go to standard output")
     model = load(args.model)
     table = _read(args.data)
     if isinstance(table, dict) and args.columns is None:  # it may hold the truths too
@@ -295,38 +288,41 @@ def _length(x):
     return len(next(iter(x.values())) if isinstance(x, dict) else x)
 
 
+def _names(table):
+    """Return what the columns of a table are called: numbers, where they have no names."""
+    return list(table) if isinstance(table, dict) else list(map(str, range(table.shape[1])))
+
+
 def _pick(table, columns, option):
     """Return these columns of a table, or all of it for None."""
     if columns is None:
         return table
     if len(set(columns)) < len(columns):
         raise ArgumentsError(f"{option}: a column is there twice")
-    if isinstance(table, dict):
-        for name in columns:
-            if name not in table:
-                raise ValueError(f"{option}: there is no column {name!r} among {', '.join(table)}")
-        return {name: table[name] for name in columns}
-    if table.ndim != 2:
+    if not isinstance(table, dict) and table.ndim != 2:
         raise ValueError(f"{option}: the array has shape {table.shape}, and no columns")
-    return table[:, _known(columns, range(table.shape[1]), option)]
+    numbers = _known(columns, _names(table), option)
+    if isinstance(table, dict):
+        return {name: table[name] for name in columns}
+    return table[:, numbers]
 
 
-def _known(columns, names, option="--show"):
+def _known(columns, names, option):
     """Return the numbers of columns among names, or None for None."""
     if columns is None:
         return None
-    known = [str(name) for name in names]
     for name in columns:
-        if name not in known:
-            raise ValueError(f"{option}: there is no column {name!r} among {', '.join(known)}")
-    return [known.index(name) for name in columns]
+        if name not in names:
+            raise ValueError(f"{option}: there is no column {name!r} among {', '.join(names)}")
+    return [names.index(name) for name in columns]
 
 
 def _rest(table, taken):
     """Return a table without these columns."""
-    if isinstance(table, dict):
-        return {name: column for name, column in table.items() if name not in taken}
-    return table[:, [j for j in range(table.shape[1]) if str(j) not in taken]]
+    names = [name for name in _names(table) if name not in taken]
+    if not names:
+        raise ValueError(f"TABLE: has no columns beside {', '.join(taken)}")
+    return _pick(table, names, "TABLE")
 
 
 def _parts(table, args):
@@ -448,13 +444,11 @@ def _named(option, texts, count, empty=False):
 
 def _bounds(texts, x):
     """Return bounds for each column of x."""
-    names = list(map(str, x if isinstance(x, dict) else range(x.shape[1])))
+    names = _names(x)
     given = _named("--bounds", texts, 2, empty=True)
     if None in given:
         return given[None]
-    for name in given:
-        if name not in names:
-            raise ValueError(f"--bounds: there is no column {name!r} among {', '.join(names)}")
+    _known(given, names, "--bounds")
     return [given.get(name, (None, None)) for name in names]
 
 

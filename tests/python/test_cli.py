@@ -16,14 +16,6 @@ import pyflow
 from pyflow import _cli, _commands, _files
 
 N = 300
-FORMATS = {
-    "csv": None,
-    "npz": None,
-    "fits": "astropy",
-    "h5": "h5py",
-    "h5:group/set": "h5py",
-    "parquet": "pyarrow",
-}
 
 
 def table(n=N, seed=0):
@@ -65,132 +57,6 @@ def files(tmp_path_factory):
     argv = ["fit", path["t.csv"], "-o", path["y.pf"], "--columns", "a,b", "--condition", "y"]
     assert _cli.main([*argv, "--n-models", "1", "--quiet"]) == 0
     return path
-
-
-# ---- files of tables -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_tables_come_back_as_they_were_written(tmp_path, suffix):
-    if FORMATS[suffix]:
-        pytest.importorskip(FORMATS[suffix])
-    x = columns("a", "b") | {"n": np.arange(N)}
-    name = f"{tmp_path}/x.{suffix}"
-    _files.write(name, x)
-    back = _files.read(name)
-    assert list(back) == ["a", "b", "n"]
-    for k in x:
-        assert_array_equal(back[k], x[k])
-        assert back[k].dtype.isnative
-    assert os.listdir(tmp_path) == [f"x.{suffix}".split(":")[0]]  # and nothing beside it
-
-
-@pytest.mark.parametrize("suffix", ["npy", "npz", "h5"])
-def test_arrays_of_any_shape_come_back(tmp_path, suffix):
-    if suffix == "h5":
-        pytest.importorskip("h5py")
-    x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
-    _files.write(f"{tmp_path}/x.{suffix}", x)
-    assert_array_equal(_files.read(f"{tmp_path}/x.{suffix}"), x, strict=True)
-
-
-def test_structured_arrays_are_tables(tmp_path):
-    x = np.rec.fromarrays([np.arange(3.0).astype(">f8"), np.arange(3)], names=["a", "b"])
-    np.save(tmp_path / "x.npy", np.asarray(x), allow_pickle=False)
-    back = _files.read(f"{tmp_path}/x.npy")
-    assert_array_equal(back["a"], [0, 1, 2])
-    assert back["a"].dtype == np.float64
-
-
-def test_one_data_set_beside_others(tmp_path):
-    h5py = pytest.importorskip("h5py")
-    name = f"{tmp_path}/x.h5"
-    with h5py.File(name, "w") as file:
-        file["deep/one"] = np.eye(3)
-        file["two"] = np.arange(6.0).reshape(3, 2)
-        file["pairs"] = np.array([(1, 2.0)], dtype=[("a", int), ("b", float)])
-    assert_array_equal(_files.read(f"{name}:deep/one"), np.eye(3))
-    assert_array_equal(_files.read(f"{name}:deep"), {"one": np.eye(3)}["one"])
-    assert list(_files.read(f"{name}:pairs")) == ["a", "b"]
-    with pytest.raises(ValueError, match=r"x.h5: name one of .*two"):
-        _files.read(name)
-    with pytest.raises(ValueError, match="no 'three' among"):
-        _files.read(f"{name}:three")
-    _files.write(f"{name}:two", np.eye(2))
-    assert_array_equal(_files.read(f"{name}:two"), np.eye(2))
-    assert_array_equal(_files.read(f"{name}:deep/one"), np.eye(3))  # the others stay
-
-
-def test_extensions_of_fits(tmp_path):
-    fits = pytest.importorskip("astropy.io.fits")
-    first, second = (
-        fits.BinTableHDU(np.rec.fromarrays([np.full(2, v)], names=["a"]), name=name)
-        for v, name in ((1.0, "ONE"), (2.0, "TWO"))
-    )
-    image = fits.PrimaryHDU(np.eye(3))
-    fits.HDUList([image, first, second]).writeto(tmp_path / "x.fits")
-    name = f"{tmp_path}/x.fits"
-    for part, value in (("", 1), (":ONE", 1), (":2", 2), (":two", 2)):
-        assert_array_equal(_files.read(name + part)["a"], [value] * 2)
-    assert_array_equal(_files.read(f"{name}:0"), np.eye(3))
-
-
-TEXTS = {
-    "names": ("a,b\n1,2\n3,4\n", {"a": [1, 3], "b": [2, 4]}),
-    "a comment": ("# a, b\n1, 2\n", {"a": [1], "b": [2]}),
-    "quotes, other line ends": ('"a, b",c\r\n1,2\r\n', {"a, b": [1], "c": [2]}),
-    "a mark of the byte order": ("\ufeffa\n1\n", {"a": [1]}),
-    "no names": ("1,2\n3,4\n", [[1, 2], [3, 4]]),
-    "text beside numbers": ("id,a\nx,1\ny,\n", {"id": ["x", "y"], "a": [1, np.nan]}),
-    "no rows": ("a,b\n", {"a": [], "b": []}),
-    "infinity": ("a\n-inf\n", {"a": [-np.inf]}),
-}
-
-
-@pytest.mark.parametrize(("text", "expected"), TEXTS.values(), ids=TEXTS)
-def test_csv(tmp_path, text, expected):
-    (tmp_path / "x.csv").write_bytes(text.encode())
-    back = _files.read(f"{tmp_path}/x.csv")
-    if isinstance(expected, list):
-        assert_array_equal(back, expected)
-    else:
-        assert list(back) == list(expected)
-        for k, v in expected.items():
-            assert_array_equal(back[k], v)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.csv", "", "x.csv: is empty"),
-        ("x.csv", "a,b\n1,2\n3\n", "x.csv: .*columns"),
-        ("x.csv", "a,a\n1,2\n", "two of its columns are called 'a'"),
-        ("x.npy", "no array", "x.npy: "),
-        ("x.npz", "no archive", "x.npz: "),
-        ("x.doc", "", "x.doc: its suffix is none of .csv, .npy"),
-        ("x.csv:part", "", "has no parts"),
-    ],
-)
-def test_files_that_are_no_tables(tmp_path, monkeypatch, name, content, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / name.split(":")[0]).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        _files.read(name)
-
-
-def test_what_fails_while_it_is_written_leaves_the_old_file(tmp_path):
-    name = f"{tmp_path}/x.csv"
-    _files.write(name, {"a": np.arange(3.0)})
-    with pytest.raises(ValueError, match="shorter"):
-        _files.write(name, {"a": np.arange(3.0), "b": np.arange(2.0)})
-    assert_array_equal(_files.read(name)["a"], [0, 1, 2])
-    assert os.listdir(tmp_path) == ["x.csv"]
-
-
-def test_a_missing_library_is_named(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    _, err = run("logp", "m.pf", "x.h5", code=1)
-    assert err == "pyflow: error: x.h5: needs h5py: pip install h5py\n"
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -265,7 +131,7 @@ def test_logp_and_sample_agree_with_the_model(run, files):
     out, _ = run("logp", files["m.pf"], files["t.csv"], "-o", "l.npz", "--json")
     found = json.loads(out)
     assert found["rows"] == N
-    assert found["mean"] == model.evaluate_density(x).mean()
+    assert found["mean_logp"] == model.evaluate_density(x).mean()
     run("sample", files["m.pf"], 7, "--seed", 5, "--logp", "-o", "s.csv")
     points, logs = model.sample(7, seed=5)
     back = _files.read("s.csv")
@@ -280,7 +146,7 @@ def test_rows_outside_the_bounds(run):
     run("fit", "x.csv", "-o", "m.pf", *how)
     _files.write("x.csv", {"a": np.array([0.5, 2.0])})
     out, _ = run("logp", "m.pf", "x.csv", "-o", "l.csv", "--json")
-    assert json.loads(out) == {"output": "l.csv", "rows": 2, "mean": None, "outside": 1}
+    assert json.loads(out) == {"output": "l.csv", "rows": 2, "mean_logp": None, "outside": 1}
     assert _files.read("l.csv")["logp"][1] == -np.inf
 
 
@@ -424,6 +290,11 @@ ERRORS = {
     ),
     "no conditions": (["posterior", "m.pf", "t.csv"], "posterior: this flow was fitted without y"),
     "a size": (["sample", "m.pf", "-3"], "N: must be"),
+    "no columns left": (["fit", "one.csv", "-o", "m", "--weights", "a"], "TABLE: has no columns"),
+    "bounds of none": (
+        ["fit", "t.csv", "-o", "m", "--bounds", "c=0,1"],
+        "--bounds: .*'c' among a,",
+    ),
     "threads": (["sample", "m.pf", "3", "--threads", "0"], "--threads: must be between 1"),
     "a picture": (["plot", "m.pf", "t.csv", "-o", "p.doc"], "Format 'doc' is not supported"),
     "a field's": (
@@ -440,6 +311,7 @@ def broken(run, files):
     shutil.copy(files["t.csv"], "t.csv")
     shutil.copy(files["m.pf"], "m.pf")
     x = columns("a", "b")
+    _files.write("one.csv", {"a": x["a"]})
     _files.write("other.csv", {"a": x["a"], "c": x["b"]})
     _files.write("text.csv", {"id": np.array(["x"] * N), "a": x["a"]})
     _files.write("nan.csv", {"a": x["a"], "b": np.where(np.arange(N) == 3, np.nan, x["b"])})
@@ -470,6 +342,12 @@ def test_rows_of_a_message_are_those_of_the_file(run):
         _files.write("x.csv", broken)
         _, err = run("fit", "x.csv", "-o", "m", "--n-models", 1, "--no-autoregressive", code=1)
         assert err == f"pyflow: error: TABLE: row {row}, column 'b' is infinite\n"
+
+
+def test_a_missing_library_is_named(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    _, err = run("logp", "m.pf", "x.h5", code=1)
+    assert err == "pyflow: error: x.h5: needs h5py: pip install h5py\n"
 
 
 def test_warnings_are_lines(run, files):
