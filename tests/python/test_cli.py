@@ -150,28 +150,23 @@ def test_rows_outside_the_bounds(run):
     assert _files.read("l.csv")["logp"][1] == -np.inf
 
 
-def test_standard_input_and_output():
-    text = b"a,b\n" + b"".join(
-        b"%.17g,%.17g\n" % pair for pair in zip(*columns("a", "b").values(), strict=True)
-    )
-
-    def piped(argv, given):
-        done = subprocess.run(
-            [sys.executable, "-m", "pyflow", *argv], input=given, capture_output=True
-        )
+def test_standard_input_and_output(tmp_path, files):
+    def piped(given, *argv):
+        argv = [sys.executable, "-m", "pyflow", *argv]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        model = os.path.join(folder, "m.pf")
-        piped(["fit", "-", "-o", model, "--max-layers", "2", "--validation-fraction", "0"], text)
-        drawn = piped(["sample", model, "4", "--seed", "1"], b"")
-        logs = piped(["logp", model, "-"], drawn)
-        assert_allclose(
-            np.array(logs.split()[1:], float), pyflow.load(model).sample(4, seed=1)[1], rtol=1e-12
-        )
+    with open(files["t.csv"]) as file:
+        text = file.read()
+    model = str(tmp_path / "m.pf")
+    how = ["--columns", "a,b", "--max-layers", "2", "--validation-fraction", "0"]
+    piped(text, "fit", "-", "-o", model, *how)
+    assert pyflow.load(model) == pyflow.load(files["m.pf"])
+    drawn = piped("", "sample", model, "4", "--seed", "1")
+    logs = piped(drawn, "logp", model, "-").split()[1:]
+    expected = pyflow.load(model).sample(4, seed=1)[1]
+    assert_allclose(np.array(logs, float), expected, rtol=1e-12)
 
 
 def test_a_conditional_model(run, files):

@@ -64,7 +64,7 @@ def test_one_data_set_beside_others(tmp_path):
         file["two"] = np.arange(6.0).reshape(3, 2)
         file["pairs"] = np.array([(1, 2.0)], dtype=[("a", int), ("b", float)])
     assert_array_equal(_files.read(f"{name}:deep/one"), np.eye(3))
-    assert_array_equal(_files.read(f"{name}:deep"), {"one": np.eye(3)}["one"])
+    assert_array_equal(_files.read(f"{name}:deep"), np.eye(3))
     assert list(_files.read(f"{name}:pairs")) == ["a", "b"]
     with pytest.raises(ValueError, match=r"x.h5: name one of .*two"):
         _files.read(name)

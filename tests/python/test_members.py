@@ -1,7 +1,7 @@
 """n_models: fits on different splits of the points, side by side, as one mixture."""
 
-import signal
 import re
+import signal
 import threading
 import time
 
