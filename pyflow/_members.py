@@ -141,8 +141,7 @@ class _Members:
         self.n_train = len(data["data_train"])
         self.data, self.inside = parted(data, n, self.seed)
         plain = {k: v for k, v in given.items() if v is not None and k not in ARRAYS}
-        steps = total(_core.options(what[1], **plain)) if total else None
-        self.steps = None if steps is None else n * steps
+        self.steps = total(_core.options(what[1], **plain)) if total else None  # of each
         self.reached = [None] * n  # flows
         self.told = set()  # warnings that were given
         self.stopped = False  # by an exception of the caller's `progress`
@@ -168,10 +167,8 @@ class _Members:
         """Fit all members and mix them; or return None if the first tells not to."""
         workers = side_by_side(self.n, sum(x.nbytes for x in self.data.values()))
         listening = self.verbose or self.progress
-        name = f"{self.what[2]} x {self.n}"
         begun = self._checkpoints()
-        with reporter(self.steps, self.verbose, None, name) as self.show:
-            self.at = np.zeros(self.n, int)
+        with reporter(self.steps, self.verbose, None, self.what[2], self.n) as self.show:
             try:
                 rest = range(self.n)
                 if self.first is not None:
@@ -272,12 +269,12 @@ class _Members:
                 stop.set()
 
     def _report(self, k, p):
-        self.at[k] = p.step
+        p = p._replace(member=k)
         if self.show:
-            self.show(p._replace(step=int(self.at.sum())))
+            self.show(p)
         if self.progress:
             try:
-                self.progress(p._replace(member=k))
+                self.progress(p)
             except BaseException:
                 self.stopped = True
                 raise

@@ -1,5 +1,6 @@
 """The progress line of a fit."""
 
+import logging
 import sys
 import time
 from contextlib import contextmanager
@@ -57,21 +58,23 @@ def _words(p):
 
 
 @contextmanager
-def reporter(total, verbose, progress, name):
+def reporter(total, verbose, progress, name, members=1):
     """Give a function to call with a `Progress` after every step, or None if nobody wants to know.
 
     Parameters
     ----------
     total : int or None
-        Steps that the fit will stop at, if that is known.
+        Steps that the fit, or each member of several, will stop at, if that is known.
     verbose : bool
         Show a line.
     progress : callable or None
         The user's own function.
     name : str
         Of the fit.
+    members : int
+        How many fits there are of that name, side by side; `Progress.member` tells which.
     """
-    line = _line(total, name) if verbose and sys.stderr is not None else None
+    line = _line(total, name, members) if verbose else None
     watchers = [w for w in (line and line.show, progress) if w]
 
     def report(p):
@@ -85,7 +88,7 @@ def reporter(total, verbose, progress, name):
             line.close()
 
 
-def _line(total, name):
+def _line(total, name, members):
     """Return a bar of tqdm where somebody watches and tqdm is installed, else plain lines."""
     if _on_terminal() or "ipykernel" in sys.modules:  # which a notebook's process imports
         try:
@@ -93,22 +96,56 @@ def _line(total, name):
         except ImportError:
             pass
         else:
-            return _TqdmLine(tqdm, total, name)
-    return _PlainLine(total, name)
+            return _TqdmLine(tqdm, total, name, members)
+    return _PlainLine(total, name, members)
 
 
 def _on_terminal():
     return bool(getattr(sys.stderr, "isatty", bool)())
 
 
+def _log(text):
+    """Hand a line to the logger "pyflow" at level INFO, or write it on stderr.
+
+    To the logger where a handler hears it, and then nowhere else. Not where logging is not set up,
+    nor where only the root logger's level, which is WARNING unless it is set, is in the way: the
+    fit was asked to say something. A level above INFO of "pyflow" itself means silence.
+    """
+    logger = logging.getLogger("pyflow")
+    lets = logger.isEnabledFor(logging.INFO)
+    if lets and _has_handlers(logger):
+        logger.info("%s", text)
+    elif (lets or logger.level == logging.NOTSET) and sys.stderr is not None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _has_handlers(logger):
+    """Whether a handler other than a NullHandler gets what the logger lets through."""
+    while logger is not None:
+        if not all(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 class _TqdmLine:
-    def __init__(self, tqdm, total, name):
-        self.bar = tqdm(desc=name, total=total, unit=" steps", mininterval=0.2)
+    """A bar; of several members it counts the steps of all."""
+
+    def __init__(self, tqdm, total, name, members):
+        self.steps, self.members = [0] * members, members
+        self.name = name if members == 1 else f"{name} x {members}"
+        total = None if total is None else members * total
+        self.bar = tqdm(desc=self.name, total=total, unit=" steps", mininterval=0.2)
 
     def show(self, p):
         self.bar.unit = f" {p.stage}s"
-        self.bar.set_postfix_str(_words(p), refresh=False)
-        self.bar.update(p.step - self.bar.n)
+        words = _words(p)
+        if self.members > 1:
+            words = f"member {p.member + 1}: {p.stage} {p.step}, {words}"
+        self.steps[p.member] = p.step
+        self.bar.set_postfix_str(words, refresh=False)
+        self.bar.update(sum(self.steps) - self.bar.n)
 
     def close(self):
         if self.bar.total is not None:
@@ -124,8 +161,8 @@ class _PlainLine:
     longer, but not within ten seconds: some thirty in an hour, and fifty in a night.
     """
 
-    def __init__(self, total, name):
-        self.total, self.name = total, name
+    def __init__(self, total, name, members):
+        self.total, self.name, self.members = total, name, members
         self.start = self.shown = time.monotonic()
         self.terminal = _on_terminal()
         self.last = None
@@ -141,10 +178,14 @@ class _PlainLine:
     def write(self):
         of = f"/{self.total}" if self.total else ""
         seconds = time.monotonic() - self.start
-        step = f"{self.last.stage} {self.last.step}{of}"
+        member = f"member {self.last.member + 1} of {self.members}, " if self.members > 1 else ""
+        step = f"{member}{self.last.stage} {self.last.step}{of}"
         text = f"{self.name}: {step}, {seconds:.0f} s, {_words(self.last)}"
-        sys.stderr.write(f"\r{text:<79}" if self.terminal else text + "\n")
-        sys.stderr.flush()
+        if self.terminal:
+            sys.stderr.write(f"\r{text:<79}")
+            sys.stderr.flush()
+        else:
+            _log(text)
 
     def close(self):
         if self.last:

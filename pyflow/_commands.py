@@ -1,0 +1,465 @@
+"""What the commands of the command line do: each takes the arguments that were parsed."""
+
+import json
+import os
+
+import numpy as np
+
+from pyflow import _arguments, _checkpoint, _files, _tables, plots
+from pyflow._members import USUAL
+from pyflow.flow import load
+from pyflow.gis import GIS
+from pyflow.mixture import Mixture
+from pyflow.threads import set_num_threads
+
+FRACTION = 0.2  # of the rows, held out
+SHOWN = 20000  # samples of a picture, and most rows
+
+
+class ArgumentsError(Exception):
+    """Arguments that do not go together."""
+
+
+def fit(args):
+    """Fit a model and save it."""
+    _start(args, [args.table, args.validate])
+    if args.validate and args.validation_fraction is not None:
+        raise ArgumentsError("--validation-fraction: is for a fit without --validate")
+    fraction = FRACTION if args.validation_fraction is None else args.validation_fraction
+    if not 0 <= fraction < 1:
+        raise ValueError(f"--validation-fraction: must be at least 0 and below 1, not {fraction}")
+    train = _parts(_read(args.table), args)
+    if args.validate:
+        validate = _parts(_read(args.validate), args)
+    else:
+        train, validate = _split(train, fraction, args)
+    names = {"x": "data", "y": "condition", "weight": "weight"}
+    given = {f"{names[k]}_train": v for k, v in train.items()}
+    given |= {f"{names[k]}_validate": v for k, v in validate.items()}
+    for name, part in given.items():
+        rows = args.told.get(name, (None, None))[0]
+        args.told[name] = rows, list(part) if isinstance(part, dict) else None
+    if "condition_train" in given:
+        given["condition"] = given.pop("condition_train")
+        args.told["condition"] = args.told.pop("condition_train")
+    options = ("n_models", "max_layers", "patience", "polish", "autoregressive", "checkpoint")
+    how = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
+    if args.bounds:
+        how["bounds"] = _bounds(args.bounds, train["x"])
+    model = GIS(**given, **how, seed=args.seed or 0, verbose=not args.quiet)
+    model.save(args.output)
+    counts = {"rows_train": _length(train["x"]), "rows_validate": _length(validate.get("x", ()))}
+    _end(args, {"model": args.output, **_described(model), **counts}, f"{args.output}: {model!r}")
+
+
+def logp(args):
+    """Write the log-density of each row."""
+    _start(args, [args.model, args.table])
+    model = load(args.model)
+    x, y = _points(_read(args.table), model, args)
+    logs = np.atleast_1d(model.evaluate_density(x, y))
+    _files.write(args.output, {"logp": logs})
+    mean, outside = logs.mean() if len(logs) else np.nan, int(np.isneginf(logs).sum())
+    found = {"output": args.output, "rows": len(logs), "mean_logp": mean, "outside": outside}
+    _end(args, found, f"{args.output}: {len(logs)} rows, of mean log p {mean:.6g}")
+
+
+def sample(args):
+    """Write points drawn from a model."""
+    _start(args, [args.model])
+    model = load(args.model)
+    x, logs = model.sample(args.n, _values(args.condition, model), seed=args.seed)
+    if x.ndim == 2:
+        table = dict(zip(_columns(model), x.T, strict=True))
+        if args.logp:
+            if "logp" in table:
+                raise ValueError("--logp: the model has a column of that name")
+            table["logp"] = logs
+        elif model.columns is None and args.output != "-":
+            table = x
+    elif args.logp:
+        raise ValueError("--logp: is for tables; of fields and images see pyflow logp")
+    else:
+        table = x
+    _files.write(args.output, table)
+    found = {"output": args.output, "rows": len(x), "mean_logp": logs.mean() if len(x) else np.nan}
+    _end(args, found, f"{args.output}: {len(x)} rows")
+
+
+def info(args):
+    """Say what a model is."""
+    _start(args, [args.model])
+    found = {"model": args.model, **_described(load(args.model))}
+    args.quiet = False
+    lines = (f"{k.replace('_', ' ')}: {_text(v)}" for k, v in found.items() if v)
+    _end(args, found, "\n".join(lines))
+
+
+TABLES = {"pairs": plots.pairs, "marginals": plots.marginals}  # of data and samples
+FIELDS = {"maps": plots.maps, "power_spectra": plots.power_spectra}
+PLOTS = (*TABLES, "latent", "history", *FIELDS)
+
+
+def plot(args):
+    """Draw rows of a table and samples from a model."""
+    _start(args, [args.model, args.table])
+    model = load(args.model)
+    x, y = _points(_read(args.table), model, args)
+    if args.kind == "history":
+        figure = plots.history(model)
+    else:
+        chosen = _chosen(_length(x), args.seed)
+        x, y = (_cut(part, chosen) for part in (_array(x, model), y))
+        figure = _drawn(args, model, x, y)
+    suffix = os.path.splitext(args.output)[1][1:] or "png"
+    with _files.replaced(args.output) as new:
+        figure.savefig(new, format=suffix, dpi=150)
+    _end(args, {"output": args.output, "kind": args.kind, "rows": _length(x)}, None)
+
+
+def _drawn(args, model, x, y):
+    """Return the picture of points x, given y; `TABLES` and `FIELDS` have samples beside them."""
+    if (x.ndim > 2) != (args.kind in FIELDS):
+        what = "fields" if x.ndim > 2 else "tables"
+        raise ValueError(f"--kind: {args.kind} is not a picture of {what}, which the model is of")
+    if args.kind in FIELDS:
+        if args.show:
+            raise ArgumentsError("--show: fields have no columns")
+        more = {} if model.box_size is None else {"box_size": model.box_size}
+        return FIELDS[args.kind](x, model.sample(len(x), y, seed=args.seed)[0], **more)
+    names = _columns(model)
+    shown = _known(args.show, names, "--show")
+    if args.kind == "latent":
+        return plots.latent(model.forward(x, y)[0], columns=shown)
+    samples, _ = model.sample(SHOWN if y is None else len(x), y, seed=args.seed)
+    return TABLES[args.kind](x, samples, names=names, columns=shown)
+
+
+def posterior(args):
+    """Write points drawn from a posterior of the parameters, and say what it is."""
+    _start(args, [args.model, args.data])
+    model = load(args.model)
+    table = _read(args.data)
+    if isinstance(table, dict) and args.columns is None:  # it may hold the truths too
+        table = {k: v for k, v in table.items() if k not in model.names} or table
+    x = _array(_pick(table, args.columns, "--columns"), model)
+    how = {"temperature": args.temperature, "method": args.method, "seed": args.seed}
+    if args.fixed:
+        how["fixed"] = {k: v for k, (v,) in _named("--fixed", args.fixed, 1).items()}
+    prior = args.prior and _named("--prior", args.prior, 2)
+    if prior and None in prior:
+        prior = prior[None]
+    post = model.posterior(x, prior=prior, **how)
+    if args.output:
+        drawn = post.sample(args.samples, seed=args.seed)
+        _files.write(args.output, dict(zip(post.names, drawn.T, strict=True)))
+    found = {
+        "rows": _length(x),
+        "method": post.method,
+        "names": post.names,
+        "mean": post.mean,
+        "sd": np.sqrt(np.diag(post.cov)),
+        "cov": post.cov,
+        "bounds": post.bounds,
+        "log_evidence": post.log_evidence,
+        "log_evidence_error": post.log_evidence_error,
+        "output": args.output,
+    }
+    rows = zip(post.names, found["mean"], found["sd"], strict=True)
+    text = "\n".join(f"{name} = {mean:.6g} +- {sd:.2g}" for name, mean, sd in rows)
+    _end(args, found, text)
+
+
+# ---- what they have in common --------------------------------------------------------------------
+
+
+def _start(args, inputs):
+    """Refuse now what would fail in the end; set the threads."""
+    output = getattr(args, "output", None)
+    if args.threads is not None:
+        set_num_threads(_arguments.integer("threads", args.threads, 1, 1024))
+    if inputs.count("-") > 1:
+        raise ArgumentsError("-: standard input is one table")
+    for name in inputs[args.command != "fit" :]:  # the model comes first
+        if name is not None:
+            _files.need(name)
+    if output is None:
+        return
+    if output == "-":
+        if args.command in ("fit", "plot"):
+            raise ArgumentsError("-o: - is for tables")
+        if args.json:
+            raise ArgumentsError("--json: and -o - both go to standard output")
+        return
+    part = None
+    if args.command not in ("fit", "plot"):
+        _files.need(output)
+        _, output, part = _files.place(output)
+    _files.writable(output)
+    for name in inputs:
+        if name is None or part is not None:
+            continue
+        path = name if os.path.exists(name) or name == "-" else _files.place(name)[1]
+        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise ArgumentsError(f"-o: {output} would be written over, and is read")
+
+
+def left(args):
+    """Return words on the checkpoint that a fit left, or nothing."""
+    checkpoint = getattr(args, "checkpoint", None)
+    if not checkpoint:
+        return ""
+    members = range(args.n_models or USUAL)
+    files = [checkpoint, *(_checkpoint.member_file(checkpoint, k) for k in members)]
+    files = [file for file in files if os.path.exists(file)]
+    if not files:
+        return ""
+    return f"; the same command goes on from the checkpoint {', '.join(files)}"
+
+
+def _end(args, found, text):
+    """Print one JSON object, or words unless there are to be none or stdout is the table's."""
+    if args.json:
+        print(json.dumps(_plain(found), allow_nan=False))
+    elif text and not args.quiet and getattr(args, "output", None) != "-":
+        print(text)
+
+
+def _plain(x):
+    """Return what JSON knows: null for what is not finite."""
+    if isinstance(x, dict):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple | np.ndarray):
+        return [_plain(v) for v in x]
+    x = x.item() if isinstance(x, np.generic) else x
+    return None if isinstance(x, float) and not np.isfinite(x) else x
+
+
+def _described(model):
+    """Return what a model is, for `info`."""
+    members = getattr(model, "members", (model,))
+    kinds = [kind for member in members for kind in member.layers]
+    reached = {}
+    for name in ("logp_train", "logp_validate"):
+        each = [member._reached(name) for member in members]
+        reached[name] = None if None in each else float(np.mean(each))
+    return {
+        "kind": type(model).__name__,
+        "shape": list(model.shape),
+        "columns": model.columns and list(model.columns),
+        "conditions": list(model.names),
+        "condition_ranges": dict(zip(model.names, model.y_range.tolist(), strict=False)),
+        "labels": None if model.labels is None else model.labels.tolist(),
+        "box_size": model.box_size and list(model.box_size),
+        "dtype": str(model.dtype),
+        "members": len(members) if isinstance(model, Mixture) else None,
+        "weights": model.weights.tolist() if isinstance(model, Mixture) else None,
+        "layers": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+        "parameters": model.n_parameters,
+        **reached,  # nats; of a mixture the mean of its members'
+        "temperature": model.temperature,
+        "unfinished": model.unfinished,
+        "pyflow": members[0]._note.get("pyflow"),
+    }
+
+
+def _text(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _read(name):
+    """Return the table in a file; an array (n,) is one column."""
+    table = _files.read(name)
+    if isinstance(table, dict):
+        return table
+    if not table.ndim:
+        raise ValueError(f"{name}: holds a single number")
+    return table[:, None] if table.ndim == 1 else table
+
+
+def _length(x):
+    return len(next(iter(x.values())) if isinstance(x, dict) else x)
+
+
+def _names(table):
+    """Return what the columns of a table are called: numbers, where they have no names."""
+    return list(table) if isinstance(table, dict) else list(map(str, range(table.shape[1])))
+
+
+def _pick(table, columns, option):
+    """Return these columns of a table, or all of it for None."""
+    if columns is None:
+        return table
+    if len(set(columns)) < len(columns):
+        raise ArgumentsError(f"{option}: a column is there twice")
+    if not isinstance(table, dict) and table.ndim != 2:
+        raise ValueError(f"{option}: the array has shape {table.shape}, and no columns")
+    numbers = _known(columns, _names(table), option)
+    if isinstance(table, dict):
+        return {name: table[name] for name in columns}
+    return table[:, numbers]
+
+
+def _known(columns, names, option):
+    """Return the numbers of columns among names, or None for None."""
+    if columns is None:
+        return None
+    for name in columns:
+        if name not in names:
+            raise ValueError(f"{option}: there is no column {name!r} among {', '.join(names)}")
+    return [names.index(name) for name in columns]
+
+
+def _rest(table, taken):
+    """Return a table without these columns."""
+    names = [name for name in _names(table) if name not in taken]
+    if not names:
+        raise ValueError(f"TABLE: has no columns beside {', '.join(taken)}")
+    return _pick(table, names, "TABLE")
+
+
+def _parts(table, args):
+    """Return what of a table a fit is of: x, and y and the weights if there are any."""
+    parts = {}
+    if args.condition:
+        parts["y"] = _pick(table, args.condition, "--condition")
+    if args.weights:
+        weight = _pick(table, [args.weights], "--weights")
+        parts["weight"] = weight[args.weights] if isinstance(weight, dict) else weight[:, 0]
+    taken = [*(args.condition or ()), *([args.weights] if args.weights else ())]
+    if args.columns is None:
+        return {"x": _rest(table, taken) if taken else table, **parts}
+    both = [name for name in args.columns if name in taken]
+    if both:
+        raise ArgumentsError(f"--columns: {both[0]} is a condition or a weight")
+    return {"x": _pick(table, args.columns, "--columns"), **parts}
+
+
+def _cut(x, rows):
+    """Return rows of a table or an array; None of None."""
+    if isinstance(x, dict):
+        return {name: column[rows] for name, column in x.items()}
+    return x if x is None else x[rows]
+
+
+def _split(parts, fraction, args):
+    """Return parts of training and of validation rows, drawn at random; and note which they are."""
+    n = _length(parts["x"])
+    held_out = round(fraction * n)
+    if not held_out:
+        return parts, {}
+    order = np.random.default_rng(args.seed or 0).permutation(n)
+    rows = {"train": np.sort(order[held_out:]), "validate": np.sort(order[:held_out])}
+    for which, own in rows.items():
+        args.told |= {f"{k}_{which}": (own, None) for k in ("data", "weight", "condition")}
+    return tuple({k: _cut(x, own) for k, x in parts.items()} for own in rows.values())
+
+
+def _points(table, model, args):
+    """Return what of a table a model is asked for: x, and y or None."""
+    asked = args.condition
+    if asked is None and isinstance(table, dict) and set(model.names) <= set(table):
+        asked = list(model.names)
+    y = None
+    if asked:
+        y = _of_model(_pick(table, asked, "--condition"), model.names)
+        if model.labels is not None:
+            y = next(iter(y.values())) if isinstance(y, dict) else np.reshape(y, -1)
+    elif model.names:
+        names = ", ".join(model.names)
+        raise ValueError(f"--condition: the model is of {names}; say which columns they are")
+    if args.columns is None:
+        x = _rest(table, asked) if asked else table
+    else:
+        x = _of_model(_pick(table, args.columns, "--columns"), model.columns)
+    if isinstance(x, dict):
+        args.told["x"] = None, list(model.columns or x)
+    return x, y
+
+
+def _of_model(table, names):
+    """Return columns that were asked for by names: as an array if the model's names are others."""
+    same = not isinstance(table, dict) or not names or set(names) == set(table)
+    return table if same else _files.stacked(table).reshape(_length(table), -1)
+
+
+def _array(x, model):
+    """Return points of a model as an array."""
+    x = _tables.matched(x, "x", model.columns)
+    found = _tables.array(x, "x")
+    return x if found is None else found
+
+
+def _columns(model):
+    """Return the names of the columns of a table's model."""
+    return list(model.columns or (f"x{j}" for j in range(model.dim)))
+
+
+def _chosen(n, seed):
+    """Return which of n rows are drawn: all, or `SHOWN` of them at random."""
+    if n <= SHOWN:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(n, SHOWN, replace=False))
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+def _numbers(option, text, empty=False):
+    """Return the numbers between commas; None for what is left out, if it may be."""
+    try:
+        return [None if empty and not word.strip() else float(word) for word in text.split(",")]
+    except ValueError:
+        raise ArgumentsError(f"{option}: {text!r} is no list of numbers") from None
+
+
+def _named(option, texts, count, empty=False):
+    """Return a dict of lists of `count` numbers by name, of NAME=NUMBERS.
+
+    Where none has a name, their list is that of None.
+    """
+    found = {}
+    for text in texts:
+        name, _, numbers = text.rpartition("=")
+        numbers = _numbers(option, numbers, empty)
+        if len(numbers) != count:
+            raise ArgumentsError(f"{option}: {text!r} should have {count} numbers")
+        if name in found and name:
+            raise ArgumentsError(f"{option}: {name} is there twice")
+        if name:
+            found[name] = numbers
+        else:
+            found.setdefault(None, []).append(numbers)
+    if None in found and len(found) > 1:
+        raise ArgumentsError(f"{option}: name all of them, or none")
+    return found
+
+
+def _bounds(texts, x):
+    """Return bounds for each column of x."""
+    names = _names(x)
+    given = _named("--bounds", texts, 2, empty=True)
+    if None in given:
+        return given[None]
+    _known(given, names, "--bounds")
+    return [given.get(name, (None, None)) for name in names]
+
+
+def _values(text, model):
+    """Return what a sample is conditioned on: numbers by name or in turn, or a label."""
+    if text is None:
+        return None
+    if model.labels is not None:
+        found = [label for label in model.labels.tolist() if str(label) == text]
+        return found[0] if found else text
+    if "=" not in text:
+        return _numbers("--condition", text)
+    given = _named("--condition", text.split(","), 1)
+    return {name: values[0] for name, values in given.items()}

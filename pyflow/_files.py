@@ -1,0 +1,339 @@
+"""Files of tables, for the command line: CSV, NPY, NPZ, FITS, HDF5 and Parquet.
+
+A table is a dict of columns (n,) by their names, or an array (n, ...) without names. What stands
+behind a colon, as in `survey.h5:galaxies`, is a data set, an array or an extension of the file;
+`-` is standard input or output, which are CSV. The libraries are imported when a file asks for
+them.
+"""
+
+import contextlib
+import csv
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+import numpy as np
+
+KINDS = {
+    "csv": (".csv",),
+    "npy": (".npy",),
+    "npz": (".npz",),
+    "fits": (".fits", ".fit", ".fits.gz"),
+    "hdf5": (".h5", ".hdf5"),
+    "parquet": (".parquet", ".pq"),
+}
+NEEDS = {"fits": "astropy", "hdf5": "h5py", "parquet": "pyarrow"}
+ARRAY = "data"  # what an array without names is called in a file of several
+
+
+def place(name):
+    """Return the kind of a table's file, its path, and the part of it that is meant, or None.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of `KINDS`.
+    """
+    if name == "-":
+        return "csv", name, None
+    suffixes = "|".join(re.escape(suffix) for kind in KINDS.values() for suffix in kind)
+    found = re.fullmatch(rf"(.+?({suffixes}))(?::(.+))?", name, re.IGNORECASE | re.DOTALL)
+    if not found:
+        known = ", ".join(kind[0] for kind in KINDS.values())
+        raise ValueError(f"{name}: its suffix is none of {known}")
+    kind = next(kind for kind, of in KINDS.items() if found[2].lower() in of)
+    if found[3] and kind in ("csv", "npy", "parquet"):
+        raise ValueError(f"{name}: a {kind.upper()} file has no parts to name behind a colon")
+    return kind, found[1], found[3]
+
+
+def need(name):
+    """Refuse a file's name now if it cannot be read or written later: see `place`."""
+    kind, _, _ = place(name)
+    if kind in NEEDS:
+        try:
+            __import__(NEEDS[kind])
+        except ImportError:
+            raise ImportError(
+                f"{name}: needs {NEEDS[kind]}: pip install {NEEDS[kind]}", name=NEEDS[kind]
+            ) from None
+
+
+def read(name):
+    """Return the table in a file: a dict of columns, or an array."""
+    need(name)
+    kind, path, part = place(name)
+    try:
+        return READERS[kind](path, part)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of one of six libraries
+        what = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ValueError(f"{name}: {what}") from None
+
+
+def write(name, table):
+    """Write a table, a dict of columns or an array, whole or not at all."""
+    need(name)
+    kind, path, part = place(name)
+    columns = table if isinstance(table, dict) else None
+    if columns is None and table.ndim <= 2 and kind in ("csv", "fits", "parquet"):
+        rows = table.reshape(len(table), -1)
+        columns = {f"x{j}": rows[:, j] for j in range(rows.shape[1])}
+    if columns is None and kind in ("csv", "fits", "parquet"):
+        raise ValueError(f"{name}: takes columns; an array of shape {table.shape} goes to .npy")
+    if name == "-":
+        _write_csv(sys.stdout, columns)
+        sys.stdout.flush()
+        return
+    writable(path)
+    with replaced(path) as new:
+        if kind == "csv":
+            with open(new, "w", encoding="utf-8", newline="") as file:
+                _write_csv(file, columns)
+        elif kind == "npy":
+            with open(new, "wb") as file:
+                np.save(file, table if columns is None else stacked(columns))
+        elif kind == "npz":
+            with open(new, "wb") as file:
+                np.savez(file, **({part or ARRAY: table} if columns is None else columns))
+        elif kind == "fits":
+            from astropy.io import fits
+
+            made = fits.BinTableHDU(np.rec.fromarrays([*columns.values()], names=[*columns]))
+            fits.HDUList([fits.PrimaryHDU(), made]).writeto(new, overwrite=True)
+        elif kind == "hdf5":
+            _write_hdf5(path, new, part, table)
+        else:
+            import pyarrow
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.table(columns), new)
+
+
+@contextlib.contextmanager
+def replaced(path):
+    """Give the path of a file to write, which then takes the place of `path`, or is removed."""
+    folder, base = os.path.split(os.path.abspath(path))
+    handle, new = tempfile.mkstemp(prefix=".", suffix=f".{base}", dir=folder)
+    os.close(handle)
+    try:
+        yield new
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(new, os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o666 & ~mask)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+
+
+def writable(path):
+    """Refuse now a path that could not be written after a long computation."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path}: is a folder, or no file that can be replaced")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: cannot write in {folder}")
+
+
+def stacked(columns):
+    """Return columns side by side, or the only one as it is."""
+    found = list(columns.values())
+    return found[0] if len(found) == 1 else np.stack(found, axis=1)
+
+
+def _native(x):
+    """Return numbers in the byte order of the machine."""
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+
+
+def _named(x):
+    """Return a structured array as a dict of columns, and all else as it is."""
+    if x.dtype.names is None:
+        return _native(x)
+    return {name: _native(np.asarray(x[name])) for name in x.dtype.names}
+
+
+def _of_parts(parts, part, what):
+    """Return one of several arrays, by name or as the only one, or all as the columns of a table.
+
+    parts: a dict of arrays, or of what gives them when it is cut with [()].
+    """
+    if part is not None:
+        if part not in parts:
+            raise ValueError(f"there is no {part!r} among {', '.join(parts) or 'nothing'}")
+        return _named(np.asarray(parts[part][()]))
+    if len(parts) == 1:
+        name, found = next(iter(parts.items()))
+        found = _named(np.asarray(found[()]))
+        alone = name == ARRAY or isinstance(found, dict) or found.ndim > 1
+        return found if alone else {name: found}
+    found = {name: np.asarray(x[()]) for name, x in parts.items()}
+    if (
+        not found
+        or {x.ndim for x in found.values()} != {1}
+        or len(set(map(len, found.values()))) > 1
+    ):
+        known = ", ".join(parts) or "none"
+        raise ValueError(f"name one of its {what} behind a colon; there are: {known}")
+    return {name: _native(x) for name, x in found.items()}
+
+
+# ---- CSV -----------------------------------------------------------------------------------------
+
+
+def _read_csv(path, part):
+    """Return columns by the names in the first line, or an array if that has numbers already."""
+    if path == "-":
+        text = sys.stdin.read()
+    else:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+    text = text.lstrip("\ufeff \t\r\n")
+    first = text.split("\n", 1)[0]
+    header = next(csv.reader([first.lstrip("# \t").rstrip("\r")], skipinitialspace=True), [])
+    if not header:
+        raise ValueError("is empty")
+    names = [name.strip() for name in header]
+    numbered = all(map(_is_number, names))
+    how = {"delimiter": ",", "quotechar": '"', "ndmin": 2, "skiprows": 0 if numbered else 1}
+    if not numbered and not text[len(first) :].strip():
+        rows = np.empty((0, len(names)))
+    else:
+        try:
+            rows = np.loadtxt(io.StringIO(text), **how)
+        except ValueError:
+            rows = np.loadtxt(io.StringIO(text), **how, dtype=str)
+    if rows.shape[1] != len(names):
+        raise ValueError(f"has {len(names)} names in its first line and {rows.shape[1]} columns")
+    if numbered and rows.dtype.kind == "f":
+        return rows
+    names = [f"x{j}" for j in range(len(names))] if numbered else names
+    if len(set(names)) < len(names):
+        twice = next(name for j, name in enumerate(names) if name in names[:j])
+        raise ValueError(f"two of its columns are called {twice!r}")
+    return {name: _numbers(rows[:, j]) for j, name in enumerate(names)}
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(column):
+    """Return a column of text as numbers, NaN where it is empty, or as text if it is that."""
+    if column.dtype.kind == "f":
+        return np.ascontiguousarray(column)
+    column = np.char.strip(column)
+    try:
+        return np.where(column == "", "nan", column).astype(np.float64)
+    except ValueError:
+        return column
+
+
+def _write_csv(file, columns):
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow(columns)
+    lists = [np.asarray(x).tolist() for x in columns.values()]  # repr of each: all its digits
+    lines.writerows(zip(*lists, strict=True))
+
+
+# ---- others --------------------------------------------------------------------------------------
+
+
+def _read_npy(path, part):
+    return _named(np.load(path, allow_pickle=False))
+
+
+def _read_npz(path, part):
+    with np.load(path, allow_pickle=False) as file:
+        return _of_parts(dict(file), part, "arrays")
+
+
+def _read_fits(path, part):
+    from astropy.io import fits
+    from astropy.table import Table
+
+    with fits.open(path) as file:
+        if part is not None:
+            hdu = file[int(part) if part.isdigit() else part]
+        else:
+            tables = [hdu for hdu in file if hasattr(hdu, "columns")]
+            hdu = (tables or [hdu for hdu in file if hdu.data is not None] or [file[0]])[0]
+        if hdu.data is None:
+            raise ValueError("holds no data there")
+        if not hasattr(hdu, "columns"):
+            return _native(np.array(hdu.data))
+        table = Table.read(hdu)
+        return {name: _filled(table[name]) for name in table.colnames}
+
+
+def _filled(column):
+    """Return a column of astropy's as an array, NaN where it has no value."""
+    if np.ma.getmaskarray(column).any():
+        column = np.ma.asarray(column).astype(np.float64).filled(np.nan)
+    return _native(np.array(column))
+
+
+def _read_hdf5(path, part):
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if part is not None and part not in file:
+            raise ValueError(f"there is no {part!r} among {', '.join(file) or 'nothing'}")
+        found = file if part is None else file[part]
+        while isinstance(found, h5py.Group) and len(found) == 1:
+            name = next(iter(found))
+            if isinstance(found[name], h5py.Dataset):
+                break
+            found = found[name]
+        if isinstance(found, h5py.Dataset):
+            return _named(found[()])
+        sets = {name: x for name, x in found.items() if isinstance(x, h5py.Dataset)}
+        if len(sets) < len(found):
+            raise ValueError(f"name one of its data sets behind a colon: {', '.join(found)}")
+        return _of_parts(sets, None, "data sets")
+
+
+def _write_hdf5(path, new, part, table):
+    """Write to the file `new`; where a part is named, beside what `path` holds of others."""
+    import h5py
+
+    if part is not None and os.path.exists(path):
+        shutil.copyfile(path, new)
+    with h5py.File(new, "a" if part is not None and os.path.getsize(new) else "w") as file:
+        if part is not None and part in file:
+            del file[part]
+        if isinstance(table, dict):
+            group = file if part is None else file.create_group(part)
+            for name, column in table.items():
+                group[name] = column
+        else:
+            file[part or ARRAY] = table
+
+
+def _read_parquet(path, part):
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    names = [name for name in table.column_names if not name.startswith("__index_level_")]
+    return {name: np.asarray(table[name].to_numpy()) for name in names}
+
+
+READERS = {
+    "csv": _read_csv,
+    "npy": _read_npy,
+    "npz": _read_npz,
+    "fits": _read_fits,
+    "hdf5": _read_hdf5,
+    "parquet": _read_parquet,
+}

@@ -1,0 +1,449 @@
+"""The command line, run as its users run it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pyflow
+from pyflow import _cli, _commands, _files
+
+N = 300
+
+
+def table(n=N, seed=0):
+    """Columns a and b = a^2 + y + noise, y, and weights w."""
+    rng = np.random.default_rng(seed)
+    a, y, w = rng.normal(size=n), rng.uniform(-1, 1, n), rng.uniform(1, 2, n)
+    return {"a": a, "b": a**2 + y + 0.3 * rng.normal(size=n), "y": y, "w": w}
+
+
+def columns(*names):
+    found = table()
+    return {name: found[name] for name in names}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder; return its exit code and what it wrote."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*argv, code=0):
+        capsys.readouterr()
+        found = _cli.main([*map(str, argv)])
+        out, err = capsys.readouterr()
+        assert found == code, err
+        return out, err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a table and models of it: of a and b, and of both given y."""
+    folder = tmp_path_factory.mktemp("cli")
+    path = {name: str(folder / name) for name in ("t.csv", "m.pf", "y.pf")}
+    x = table()
+    _files.write(path["t.csv"], x)
+    ab = {k: x[k] for k in "ab"}
+    pyflow.GIS(ab, max_layers=2, verbose=False).save(path["m.pf"])
+    argv = ["fit", path["t.csv"], "-o", path["y.pf"], "--columns", "a,b", "--condition", "y"]
+    assert _cli.main([*argv, "--n-models", "1", "--quiet"]) == 0
+    return path
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+def test_fit_is_the_library_s(run, files):
+    out, err = run("fit", files["t.csv"], "-o", "m.pf", "--columns", "a,b", "--max-layers", 2)
+    assert re.match(r"GIS: layer \d+/5, 0 s, log p .*, validation ", err)
+    assert out.startswith("m.pf: pyflow.Flow(shape=(2,)")
+    model = pyflow.load("m.pf")
+    rows = np.random.default_rng(0).permutation(N)
+    held, kept = np.sort(rows[: N // 5]), np.sort(rows[N // 5 :])
+    x = columns("a", "b")
+    train, validate = ({k: v[part] for k, v in x.items()} for part in (kept, held))
+    assert model == pyflow.GIS(train, validate, max_layers=2, verbose=False)
+    assert model.columns == ("a", "b")
+
+
+def test_fit_with_all_that_it_takes(run, files):
+    _files.write("v.npz", table(100, seed=1))
+    how = ["--validate", "v.npz", "--weights", "w", "--columns", "a,y", "--bounds", "y=-1,1"]
+    how += ["--max-layers", 2, "--patience", 3, "--seed", 4, "--threads", 1, "--checkpoint", "c"]
+    before = pyflow.get_num_threads()
+    out, err = run("fit", files["t.csv"], "-o", "m.pf", *how, "--json")
+    pyflow.set_num_threads(before)
+    found, model = json.loads(out), pyflow.load("m.pf")
+    assert err.startswith("GIS: layer ")
+    x, v = table(), table(100, seed=1)
+    same = pyflow.GIS(
+        {k: x[k] for k in "ay"},
+        {k: v[k] for k in "ay"},
+        weight_train=x["w"],
+        weight_validate=v["w"],
+        bounds=[(None, None), (-1, 1)],
+        max_layers=2,
+        patience=3,
+        seed=4,
+        verbose=False,
+    )
+    assert model == same == pyflow.load("c")
+    assert found["rows_train"] == N
+    assert found["rows_validate"] == 100
+    assert_allclose(found["logp_validate"], model.history["logp_validate"][-1])
+
+
+def test_fit_without_validation_rows(run, files):
+    how = ["--validation-fraction", 0, "--max-layers", 2, "--columns", "a,b", "--quiet"]
+    assert run("fit", files["t.csv"], "-o", "m.pf", *how) == ("", "")
+    assert pyflow.load("m.pf") == pyflow.load(files["m.pf"])
+
+
+def test_arrays_have_numbered_columns(run):
+    x = np.stack(list(columns("a", "b", "w").values()), axis=1)
+    np.save("x.npy", x)
+    how = ["--validation-fraction", 0, "--max-layers", 2, "--weights", 2, "--bounds", "1=-9,"]
+    run("fit", "x.npy", "-o", "m.pf", "--quiet", *how)
+    options = {"bounds": [(None, None), (-9, None)], "weight_train": x[:, 2]}
+    model = pyflow.GIS(x[:, :2], max_layers=2, verbose=False, **options)
+    assert pyflow.load("m.pf") == model
+    run("logp", "m.pf", "x.npy", "--columns", "1,0", "-o", "l.npy")
+    assert_array_equal(np.load("l.npy"), model.evaluate_density(x[:, [1, 0]]))
+    run("sample", "m.pf", 5, "--seed", 3, "-o", "s.npy")
+    assert_array_equal(np.load("s.npy"), model.sample(5, seed=3)[0])
+
+
+def test_logp_and_sample_agree_with_the_model(run, files):
+    model, x = pyflow.load(files["m.pf"]), columns("a", "b")
+    out, err = run("logp", files["m.pf"], files["t.csv"])
+    name, *logs = out.splitlines()
+    assert (name, err) == ("logp", "")
+    assert_array_equal(np.array(logs, float), model.evaluate_density(x))
+    out, _ = run("logp", files["m.pf"], files["t.csv"], "-o", "l.npz", "--json")
+    found = json.loads(out)
+    assert found["rows"] == N
+    assert found["mean_logp"] == model.evaluate_density(x).mean()
+    run("sample", files["m.pf"], 7, "--seed", 5, "--logp", "-o", "s.csv")
+    points, logs = model.sample(7, seed=5)
+    back = _files.read("s.csv")
+    assert list(back) == ["a", "b", "logp"]
+    assert_array_equal(back["b"], points[:, 1])
+    assert_array_equal(back["logp"], logs)
+
+
+def test_rows_outside_the_bounds(run):
+    _files.write("x.csv", {"a": np.linspace(0, 1, 50) ** 2})
+    how = ["--validation-fraction", 0, "--max-layers", 1, "--bounds=a=0,1", "--quiet"]
+    run("fit", "x.csv", "-o", "m.pf", *how)
+    _files.write("x.csv", {"a": np.array([0.5, 2.0])})
+    out, _ = run("logp", "m.pf", "x.csv", "-o", "l.csv", "--json")
+    assert json.loads(out) == {"output": "l.csv", "rows": 2, "mean_logp": None, "outside": 1}
+    assert _files.read("l.csv")["logp"][1] == -np.inf
+
+
+def test_standard_input_and_output(tmp_path, files):
+    def piped(given, *argv):
+        argv = [sys.executable, "-m", "pyflow", *argv]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with open(files["t.csv"]) as file:
+        text = file.read()
+    model = str(tmp_path / "m.pf")
+    how = ["--columns", "a,b", "--max-layers", "2", "--validation-fraction", "0"]
+    piped(text, "fit", "-", "-o", model, *how)
+    assert pyflow.load(model) == pyflow.load(files["m.pf"])
+    drawn = piped("", "sample", model, "4", "--seed", "1")
+    logs = piped(drawn, "logp", model, "-").split()[1:]
+    expected = pyflow.load(model).sample(4, seed=1)[1]
+    assert_allclose(np.array(logs, float), expected, rtol=1e-12)
+
+
+def test_a_conditional_model(run, files):
+    model, x = pyflow.load(files["y.pf"]), table()
+    assert (model.columns, model.names) == (("a", "b"), ("y",))
+    out, _ = run("logp", files["y.pf"], files["t.csv"])
+    ab = {k: x[k] for k in "ab"}
+    assert_array_equal(np.array(out.split()[1:], float), model.evaluate_density(ab, {"y": x["y"]}))
+    renamed = {"shift": x["y"], "v": x["b"], "u": x["a"]}
+    _files.write("r.csv", renamed)
+    again, _ = run("logp", files["y.pf"], "r.csv", "--columns", "u,v", "--condition", "shift")
+    assert again == out
+    for values in ("-0.5", "y=-0.5"):
+        run("sample", files["y.pf"], 5, "--seed", 2, "--condition", values, "-o", "s.npy")
+        assert_array_equal(np.load("s.npy"), model.sample(5, [-0.5], seed=2)[0])
+    _, err = run("sample", files["y.pf"], 5, code=1)
+    assert err == "pyflow: error: --condition: this flow is conditional; it needs y\n"
+
+
+def test_posterior(run, files):
+    _files.write("d.csv", {"a": np.array([0.3]), "b": np.array([0.5])})
+    model = pyflow.load(files["y.pf"])
+    post = model.posterior([0.3, 0.5], prior=[(-0.5, 0.9)])
+    for prior in ("-0.5,0.9", "y=-0.5,0.9"):
+        how = ["--prior", prior, "--samples", 50, "-o", "p.csv"]
+        out, _ = run("posterior", files["y.pf"], "d.csv", *how, "--json")
+        found = json.loads(out)
+        assert found["names"] == ["y"]
+        assert_allclose(found["mean"], post.mean)
+        assert_allclose(found["cov"], post.cov)
+        assert_allclose(found["bounds"], [[-0.5, 0.9]])
+        assert_array_equal(_files.read("p.csv")["y"], post.sample(50, seed=0)[:, 0])
+    out, _ = run("posterior", files["y.pf"], "d.csv")
+    assert re.fullmatch(r"y = \S+ \+- \S+\n", out)
+
+
+def test_info(run, files):
+    out, _ = run("info", files["m.pf"])
+    assert "columns: a, b\n" in out
+    found = json.loads(run("info", files["y.pf"], "--json")[0])
+    model = pyflow.load(files["y.pf"])
+    assert found["conditions"] == ["y"]
+    assert found["parameters"] == model.n_parameters
+    assert sum(found["layers"].values()) == len(model)
+    assert_allclose(found["condition_ranges"]["y"], model.y_range[0])
+    both = pyflow.Mixture([pyflow.load(files["m.pf"])] * 2, [3, 1])
+    both.save("both.pf")
+    found = json.loads(run("info", "both.pf", "--json")[0])
+    assert (found["kind"], found["members"], found["weights"]) == ("Mixture", 2, [0.75, 0.25])
+
+
+@pytest.mark.parametrize("kind", ["pairs", "marginals", "latent", "history"])
+def test_plots(run, files, kind):
+    pytest.importorskip("matplotlib")
+    run("plot", files["m.pf"], files["t.csv"], "-o", "p.png", "--kind", kind)
+    with open("p.png", "rb") as file:
+        assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+    assert os.listdir() == ["p.png"]
+
+
+def test_plots_of_fields(run):
+    pytest.importorskip("matplotlib")
+    x = pyflow.fields.gaussian_field(lambda k: 1 / k, (8, 8), 20, seed=1)
+    np.save("x.npy", x)
+    pyflow.SymmetricFlow(x, epochs=0, verbose=False).save("m.pf")
+    run("plot", "m.pf", "x.npy", "-o", "p.pdf", "--kind", "maps")
+    _, err = run("plot", "m.pf", "x.npy", "-o", "q.pdf", code=1)
+    assert err.startswith("pyflow: error: --kind: pairs is not a picture of fields")
+    run("sample", "m.pf", 3, "-o", "s.npy")
+    run("logp", "m.pf", "s.npy", "-o", "l.npy")
+    assert np.load("s.npy").shape == (3, 8, 8)
+    assert np.load("l.npy").shape == (3,)
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------
+
+USAGE = {
+    "nothing": ([], "COMMAND"),
+    "no such command": (["fly"], "invalid choice: 'fly'"),
+    "no output": (["fit", "t.csv"], "-o/--output"),
+    "a number that is none": (["fit", "t.csv", "-o", "m", "--seed", "x"], "--seed: invalid int"),
+    "two outputs": (["logp", "m.pf", "t.csv", "--json"], "both go to standard output"),
+    "a model to stdout": (["fit", "t.csv", "-o", "-"], "-o: - is for tables"),
+    "two inputs": (["fit", "-", "--validate", "-", "-o", "m"], "standard input is one table"),
+    "over the table": (["fit", "t.csv", "-o", "t.csv"], "-o: t.csv would be written over"),
+    "bounds of one": (["fit", "t.csv", "-o", "m", "--bounds", "a=1"], "--bounds: .* 2 numbers"),
+    "both splits": (
+        ["fit", "t.csv", "-o", "m", "--validate", "t.csv", "--validation-fraction", "0.5"],
+        "--validation-fraction: ",
+    ),
+    "a weight as a column": (
+        ["fit", "t.csv", "-o", "m", "--columns", "a,w", "--weights", "w"],
+        "--columns: w is a condition or a weight",
+    ),
+}
+ERRORS = {
+    "no table": (["fit", "no.csv", "-o", "m"], "No such file or directory: 'no.csv'"),
+    "no model": (["info", "no.pf"], "No such file"),
+    "no folder": (["fit", "t.csv", "-o", "no/m"], "no/m: there is no folder"),
+    "a folder": (["fit", "t.csv", "-o", "."], r"\.: is a folder"),
+    "no such column": (["fit", "t.csv", "-o", "m", "--columns", "a,c"], "no column 'c' among a, b"),
+    "missing columns": (["logp", "m.pf", "other.csv"], "TABLE: has no column 'b'"),
+    "text": (["fit", "text.csv", "-o", "m"], "TABLE: column 'id' is not numeric"),
+    "no value": (["fit", "nan.csv", "-o", "m"], "TABLE: row 3, column 'b' is NaN"),
+    "an option": (
+        ["fit", "t.csv", "-o", "m", "--max-layers", "0"],
+        "--max-layers: must be at least 1, not 0",
+    ),
+    "no end": (
+        ["fit", "t.csv", "-o", "m", "--validation-fraction", "0", "--n-models", "1"],
+        "--validate, --max-layers: give",
+    ),
+    "bounds": (
+        ["fit", "t.csv", "-o", "m", "--bounds", "b=0,1", "--columns", "a,b"],
+        "TABLE: row .*, column 'b' is .*outside the bounds",
+    ),
+    "no conditions": (["posterior", "m.pf", "t.csv"], "posterior: this flow was fitted without y"),
+    "a size": (["sample", "m.pf", "-3"], "N: must be"),
+    "no columns left": (["fit", "one.csv", "-o", "m", "--weights", "a"], "TABLE: has no columns"),
+    "bounds of none": (
+        ["fit", "t.csv", "-o", "m", "--bounds", "c=0,1"],
+        "--bounds: .*'c' among a,",
+    ),
+    "threads": (["sample", "m.pf", "3", "--threads", "0"], "--threads: must be between 1"),
+    "a picture": (["plot", "m.pf", "t.csv", "-o", "p.doc"], "Format 'doc' is not supported"),
+    "a field's": (
+        ["plot", "m.pf", "t.csv", "-o", "p.png", "--kind", "maps"],
+        "--kind: maps is not",
+    ),
+    "no model's file": (["info", "t.csv"], "t.csv: "),
+}
+
+
+@pytest.fixture
+def broken(run, files):
+    """Tables that are in order, and such that are not."""
+    shutil.copy(files["t.csv"], "t.csv")
+    shutil.copy(files["m.pf"], "m.pf")
+    x = columns("a", "b")
+    _files.write("one.csv", {"a": x["a"]})
+    _files.write("other.csv", {"a": x["a"], "c": x["b"]})
+    _files.write("text.csv", {"id": np.array(["x"] * N), "a": x["a"]})
+    _files.write("nan.csv", {"a": x["a"], "b": np.where(np.arange(N) == 3, np.nan, x["b"])})
+    return run
+
+
+@pytest.mark.parametrize(("argv", "message"), USAGE.values(), ids=USAGE)
+def test_usage(broken, argv, message):
+    before = sorted(os.listdir())
+    _, err = broken(*argv, code=2)
+    assert re.search(message, err)
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(("argv", "message"), ERRORS.values(), ids=ERRORS)
+def test_errors_are_one_line(broken, argv, message):
+    before = sorted(os.listdir())
+    out, err = broken(*argv, code=1)
+    assert out == ""
+    assert re.fullmatch(f"pyflow: error: .*{message}.*\n", err)
+    assert sorted(os.listdir()) == before
+
+
+def test_rows_of_a_message_are_those_of_the_file(run):
+    x = columns("a", "b")
+    for row in (3, 150, 299):
+        broken = {"a": x["a"], "b": np.where(np.arange(N) == row, np.inf, x["b"])}
+        _files.write("x.csv", broken)
+        _, err = run("fit", "x.csv", "-o", "m", "--n-models", 1, "--no-autoregressive", code=1)
+        assert err == f"pyflow: error: TABLE: row {row}, column 'b' is infinite\n"
+
+
+def test_a_missing_library_is_named(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    _, err = run("logp", "m.pf", "x.h5", code=1)
+    assert err == "pyflow: error: x.h5: needs h5py: pip install h5py\n"
+
+
+def test_warnings_are_lines(run, files):
+    argv = ["sample", files["y.pf"], 3, "--condition", "5", "-o", "s.csv", "--quiet"]
+    _, err = run(*argv)
+    assert re.fullmatch(r"pyflow: warning: --condition: y = 5 lies outside .*\n", err)
+
+
+def test_a_pipe_that_is_closed_is_no_error_to_speak_of(files):
+    argv = [sys.executable, "-m", "pyflow", "sample", files["m.pf"], "100000"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+def test_labels(run):
+    x = np.random.default_rng(0).normal(size=(200, 1))
+    model = pyflow.GIS({"a": x[:, 0]}, labels=np.arange(200) % 2, max_layers=1, verbose=False)
+    model.save("m.pf")
+    _files.write("x.csv", {"a": x[:, 0], "kind": np.arange(200) % 2})
+    run("logp", "m.pf", "x.csv", "--condition", "kind", "-o", "l.npy")
+    assert_array_equal(np.load("l.npy"), model.evaluate_density(x, np.arange(200) % 2))
+    run("sample", "m.pf", 3, "--condition", 1, "--seed", 2, "-o", "s.csv")
+    assert_array_equal(_files.read("s.csv")["a"], model.sample(3, 1, seed=2)[0][:, 0])
+
+
+def test_a_process_that_is_interrupted_names_its_checkpoint(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2000, 4))
+    np.save(tmp_path / "x.npy", x)
+    argv = ["fit", "x.npy", "-o", "m.pf", "--checkpoint", "c.pf", "--threads", "1"]
+    argv += ["--n-models", "1", "--max-layers", "4000", "--patience", "4000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *argv], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    process.stderr.readline()  # a layer has been fitted
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    expected = "pyflow: interrupted; the same command goes on from the checkpoint c.pf\n"
+    assert err.splitlines(keepends=True)[-1] == expected
+    assert sorted(os.listdir(tmp_path)) == ["c.pf", "x.npy"]
+
+
+# The command line with a line for every layer.
+SCRIPT = """
+import sys
+from pyflow import _cli, _progress
+_progress._PlainLine.show = lambda self, p: (setattr(self, "last", p), self.write())
+sys.exit(_cli.main())
+"""
+
+
+# ---- completion ----------------------------------------------------------------------------------
+
+
+def completed(*words):
+    """Return what bash offers for the last of these words."""
+    script = 'eval "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _pyflow'
+    script += '; printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", made("bash"), *words], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def made(shell):
+    from pyflow import _completion
+
+    return _completion.script(_cli.parser(), shell)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_bash_completion(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").touch()
+    assert set(completed("pyflow", "")) >= {"fit", "logp", "sample", "info", "plot", "posterior"}
+    assert completed("pyflow", "sa") == ["sample"]
+    assert completed("pyflow", "fit", "--n") == ["--n-models", "--no-polish", "--no-autoregressive"]
+    assert completed("pyflow", "fit", "t") == ["t.csv"]
+    assert completed("pyflow", "plot", "--kind", "") == list(_commands.PLOTS)
+    assert completed("pyflow", "fit", "x", "-o", "t") == ["t.csv"]
+    assert completed("pyflow", "completion", "z") == ["zsh"]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh")
+def test_zsh_takes_its_script():
+    subprocess.run(["zsh", "-n", "-c", made("zsh")], check=True)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_every_option(run, shell):
+    out, _ = run("completion", shell)
+    for option in ("--validation-fraction", "--no-polish", "--prior", "--kind", "power_spectra"):
+        assert option in out
+
+
+def test_help_tells_the_commands(run):
+    out, _ = run("--help")
+    assert "Exit codes" in out
+    assert run("--version")[0] == f"pyflow {pyflow.__version__}\n"
