@@ -216,7 +216,8 @@ def GIS(  # a function with the name that the method has in the literature
         Called with a `Progress` after every layer, and epoch of autoregressive ones, which are
         counted anew. An exception that it raises stops the fit.
     verbose : bool, optional
-        Show a progress line on stderr: by tqdm if that is installed.
+        Show a progress line on stderr: by tqdm if that is installed. Where stderr is no terminal, a
+        line now and then, to the logger "pyflow", level INFO, if `logging` is set up.
 
     Returns
     -------
