@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bispectra", "field_pdf", "latent_map", "maps", "power_spectra"]
 
+MOST = 5.0  # of a ratio, that is shown
 ROWS = ("data", "samples of the model")
 
 
@@ -66,7 +67,7 @@ def maps(
     plane: int | None = None,
     transform: Callable[[NDArray], ArrayLike] | None = None,
     titles: Sequence[str] | None = None,
-    label: str = "field",
+    label: str | None = None,
     limits: tuple[float, float] | None = None,
     box_size: Box | None = None,
     unit: str = "",
@@ -90,8 +91,8 @@ def maps(
         planes, or means, in three dimensions.
     titles : sequence of str, optional
         One for each column.
-    label : str
-        What the colours stand for.
+    label : str, optional
+        What the colours stand for. Default: "field", or what `transform` is called, of the field.
     limits : (float, float), optional
         Of the colours. Default: what holds 99.8% of the pixels of the data that are drawn. Arrows
         at the ends of the bar tell of pixels beyond.
@@ -145,8 +146,16 @@ def maps(
                 grid[i, 0].set_ylabel(ROWS[i])
         for axes, title in zip(grid[0], titles or (), strict=False):
             axes.set_title(title)
-        _bar(image, figure.axes, size, rows, label)
+        _bar(image, figure.axes, size, rows, _colour_label(transform) if label is None else label)
     return figure
+
+
+def _colour_label(transform):
+    """Return what colours stand for: a transform without a name is said to be one."""
+    if transform is None:
+        return "field"
+    name = getattr(transform, "__name__", "<lambda>")
+    return "transformed field" if name.startswith("<") else f"{name}(field)"
 
 
 def _pictures(x, name, plane, transform):
@@ -319,8 +328,11 @@ def _mean(values):
     return values.mean(axis=0), error
 
 
-def _compare(axes, x, data, samples, ratio):
-    """Draw samples / data or samples - data, (fields, bins) of both, with the errors of means."""
+def _compare(axes, x, data, samples, ratio, whole=False):
+    """Draw samples / data or samples - data, (fields, bins) of both, with the errors of means.
+
+    Limits hold all of them if `whole`, otherwise most of what is well known.
+    """
     (mean, error), (mine, own) = _mean(data), _mean(samples)
     unit = np.where(mean > 0, mean, np.nan) if ratio else 1.0
     centre = float(ratio)
@@ -333,8 +345,47 @@ def _compare(axes, x, data, samples, ratio):
     if len(data) > 1 or len(samples) > 1:
         axes.fill_between([], [], color=BAND, label="standard error of the mean")
         axes.legend(loc="best", fontsize=7)
-    axes.set_ylim(_around(centre, y, error, error < 0.3 if ratio else np.ones(len(y), bool)))
+    if whole:
+        _show_all(axes, x, centre, ratio, y - own, y, y + own, centre - error, centre + error)
+    else:
+        axes.set_ylim(_around(centre, y, error, error < 0.3 if ratio else np.ones(len(y), bool)))
     axes.set_ylabel("samples / data" if ratio else "samples - data")
+
+
+def _compare_pairs(axes, x, data, samples, ratio):
+    """Draw the mean over pairs of log(sample / data), as a ratio, or of sample - data."""
+    if ratio:
+        power = (data > 0) & (samples > 0)
+        each = np.log(np.where(power, samples, 1) / np.where(power, data, 1))
+        pairs = power.sum(axis=0)  # one without power has no ratio
+        mean = np.where(pairs > 0, each.sum(axis=0) / np.maximum(pairs, 1), np.nan)
+        square = (np.where(power, each - mean, 0) ** 2).sum(axis=0)
+        error = np.sqrt(square / np.maximum(pairs - 1, 1) / np.maximum(pairs, 1))
+        lo, y, hi = np.exp(-error), np.exp(mean), np.exp(error)
+    else:
+        y, error = _mean(samples - data)
+        lo, hi = -error, error
+    centre = float(ratio)
+    axes.fill_between(x, lo, hi, color=BAND, lw=0, label="standard error over pairs")
+    axes.plot(x, y, color=SAMPLES, lw=1.3, **_marks(x))
+    axes.axhline(centre, color=INK, lw=0.8, ls="--")
+    axes.legend(loc="best", fontsize=7)
+    _show_all(axes, x, centre, ratio, lo, y, hi)
+    axes.set_ylabel("sample / data, in pairs" if ratio else "sample - data, in pairs")
+
+
+def _show_all(axes, x, centre, ratio, *curves):
+    """Let the axes hold all curves; marks at the top tell where a ratio is greater than MOST."""
+    values = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
+    lo, hi = min(values.min(initial=centre), centre), max(values.max(initial=centre), centre)
+    if ratio:
+        lo, hi = max(lo, 0), min(hi, MOST)
+    margin = 0.08 * (hi - lo) or 0.1
+    axes.set_ylim(lo - margin, hi + margin)
+    above = np.any([np.nan_to_num(curve, nan=0) > MOST for curve in curves], axis=0)
+    if ratio and above.any():
+        top = np.full(above.sum(), hi + margin)
+        axes.plot(x[above], top, "^", color=SAMPLES, ms=5, clip_on=False)
 
 
 def _around(centre, y, error, known):
@@ -356,12 +407,15 @@ def power_spectra(
     *,
     bins: int | Sequence[float] | None = None,
     unit: str = "",
+    paired: bool = False,
 ) -> Figure:
     """Draw the mean power spectra of data and samples, and their ratio.
 
     Above, the bands hold the middle 68% of single fields. Below, they are the standard errors of
     the means over fields, taken from the scatter between fields as if these were independent: grey
-    of the data, red of the samples. A single field has none.
+    of the data, red of the samples. A single field has none. Where fields are of many conditions
+    (cosmologies, say), that scatter is mostly between conditions: draw a sample at the condition of
+    each field, and say `paired=True`.
 
     Parameters
     ----------
@@ -372,7 +426,12 @@ def power_spectra(
     bins : int or sequence of float, optional
         Bins of equal width, or their edges: see `pyflow.fields.power_spectrum`.
     unit : str
-        Of `box_size`. The field itself is taken to have none.
+        Of `box_size`: of "Mpc/h", wave numbers are in h/Mpc and powers of fields in two dimensions
+        in (Mpc/h)^2. The field itself is taken to have none.
+    paired : bool
+        Whether each sample is of the condition of the field of data in the same place. Below is
+        then the geometric mean over pairs of sample / data, in which what they share cancels, and
+        the band around 1 is its standard error.
 
     Returns
     -------
@@ -381,8 +440,9 @@ def power_spectra(
     Raises
     ------
     ValueError
-        If fields are not of one mesh, not real or not finite, if those of data are constant, or an
-        option makes no sense: the message names the argument.
+        If fields are not of one mesh, not real or not finite, if those of data are constant, if
+        pairs are asked for and there are not as many samples as data, or an option makes no sense:
+        the message names the argument.
 
     Examples
     --------
@@ -394,13 +454,14 @@ def power_spectra(
     """
     data, samples = _both(data, samples)
     _vary(data, "power spectrum")
+    paired = _paired(data, samples, paired)
     k, true, _ = _spectra(data, box_size, bins)
     _, mine, _ = _spectra(samples, box_size, bins)
     with drawing() as plt:
-        figure, above = _over_k(plt, k, true, mine, unit, ratio=True)
+        figure, above = _over_k(plt, k, true, mine, unit, paired, ratio=True)
         above.set_yscale("log", nonpositive="mask")
         above.set_ylim(_decades(true, mine))
-        above.set_ylabel("P(k)" + (f"  [({unit})$^{data.ndim - 1}$]" if unit else ""))
+        above.set_ylabel("P(k)" + (f"  [{_to_the(unit, data.ndim - 1)}]" if unit else ""))
     return figure
 
 
@@ -411,6 +472,7 @@ def bispectra(
     *,
     bins: int | Sequence[float] | None = None,
     unit: str = "",
+    paired: bool = False,
 ) -> Figure:
     """Draw the mean equilateral bispectra of data and samples, and their difference.
 
@@ -428,6 +490,8 @@ def bispectra(
         See `pyflow.fields.bispectrum`.
     unit : str
         Of `box_size`.
+    paired : bool
+        As of `power_spectra`: the band of the difference is then its standard error over pairs.
 
     Returns
     -------
@@ -448,6 +512,7 @@ def bispectra(
     """
     data, samples = _both(data, samples)
     _vary(data, "bispectrum")
+    paired = _paired(data, samples, paired)
     k, true, _ = bispectrum(data, box_size, bins)
     if not len(k):
         raise ValueError("bins: no triangle of these fields lies in them")
@@ -455,7 +520,7 @@ def bispectra(
     unit_b = 3 * np.interp(k, at, power.mean(axis=0)) ** 2
     true, mine = true / unit_b, bispectrum(samples, box_size, bins)[1] / unit_b
     with drawing() as plt:
-        figure, above = _over_k(plt, k, true, mine, unit, ratio=False)
+        figure, above = _over_k(plt, k, true, mine, unit, paired, ratio=False)
         above.axhline(0, color=INK, lw=0.8, ls=":")
         above.set_ylabel("Q(k) = B / 3 P$^2$")
     return figure
@@ -467,14 +532,28 @@ def _vary(data, what):
         raise ValueError(f"data: the fields are constant: they have no {what}")
 
 
-def _over_k(plt, k, data, samples, unit, ratio):
+def _paired(data, samples, paired):
+    """Return whether fields are compared in pairs, of which there must be two."""
+    paired = _arguments.boolean("paired", paired)
+    if paired and not len(data) == len(samples) > 1:
+        raise ValueError(
+            f"paired: needs a sample for every field of data, two at least, not {len(samples)} "
+            f"for {len(data)}"
+        )
+    return paired
+
+
+def _over_k(plt, k, data, samples, unit, paired, ratio):
     """Draw what (fields, bins) both have at k, and compare it below; return figure and axes."""
     figure, (above, below) = _two(plt)
     for values, colour, name in ((data, DATA, ROWS[0]), (samples, SAMPLES, ROWS[1])):
         _spread(above, k, values, colour, name)
     above.set_xscale("log")
     above.legend()
-    _compare(below, k, data, samples, ratio)
+    if paired:
+        _compare_pairs(below, k, data, samples, ratio)
+    else:
+        _compare(below, k, data, samples, ratio, whole=True)
     below.set_xlim(k[0] / 1.08, k[-1] * 1.08)
     _wave_numbers(below, unit)
     return figure, above
@@ -516,9 +595,22 @@ def _decades(data, samples):
 
 def _wave_numbers(axes, unit):
     """Label the logarithmic axis of k, of which one decade at most may be seen."""
-    axes.set_xlabel(f"k  [({unit})$^{{-1}}$]" if unit else "k")
+    axes.set_xlabel(f"k  [{_over(unit)}]" if unit else "k")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
+
+
+def _over(unit):
+    """Return one over a unit: h/Mpc of Mpc/h."""
+    above, slash, below = unit.partition("/")
+    if not slash:
+        return _to_the(unit, -1)
+    return f"{below}/{above}" if below.isalpha() and above.isalpha() else f"({unit})$^{{-1}}$"
+
+
+def _to_the(unit, power):
+    """Return a power of a unit, in brackets where it is more than a word."""
+    return f"{unit if unit.isalpha() else f'({unit})'}$^{{{power}}}$"
 
 
 # ---- latent maps ---------------------------------------------------------------------------------
