@@ -167,7 +167,9 @@ def _marginal(post, which, masses=()):
         edges.append(np.linspace(*np.clip(wide, *bounds[j]), BINS[d] + 1))
         step.append(edges[j][1] - edges[j][0])
     cov = cov / np.outer(step, step) + 0.25 * np.eye(d)
-    return smooth_histogram(points, edges, closed, cov, masses, known.mass)
+    beyond = [(x < e[0]) | (x > e[-1]) for x, e in zip(points.T, edges, strict=True)]
+    mass = np.where(np.any(beyond, axis=0), 0, known.mass)
+    return smooth_histogram(points, edges, closed, cov, masses, mass / mass.sum())
 
 
 def _side(p):

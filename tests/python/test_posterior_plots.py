@@ -180,6 +180,12 @@ def test_densities_that_the_prior_cuts_off_end_there(p, getdist):
             assert area / spatial.ConvexHull(loop).volume > 0.96
 
 
+def test_contours_of_a_chain_that_hold_nearly_all():
+    pytest.importorskip("emcee")
+    axes = by_place(plots.posteriors(cut_off(4), masses=[0.9999], getdist=False))
+    assert len(axes[1, 0].collections[-1].levels) == 1
+
+
 def test_axes_keep_what_they_show():
     figure = posterior(1.0, mean=-3.0).plot()
     axes = np.array(figure.axes)
