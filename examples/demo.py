@@ -30,18 +30,22 @@ NAMES = [
 
 
 def load():
-    """Return training, validation and test data: 80%, 10% and 10%, standardised, float32."""
+    """Return training, validation and test data, standardised, float32, and their mean and std.
+
+    They are 80%, 10% and 10% of the rows.
+    """
     x = np.load(DATA)
     x = x[np.random.RandomState(0).permutation(len(x))]
     train, validate, test = np.split(x, [int(0.8 * len(x)), int(0.9 * len(x))])
     mean, std = train.mean(axis=0), train.std(axis=0)
-    return [(part - mean) / std for part in (train, validate, test)]
+    return [(part - mean) / std for part in (train, validate, test)], mean, std
 
 
-def pictures(model, test):
-    """Return {name: figure}, of data that the model has not seen."""
+def pictures(model, test, mean, std):
+    """Return {name: figure}, of data that the model has not seen, in the units of the file."""
     samples, _ = model.sample(10 * len(test), seed=1)
     z, _ = model.forward(test)
+    test, samples = (mean + std * x for x in (test, samples))
     return {
         "marginals": pyflow.plots.marginals(test, samples, names=NAMES),
         "pairs": pyflow.plots.pairs(test, samples, names=NAMES, columns=[0, 2, 3, 6, 7, 8]),
@@ -56,7 +60,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "output", metavar="DIR")
     arguments = parser.parse_args()
 
-    train, validate, test = load()
+    (train, validate, test), mean, std = load()
     if arguments.quick:
         train, validate = train[:4000], validate[:1000]
     n, d = train.shape
@@ -86,7 +90,7 @@ def main():
     matplotlib.use("Agg")  # to files, whether or not there is a screen
     arguments.out.mkdir(parents=True, exist_ok=True)
     print()
-    for name, figure in pictures(model, test).items():
+    for name, figure in pictures(model, test, mean, std).items():
         path = arguments.out / f"{name}.png"
         figure.savefig(path)
         print(f"wrote {path}")

@@ -6,9 +6,11 @@ first one is called.
 """
 
 from pyflow.plots.checks import coverage
-from pyflow.plots.fields import bispectra, field_pdf, latent_map, maps, power_spectra
+from pyflow.plots.compared import bispectra, field_pdf, power_spectra
+from pyflow.plots.courses import history
+from pyflow.plots.fields import latent_map, maps
 from pyflow.plots.images import image_grid
-from pyflow.plots.tables import history, latent, marginals, pairs
+from pyflow.plots.tables import latent, marginals, pairs
 from pyflow.plots.triangle import posteriors
 
 __all__ = [

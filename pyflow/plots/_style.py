@@ -1,7 +1,8 @@
-"""What all pictures share: colours, style, ranges and contour levels."""
+"""What all pictures share: colours, style, names and ranges."""
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +12,44 @@ SAMPLES = "#d1495b"
 TRAIN = "#30638e"
 INK = "#2b2d42"
 BAND = "#e6e9ef"
+# One for each of several things: told apart by the colour-blind too, and INK last.
+COLOURS = (SAMPLES, TRAIN, "#edae49", "#4fb0a5", "#8e6bbf", INK)
+
+# What parameters of cosmology are called in LaTeX.
+KNOWN = {
+    "omega_m": r"$\Omega_m$",
+    "Omega_m": r"$\Omega_m$",
+    "omega_b": r"$\Omega_b$",
+    "Omega_b": r"$\Omega_b$",
+    "omega_c": r"$\Omega_c$",
+    "Omega_c": r"$\Omega_c$",
+    "omega_k": r"$\Omega_k$",
+    "Omega_k": r"$\Omega_k$",
+    "omega_lambda": r"$\Omega_\Lambda$",
+    "Omega_lambda": r"$\Omega_\Lambda$",
+    "sigma_8": r"$\sigma_8$",
+    "sigma8": r"$\sigma_8$",
+    "s_8": "$S_8$",
+    "S_8": "$S_8$",
+    "S8": "$S_8$",
+    "h": "$h$",
+    "h_0": "$H_0$",
+    "H_0": "$H_0$",
+    "H0": "$H_0$",
+    "n_s": "$n_s$",
+    "ns": "$n_s$",
+    "a_s": "$A_s$",
+    "A_s": "$A_s$",
+    "w": "$w$",
+    "w_0": "$w_0$",
+    "w0": "$w_0$",
+    "w_a": "$w_a$",
+    "wa": "$w_a$",
+    "m_nu": r"$\sum m_\nu$",
+    "tau": r"$\tau$",
+    "f_nl": r"$f_\mathrm{NL}$",
+    "f_NL": r"$f_\mathrm{NL}$",
+}
 
 STYLE = {
     "font.size": 9,
@@ -83,18 +122,23 @@ def interval(limits):
     return values.tolist()
 
 
-def contour_levels(density, masses, share=None):
-    """Return the levels, rising, inside which these shares of a density lie.
+def known_label(name):
+    """Return how a parameter that is known by its name is written; other names as they are."""
+    return KNOWN.get(name, name)
 
-    `share`, of the shape of density, is what every cell holds: of a histogram that was smoothed,
-    the share of the points themselves, because smoothing makes a narrow density wider. Shares that
-    all cells together do not hold have no level.
-    """
-    order = np.argsort(-density, axis=None, kind="stable")
-    inside = np.cumsum((density / density.sum() if share is None else share).ravel()[order])
-    last = np.searchsorted(inside, sorted(masses, reverse=True))
-    levels = density.ravel()[order[last[last < len(order)]]]
-    return np.unique(levels)  # equal levels, of a spike in one bin, cannot be drawn
+
+def wrapped(name, width):
+    """Return a name in lines of about `width` characters, broken at blanks, - and _."""
+    if "$" in name or len(name) <= width:
+        return name
+    lines = textwrap.wrap(name.replace("_", "_\0 "), max(int(width), 4))
+    return "\n".join(lines).replace("\0 ", "").replace("\0", "")
+
+
+def percentages(masses):
+    """Return shares as text: 30, 68 and 95 %."""
+    *first, last = [f"{100 * mass:.4g}" for mass in sorted(set(masses))]
+    return f"{', '.join(first)} and {last} %" if first else f"{last} %"
 
 
 def gaussian(t):

@@ -1,4 +1,4 @@
-"""Pictures of tables: data beside samples, latent points beside a Gaussian, the course of a fit."""
+"""Pictures of tables: data beside samples, latent points beside a Gaussian."""
 
 from __future__ import annotations
 
@@ -9,29 +9,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyflow import _arguments, _tables
+from pyflow.plots._contours import hard_ends, smooth_histogram
 from pyflow.plots._style import (
     BAND,
     DATA,
     INK,
     SAMPLES,
-    TRAIN,
-    contour_levels,
     drawing,
     gaussian,
     key,
+    known_label,
+    percentages,
     span,
+    wrapped,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from pyflow.flow import Flow
+    Bounds = (
+        Sequence[tuple[float | None, float | None] | None]
+        | Mapping[str, tuple[float | None, float | None]]
+        | None
+    )
 
 
-__all__ = ["history", "latent", "marginals", "pairs"]
+__all__ = ["latent", "marginals", "pairs"]
 
 
 def __dir__():
@@ -52,8 +58,8 @@ def _table(x, name):
     return x
 
 
-def _pair_of_tables(data, samples, columns, names, most):
-    """Return the columns of data and samples to draw, by default the first, and their names."""
+def _pair_of_tables(data, samples, columns, names, bounds, bins, most):
+    """Return the columns of data and samples to draw, their names, axes, and a note if not all."""
     own = _tables.names(data, "data")
     samples = _table(_tables.matched(samples, "samples", own), "samples")
     data = _table(data, "data")
@@ -63,9 +69,40 @@ def _pair_of_tables(data, samples, columns, names, most):
     names = own if names is None else list(map(str, names))
     if names is not None and len(names) != d:
         raise ValueError(f"names: {len(names)} names for {d} columns")
+    bounds = _bounds(bounds, names, d)
+    note = f"the first {most} of {d} columns" if columns is None and d > most else ""
     columns = _columns(columns, names, d, most)
-    names = [f"$x_{{{j}}}$" if names is None else names[j] for j in columns]
-    return data[:, columns], samples[:, columns], names
+    for j in columns:
+        (low, high), least, most = bounds[j], data[:, j].min(), data[:, j].max()
+        if (low is not None and least < low) or (high is not None and most > high):
+            raise ValueError(f"bounds: column {j} of data goes from {least:g} to {most:g}")
+    names = [f"$x_{{{j}}}$" if names is None else known_label(names[j]) for j in columns]
+    axis = [_Axis(data[:, j], samples[:, j], bounds[j], bins) for j in columns]
+    return data[:, columns], samples[:, columns], names, axis, note
+
+
+def _bounds(bounds, names, d):
+    """Return (low, high) of each of d columns, None where there is none."""
+    if bounds is None:
+        return [(None, None)] * d
+    if hasattr(bounds, "keys"):
+        for name in bounds:
+            if name not in (names or ()):
+                raise ValueError(f"bounds: there is no column called {name!r}")
+        bounds = [bounds.get(name) for name in names]
+    if len(bounds) != d:
+        raise ValueError(f"bounds: {len(bounds)} pairs for {d} columns")
+    found = []
+    for pair in bounds:
+        low, high = (None, None) if pair is None else pair
+        low, high = (
+            None if end is None or math.isinf(end) else _arguments.real("bounds", end)
+            for end in (low, high)
+        )
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"bounds: must rise; {low:g} is not below {high:g}")
+        found.append((low, high))
+    return found
 
 
 def _columns(columns, names, d, most):
@@ -84,15 +121,67 @@ def _columns(columns, names, d, most):
     return numbers
 
 
-def _histograms(axes, data, samples, limits, bins):
+class _Axis:
+    """The bins of a column, which start at its hard ends, and where its axis begins and ends.
+
+    Attributes
+    ----------
+    limits : (float, float)
+        Two bins of 50 beyond hard ends, where samples may lie that should not.
+    edges : (m,) array
+        From one limit to the other.
+    """
+
+    def __init__(self, data, samples, bounds, bins):
+        lo, hi = span(data)
+        half = 0.5 * (hi - lo) / bins
+        least, most = samples.min(), samples.max()
+        low, high = hard_ends(data)
+        # Of ends that were found, the samples' own may lie a little further out.
+        low = min(low, least) if low is not None and least > low - half else low
+        high = max(high, most) if high is not None and most < high + half else high
+        low, high = (
+            found if end is None else end for found, end in zip((low, high), bounds, strict=True)
+        )
+        # One that is not in the picture is of no matter.
+        low = low if low is not None and lo <= low < hi else None
+        high = high if high is not None and lo < high <= hi else None
+        self.ends = {
+            "data": (low, high),
+            "samples": (
+                None if low is None or least < low else low,
+                None if high is None or most > high else high,
+            ),
+        }
+        start, stop = lo if low is None else low, hi if high is None else high
+        if high is not None:
+            stop += 1e-9 * (stop - start)  # the greatest is in the last bin
+        self._step = (stop - start) / bins
+        margin = math.ceil(0.04 * bins)
+        first = 0 if low is None else -margin
+        last = bins if high is None else bins + margin
+        self.edges = start + self._step * np.arange(first, last + 1)
+        self.limits = self.edges[0], self.edges[-1]
+
+    def bins(self, which, reach):
+        """Return equal bins of the data or samples, `reach` bins beyond where there is no end."""
+        low, high = self.ends[which]
+        step = self._step
+        start = self.edges[0] - reach * step if low is None else low
+        stop = self.edges[-1] + reach * step if high is None else high
+        count = max(round((stop - start) / step), 1)
+        slack = 1e-9 * (stop - start)
+        return np.linspace(start, stop + (slack if high is not None else 0), count + 1)
+
+
+def _histograms(axes, data, samples, edges):
     """Draw two densities of one column over each other."""
-    edges = np.linspace(*limits, bins + 1)
     for x, style in (
         (data, {"histtype": "stepfilled", "color": DATA, "alpha": 0.55, "lw": 0}),
         (samples, {"histtype": "step", "color": SAMPLES, "lw": 1.3}),
     ):
         _density(axes, x, edges, **style)
-    axes.set(xlim=limits, yticks=[])
+    axes.set(xlim=edges[[0, -1]], yticks=[])
     axes.spines["left"].set_visible(False)
 
 
@@ -110,8 +199,9 @@ def marginals(
     names: Sequence[str] | None = None,
     columns: Sequence[int | str] | None = None,
     bins: int = 60,
+    bounds: Bounds = None,
 ) -> Figure:
-    """Draw the distribution of each column: data filled, samples as a line.
+    """Draw the distribution of each column, in its own units: data filled, samples as a line.
 
     Parameters
     ----------
@@ -120,13 +210,22 @@ def marginals(
     names : sequence of dim str, optional
         What the axes are called. Default: the names of the columns of data, if it has any.
     columns : sequence of int or str, optional
-        Which columns to draw. Default: the first 25.
+        Which columns to draw. Default: the first 25; the figure says so if there are more.
     bins : int
         Bins of each histogram.
+    bounds : sequence of dim (low, high) or None, or mapping of them by name, optional
+        Ends of the columns, where bins start; None and infinity for no end. Default: the least and
+        the greatest of the data, where their density does not fall off before.
 
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the tables do not match or are not finite, data lie beyond their bounds, or an option
+        makes no sense: the message names the argument.
 
     Examples
     --------
@@ -136,7 +235,9 @@ def marginals(
     >>> len(figure.axes)
     3
     """
-    data, samples, names = _pair_of_tables(data, samples, columns, names, most=25)
+    data, samples, names, axis, note = _pair_of_tables(
+        data, samples, columns, names, bounds, bins, most=25
+    )
     count = len(names)
     across = count if count <= 4 else math.ceil(math.sqrt(count))
     down = math.ceil(count / across)
@@ -146,20 +247,10 @@ def marginals(
         for axes in grid.flat[count:]:
             axes.remove()
         for j, axes in enumerate(grid.flat[:count]):
-            _histograms(axes, data[:, j], samples[:, j], span(data[:, j]), bins)
-            axes.set_xlabel(names[j])
-        figure.legend(handles=key(), loc="outside upper center", ncols=2)
+            _histograms(axes, data[:, j], samples[:, j], axis[j].edges)
+            axes.set_xlabel(wrapped(names[j], 20))
+        figure.legend(handles=key(), loc="outside upper center", ncols=2, title=note or None)
     return figure
-
-
-def _smooth(counts, sigma):
-    """Convolve a two-dimensional histogram with a Gaussian, sigma in bins."""
-    reach = math.ceil(3 * sigma)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    for axis in (0, 1):
-        counts = np.apply_along_axis(np.convolve, axis, counts, kernel, mode="same")
-    return counts
 
 
 def pairs(
@@ -170,10 +261,11 @@ def pairs(
     columns: Sequence[int | str] | None = None,
     masses: Sequence[float] = (0.3, 0.68, 0.95),
     bins: int = 50,
+    bounds: Bounds = None,
 ) -> Figure:
     """Draw every pair of columns: data as filled contours, samples as lines.
 
-    On the diagonal are the distributions of each.
+    On the diagonal are the distributions of each. Densities are smooth, and end at the bounds.
 
     Parameters
     ----------
@@ -182,15 +274,22 @@ def pairs(
     names : sequence of dim str, optional
         What the axes are called. Default: the names of the columns of data, if it has any.
     columns : sequence of int or str, optional
-        Which columns to draw. Default: the first 6.
+        Which columns to draw. Default: the first 6; the figure says so if there are more.
     masses : sequence of float
         The shares of the points that the contours hold.
     bins : int
         Bins of the histograms, along each axis.
+    bounds : sequence of dim (low, high) or None, or mapping of them by name, optional
+        Ends of the columns: see `marginals`. Samples beyond them are drawn too.
 
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        As `marginals`.
 
     Examples
     --------
@@ -200,9 +299,10 @@ def pairs(
     >>> len(figure.axes)
     6
     """
-    data, samples, names = _pair_of_tables(data, samples, columns, names, most=6)
+    data, samples, names, axis, note = _pair_of_tables(
+        data, samples, columns, names, bounds, bins, most=6
+    )
     count = len(names)
-    limits = [span(column) for column in data.T]
     with drawing() as plt:
         size = 1.6 * count + 0.8
         figure, grid = plt.subplots(
@@ -218,45 +318,45 @@ def pairs(
                 axes.locator_params(nbins=4, prune="both")
                 axes.tick_params(labelleft=j == 0 and i > 0, labelbottom=i == count - 1)
                 if i == j:
-                    _histograms(axes, data[:, i], samples[:, i], limits[i], bins)
+                    _histograms(axes, data[:, i], samples[:, i], axis[i].edges)
                 else:
-                    _pair(
-                        axes,
-                        data[:, [j, i]],
-                        samples[:, [j, i]],
-                        [limits[j], limits[i]],
-                        masses,
-                        bins,
-                    )
+                    which = [j, i]
+                    _pair(axes, data[:, which], samples[:, which], [axis[j], axis[i]], masses, bins)
                 if i == count - 1:
-                    axes.set_xlabel(names[j])
+                    axes.set_xlabel(wrapped(names[j], 13))
                 if j == 0 and i > 0:
-                    axes.set_ylabel(names[i])
+                    axes.set_ylabel(wrapped(names[i], 13))
         figure.align_labels()
-        figure.legend(handles=key(), loc="upper right" if count > 1 else "outside upper center")
+        lines = [f"contours: {percentages(masses)} of points"] * (count > 1) + [note] * bool(note)
+        figure.legend(
+            handles=key(),
+            loc="upper right" if count > 1 else "outside upper center",
+            title="\n".join(lines) or None,
+            alignment="left",
+        )
     return figure
 
 
-def _pair(axes, data, samples, limits, masses, bins):
+def _pair(axes, data, samples, axis, masses, bins):
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("data", ["#dfe3ea", DATA, "#5c6784"])
-    density, levels, middles = _smooth_histogram(data, limits, masses, bins)
+    nodes, density, levels = _smooth(data, "data", axis, masses, bins)
     shades = shades(np.linspace(0, 1, len(levels)))
     if len(levels):
-        axes.contourf(*middles, density, [*levels, 2 * density.max()], colors=shades)
-    density, levels, middles = _smooth_histogram(samples, limits, masses, bins)
+        axes.contourf(*nodes, density.T, [*levels, 2 * density.max()], colors=shades)
+    nodes, density, levels = _smooth(samples, "samples", axis, masses, bins)
     if len(levels):
-        axes.contour(*middles, density, levels, colors=SAMPLES, linewidths=1)
-    axes.set(xlim=limits[0], ylim=limits[1])
+        axes.contour(*nodes, density.T, levels, colors=SAMPLES, linewidths=1)
+    axes.set(xlim=axis[0].limits, ylim=axis[1].limits)
 
 
-def _smooth_histogram(points, limits, masses, bins):
-    """Return a density (y, x) of points (n, 2), levels that hold shares of them, and x and y."""
-    counts, *edges = np.histogram2d(*points.T, bins, limits)
-    density = _smooth(counts.T, sigma=1.5 * bins / 50)
-    levels = contour_levels(density, masses, counts.T / len(points))
-    return density, levels, [(e[1:] + e[:-1]) / 2 for e in edges]
+def _smooth(points, which, axis, masses, bins):
+    """Return nodes, density and levels; fewer points are smoothed more, as n^(-1/6) says."""
+    sigma = 1.5 * bins / 50 * np.clip((20_000 / len(points)) ** (1 / 6), 1, 2)
+    edges = [a.bins(which, math.ceil(3 * sigma)) for a in axis]
+    closed = [[end is not None for end in a.ends[which]] for a in axis]
+    return smooth_histogram(points, edges, closed, sigma**2 * np.eye(2), masses)
 
 
 def latent(z: ArrayLike, *, columns: Sequence[int | str] | None = None, bins: int = 60) -> Figure:
@@ -292,6 +392,8 @@ def latent(z: ArrayLike, *, columns: Sequence[int | str] | None = None, bins: in
     with drawing() as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
         _latent_columns(axes[0], z, columns, bins)
+        if len(columns) < z.shape[1]:
+            axes[0].get_legend().set_title(f"{len(columns)} of {z.shape[1]} columns")
         _latent_quantiles(axes[1], z, columns)
         _latent_radius(axes[2], z, bins)
     return figure
@@ -346,87 +448,3 @@ def _latent_radius(axes, z, bins):
     axes.set_title("distance from the origin")
     axes.spines["left"].set_visible(False)
     axes.legend()
-
-
-def history(flow: Flow) -> Figure:
-    """Draw the log-likelihood after each layer of a fit of GIS, or after each epoch of training.
-
-    Below it, for layers, the sliced distance. Of a flow of GIS that was trained: the epochs. Of a
-    mixture: those of all members.
-
-    Parameters
-    ----------
-    flow : Flow
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ValueError
-        If the flow has no history: a fit without layers, or epochs.
-
-    Examples
-    --------
-    >>> import numpy as np, pyflow
-    >>> x = np.random.default_rng(0).gamma(2, size=(500, 2))
-    >>> figure = pyflow.plots.history(pyflow.GIS(x, max_layers=3, verbose=False))
-    >>> len(figure.axes)
-    2
-    """
-    records = flow.history if isinstance(flow.history, tuple) else (flow.history,)
-    if not all(len(record["epoch"]) for record in records):
-        raise ValueError("flow: has no history")
-    trained = any(record["epoch"].any() for record in records)
-    if trained:
-        records = [{k: v[record["epoch"] > 0] for k, v in record.items()} for record in records]
-    step, unit = "epoch" if trained else "layer", "nats"
-    if len(flow.shape) > 1:
-        unit = "nats per pixel"
-    few = max(len(record["epoch"]) for record in records) <= 60
-    mark = {"marker": "o", "markersize": 3} if few else {}
-    with drawing() as plt:
-        if trained:
-            figure, above = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
-            below = above
-        else:
-            figure, (above, below) = plt.subplots(
-                2, 1, figsize=(6.4, 4.6), sharex=True, height_ratios=(2, 1), layout="constrained"
-            )
-            for record in records:
-                _distances(below, record["distance"], mark)
-        _likelihoods(above, records, mark)
-        above.set_ylabel(f"mean log p ({unit})")
-        below.set_xlabel(step)
-        below.xaxis.get_major_locator().set_params(integer=True)
-    return figure
-
-
-def _likelihoods(axes, records, mark):
-    values = []
-    for record in records:
-        train, validate = record["logp_train"], record["logp_validate"]
-        at = np.arange(1, len(train) + 1)
-        axes.plot(at, train, color=TRAIN, lw=1.2, label="training data", **mark)
-        seen = np.isfinite(validate)
-        if seen.any():
-            axes.plot(at, validate, color=SAMPLES, lw=1.2, label="validation data", **mark)
-            best = int(np.nanargmax(validate))
-            label = f"best: {validate[best]:.4g}" if len(records) == 1 else "best of each member"
-            axes.plot(at[best], validate[best], "o", ms=8, mfc="none", mec=SAMPLES, label=label)
-        values += [train, validate[seen]]
-    low, top = np.nanquantile(np.concatenate(values), [0.12, 1])  # the first steps are far larger
-    margin = 0.08 * (top - low) or 0.1
-    axes.set_ylim(low - margin, top + margin)
-    lines = {line.get_label(): line for line in axes.lines}  # one of those of all members
-    axes.legend(lines.values(), lines.keys())
-
-
-def _distances(axes, distance, mark):
-    at = np.arange(1, len(distance) + 1)
-    seen = np.isfinite(distance) & (distance > 0)
-    axes.semilogy(at[seen], distance[seen], color=INK, lw=1.2, **mark)
-    axes.set_ylabel("sliced distance")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(lambda x, _: f"{x:.2g}" if f"{x:.0e}"[0] in "235" else "")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyflow import _arguments
-from pyflow.plots._style import DATA, INK, SAMPLES, TRAIN, contour_levels, drawing
+from pyflow._quadrature import Chain, Points
+from pyflow.plots._contours import contour_levels, smooth_histogram, with_ends
+from pyflow.plots._style import COLOURS, INK, drawing, known_label, percentages
 from pyflow.posterior import Posterior
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["posteriors"]
 
-COLOURS = (SAMPLES, TRAIN, "#e09f3e", "#3d8168", "#7d5ba6", DATA)
+BINS = {1: 120, 2: 80}  # of a chain's marginals, along an axis
 FAINT = 2e-3  # of the highest density: below that, nothing is drawn of a marginal
 
 
@@ -36,6 +38,10 @@ def posteriors(
     getdist: bool | None = None,
 ) -> Figure:
     """Draw posteriors over each other: the density of each parameter, and contours of every pair.
+
+    All lines lie over all filled regions, so that no posterior hides another. Where the prior's
+    bounds cut a density off, its curves go down and its contours are closed there. Those of a chain
+    are smooth histograms; their contours hold the shares of the chain's own points.
 
     Parameters
     ----------
@@ -125,11 +131,45 @@ def _limits(posteriors, truth):
     for j in range(len(posteriors[0].names)):
         ends = [] if truth is None else [truth[j]]
         for post in posteriors:
-            (y,), density = post.marginal(j)
+            (y,), density, _ = _marginal(post, (j,))
             ends += y[density > FAINT * density.max()][[0, -1]].tolist()
         margin = 0.05 * (max(ends) - min(ends))
         limits.append((min(ends) - margin, max(ends) + margin))
     return limits
+
+
+def _marginal(post, which, masses=()):
+    """Return nodes, density and levels of the marginal of some parameters, with its hard ends."""
+    known = post._known
+    bounds = known.bounds[list(which)]
+    if not isinstance(known, Points):
+        nodes, density = post.marginal(*which)
+        levels = contour_levels(density, masses)
+        closed = []
+        for y, ends in zip(nodes, bounds, strict=True):
+            reached = np.abs(y[[0, -1]] - ends) < 0.6 * (y[1] - y[0])
+            closed.append([bool(end) for end in reached])
+        return *with_ends(nodes, density, closed), levels
+    # Scott's rule: the covariance of n points times n^(-2 / (d + 4)). Kish's number of points, of
+    # which those of a chain are a third of an autocorrelation time apart.
+    points, d = known.points[:, list(which)], len(which)
+    centred = points - known.mass @ points
+    n = 1 / np.sum(known.mass**2) / (3 if isinstance(known, Chain) else 1)
+    cov = n ** (-2 / (d + 4)) * (centred.T * known.mass) @ centred
+    edges, closed, step = [], [], []
+    for j in range(d):
+        order = np.argsort(points[:, j])
+        last = np.searchsorted(np.cumsum(known.mass[order]), [1e-4, 1 - 1e-4])
+        ends = points[order[np.minimum(last, len(order) - 1)], j]
+        wide = ends + 3 * np.sqrt(cov[j, j]) * np.array([-1, 1])
+        reached = [wide[0] < bounds[j, 0], wide[1] > bounds[j, 1]]
+        closed.append(reached)
+        edges.append(np.linspace(*np.clip(wide, *bounds[j]), BINS[d] + 1))
+        step.append(edges[j][1] - edges[j][0])
+    cov = cov / np.outer(step, step) + 0.25 * np.eye(d)
+    beyond = [(x < e[0]) | (x > e[-1]) for x, e in zip(points.T, edges, strict=True)]
+    mass = np.where(np.any(beyond, axis=0), 0, known.mass)
+    return smooth_histogram(points, edges, closed, cov, masses, mass / mass.sum())
 
 
 def _side(p):
@@ -156,14 +196,21 @@ def _by_hand(plt, posteriors, labels, truth, masses, axes):
         for i in range(p):
             _curve(axes[i, i], post, i, colour, None if labels is None else labels[k])
             for j in range(i):
-                _contours(axes[i, j], post, j, i, masses, colour)
+                _contours(axes[i, j], post, (j, i), masses, colour)
     for i in range(p):
         for j in range(p):
             _dress(axes[i, j], i, j, names, limits, truth)
     labelled = [line for line in _curves(axes[0, 0]) if not line.get_label().startswith("_")]
+    title = _held(masses) if p > 1 else None
     if labelled:
-        axes[0, -1].legend(handles=labelled, loc="upper right")
+        axes[0, -1].legend(handles=labelled, loc="upper right", title=title, alignment="left")
+    elif p > 1:
+        axes[0, -1].text(1, 1, title, ha="right", va="top", transform=axes[0, -1].transAxes)
     return figure
+
+
+def _held(masses):
+    return f"contours: {percentages(masses)}\nof the posterior"
 
 
 def _curves(axes):
@@ -179,17 +226,16 @@ def _joined(axes, limits):
 
 
 def _curve(axes, post, i, colour, label):
-    (y,), density = post.marginal(i)
+    (y,), density, _ = _marginal(post, (i,))
     axes.plot(y, density / density.max(), color=colour, lw=1.5, label=label, gid="posterior")
 
 
-def _contours(axes, post, i, j, masses, colour):
-    """Draw the regions of parameters i, across, and j, upwards."""
-    (x, y), density = post.marginal(i, j)
-    levels = contour_levels(density, masses)
-    axes.contourf(x, y, density.T, [levels[0], np.inf], colors=[colour], alpha=0.15)
-    axes.contourf(x, y, density.T, [levels[-1], np.inf], colors=[colour], alpha=0.2)
-    axes.contour(x, y, density.T, levels, colors=[colour], linewidths=1.2)
+def _contours(axes, post, which, masses, colour):
+    """Draw the regions of two parameters, the first across: lines over what others fill."""
+    (x, y), density, levels = _marginal(post, which, masses)
+    axes.contourf(x, y, density.T, [levels[0], np.inf], colors=[colour], alpha=0.12, zorder=1)
+    axes.contourf(x, y, density.T, [levels[-1], np.inf], colors=[colour], alpha=0.18, zorder=1)
+    axes.contour(x, y, density.T, levels, colors=[colour], linewidths=1.2, zorder=2)
 
 
 def _dress(axes, i, j, names, limits, truth):
@@ -211,9 +257,9 @@ def _dress(axes, i, j, names, limits, truth):
     p = len(names)
     axes.tick_params(labelbottom=i == p - 1, labelleft=j == 0 and i > 0)
     if i == p - 1:
-        axes.set_xlabel(names[j])
+        axes.set_xlabel(known_label(names[j]))
     if j == 0 and i > 0:
-        axes.set_ylabel(names[i])
+        axes.set_ylabel(known_label(names[i]))
 
 
 # ---- by getdist ----------------------------------------------------------------------------------
@@ -230,8 +276,10 @@ def _by_getdist(plt, posteriors, labels, truth, masses, axes):
     colours = [COLOURS[k % len(COLOURS)] for k in range(len(posteriors))]
     plotter.triangle_plot(
         [_gridded(post, masses) for post in posteriors],
-        filled=True,
+        filled=[k == 0 for k in range(len(posteriors))],  # others would hide those before
         contour_colors=colours,
+        contour_lws=1.2,
+        line_args=[{"color": colour, "lw": 1.5} for colour in colours],
         legend_labels=labels,
         markers=None if truth is None else dict(zip(map(_key, range(p)), truth, strict=True)),
         marker_args={"color": INK, "lw": 0.7},
@@ -242,9 +290,13 @@ def _by_getdist(plt, posteriors, labels, truth, masses, axes):
         if not axes.get_subplotspec().is_first_row():
             axes.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
     for j in range(p):
-        plotter.subplots[-1, j].set_xlabel(names[j])
+        plotter.subplots[-1, j].set_xlabel(known_label(names[j]))
         if j:
-            plotter.subplots[j, 0].set_ylabel(names[j])
+            plotter.subplots[j, 0].set_ylabel(known_label(names[j]))
+    if plotter.fig.legends and p > 1:
+        plotter.fig.legends[0].set_title(_held(masses))
+    elif p > 1:
+        plotter.fig.text(1, 1, _held(masses), ha="right", va="top")
     return plotter.fig
 
 
@@ -262,13 +314,14 @@ def _gridded(post, masses):
 
     class Gridded(MCSamples):
         def get1DDensityGridData(self, name, **_):
-            (x,), density = post.marginal(names.index(name))
+            (x,), density, _ = _marginal(post, (names.index(name),))
             return Density1D(x, density / density.max())
 
         def get2DDensityGridData(self, across, upwards, **_):
-            (x, y), density = post.marginal(names.index(across), names.index(upwards))
+            which = names.index(across), names.index(upwards)
+            (x, y), density, levels = _marginal(post, which, masses)
             found = Density2D(x, y, density.T)
-            found.contours = contour_levels(density, masses)[::-1]
+            found.contours = levels[::-1]
             return found
 
     y = post.sample(1000, seed=0)

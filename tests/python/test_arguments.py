@@ -67,7 +67,10 @@ def test_an_option_that_is_misspelt():
     assert str(_arguments.unknown_option("GIS", "tempo", known)) == "GIS() has no option 'tempo'"
 
 
-PUBLIC = "compat fft fields plots plots.fields plots.tables plots.triangle posterior threads"
+PUBLIC = (
+    "compat fft fields plots plots.compared plots.courses plots.fields plots.tables plots.triangle "
+    "posterior threads"
+)
 
 
 @pytest.mark.parametrize("name", PUBLIC.split())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from pictures import band_of, check_drawn
-from scipy import stats
+from scipy import special, stats
 
 from pyflow import fields, plots
 
@@ -41,6 +41,16 @@ def test_maps_are_those_given():
     assert [drawn[i].get_ylabel() for i in (0, 3)] == ["data", "samples of the model"]
     assert drawn[3].get_xlabel() == "m"
     assert bar.get_ylabel() == "what"
+
+
+def test_the_bar_of_colours_tells_of_a_transform():
+    x = gaussian_fields((5, 7), 1, seed=0)
+    for transform, label in (
+        (None, "field"),
+        (np.arcsinh, "arcsinh(field)"),
+        (lambda y: y**2, "transformed field"),
+    ):
+        assert plots.maps(x, transform=transform).axes[-1].get_ylabel() == label
 
 
 def test_maps_of_three_dimensions_are_planes_or_means():
@@ -126,8 +136,77 @@ def test_power_spectra(mesh):
     assert_allclose(np.mean((single >= lo) & (single <= hi), axis=0), 0.68, atol=0.02)
     for axes in (above, below):
         assert axes.get_xscale() == "log"
-    assert f"[(Mpc)$^{len(mesh)}$]" in above.get_ylabel()
-    assert "[(Mpc)$^{-1}$]" in below.get_xlabel()
+    assert above.get_ylabel() == f"P(k)  [Mpc$^{{{len(mesh)}}}$]"
+    assert below.get_xlabel() == "k  [Mpc$^{-1}$]"
+
+
+@pytest.mark.parametrize(
+    ("unit", "over", "square"),
+    [
+        ("Mpc/h", "h/Mpc", "(Mpc/h)$^{2}$"),
+        ("kpc", "kpc$^{-1}$", "kpc$^{2}$"),
+        ("$h^{-1}$ Mpc", "($h^{-1}$ Mpc)$^{-1}$", "($h^{-1}$ Mpc)$^{2}$"),
+    ],
+)
+def test_units_of_wave_numbers(unit, over, square):
+    x = gaussian_fields((8, 8), 3, seed=0)
+    above, below = plots.power_spectra(x, x, 10.0, unit=unit).axes
+    assert above.get_ylabel() == f"P(k)  [{square}]"
+    for axes in (below, plots.bispectra(x, x, 10.0, unit=unit).axes[1]):
+        assert axes.get_xlabel() == f"k  [{over}]"
+    assert plots.latent_map(x, 10.0, unit=unit).axes[2].get_xlabel() == f"k  [{over}]"
+
+
+def test_spectra_in_pairs():
+    """What a pair shares cancels: its error is that of a single field's own scatter."""
+    n = 100
+    amplitude = np.exp(np.random.default_rng(2).normal(size=n))[:, None, None]
+    data = amplitude * gaussian_fields((16, 16), n, seed=0)
+    samples = 1.05 * amplitude * gaussian_fields((16, 16), n, seed=1)
+    _, p, modes = fields.power_spectrum(data, 10.0)
+    q = fields.power_spectrum(samples, 10.0)[1]
+    below = plots.power_spectra(data, samples, 10.0, paired=True).axes[1]
+    _, lo, hi = band_of(below.collections[0])
+    y = below.lines[0].get_ydata()
+    assert_allclose(y, np.exp(np.mean(np.log(q / p), axis=0)))
+    error = np.std(np.log(q / p), axis=0, ddof=1) / np.sqrt(n)
+    assert_allclose(np.log([lo, hi]), [-error, error])
+    # of a spectrum of M modes, which come in pairs of one: log chi^2 of M degrees of freedom
+    assert_allclose(error, np.sqrt(2 * special.polygamma(1, modes / 2) / n), rtol=0.25)
+    assert np.all(np.abs(np.log(y / 1.05**2)) < 3.5 * error)
+    _, low, high = band_of(plots.power_spectra(data, samples, 10.0).axes[1].collections[0])
+    assert np.all(high[-3:] - low[-3:] > 5 * (hi - lo)[-3:])
+
+    below = plots.bispectra(data, samples, 10.0, paired=True).axes[1]
+    _, lo, hi = band_of(below.collections[0])
+    assert_allclose(hi, -lo)
+    with pytest.raises(ValueError, match="paired: needs a sample for every field"):
+        plots.power_spectra(data, samples[1:], paired=True)
+
+
+def test_pairs_without_power_have_no_ratio():
+    data = gaussian_fields((8, 8), 5, seed=0)
+    samples = data.copy()
+    data[0], samples[1] = 0, 0
+    figure = plots.power_spectra(data, samples, paired=True)
+    check_drawn(figure)
+    assert_allclose(figure.axes[1].lines[0].get_ydata(), 1)
+
+
+def test_no_ratio_is_cut_off():
+    """Neither at the lowest k, nor where it is high; one beyond five has a mark at the top."""
+    data = gaussian_fields((16, 16), 20, seed=0)
+    k, p, _ = fields.power_spectrum(data, 10.0)
+    for factor in (0.3, 1.0, 2.0):
+        samples = factor * gaussian_fields((16, 16), 3, seed=1)
+        q = fields.power_spectrum(samples, 10.0)[1].mean(axis=0) / p.mean(axis=0)
+        below = plots.power_spectra(data, samples, 10.0).axes[1]
+        lo, hi = below.get_ylim()
+        assert lo < q.min()
+        assert hi > min(q.max(), 5)
+        assert below.get_xlim()[0] < k[0]
+        marks = [line.get_xdata() for line in below.lines if line.get_marker() == "^"]
+        assert (set(k[q > 5]) <= set(marks[0])) if marks else not (q > 5).any()
 
 
 def test_power_spectra_of_fields_most_of_which_are_constant():

@@ -396,11 +396,16 @@ def test_what_a_mixture_cannot():
 
 def test_its_history_is_drawn_of_all_members():
     mixture, members = made("gis")
-    above, below = pyflow.plots.history(mixture).axes
+    figure = pyflow.plots.history(mixture)
+    above, below = figure.axes
     assert len(above.lines) == len(below.lines) == 2
     for line, member in zip(above.lines, members, strict=True):
         assert_array_equal(line.get_ydata(), member.history["logp_train"])
-    assert len(above.get_legend().get_texts()) == 1
+    colours = {line.get_color() for line in above.lines}
+    assert len(colours) == 2
+    assert colours == {line.get_color() for line in below.lines}
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["training data", "member 0", "member 1"]
 
 
 # ---- files ---------------------------------------------------------------------------------------

@@ -1,16 +1,21 @@
 """Pictures of tables show what they are given."""
 
 import sys
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose, assert_array_equal
 from pictures import area, band_of, check_drawn, heights, shares_inside
 from scipy import stats
+from scipy.spatial.distance import pdist
 
 import pyflow
 from pyflow import checks, plots
+from pyflow.plots._contours import hard_ends
+from pyflow.plots._style import COLOURS
 
 
 def bent(n, seed):
@@ -107,6 +112,138 @@ def test_names_of_tables_are_those_of_the_axes():
     assert len(plots.latent(data, columns=["b"]).axes[1].lines) == 3  # one, zero, and the key's
 
 
+# ---- hard ends, names and notes ------------------------------------------------------------------
+
+
+def with_ends(n, seed):
+    """Columns that begin at 2, lie between 0 and 1, and have no ends."""
+    rng = np.random.default_rng(seed)
+    return np.stack([2 + rng.exponential(size=n), rng.uniform(size=n), rng.normal(size=n)], axis=1)
+
+
+@pytest.mark.parametrize("n", [300, 1000, 100_000])
+def test_hard_ends_are_found_where_they_are(n):
+    for seed in range(20):
+        x = with_ends(n, seed)
+        ends = [hard_ends(column) for column in x.T]
+        assert ends[0] == (x[:, 0].min(), None)
+        assert ends[1] == (x[:, 1].min(), x[:, 1].max())
+        assert ends[2] == (None, None)
+
+
+@pytest.mark.parametrize(
+    "bounds", [None, [(2, None), (0, 1), None], {"b": (0, 1), "a": (2, np.inf)}]
+)
+def test_contours_end_at_hard_ends(bounds):
+    """They are closed along them, hold their shares, and no bin lies across an end."""
+    data, samples = with_ends(5000, 0), with_ends(20_000, 1)
+    figure = plots.pairs(data, samples, names="abc", bounds=bounds)
+    check_drawn(figure)
+    grid = {(place.rowspan.start, place.colspan.start): axes for axes, place in places(figure)}
+    ends = [(2, None), (0, 1), (None, None)]
+    for (i, j), axes in grid.items():
+        if i == j:
+            for patch in axes.patches:
+                middle = np.linspace(*axes.get_xlim(), 2 * len(heights(patch)) + 1)[1::2]
+                for end, way in zip(ends[i], (1, -1), strict=True):
+                    if end is not None:
+                        beyond = way * (middle - end) < 0
+                        assert beyond.any()
+                        assert (heights(patch)[beyond] == 0).all()
+                        assert heights(patch)[~beyond][::way][0] > 0.7  # a whole bin
+            continue
+        for contours, x in zip(axes.collections, (data, samples), strict=True):
+            shares = shares_inside(contours, x[:, [j, i]])
+            assert_allclose(shares, [0.95, 0.68, 0.3], atol=0.03)
+            loops = contours.get_paths()[0].to_polygons(closed_only=False)
+            outer = np.concatenate(loops)
+            for column, across in ((j, outer[:, 0]), (i, outer[:, 1])):
+                low, high = ends[column]
+                if low is not None:
+                    assert_allclose(across.min(), low, atol=2e-3)
+                if high is not None:
+                    assert_allclose(across.max(), high, atol=2e-3)
+            for loop in loops:
+                assert_allclose(loop[0], loop[-1])
+
+
+def test_samples_beyond_an_end_of_the_data_are_drawn():
+    data, samples = with_ends(5000, 0)[:, [0, 2]], with_ends(5000, 1)[:, [0, 2]]
+    samples[:, 0] = 2 + np.random.default_rng(2).normal(scale=0.5, size=5000)
+    first, lower, _ = plots.pairs(data, samples, bounds=[(2, None), None]).axes
+    filled, lines = lower.collections
+    assert filled.get_paths()[0].vertices[:, 0].min() > 1.99
+    assert lines.get_paths()[0].vertices[:, 0].min() < 1.5
+    assert heights(first.patches[1])[0] > 0
+
+
+def test_wrong_bounds():
+    x = with_ends(200, 0)
+    for bounds, message in (
+        ([(0, 1)], "bounds: 1 pairs for 3"),
+        ({"d": (0, 1)}, "bounds: there is no column called 'd'"),
+        ([None, (0, 0.5), None], "bounds: column 1 of data goes from"),
+        ([None, (1, 0), None], "bounds: must rise"),
+    ):
+        for draw in (plots.pairs, plots.marginals):
+            with pytest.raises(ValueError, match=message):
+                draw(x, x, names="abc", bounds=bounds)
+
+
+def test_the_key_tells_of_levels_and_of_columns_left_out():
+    x = np.random.default_rng(0).normal(size=(50, 27))
+    (legend,) = plots.pairs(x, x).legends
+    title = legend.get_title().get_text()
+    assert title == "contours: 30, 68 and 95 % of points\nthe first 6 of 27 columns"
+    (legend,) = plots.pairs(x, x, columns=[0, 1], masses=[0.5]).legends
+    assert legend.get_title().get_text() == "contours: 50 % of points"
+    assert plots.marginals(x, x).legends[0].get_title().get_text() == "the first 25 of 27 columns"
+    assert plots.latent(x).axes[0].get_legend().get_title().get_text() == "25 of 27 columns"
+
+
+def test_long_names_do_not_overlap():
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    names = ["solvent accessible surface area", "a_name_with_underscores_in_it", *2 * ["w" * 40]]
+    for draw in (plots.pairs, plots.marginals):
+        figure = draw(x, x, names=names)
+        figure.canvas.draw()
+        labels = [axes.xaxis.label for axes in figure.axes if axes.get_xlabel()]
+        assert [t.get_text().replace("\n", "") for t in labels][1:] == names[1:]
+        boxes = [label.get_window_extent() for label in labels]
+        for one, two in pairwise(boxes):
+            assert not one.overlaps(two)
+
+
+def test_parameters_that_are_known_are_written_in_latex():
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    for draw in (plots.pairs, plots.marginals):
+        figure = draw(x, x, names=["omega_m", "sigma_8", "area"])
+        labels = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+        assert labels == [r"$\Omega_m$", r"$\sigma_8$", "area"]
+
+
+# What the cones of those lack who are blind to red, green or blue (Machado et al. 2009).
+BLIND = {
+    "red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "blue": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+    "none": np.eye(3),
+}
+
+
+@pytest.mark.parametrize("blind", BLIND)
+def test_colours_are_told_apart(blind):
+    """Of CIE L*a*b*, in which two units are a difference that is just seen."""
+    srgb = np.array([to_rgb(colour) for colour in COLOURS])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(BLIND[blind]), 0, 1)
+    xyz = seen @ [[0.4339, 0.2126, 0.0178], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8728]]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = f.T
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+    assert pdist(lab).min() > 15
+
+
 # ---- latent points -------------------------------------------------------------------------------
 
 
@@ -152,7 +289,8 @@ def test_the_band_of_latent_quantiles():
 
 
 def test_history(model):
-    above, below = plots.history(model).axes
+    figure = plots.history(model)
+    above, below = figure.axes
     train, validate, best = above.lines
     record = model.history
     at = np.arange(1, len(model) + 1)
@@ -161,7 +299,10 @@ def test_history(model):
     layer = int(np.argmax(record["logp_validate"])) + 1
     assert_array_equal(best.get_data(), [[layer], [record["logp_validate"].max()]])
     assert best.get_marker() == "o"
-    assert f"{record['logp_validate'].max():.4g}" in best.get_label()
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    expected = f"best: {record['logp_validate'].max():.4g}"
+    assert named == ["training data", "validation data", expected]
     lowest, highest = above.get_ylim()
     assert lowest < record["logp_validate"].max() < highest
     assert highest > record["logp_train"].max()
@@ -183,6 +324,50 @@ def test_the_best_layer_is_not_the_last():
 
     best = plots.history(Fitted()).axes[0].lines[2]
     assert_array_equal(best.get_data(), [[2], [4]])
+
+
+def course(layers, start):
+    """A record that begins far below, and whose validation data are best half way."""
+    t = np.arange(layers) / layers
+    logp = start * np.exp(-20 * t)
+    return {
+        "epoch": np.zeros(layers),
+        "logp_train": logp + t,
+        "logp_validate": logp + t - t**2,
+        "distance": np.exp(-t),
+    }
+
+
+def fitted_as(*records):
+    history = records[0] if len(records) == 1 else records
+    return type("Fitted", (), {"history": history, "shape": (2,)})()
+
+
+def test_the_first_layers_are_seen_and_so_is_the_rest():
+    record = course(100, -50)
+    above, _ = plots.history(fitted_as(record)).axes
+    assert above.get_ylim()[0] < -49
+    (inset,) = above.child_axes
+    low, high = inset.get_ylim()
+    late = np.concatenate([record["logp_train"][20:], record["logp_validate"][20:]])
+    assert low < late.min()
+    assert late.max() < high < low + 10
+    for line, inner in zip(above.lines, inset.lines, strict=True):
+        assert_array_equal(line.get_data(), inner.get_data())
+    assert not plots.history(fitted_as(course(100, -0.5))).axes[0].child_axes  # of no use
+
+
+@pytest.mark.parametrize("n", [2, 12])
+def test_members_of_a_mixture_are_told_apart(n):
+    figure = plots.history(fitted_as(*(course(20, -1 - m) for m in range(n))))
+    check_drawn(figure)
+    above, below = figure.axes
+    trained, validated = above.lines[::3], above.lines[1::3]
+    for lines in (trained, validated, below.lines):
+        assert len({tuple(np.atleast_1d(line.get_color())) for line in lines}) == n
+    for one, two in zip(trained, validated, strict=True):
+        assert_array_equal(one.get_color(), two.get_color())
+        assert one.get_linestyle() != two.get_linestyle()
 
 
 def test_history_without_validation_data(train):

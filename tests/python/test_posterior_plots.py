@@ -1,17 +1,20 @@
 """Pictures of posteriors show what they are given."""
 
 import sys
+from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from pictures import check_drawn
+from scipy import spatial
 
 import pyflow
 from pyflow import plots
 
 NAMES = [r"$\Omega_m$", "sigma_8", "n*s"]
+LATEX = [r"$\Omega_m$", r"$\sigma_8$", "n*s"]
 
 
 def posterior(width, p=2, mean=0.0):
@@ -59,12 +62,13 @@ def test_contours_hold_their_mass(getdist, capsys):
             assert min(abs(reach / expected - 1) for reach in reaches) < 0.03
     curve = axes[0, 0].lines[0]
     assert_allclose(curve.get_ydata(), np.exp(-0.5 * curve.get_xdata() ** 2), atol=2e-3)
-    assert [axes[1, j].get_xlabel() for j in (0, 1)] == NAMES[:2]
-    assert axes[1, 0].get_ylabel() == NAMES[1]
+    assert [axes[1, j].get_xlabel() for j in (0, 1)] == LATEX[:2]
+    assert axes[1, 0].get_ylabel() == LATEX[1]
     assert any(np.allclose(line.get_xdata(), 0.5) for line in axes[1, 0].lines)
     assert any(np.allclose(line.get_ydata(), -2) for line in axes[1, 0].lines)
     legends = [*figure.legends, *(a.get_legend() for a in figure.axes if a.get_legend())]
     assert [text.get_text() for text in legends[0].get_texts()] == ["wide", "narrow"]
+    assert "68 and 95 %" in legends[0].get_title().get_text()
     assert capsys.readouterr().out == ""
 
 
@@ -112,7 +116,7 @@ def test_posteriors_of_one_to_three_parameters(p, getdist):
     figure = plots.posteriors(posterior(1.0, p), masses=[0.5], getdist=getdist)
     check_drawn(figure)
     axes = by_place(figure)
-    assert [axes[p - 1, j].get_xlabel() for j in range(p)] == NAMES[:p]
+    assert [axes[p - 1, j].get_xlabel() for j in range(p)] == LATEX[:p]
     figure = plots.posteriors([posterior(1.0, p)] * 9, truth=[99.0] * p, getdist=getdist)
     check_drawn(figure)
     axes = by_place(figure)
@@ -120,6 +124,66 @@ def test_posteriors_of_one_to_three_parameters(p, getdist):
         lo, hi = axes[j, j].get_xlim()
         assert lo < -2.5 * (j + 1) < 99 < hi
         assert sum(np.ptp(line.get_xdata()) > 1 for line in axes[j, j].lines) == 9
+
+
+def test_no_posterior_hides_another(getdist):
+    """Lines lie over what is filled; with getdist, whose filling is dense, the first alone is."""
+    posts = [posterior(0.5), posterior(1.0), posterior(2.0)]
+    axes = by_place(plots.posteriors(posts, getdist=getdist))[1, 0]
+    filled = [c for c in axes.collections if getattr(c, "filled", False)]
+    lines = [c for c in axes.collections if not getattr(c, "filled", True)]
+    if getdist:
+        assert len(filled) == 1
+        assert all(line.get_zorder() >= filled[0].get_zorder() for line in lines)
+        order = axes.collections
+        assert max(order.index(c) for c in filled) < min(map(order.index, lines[-2:]))
+    else:
+        assert len(filled) == 6
+        assert len(lines) == 3
+        assert max(c.get_zorder() for c in filled) < min(c.get_zorder() for c in lines)
+
+
+@cache
+def cut_off(p):
+    """A quarter, or so, of a Gaussian."""
+    scale = np.arange(1, p + 1)
+    return pyflow.Posterior(lambda y: -0.5 * ((y / scale) ** 2).sum(axis=1), [(0, 12)] * p)
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_densities_that_the_prior_cuts_off_end_there(p, getdist):
+    """Curves go down at the bound, and contours are closed loops that run along it.
+
+    Those of a chain, of four parameters, are nearly as smooth: their hull adds little to them.
+    """
+    if p == 4:
+        pytest.importorskip("emcee")
+    scale = np.arange(1, p + 1)
+    figure = plots.posteriors(cut_off(p), masses=[0.9], getdist=getdist)
+    check_drawn(figure)
+    axes = by_place(figure)
+    for i in range(p):
+        x, y = axes[i, i].lines[0].get_data()
+        assert y[0] == 0
+        assert_allclose(x[:2], 0, atol=1e-3)
+        assert y[1] > 0.9
+        assert_allclose(y[1:], np.exp(-0.5 * (x[1:] / scale[i]) ** 2), atol=0.2 if p == 4 else 5e-3)
+        for j in range(i):
+            (path,) = axes[i, j].collections[-1].get_paths()
+            (loop,) = path.to_polygons(closed_only=False)  # no islands
+            assert_allclose(loop[0], loop[-1])
+            assert_allclose(loop.min(axis=0), 0, atol=1e-3)
+            across = np.sqrt(-2 * np.log(0.1))
+            assert_allclose(loop.max(axis=0), across * scale[[j, i]], rtol=0.2 if p == 4 else 0.03)
+            x, y = loop.T
+            area = 0.5 * abs(np.sum(x * np.roll(y, 1) - y * np.roll(x, 1)))
+            assert area / spatial.ConvexHull(loop).volume > 0.96
+
+
+def test_contours_of_a_chain_that_hold_nearly_all():
+    pytest.importorskip("emcee")
+    axes = by_place(plots.posteriors(cut_off(4), masses=[0.9999], getdist=False))
+    assert len(axes[1, 0].collections[-1].levels) == 1
 
 
 def test_axes_keep_what_they_show():
