@@ -13,7 +13,7 @@ import numpy as np
 
 from pyflow import _arguments, _core, _many, _tables
 from pyflow._arguments import integer, real, warn
-from pyflow._blend import is_mixture
+from pyflow._blend import is_mixture, zero_outside
 from pyflow._images import Images
 from pyflow._notes import read_note
 from pyflow.checks import Coverage, coverage, simulations_of
@@ -699,6 +699,7 @@ class Flow:
         *,
         condition_field: ArrayLike | None = None,
         with_logp: bool = False,
+        outside: str = "raise",
     ) -> Any:
         """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
 
@@ -708,6 +709,9 @@ class Flow:
             As in `evaluate_density`.
         with_logp : bool
             Return log p too: it costs nothing more.
+        outside : {"raise", "zero"}
+            What becomes of points outside the flow's bounds: a ValueError, or a score of zero and
+            log p = -inf, as a sampler wants that steps over a bound and is sent back.
 
         Returns
         -------
@@ -720,21 +724,32 @@ class Flow:
         Raises
         ------
         ValueError
-            As `forward`.
+            As `forward`; with outside="zero" not for points outside the bounds.
 
         Examples
         --------
         >>> import numpy as np, pyflow
         >>> x = np.random.default_rng(0).normal(size=(2000, 1))
-        >>> flow = pyflow.GIS(x, max_layers=1, verbose=False)
+        >>> flow = pyflow.GIS(x, max_layers=1, bounds=[(-9, 9)], verbose=False)
         >>> bool(flow.score([1.0])[0] < 0 < flow.score([-1.0])[0])
         True
+        >>> flow.score([10.0], outside="zero", with_logp=True)
+        (array([0.]), np.float64(-inf))
         """
         shape = np.shape(x)
         x, n = self._points(x)
-        score, logp = self._core.score(x, **self._conditions(y, n, condition_field))
+        known = self._conditions(y, n, condition_field)
+        score, logp = self._gradient("score", x, known, outside)
         score = self._shaped(score, shape)
         return (score, logp) if with_logp else score
+
+    def _gradient(self, question, x, known, outside):
+        """Return a score that the core is asked for, and log p: see `score` of points outside."""
+        if outside not in ("raise", "zero"):
+            raise ValueError(f'outside: must be "raise" or "zero", not {outside!r}')
+        if outside == "zero":
+            return zero_outside(self._core, question, x, known)
+        return getattr(self._core, question)(x, **known)
 
     def score_parameters(
         self,
@@ -743,6 +758,7 @@ class Flow:
         *,
         condition_field: ArrayLike | None = None,
         with_logp: bool = False,
+        outside: str = "raise",
     ) -> Any:
         """Return d log p(x|y) / dy: for Fisher information and Hamiltonian Monte Carlo.
 
@@ -752,6 +768,8 @@ class Flow:
             As in `evaluate_density`; y are parameters.
         with_logp : bool
             Return log p too: it costs nothing more.
+        outside : {"raise", "zero"}
+            As in `score`: what becomes of points x outside the flow's bounds.
 
         Returns
         -------
@@ -771,7 +789,8 @@ class Flow:
         if not self._core.n_conditions:
             raise ValueError("y: this flow was fitted without")
         x, n = self._points(x)
-        score, logp = self._core.score_parameters(x, **self._conditions(y, n, condition_field))
+        known = self._conditions(y, n, condition_field)
+        score, logp = self._gradient("score_parameters", x, known, outside)
         return (score, logp) if with_logp else score
 
     # ---- posteriors ------------------------------------------------------------------------------
