@@ -16,7 +16,7 @@ from pyflow._arguments import integer, real, warn
 from pyflow._blend import is_mixture, zero_outside
 from pyflow._images import Images
 from pyflow._notes import read_note
-from pyflow.checks import Coverage, coverage, simulations_of
+from pyflow.checks import Coverage, coverage, coverage_of_samples, simulations_of
 from pyflow.layers import composed
 from pyflow.posterior import Posterior, prior_of, warn_outside
 
@@ -1070,6 +1070,83 @@ class Flow:
         how = {"temperature": temperature, "draws": draws}
         with closing(self._posteriors(x, n, prior, noise, fixed, beside, seed, how)) as posts:
             return coverage(posts, y, simulation=simulation, seed=seed)
+
+    def check_draws(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        draws: int = 999,
+        simulation: ArrayLike | None = None,
+        seed: int | None = 0,
+    ) -> Coverage:
+        """Return how often regions of p(x|y) hold points x that are known.
+
+        For flows whose points are parameters and whose conditions are data, p(parameters|data):
+        such a flow is the posterior itself, and this says what `check` says of a likelihood's.
+        For any other flow of a table it says whether p(x|y), or p(x), is right about rows that it
+        has not seen. Regions are those of highest density.
+
+        Parameters
+        ----------
+        x : (n, d) array-like of real numbers
+            Points that neither training nor validation have seen.
+        y : optional
+            As in `evaluate_density`, one for each point.
+        draws : int
+            For each point.
+        simulation : (n,) array-like, optional
+            Labels of what counts once. Default: equal rows of x are one.
+        seed : int or None
+            Of the draws, and of all that is random in `pyflow.checks.coverage_of_samples`.
+
+        Returns
+        -------
+        Coverage
+
+        Raises
+        ------
+        ValueError
+            As `evaluate_density`, and for a flow of fields.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> theta = np.random.default_rng(0).normal(size=(700, 2))
+        >>> data = theta + np.random.default_rng(1).normal(size=theta.shape)
+        >>> flow = pyflow.GIS(theta[:400], theta[400:500], condition=data[:400],
+        ...     condition_validate=data[400:500], n_models=1, verbose=False)
+        >>> found = flow.check_draws(theta[500:], data[500:])
+        >>> share, error = found.held(0.68)
+        >>> bool(abs(share - 0.68) < 4 * error)
+        True
+        """
+        if len(self._core.shape) > 1:
+            raise ValueError("check_draws: is for tables, not for fields")
+        draws = integer("draws", draws, 2)
+        x, n = self._points(x)
+        x = np.asarray(x).reshape(n, self.dim)
+        known = self._conditions(y, n)
+        logs = np.reshape(self._core.evaluate_density(x, **known), n)
+        rng = np.random.default_rng(_arguments.seed(seed))
+        logp = []
+
+        def drawn():
+            for i in range(n):
+                one = {k: v[[i] * draws] for k, v in known.items()}
+                points, found = self._core.sample(draws, **one, seed=int(rng.integers(2**63)))
+                logp.append(found)
+                yield points
+
+        return coverage_of_samples(
+            drawn(),
+            x,
+            logp=(logp.pop() for _ in range(n)),
+            logp_true=logs,
+            names=self.columns or [f"x{j}" for j in range(self.dim)],
+            simulation=simulation,
+            seed=seed,
+        )
 
     def _posteriors(self, x, n, prior, noise, fixed, beside, seed, how):
         """Yield the posterior of each of n maps, several at a time: see `posteriors`."""

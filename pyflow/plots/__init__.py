@@ -5,7 +5,7 @@ as the value of a cell, and `figure.savefig` writes it to a file. matplotlib is 
 first one is called.
 """
 
-from pyflow.plots.checks import coverage
+from pyflow.plots.checks import coverage, spread, two_samples
 from pyflow.plots.fields import bispectra, field_pdf, latent_map, maps, power_spectra
 from pyflow.plots.images import image_grid
 from pyflow.plots.tables import history, latent, marginals, pairs
@@ -24,6 +24,8 @@ __all__ = [
     "pairs",
     "posteriors",
     "power_spectra",
+    "spread",
+    "two_samples",
 ]
 
 
