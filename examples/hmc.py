@@ -96,6 +96,26 @@ def sample(flow, n, steps, rng):
     return centre + scale * chain[n // 2 :], taken
 
 
+def draw(direct, chain):
+    """Return a figure of the density of every column."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(NAMES), figsize=(9, 2.8), layout="constrained")
+    for one, name, x, y, bounds in zip(axes, NAMES, direct.T, chain.T, BOUNDS, strict=True):
+        low, high = np.quantile(x, [0, 0.998])
+        edges = np.linspace(max(low, bounds[0]), min(high, bounds[1]), 41)
+        one.hist(x, edges, density=True, color="#8d99ae", alpha=0.55, label="direct samples")
+        shape = {"histtype": "step", "color": "#d1495b", "lw": 1.5}
+        one.hist(y, edges, density=True, **shape, label="Hamiltonian Monte Carlo")
+        one.set(xlabel=name, xlim=edges[[0, -1]])
+    axes[0].set_ylabel("density")
+    axes[1].legend(frameon=False)
+    return figure
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer layers and steps")
@@ -105,7 +125,7 @@ def main():
 
     flow = fit(1000 if quick else 8000, 4 if quick else 20)
     rng = np.random.default_rng(4)
-    chain, taken = sample(flow, 60 if quick else 300, 6, rng)
+    chain, taken = sample(flow, 100 if quick else 400, 6, rng)
     paths = f"{chain.shape[1]} chains of {len(chain)} paths"
     print(
         f"{flow}\n{paths}, {100 * taken:.0f} % of them taken; all within the bounds: "
@@ -126,13 +146,10 @@ def main():
             f"{found[1, j]:13.3f}{true[1, j]:10.3f}{off[1, j]:7.1f} σ"
         )
 
-    import matplotlib
-
-    matplotlib.use("Agg")
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "hmc.png"
-    pyflow.plots.pairs(direct, chain.reshape(-1, len(NAMES))[-20000:], names=NAMES).savefig(path)
-    print(f"\nwrote {path}: direct samples filled, those of HMC as lines")
+    draw(direct, chain.reshape(-1, len(NAMES))).savefig(path, dpi=150)
+    print(f"\nwrote {path}")
 
 
 if __name__ == "__main__":

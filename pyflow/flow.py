@@ -1141,7 +1141,7 @@ class Flow:
         return coverage_of_samples(
             drawn(),
             x,
-            logp=(logp.pop() for _ in range(n)),
+            logp=(logp.pop() for _ in range(n)),  # of the draws that came last
             logp_true=logs,
             names=self.columns or [f"x{j}" for j in range(self.dim)],
             simulation=simulation,

@@ -102,9 +102,9 @@ def two_samples(found: TwoSample) -> Figure:
         roc.set(xlabel="share of x above", ylabel="share of y above")
         roc.set_title(f"AUC {found.auc:.3f} ± {found.auc_error:.3f}")
         bins = int(np.clip(n // 20, 4, 20))
-        scores.hist(of_x, bins, (0, 1), density=True, color=DATA, alpha=0.55, label="x")
+        scores.hist(of_x, bins, range=(0, 1), density=True, color=DATA, alpha=0.55, label="x")
         density = {"density": True, "histtype": "step", "color": SAMPLES, "lw": 1.5}
-        scores.hist(of_y, bins, (0, 1), **density, label="y")
+        scores.hist(of_y, bins, range=(0, 1), **density, label="y")
         scores.axhline(1, color=INK, lw=0.7, ls="--")
         scores.set(xlim=(0, 1), box_aspect=1, xlabel="rank of the score", ylabel="density")
         scores.set_ylim(0, 1.25 * scores.get_ylim()[1])
