@@ -380,7 +380,7 @@ def coverage_of_samples(
 
     >>> import numpy as np
     >>> from pyflow.checks import coverage_of_samples
-    >>> rng = np.random.default_rng(1)
+    >>> rng = np.random.default_rng(2)
     >>> y = rng.uniform(-1, 1, (200, 2))
     >>> x = y + 0.1 * rng.normal(size=y.shape)
     >>> draws = rng.normal(size=(200, 500, 2))

@@ -1116,7 +1116,7 @@ class Flow:
         >>> data = theta + np.random.default_rng(1).normal(size=theta.shape)
         >>> flow = pyflow.GIS(theta[:400], theta[400:500], condition=data[:400],
         ...     condition_validate=data[400:500], n_models=1, verbose=False)
-        >>> found = flow.check_draws(theta[500:], data[500:])
+        >>> found = flow.check_draws(theta[500:], data[500:].clip(*flow.y_range.T))
         >>> share, error = found.held(0.68)
         >>> bool(abs(share - 0.68) < 4 * error)
         True
