@@ -87,11 +87,10 @@ def test_differences_are_found_by_the_forest():
 
 
 def test_permutations_give_a_p_value():
-    far = two_sample_test(*pair(60, 1.5), BAYES, permutations=19)
+    far = two_sample_test(*pair(60, 1.5), BAYES, folds=2, permutations=19)
     assert far.p_value == 1 / 20
-    near = [
-        two_sample_test(*pair(40, seed=s), BAYES, permutations=9, seed=s).p_value for s in range(12)
-    ]
+    options = {"folds": 2, "permutations": 9}
+    near = [two_sample_test(*pair(40, seed=s), BAYES, **options, seed=s).p_value for s in range(12)]
     assert set(np.round(10 * np.array(near), 6)) <= set(range(1, 11))
     assert 0.25 < np.mean(near) < 0.85  # 0.55 of uniform ones
 
