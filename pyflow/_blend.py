@@ -80,13 +80,17 @@ class Blend:
         """Return log p of n points at m conditions, (n, m)."""
         return self._shares([core.evaluate_at(x, y, **how) for core in self.cores])[1]
 
-    def _score(self, question, x, known):
-        """Return sum_k r_k grad log p_k, r_k = w_k p_k / p the share of member k, and log p."""
-        scores, logs = zip(*(getattr(c, question)(x, **known) for c in self.cores), strict=True)
+    def _score(self, question, x, known, ask=None):
+        """Return sum_k r_k grad log p_k, r_k = w_k p_k / p the share of member k, and log p.
+
+        `ask`, of a core, question, x and what is known, stands for the core's own method.
+        """
+        ask = ask or (lambda core, question, x, known: getattr(core, question)(x, **known))
+        scores, logs = zip(*(ask(core, question, x, known) for core in self.cores), strict=True)
         logs, logp = self._shares(logs)
         total = 0.0
         for score, log in zip(scores, logs, strict=True):
-            share = np.exp(log - logp)
+            share = np.exp(log - np.where(np.isfinite(logp), logp, 0.0))  # 0 where p is
             total = total + score * share.reshape(*share.shape, *[1] * (score.ndim - share.ndim))
         return total.astype(scores[0].dtype), logp
 
@@ -156,6 +160,37 @@ class Blend:
     def save(self, path):
         """Write it to a file: aside, then renamed."""
         _core.save_bytes(path, self.to_bytes())
+
+
+def zero_outside(core, question, x, known):
+    """Return a score of points, and log p: 0 and -inf outside the bounds, which a core refuses.
+
+    Parameters
+    ----------
+    core : _core.Flow or Blend
+        Members of a mixture may have bounds of their own.
+    question : {"score", "score_parameters"}
+    x : (n, *shape) or shape array-like
+    known : dict
+        What the core is told of each of the n points.
+    """
+    if isinstance(core, Blend):
+        return core._score(question, x, known, zero_outside)
+    ask, refused = getattr(core, question), None
+    try:
+        return ask(x, **known)
+    except ValueError as error:
+        refused = error
+    logp = core.evaluate_density(x, **known)
+    log = np.reshape(logp, -1).copy()
+    inside = np.flatnonzero(log > -np.inf)
+    if len(inside) == len(log):  # it is something else
+        raise refused
+    rows, some = np.reshape(x, (-1, *core.shape)), {k: v[inside] for k, v in known.items()}
+    found, log[inside] = ask(rows[inside], **some)
+    score = np.zeros((len(rows), *found.shape[1:]), found.dtype)
+    score[inside] = found
+    return (score, log) if np.ndim(logp) else (score[0], log[0])
 
 
 def differences(flow, other):

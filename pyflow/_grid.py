@@ -380,6 +380,11 @@ class Grid(Quadrature):
             found, size = found + kept.sum(), min(2 * size, 1 << 14)
         return np.concatenate(drawn)[:n]
 
+    def drawn(self, n, rng):
+        """Draw points (n, p), and their log-densities (n,), by the polynomial if there is one."""
+        y = self.sample(n, rng)
+        return y, self.approximate(y)
+
     def marginal(self, *which):
         """Return nodes of these parameters, and the density of their marginal there.
 

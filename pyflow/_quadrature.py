@@ -79,9 +79,9 @@ class Quadrature:
         self.mass = mass / mass.sum()
 
     def _pick(self, u):
-        """Return the points (n, p) at which the mass adds up to more than u (n,), in [0, 1)."""
+        """Return which points have the mass add up to more than u (n,), in [0, 1)."""
         above = np.cumsum(self.mass)
-        return self.points[np.searchsorted(above / above[-1], u, side="right")]
+        return np.searchsorted(above / above[-1], u, side="right")
 
     def moments(self):
         """Mean (p,) and covariance (p, p)."""
@@ -167,7 +167,12 @@ class Points(Quadrature):
 
     def sample(self, n, rng):
         """Draw points (n, p), with replacement; each takes a number of the generator."""
-        return self._pick(rng.random(n))
+        return self.drawn(n, rng)[0]
+
+    def drawn(self, n, rng):
+        """Draw points (n, p), and their log-densities (n,)."""
+        which = self._pick(rng.random(n))
+        return self.points[which], self.logs[which]
 
     def marginal(self, *which):
         """As of a grid, from a histogram."""
@@ -307,8 +312,15 @@ class Chain(Points):
         self.steps, self.autocorrelation_time = steps, tau
         thin = max(int(min(tau, len(points)) / 3), 1)  # what lies between adds next to nothing
         points, logs = points[burn::thin], logs[burn::thin]
+        self._kept = logs.shape  # steps and walkers
         share = max(thin / tau, 1 / len(points))
         return points.reshape(-1, points.shape[2]), logs.ravel(), share
+
+    def walk(self):
+        """Points of the chain (steps, walkers, p), burnt in and thinned, and log-densities."""
+        n = math.prod(self._kept)  # `_bridge` keeps them first: all have a density
+        points = self.points[:n].reshape(*self._kept, -1)
+        return points.copy(), self.logs[:n].reshape(self._kept).copy()
 
     def _bridge(self, chain, logs, share, rng):
         """Take the points of the chain and of a Student-t, with their volumes."""

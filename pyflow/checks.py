@@ -1,4 +1,8 @@
-"""Whether posteriors hold what they say: coverage, ranks and TARP over known simulations."""
+"""Whether posteriors, and samples, are what they say.
+
+Coverage, ranks and TARP of posteriors over known simulations; a classifier's AUC between two
+samples, and how wide they are.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyflow import _arguments
-from pyflow.posterior import Posterior
+from pyflow._two_samples import Spread, TwoSample, sample_spread, two_sample_test
+from pyflow.posterior import Posterior, bounds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +21,15 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Coverage", "coverage"]
+__all__ = [
+    "Coverage",
+    "Spread",
+    "TwoSample",
+    "coverage",
+    "coverage_of_samples",
+    "sample_spread",
+    "two_sample_test",
+]
 
 DRAWS = 999  # of a posterior, that its truth is ranked among
 FLIPS = 1999  # of the signs of simulations, for a p-value
@@ -51,7 +64,7 @@ class Coverage:
     ----------
     credibility : (n,) float64 array
         Mass of the smallest region of each posterior that reaches the truth
-        (`Posterior.credibility`).
+        (`Posterior.credibility`); of draws without densities, of ellipses.
     ranks : (n, p) float64 array
         Of the truth of each parameter among draws of its posterior, 0 to 1: simulation-based
         calibration (Talts et al. 2018, arXiv 1804.06788).
@@ -59,7 +72,7 @@ class Coverage:
         Share of draws of the posterior that are closer than the truth to a random point of the
         prior's box, in units of that box (Lemos et al. 2023, arXiv 2302.03026).
     log_posterior : (n,) float64 array
-        log p(y|x) of the truth, in nats; -inf outside of the prior.
+        log p(y|x) of the truth, in nats; -inf outside of the prior; NaN where it is not known.
     z : (n, p) float64 array
         (mean - truth) / standard deviation, of each posterior.
     simulation : (n,) int array
@@ -219,7 +232,9 @@ class Coverage:
             f"  uniform with p = {self.p_values['credibility']:.2g} (credibility), "
             f"{ranks} (ranks), {self.p_values['tarp']:.2g} (TARP)"
         )
-        lines.append(f"  mean log p(y|x): {self.by_simulation(self.log_posterior).mean():.3f} nats")
+        mean = self.by_simulation(self.log_posterior).mean()
+        if not np.isnan(mean):
+            lines.append(f"  mean log p(y|x): {mean:.3f} nats")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -312,6 +327,135 @@ def coverage(
             f"y: {outside} of {n} truths lie outside of the prior: no posterior holds them"
         )
     return Coverage(*zip(*rows, strict=True), simulation, names, seed)
+
+
+def coverage_of_samples(
+    samples: Iterable[ArrayLike],
+    y: ArrayLike,
+    *,
+    logp: Iterable[ArrayLike] | None = None,
+    logp_true: ArrayLike | None = None,
+    bounds: ArrayLike | None = None,
+    names: Iterable[str] | None = None,
+    simulation: ArrayLike | None = None,
+    seed: int | None = 0,
+) -> Coverage:
+    """Return how often posteriors hold their truths, of which there are draws alone.
+
+    For posteriors of any origin. `Flow.check_draws` is this of a flow whose points are parameters.
+
+    Parameters
+    ----------
+    samples : (n, draws, p) array-like, or iterable of (draws, p) array-likes
+        Independent draws of each posterior, 99 or better 999 of them. One is looked at at a time: a
+        generator never holds more.
+    y : (n, p) array-like
+        Their truths.
+    logp : (n, draws) array-like, or iterable of (draws,) array-likes, optional
+        Log-densities of the draws, up to a constant for each posterior. With them regions are those
+        of highest density. Without, they are ellipses of the mean and the covariance of the draws
+        and the truth together: right posteriors have uniform credibilities then too.
+    logp_true : (n,) array-like, optional
+        Log-densities of the truths; with logp, and of the same constants.
+    bounds : (p, 2) array-like, optional
+        The prior's box, from which TARP's reference points are drawn. Default: the range of y.
+    names : sequence of str, optional
+        What the parameters are called.
+    simulation, seed : optional
+        As in `coverage`.
+
+    Returns
+    -------
+    Coverage
+
+    Raises
+    ------
+    ValueError
+        If there are not as many samples as truths, or of other shapes, or only one of logp and
+        logp_true is given.
+
+    Examples
+    --------
+    Draws of the mean of a Gaussian, right and twice as wide:
+
+    >>> import numpy as np
+    >>> from pyflow.checks import coverage_of_samples
+    >>> rng = np.random.default_rng(2)
+    >>> y = rng.uniform(-1, 1, (200, 2))
+    >>> x = y + 0.1 * rng.normal(size=y.shape)
+    >>> draws = rng.normal(size=(200, 500, 2))
+    >>> coverage_of_samples(x[:, None] + 0.1 * draws, y).verdict
+    'right within errors'
+    >>> coverage_of_samples(x[:, None] + 0.2 * draws, y).verdict
+    'too wide'
+    """
+    y = truths_of(y)
+    n, p = y.shape
+    simulation = simulations_of(simulation, y)
+    if (logp is None) != (logp_true is None):
+        raise ValueError("logp: and logp_true go together")
+    if logp_true is None:
+        at_truths = np.full(n, np.nan)
+    else:
+        at_truths = np.asarray(_arguments.rows(logp_true, "logp_true"), dtype=np.float64)
+        if at_truths.shape != (n,) or np.isnan(at_truths).any():
+            raise ValueError(f"logp_true: must be {n} numbers; its shape is {at_truths.shape}")
+    names = _arguments.names(names, p, "parameters")
+    box = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
+    box = box if bounds is None else bounds_of(bounds, "bounds", p)
+    least, most = box.T
+    scale = np.where(most > least, most - least, 1.0)
+    rng = np.random.default_rng(_arguments.seed(seed))
+    logs = None if logp is None else iter(logp)
+    rows, count = [], 0
+    for count, draws in enumerate(samples, 1):
+        if count > n:
+            raise ValueError(f"y: there are {n} truths, and more samples")
+        at, draws = y[count - 1], _draws_of(draws, count - 1, p)
+        mean, sigma = draws.mean(axis=0), draws.std(axis=0, ddof=1)
+        if logs is None:
+            far = _ellipses(np.vstack([draws, at]))
+            credibility = _rank(far[:-1], far[-1], rng)
+        else:
+            values = np.asarray(next(logs, ()), dtype=np.float64)
+            if values.shape != (len(draws),) or np.isnan(values).any():
+                raise ValueError(
+                    f"logp: must be {len(draws)} numbers for sample {count - 1}; its shape is "
+                    f"{values.shape}"
+                )
+            credibility = _rank(-values, -at_truths[count - 1], rng)
+        reference = rng.uniform(least, most)
+        tarp = _rank(_distance(draws, reference, scale), _distance(at, reference, scale), rng)
+        ranks = [_rank(draws[:, j], at[j], rng) for j in range(p)]
+        z = (mean - at) / np.maximum(sigma, np.finfo(float).tiny)
+        rows.append((credibility, ranks, tarp, at_truths[count - 1], z))
+    if count < n:
+        raise ValueError(f"y: there are {n} truths for {count} samples")
+    return Coverage(*zip(*rows, strict=True), simulation, names, seed)
+
+
+def _draws_of(draws, number, p):
+    """Return draws of a posterior as a float64 array (draws, p)."""
+    draws = np.asarray(_arguments.rows(draws, "samples"))
+    if draws.dtype.kind not in "biuf":
+        raise ValueError(f"samples: must hold real numbers; the dtype is {draws.dtype}")
+    draws = draws[:, None] if draws.ndim == 1 and p == 1 else draws
+    if draws.ndim != 2 or draws.shape[1] != p or len(draws) < 2:
+        raise ValueError(
+            f"samples: must have shape (draws, {p}), two at least; the shape of sample {number} is "
+            f"{draws.shape}"
+        )
+    if not np.isfinite(draws).all():
+        raise ValueError(f"samples: sample {number} is NaN or infinite somewhere")
+    return draws.astype(np.float64)
+
+
+def _ellipses(y):
+    """Return squared distances (m,) of points (m, p) from their mean, by their covariance."""
+    y = y - y.mean(axis=0)
+    scale = y.std(axis=0)
+    y = y / np.where(scale > 0, scale, 1.0)
+    return ((y @ np.linalg.pinv(y.T @ y / len(y), hermitian=True)) * y).sum(axis=1)
 
 
 def _distance(y, reference, scale):

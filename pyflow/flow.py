@@ -13,10 +13,10 @@ import numpy as np
 
 from pyflow import _arguments, _core, _many, _tables
 from pyflow._arguments import integer, real, warn
-from pyflow._blend import is_mixture
+from pyflow._blend import is_mixture, zero_outside
 from pyflow._images import Images
 from pyflow._notes import read_note
-from pyflow.checks import Coverage, coverage, simulations_of
+from pyflow.checks import Coverage, coverage, coverage_of_samples, simulations_of
 from pyflow.layers import composed
 from pyflow.posterior import Posterior, prior_of, warn_outside
 
@@ -704,6 +704,7 @@ class Flow:
         *,
         condition_field: ArrayLike | None = None,
         with_logp: bool = False,
+        outside: str = "raise",
     ) -> Any:
         """Return the gradient of the log-density, for Hamiltonian Monte Carlo and the like.
 
@@ -713,6 +714,9 @@ class Flow:
             As in `evaluate_density`.
         with_logp : bool
             Return log p too: it costs nothing more.
+        outside : {"raise", "zero"}
+            What becomes of points outside the flow's bounds: a ValueError, or a score of zero and
+            log p = -inf, as a sampler wants that steps over a bound and is sent back.
 
         Returns
         -------
@@ -725,21 +729,32 @@ class Flow:
         Raises
         ------
         ValueError
-            As `forward`.
+            As `forward`; with outside="zero" not for points outside the bounds.
 
         Examples
         --------
         >>> import numpy as np, pyflow
         >>> x = np.random.default_rng(0).normal(size=(2000, 1))
-        >>> flow = pyflow.GIS(x, max_layers=1, verbose=False)
+        >>> flow = pyflow.GIS(x, max_layers=1, bounds=[(-9, 9)], verbose=False)
         >>> bool(flow.score([1.0])[0] < 0 < flow.score([-1.0])[0])
         True
+        >>> flow.score([10.0], outside="zero", with_logp=True)
+        (array([0.]), np.float64(-inf))
         """
         shape = np.shape(x)
         x, n = self._points(x)
-        score, logp = self._core.score(x, **self._conditions(y, n, condition_field))
+        known = self._conditions(y, n, condition_field)
+        score, logp = self._gradient("score", x, known, outside)
         score = self._shaped(score, shape)
         return (score, logp) if with_logp else score
+
+    def _gradient(self, question, x, known, outside):
+        """Return a score that the core is asked for, and log p: see `score` of points outside."""
+        if outside not in ("raise", "zero"):
+            raise ValueError(f'outside: must be "raise" or "zero", not {outside!r}')
+        if outside == "zero":
+            return zero_outside(self._core, question, x, known)
+        return getattr(self._core, question)(x, **known)
 
     def score_parameters(
         self,
@@ -748,6 +763,7 @@ class Flow:
         *,
         condition_field: ArrayLike | None = None,
         with_logp: bool = False,
+        outside: str = "raise",
     ) -> Any:
         """Return d log p(x|y) / dy: for Fisher information and Hamiltonian Monte Carlo.
 
@@ -757,6 +773,8 @@ class Flow:
             As in `evaluate_density`; y are parameters.
         with_logp : bool
             Return log p too: it costs nothing more.
+        outside : {"raise", "zero"}
+            As in `score`: what becomes of points x outside the flow's bounds.
 
         Returns
         -------
@@ -776,7 +794,8 @@ class Flow:
         if not self._core.n_conditions:
             raise ValueError("y: this flow was fitted without")
         x, n = self._points(x)
-        score, logp = self._core.score_parameters(x, **self._conditions(y, n, condition_field))
+        known = self._conditions(y, n, condition_field)
+        score, logp = self._gradient("score_parameters", x, known, outside)
         return (score, logp) if with_logp else score
 
     # ---- posteriors ------------------------------------------------------------------------------
@@ -1056,6 +1075,83 @@ class Flow:
         how = {"temperature": temperature, "draws": draws}
         with closing(self._posteriors(x, n, prior, noise, fixed, beside, seed, how)) as posts:
             return coverage(posts, y, simulation=simulation, seed=seed)
+
+    def check_draws(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        draws: int = 999,
+        simulation: ArrayLike | None = None,
+        seed: int | None = 0,
+    ) -> Coverage:
+        """Return how often regions of p(x|y) hold points x that are known.
+
+        For flows whose points are parameters and whose conditions are data, p(parameters|data):
+        such a flow is the posterior itself, and this says what `check` says of a likelihood's.
+        For any other flow of a table it says whether p(x|y), or p(x), is right about rows that it
+        has not seen. Regions are those of highest density.
+
+        Parameters
+        ----------
+        x : (n, d) array-like of real numbers
+            Points that neither training nor validation have seen.
+        y : optional
+            As in `evaluate_density`, one for each point.
+        draws : int
+            For each point.
+        simulation : (n,) array-like, optional
+            Labels of what counts once. Default: equal rows of x are one.
+        seed : int or None
+            Of the draws, and of all that is random in `pyflow.checks.coverage_of_samples`.
+
+        Returns
+        -------
+        Coverage
+
+        Raises
+        ------
+        ValueError
+            As `evaluate_density`, and for a flow of fields.
+
+        Examples
+        --------
+        >>> import numpy as np, pyflow
+        >>> theta = np.random.default_rng(0).normal(size=(700, 2))
+        >>> data = theta + np.random.default_rng(1).normal(size=theta.shape)
+        >>> flow = pyflow.GIS(theta[:400], theta[400:500], condition=data[:400],
+        ...     condition_validate=data[400:500], n_models=1, verbose=False)
+        >>> found = flow.check_draws(theta[500:], data[500:].clip(*flow.y_range.T))
+        >>> share, error = found.held(0.68)
+        >>> bool(abs(share - 0.68) < 4 * error)
+        True
+        """
+        if len(self._core.shape) > 1:
+            raise ValueError("check_draws: is for tables, not for fields")
+        draws = integer("draws", draws, 2)
+        x, n = self._points(x)
+        x = np.asarray(x).reshape(n, self.dim)
+        known = self._conditions(y, n)
+        logs = np.reshape(self._core.evaluate_density(x, **known), n)
+        rng = np.random.default_rng(_arguments.seed(seed))
+        logp = []
+
+        def drawn():
+            for i in range(n):
+                one = {k: v[[i] * draws] for k, v in known.items()}
+                points, found = self._core.sample(draws, **one, seed=int(rng.integers(2**63)))
+                logp.append(found)
+                yield points
+
+        return coverage_of_samples(
+            drawn(),
+            x,
+            logp=(logp.pop() for _ in range(n)),  # of the draws that came last
+            logp_true=logs,
+            names=self.columns or [f"x{j}" for j in range(self.dim)],
+            simulation=simulation,
+            seed=seed,
+        )
 
     def _posteriors(self, x, n, prior, noise, fixed, beside, seed, how):
         """Yield the posterior of each of n maps, several at a time: see `posteriors`."""

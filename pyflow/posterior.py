@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyflow import _arguments, _tables
+from pyflow import _arguments, _exports, _tables
 from pyflow._grid import Grid
 from pyflow._quadrature import Chain, Draws, import_emcee
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
@@ -532,6 +534,137 @@ class Posterior:
         from pyflow import plots
 
         return plots.posteriors([self], truth=truth, masses=masses, axes=axes, getdist=False)
+
+    # ---- for other packages ----------------------------------------------------------------------
+
+    def to_getdist(
+        self, n: int = 10000, seed: Seed = None, *, labels: Sequence[str] | None = None
+    ) -> Any:
+        """Return draws as getdist's samples.
+
+        They know the bounds, which getdist's densities then end at, and count as independent: those
+        of a chain are its points, drawn with replacement.
+
+        Parameters
+        ----------
+        n : int
+        seed : int or numpy.random.Generator, optional
+            As in `sample`: the same draws.
+        labels : (p,) sequence of str, optional
+            What to write at axes, in LaTeX, with or without dollars. Default: the names, upright
+            unless they are LaTeX.
+
+        Returns
+        -------
+        getdist.MCSamples
+            Its parameters have the names of these; "_" stands for spaces, "*" and "?", which
+            getdist refuses in them. `loglikes` are -log p, normalised; of a grid with a polynomial
+            (see the class) by that.
+
+        Raises
+        ------
+        ImportError
+            If getdist is not installed.
+
+        Examples
+        --------
+        >>> from pyflow.posterior import Posterior
+        >>> post = Posterior(lambda y: -0.5 * (y**2).sum(axis=1), [(0, 9), (-9, 9)], ["a", "b"])
+        >>> samples = post.to_getdist(5000, seed=1)  # doctest: +SKIP
+        >>> samples.mean("a").round(1), samples.getLower("a")  # doctest: +SKIP
+        (np.float64(0.8), 0.0)
+        """
+        return _exports.to_getdist(self, n, seed, labels)
+
+    def to_arviz(
+        self, chains: int | None = None, draws: int | None = None, seed: Seed = None
+    ) -> Any:
+        """Return draws as ArviZ keeps them.
+
+        A posterior on a grid gives independent draws, in as many chains as are asked for: what
+        ArviZ says of their convergence says nothing. A chain (`method="emcee"`) gives itself, its
+        walkers as chains, without what was burnt in, and thinned.
+
+        Parameters
+        ----------
+        chains, draws : int, optional
+            Of a grid. Default 4 chains of 1,000.
+        seed : int or numpy.random.Generator, optional
+            Of a grid, as in `sample`.
+
+        Returns
+        -------
+        arviz.InferenceData, or xarray.DataTree from ArviZ 1 on
+            The group `posterior` holds a variable of each parameter, (chain, draw), `sample_stats`
+            the log-density as it was given, with the prior, `lp`.
+
+        Raises
+        ------
+        ImportError
+            If ArviZ is not installed.
+        ValueError
+            If chains or draws are given for a chain.
+
+        Examples
+        --------
+        >>> from pyflow.posterior import Posterior
+        >>> post = Posterior(lambda y: -0.5 * (y**2).sum(axis=1), [(-9, 9)] * 2, ["a", "b"])
+        >>> data = post.to_arviz(chains=2, draws=500, seed=1)  # doctest: +SKIP
+        >>> data.posterior["a"].shape  # doctest: +SKIP
+        (2, 500)
+        """
+        return _exports.to_arviz(self, chains, draws, seed)
+
+    def to_emcee(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        group: str = "mcmc",
+        steps: int | None = None,
+        walkers: int | None = None,
+        seed: Seed = None,
+    ) -> Any:
+        """Return an emcee backend that holds draws as an ensemble's chain.
+
+        A chain (`method="emcee"`) is that ensemble itself, without what was burnt in, and thinned.
+        A posterior on a grid has none: walkers are then independent draws, and every step is too,
+        so that autocorrelation times are 1 or so and every step counts as accepted. Either way an
+        `emcee.EnsembleSampler` with this backend goes on from the last step.
+
+        Parameters
+        ----------
+        path : str or os.PathLike, optional
+            Of an HDF5 file (needs h5py); otherwise the backend is in memory.
+        group : str
+            What the chain is called in the file.
+        steps, walkers : int, optional
+            Of a grid. Default: 500 steps of 32 walkers, or of twice as many as parameters.
+        seed : int or numpy.random.Generator, optional
+            Of a grid, as in `sample`, and of a sampler that goes on.
+
+        Returns
+        -------
+        emcee.backends.Backend or emcee.backends.HDFBackend
+            `get_log_prob` gives the log-density as it was given, with the prior.
+
+        Raises
+        ------
+        ImportError
+            If emcee is not installed, or h5py for a path.
+        FileExistsError
+            If the file holds a chain of that name.
+        ValueError
+            If steps or walkers are given for a chain, or walkers are fewer than emcee takes.
+
+        Examples
+        --------
+        >>> from pyflow.posterior import Posterior
+        >>> post = Posterior(lambda y: -0.5 * (y**2).sum(axis=1), [(-9, 9)] * 2)
+        >>> backend = post.to_emcee(steps=50, walkers=8, seed=1)
+        >>> backend.get_chain().shape, backend.get_chain(flat=True).shape
+        ((50, 8, 2), (400, 2))
+        """
+        return _exports.to_emcee(self, path, group, steps, walkers, seed)
 
     def __repr__(self) -> str:
         width = np.sqrt(np.diag(self.cov))

@@ -5,7 +5,7 @@ as the value of a cell, and `figure.savefig` writes it to a file. matplotlib is 
 first one is called.
 """
 
-from pyflow.plots.checks import coverage
+from pyflow.plots.checks import coverage, spread, two_samples
 from pyflow.plots.compared import bispectra, field_pdf, power_spectra
 from pyflow.plots.courses import history
 from pyflow.plots.fields import latent_map, maps
@@ -26,6 +26,8 @@ __all__ = [
     "pairs",
     "posteriors",
     "power_spectra",
+    "spread",
+    "two_samples",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Whether posteriors hold what they say: coverage, TARP and ranks."""
+"""Whether posteriors hold what they say, and samples are like data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow.checks import Coverage
+from pyflow.checks import Coverage, Spread, TwoSample
 from pyflow.plots._style import BAND, DATA, INK, SAMPLES, drawing, known_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["coverage"]
+__all__ = ["coverage", "spread", "two_samples"]
 
 WORLDS = 1000  # sets of right posteriors, for the bands
 
@@ -58,6 +58,90 @@ def coverage(found: Coverage) -> Figure:
             _histogram(place, found, ranks, right, bins)
             place.set_xlabel(f"rank of {known_label(name)}")
         places[2].set_ylabel("density")
+        return figure
+
+
+def two_samples(found: TwoSample) -> Figure:
+    """Draw how a classifier tells two samples apart: its ROC curve, and its scores' ranks.
+
+    Parameters
+    ----------
+    found : pyflow.checks.TwoSample
+        What `pyflow.checks.two_sample_test` returns.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Scores are ranked within the fold they were held out with. The band holds 95 % of ROC curves
+        at each point, of samples that are not told apart.
+
+    Examples
+    --------
+    See `TwoSample.plot`.
+    """
+    if not isinstance(found, TwoSample):
+        raise TypeError(f"found: must be a pyflow.checks.TwoSample, not {type(found).__name__}")
+    ranks = np.empty(len(found.scores))
+    rng = np.random.default_rng(0)
+    for k in np.unique(found.fold):
+        rows = np.flatnonzero(found.fold == k)
+        order = np.lexsort([rng.random(len(rows)), found.scores[rows]])  # of equal ones, by chance
+        ranks[rows[order]] = (np.arange(len(rows)) + 0.5) / len(rows)
+    of_x, of_y = np.sort(ranks[~found.is_y]), np.sort(ranks[found.is_y])
+    n = len(of_x)
+    share = np.linspace(0, 1, 201)
+    with drawing() as plt:
+        figure, (roc, scores) = plt.subplots(1, 2, figsize=(5.6, 2.8), layout="constrained")
+        wide = 1.96 * np.sqrt(2 * share * (1 - share) / n)  # both shares have an error
+        roc.fill_between(share, share - wide, share + wide, color=BAND, lw=0)
+        roc.plot([0, 1], [0, 1], color=INK, lw=0.7, ls="--")
+        limits = np.concatenate([[2], np.sort(ranks)[::-1]])
+        above = [1 - np.searchsorted(of, limits) / n for of in (of_x, of_y)]
+        roc.plot(*above, color=SAMPLES, lw=1.5)
+        roc.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        roc.set(xlabel="share of x above", ylabel="share of y above")
+        roc.set_title(f"AUC {found.auc:.3f} ± {found.auc_error:.3f}")
+        bins = int(np.clip(n // 20, 4, 20))
+        scores.hist(of_x, bins, range=(0, 1), density=True, color=DATA, alpha=0.55, label="x")
+        density = {"density": True, "histtype": "step", "color": SAMPLES, "lw": 1.5}
+        scores.hist(of_y, bins, range=(0, 1), **density, label="y")
+        scores.axhline(1, color=INK, lw=0.7, ls="--")
+        scores.set(xlim=(0, 1), box_aspect=1, xlabel="rank of the score", ylabel="density")
+        scores.set_ylim(0, 1.25 * scores.get_ylim()[1])
+        scores.legend(loc="upper center", ncols=2)
+        return figure
+
+
+def spread(found: Spread) -> Figure:
+    """Draw how wide samples are, compared with data, in every column.
+
+    Parameters
+    ----------
+    found : pyflow.checks.Spread
+        What `pyflow.checks.sample_spread` returns.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Bars are of two standard errors.
+
+    Examples
+    --------
+    See `Spread.plot`.
+    """
+    if not isinstance(found, Spread):
+        raise TypeError(f"found: must be a pyflow.checks.Spread, not {type(found).__name__}")
+    d = len(found.names)
+    with drawing() as plt:
+        size = (float(np.clip(1.2 + 0.45 * d, 2.6, 12)), 2.8)
+        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        away = found.ratio * np.expm1(2 * found.error), -found.ratio * np.expm1(-2 * found.error)
+        axes.axhline(1, color=INK, lw=0.7, ls="--")
+        axes.errorbar(range(d), found.ratio, away[::-1], fmt="o", ms=4, lw=1.2, color=SAMPLES)
+        every = -(-d // 40)
+        names = found.names[::every]
+        axes.set_xticks(range(0, d, every), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set(xlim=(-0.7, d - 0.3), ylabel="width of samples / data")
         return figure
 
 

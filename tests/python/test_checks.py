@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pictures import check_drawn
 
 import pyflow
-from pyflow import fields
-from pyflow.checks import Coverage, coverage
+from pyflow import _autoregressive, fields
+from pyflow.checks import Coverage, coverage, coverage_of_samples
 
 WIDTHS = np.array([0.02, 0.05])
 BOX = np.array([[-1.0, 1.0], [-2.0, 2.0]])
@@ -190,6 +190,110 @@ def test_the_figure_shows_the_curves():
         assert_allclose(density, np.histogram(values, edges, density=True)[0])
     with pytest.raises(TypeError, match=r"found: must be a pyflow\.checks\.Coverage, not list"):
         pyflow.plots.coverage([found])
+
+
+# ---- of draws alone ------------------------------------------------------------------------------
+
+
+def draws_of(factor=1.0, shift=0.0, n=300, draws=199, seed=0):
+    """Draws of posteriors that are Gaussian, correlated, and as wide as they should be or not."""
+    y, seen = worlds(n, seed)
+    rng = np.random.default_rng(seed + 1)
+    drawn = factor * WIDTHS * rng.normal(size=(n, draws, 2)) + (seen + shift * WIDTHS)[:, None]
+    turn = np.array([[1.0, 2.0], [0.0, 1.0]])  # the same for truths
+    logp = -0.5 * (((drawn - seen[:, None]) / (factor * WIDTHS)) ** 2).sum(axis=2)
+    true = -0.5 * (((y - seen) / (factor * WIDTHS)) ** 2).sum(axis=1)
+    return drawn @ turn, y @ turn, {"logp": logp, "logp_true": true}
+
+
+@pytest.mark.parametrize("with_logp", [False, True])
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(0.6, "too narrow"), (1.6, "too wide"), (1.0, "right within errors")]
+)
+def test_draws_say_what_posteriors_say(factor, verdict, with_logp):
+    draws, y, logp = draws_of(factor)
+    found = coverage_of_samples(draws, y, **(logp if with_logp else {}), names=["a", "b"])
+    expected = -np.expm1(factor**2 * np.log(0.32))
+    share, error = found.held(0.68)
+    assert abs(share - expected) < 4 * error
+    assert found.verdict == verdict
+    for p in (found.p_values["credibility"], *found.p_values["ranks"], found.p_values["tarp"]):
+        assert (p < 0.01) == (factor != 1)
+    assert_allclose((found.z**2).mean(axis=0), factor**-2, rtol=0.25)
+    assert ("log p(y|x)" in str(found)) == with_logp
+    assert np.isnan(found.log_posterior).all() != with_logp
+    assert "nan" not in str(found)
+
+
+def test_credibility_of_few_draws_is_uniform():
+    """The truth is one more draw: with nine, credibilities in tenths are equally likely."""
+    for options in ({}, {"logp": True}):
+        draws, y, logp = draws_of(n=800, draws=9)
+        found = coverage_of_samples(draws, y, **(logp if options else {}))
+        count = np.bincount((10 * found.credibility).astype(int), minlength=10)
+        assert ((count - 80) ** 2 / 80).sum() < 30  # of nine degrees of freedom
+
+
+def test_draws_with_a_bias_or_in_a_generator():
+    draws, y, _ = draws_of(shift=0.7)
+    biased = coverage_of_samples((d for d in draws), y, bounds=[(-3, 3), (-6, 6)])
+    assert (biased.p_values["ranks"] < 0.001).all()
+    assert "too high" in str(biased)
+    again = coverage_of_samples(list(draws), y, bounds=[(-3, 3), (-6, 6)])
+    assert_array_equal(again.tarp, biased.tarp)
+    one = coverage_of_samples(draws[:, :, 0], y[:, 0], simulation=np.arange(300) // 3)
+    assert one.ranks.shape == (300, 1)
+    assert one.simulations == 100
+
+
+def test_draws_are_refused_by_name():
+    draws, y, logp = draws_of(n=5)
+    good = {"samples": draws, "y": y} | logp
+    for known, match in [
+        ({"y": y[:4]}, "logp_true: must be 4 numbers"),
+        ({"y": y[:4], "logp_true": None}, "logp: and logp_true go together"),
+        ({"samples": draws[:4]}, "y: there are 5 truths for 4 samples"),
+        ({"samples": np.tile(draws, (2, 1, 1))}, "y: there are 5 truths, and more samples"),
+        ({"samples": draws[:, :, :1]}, r"samples: must have shape \(draws, 2\)"),
+        ({"samples": draws * np.nan}, "samples: sample 0 is NaN"),
+        ({"samples": draws.astype(str)}, "samples: must hold real numbers"),
+        ({"logp": logp["logp"][:3]}, "logp: must be 199 numbers for sample 3"),
+        ({"bounds": [(0, 1)]}, r"bounds: must have shape \(2, 2\)"),
+        ({"names": ["a"]}, "names: 1 names for 2 parameters"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            coverage_of_samples(**(good | known))
+
+
+def test_a_flow_of_parameters_is_checked(monkeypatch):
+    monkeypatch.setattr(_autoregressive, "STEPS", 60)
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(760, 2))
+    data = theta + rng.normal(size=theta.shape)
+    parts = {"condition": data[:500], "condition_validate": data[500:600]}
+    flow = pyflow.GIS(theta[:500], theta[500:600], **parts, n_models=1, verbose=False)
+    x, y = theta[600:], data[600:].clip(*flow.y_range.T)
+    found = flow.check_draws(x, y, draws=99, seed=1)
+    share, error = found.held(0.68)
+    assert abs(share - 0.68) < 4 * error
+    assert_array_equal(found.log_posterior, flow.evaluate_density(x, y))
+    assert_array_equal(flow.check_draws(x, y, draws=99, seed=1).ranks, found.ranks)
+    wrong = flow.check_draws(x, y[::-1], draws=99)  # data of other truths
+    assert wrong.p_values["credibility"] < 0.001
+    assert wrong.verdict == "too narrow"
+    assert flow.check_draws(x[:4], y[0], draws=99).simulations == 4
+
+
+def test_a_density_is_checked_on_rows(model, test):
+    found = model.check_draws(test, draws=199)
+    assert found.ranks.shape == test.shape
+    assert found.p_values["credibility"] > 1e-3
+    narrow = model.check_draws(1.5 * test + 1, draws=99)
+    assert narrow.p_values["credibility"] < 1e-3
+    x = np.random.default_rng(0).normal(size=(20, 4, 4))
+    of_fields = pyflow.SymmetricFlow(x, epochs=0, verbose=False)
+    with pytest.raises(ValueError, match="check_draws: is for tables"):
+        of_fields.check_draws(x)
 
 
 # ---- of flows ------------------------------------------------------------------------------------

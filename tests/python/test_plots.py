@@ -480,6 +480,8 @@ def draw_all():
         "bispectra": plots.bispectra(x, x),
         "posteriors": plots.posteriors(post),
         "coverage": plots.coverage(checks.coverage([post] * 12, np.linspace([-1, -2], [1, 2], 12))),
+        "spread": plots.spread(checks.sample_spread(table, table)),
+        "two_samples": plots.two_samples(checks.two_sample_test(table, -table)),
     }
 
 
