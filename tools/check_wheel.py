@@ -5,6 +5,7 @@ Run by wheel.py in a fresh environment.
 
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,13 @@ def main():
     if hasattr(pyflow, "GIS"):
         rng = np.random.default_rng(0)
         x = rng.standard_normal((1000, 3)) @ rng.standard_normal((3, 3))
-        model = pyflow.GIS(x[:800], x[800:])
+        model = pyflow.GIS(x[:800], x[800:], n_models=1, max_layers=50)
         samples, logp = model.sample(10)
         assert samples.shape == (10, 3)
         assert np.isfinite(logp).all()
+
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        assert not sys._is_gil_enabled(), "importing pyflow switched the global lock on"
 
     with open("/proc/self/maps") as maps:
         words = (line.rstrip("\n").split(maxsplit=5) for line in maps)

@@ -147,6 +147,10 @@ static PyModuleDef_Slot core_slots[] = {
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED}, /* nor does NumPy */
 #endif
+#ifdef Py_mod_gil
+    /* Flows do not change once made, a call's state is its thread's, and the core has locks of its own. */
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
     {0},
 };
 
