@@ -5,7 +5,7 @@
 if [ "$1" = --one ]; then # FOLDER PROGRAM: of those at a time
     log=$2/$(basename "$3")
     start=$(date +%s)
-    timeout "${TEST_TIMEOUT:-600}" "$3" >"$log" 2>&1
+    timeout "${TEST_TIMEOUT:-600}" $TEST_RUNNER "$3" >"$log" 2>&1
     status=$?
     took=$(($(date +%s) - start))
     if [ $status = 0 ]; then

@@ -105,7 +105,7 @@ PyDoc_STRVAR(file_error_doc,
 static int core_exec(PyObject *module)
 {
     core_state *state = PyModule_GetState(module);
-    if (PyArray_ImportNumPyAPI() < 0) return -1;
+    if (_import_array() < 0) return -1; /* by the name that NumPy 1 has too */
 
     PyObject *threading = PyImport_ImportModule("threading");
     if (!threading) return -1;
@@ -146,10 +146,6 @@ static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, core_exec},
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED}, /* nor does NumPy */
-#endif
-#ifdef Py_mod_gil
-    /* Flows do not change once made, a call's state is its thread's, and the core has locks of its own. */
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0},
 };
