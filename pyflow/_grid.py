@@ -16,7 +16,6 @@ import itertools
 import math
 
 import numpy as np
-from numpy.polynomial import chebyshev
 
 from pyflow._quadrature import SEARCH, Quadrature, generator
 
@@ -119,7 +118,7 @@ class Grid(Quadrature):
         index = index[:, index.sum(axis=0) <= degree]
         basis = np.ones((len(z), index.shape[1]))
         for j in range(p):
-            basis *= chebyshev.chebvander(z[:, j], degree)[:, index[j]]
+            basis *= np.polynomial.chebyshev.chebvander(z[:, j], degree)[:, index[j]]
         possible = np.isfinite(prior)
         depth = -logs - np.where(possible, prior, 0)
         depth = np.where(possible, depth - depth[possible].min(initial=np.inf), 50.0)
@@ -145,7 +144,7 @@ class Grid(Quadrature):
         for some in np.array_split(inside, len(inside) // BLOCK + 1):
             values = self._polynomial
             for j, z in enumerate(self._to_frame(y[some]).T):
-                values = chebyshev.chebval(z, values, tensor=j == 0)
+                values = np.polynomial.chebyshev.chebval(z, values, tensor=j == 0)
             logs[some] += values
         return logs
 
@@ -159,7 +158,7 @@ class Grid(Quadrature):
             return y, self.density(y).reshape((n,) * p)
         values = self._polynomial
         for _ in range(p):
-            values = chebyshev.chebval(axis, values)
+            values = np.polynomial.chebyshev.chebval(axis, values)
         return y, values + self.prior(y).reshape((n,) * p)
 
     # ---- the way to the density ------------------------------------------------------------------

@@ -10,7 +10,6 @@ import contextvars
 import itertools
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 from pyflow import _core
 
@@ -97,6 +96,8 @@ def in_order(ask, arguments, workers):
         for question in questions:
             yield question.answer()
         return
+    from concurrent.futures import ThreadPoolExecutor  # takes long to load
+
     waiting = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

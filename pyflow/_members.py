@@ -4,7 +4,6 @@ import os
 import queue
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -254,6 +253,8 @@ class _Members:
                 self._fit(k, listening and tell(self._report), tell(self._warn))
             finally:
                 _core.work()
+
+        from concurrent.futures import ThreadPoolExecutor  # takes long to load
 
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(work, k) for k in members]

@@ -7,8 +7,8 @@ Every function takes NumPy arrays and what NumPy can view: tensors of PyTorch on
 from __future__ import annotations
 
 import math
+import os.path
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -258,7 +258,7 @@ class LeNet:
             raise ValueError(f"network: must be 'mnist' or 'fashion', not {network!r}")
         self.network = network
         self._activations = _lenet.Network(
-            Path(__file__).with_name("data") / f"lenet_{network}.npz"
+            os.path.join(os.path.dirname(__file__), "data", f"lenet_{network}.npz")
         )
 
     def __repr__(self):

@@ -22,7 +22,7 @@ def main():
     if hasattr(pyflow, "GIS"):
         rng = np.random.default_rng(0)
         x = rng.standard_normal((1000, 3)) @ rng.standard_normal((3, 3))
-        model = pyflow.GIS(x[:800], x[800:])
+        model = pyflow.GIS(x[:800], x[800:], n_models=1, max_layers=50)
         samples, logp = model.sample(10)
         assert samples.shape == (10, 3)
         assert np.isfinite(logp).all()

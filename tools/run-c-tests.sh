@@ -1,11 +1,13 @@
 #!/bin/sh
 # Run test programs, as many at a time as there are processors, and sum up; a program passes when it exits 0.
+# TEST_TIMEOUT: seconds for each; TEST_RUNNER: a command that runs them, an emulator's say.
 #
 #   run-c-tests.sh LABEL PROGRAM...
 if [ "$1" = --one ]; then # FOLDER PROGRAM: of those at a time
     log=$2/$(basename "$3")
     start=$(date +%s)
-    timeout "${TEST_TIMEOUT:-600}" "$3" >"$log" 2>&1
+    # shellcheck disable=SC2086
+    timeout "${TEST_TIMEOUT:-600}" $TEST_RUNNER "$3" >"$log" 2>&1
     status=$?
     took=$(($(date +%s) - start))
     if [ $status = 0 ]; then

@@ -105,7 +105,7 @@ PyDoc_STRVAR(file_error_doc,
 static int core_exec(PyObject *module)
 {
     core_state *state = PyModule_GetState(module);
-    if (PyArray_ImportNumPyAPI() < 0) return -1;
+    if (_import_array() < 0) return -1; /* by the name that NumPy 1 has too */
 
     PyObject *threading = PyImport_ImportModule("threading");
     if (!threading) return -1;

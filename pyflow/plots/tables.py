@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -416,6 +415,8 @@ def _latent_columns(axes, z, columns, bins):
 
 
 def _latent_quantiles(axes, z, columns):
+    from statistics import NormalDist  # takes long to load
+
     n = len(z)
     p = (np.arange(min(n, 400)) + 0.5) / min(n, 400)
     quantiles = np.array([NormalDist().inv_cdf(q) for q in p])
