@@ -49,10 +49,10 @@ endif
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo test test-c test-python setup ext lib install wheel sdist sanitize lint format clean distclean help FORCE
+.PHONY: demo test test-c test-python setup ext lib install wheel wheels deb arm64 sdist sanitize lint format clean distclean help FORCE
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 demo: WERROR := # a newer compiler's new warning must not spoil somebody's first minute
 demo: build/ext.ok $(VENV)/demo.ok ## set up, then fit a real table, print its likelihood, draw pictures
@@ -227,6 +227,16 @@ sdist: $(VENV)/test.ok ## dist/pyflow_sinf-VERSION.tar.gz
 
 wheel: $(VENV)/test.ok ## a manylinux wheel with FFTW and OpenBLAS inside, tested without the system's
 	$(PY) tools/wheel.py
+
+PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
+wheels: $(VENV)/test.ok ## the same for each of PYTHONS='3.10 3.11 ...' that is there
+	$(PY) tools/wheel.py $(PYTHONS)
+
+deb: ## a Debian package, dist/python3-pyflow-sinf_VERSION_ARCH.deb
+	tools/deb.sh
+
+arm64: ## the C library and tests for arm64, run in an emulator (ARM64_TESTS=test_by_hand)
+	tools/arm64.sh $(ARM64_TESTS)
 
 clean: ## remove what was built, except .venv
 	rm -rf build dist pyflow/_core*.so *.egg-info
