@@ -2,8 +2,9 @@
 A density for a table
 =====================
 
-A table of numbers, rows by columns: what is the probability density of a row, and what do new rows look like?
-The table here is 2,000 rows of the protein set of ``examples/data``, nine columns, nearly dependent on each other.
+A table of numbers, rows by columns: what is the probability density of a row, and what do new
+rows look like? The table here is 2,000 rows of the protein set of ``examples/data``, nine
+columns, nearly dependent on each other.
 """
 
 from pathlib import Path
@@ -20,17 +21,18 @@ table = table[rng.permutation(len(table))[:2000]]
 train, validate, test = table[:1500], table[1500:1750], table[1750:]
 
 # %%
-# Training rows make the layers; validation rows say when to stop. Rows that neither has seen say how good it is.
-# ``n_models=1`` is one fit of slices, a matter of a second or some. Without it, ``GIS(train, validate)`` fits
-# four flows of two kinds to a table as small as this one, and mixes them: better, in half a minute to two.
+# Training rows make the layers; validation rows say when to stop. Rows that neither has seen say
+# how good it is. ``n_models=1`` is one fit of slices, a matter of a second or some. Without it,
+# ``GIS(train, validate)`` fits four flows of two kinds to a table as small as this one, and mixes
+# them: better, in half a minute to two.
 
 flow = pyflow.GIS(train, validate, n_models=1, verbose=False)
 flow
 
 # %%
-# Log-densities are in nats, and of the table's own units: two of them are compared on the same rows only. Beside it, the
-# simplest of all rivals, a Gaussian. The error is that of the difference, row by row, which is much smaller than that of
-# either mean.
+# Log-densities are in nats, and of the table's own units: two of them are compared on the same
+# rows only. Beside it, the simplest of all rivals, a Gaussian. The error is that of the
+# difference, row by row, which is much smaller than that of either mean.
 
 logp = flow.evaluate_density(test)
 mean, scale = train.mean(axis=0), train.std(axis=0)
@@ -41,7 +43,8 @@ print(f"flow {logp.mean():.2f}, Gaussian {gaussian.mean():.2f} nats")
 print(f"ahead by {lead.mean():.2f} ± {lead.std() / np.sqrt(len(lead)):.2f} nats per row")
 
 # %%
-# What each layer gained. Training rows become likelier for ever; the flow ends where validation rows no longer do.
+# What each layer gained. Training rows become likelier for ever; the flow ends where validation
+# rows no longer do.
 
 history = pyflow.plots.history(flow)
 history.set_label("Log-likelihood of training and validation rows against the number of layers")
@@ -54,8 +57,8 @@ samples, logp_samples = flow.sample(5000, seed=1)
 np.allclose(flow.evaluate_density(samples), logp_samples)
 
 # %%
-# Data are the filled contours, samples the lines. Look at such a picture before you use samples in place of data;
-# :doc:`plot_2_mocks` says how to look closer.
+# Data are the filled contours, samples the lines. Look at such a picture before you use samples in
+# place of data; :doc:`plot_2_mocks` says how to look closer.
 
 pairs = pyflow.plots.pairs(table, samples, columns=[0, 2, 4, 6])
 pairs.set_label("Contours of four columns of the table, and of samples")
@@ -77,7 +80,8 @@ Path("protein.pyflow").unlink()
 again == flow
 
 # %%
-# **Bounds.** Columns that cannot leave a range are given as such: the density is zero outside, and samples stay inside.
+# **Bounds.** Columns that cannot leave a range are given as such: the density is zero outside, and
+# samples stay inside.
 
 waits = rng.gamma(0.8, size=(2000, 2))  # positive, and densest at zero
 bounded = pyflow.GIS(

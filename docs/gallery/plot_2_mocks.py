@@ -2,9 +2,9 @@
 Mocks, and how to see that they are wrong
 =========================================
 
-Samples in place of data, "mocks", are as good as the question that is asked of them. A flow with a fine likelihood can have
-samples that are too wide, or that lie where no data are. Here are four looks, from the quickest to the sharpest,
-at mocks that are good and at mocks that are not.
+Samples in place of data, "mocks", are as good as the question that is asked of them. A flow with
+a fine likelihood can have samples that are too wide, or that lie where no data are. Here are four
+looks, from the quickest to the sharpest, at mocks that are good and at mocks that are not.
 """
 
 import numpy as np
@@ -35,15 +35,16 @@ mocks = {
 }
 
 # %%
-# **One column at a time.** The quickest look, and one that sees little: the first layer of a flow gets these right already.
+# **One column at a time.** The quickest look, and one that sees little: the first layer of a flow
+# gets these right already.
 
 figure = pyflow.plots.marginals(held_out, mocks["two layers"])
 figure.set_label("Distributions of single columns: held-out rows, and mocks of two layers")
 figure
 
 # %%
-# Ranges of single columns, 5 to 95 %, over those of held-out rows: mocks of small and of nearly dependent tables may be
-# too narrow.
+# Ranges of single columns, 5 to 95 %, over those of held-out rows: mocks of small and of nearly
+# dependent tables may be too narrow.
 
 for name, x in mocks.items():
     wide = np.ptp(np.quantile(x, [0.05, 0.95], axis=0), axis=0)
@@ -64,8 +65,9 @@ figure.set_label("Pairs of columns: held-out rows, and mocks of the whole flow")
 figure
 
 # %%
-# **A classifier.** Can a random forest tell mocks from held-out rows? Its AUC is 0.5 where it cannot, 1 where it always can.
-# Take rows that the fit has not seen, as many as mocks, and cross-validate: a forest knows its own training rows by heart.
+# **A classifier.** Can a random forest tell mocks from held-out rows? Its AUC is 0.5 where it
+# cannot, 1 where it always can. Take rows that the fit has not seen, as many as mocks, and cross-
+# validate: a forest knows its own training rows by heart.
 
 
 def auc(data, samples):
@@ -81,8 +83,9 @@ for name, x in mocks.items():
 print(f"{'data':12s} AUC {auc(held_out, draw(1000)):.2f}, which is what chance gives")
 
 # %%
-# **Held-out rows in the latent space.** The other way round: latents of rows that the fit has not seen follow N(0, I) if the
-# flow is right. Squared distances from the origin are then chi-squared with d degrees of freedom.
+# **Held-out rows in the latent space.** The other way round: latents of rows that the fit has not
+# seen follow N(0, I) if the flow is right. Squared distances from the origin are then chi-squared
+# with d degrees of freedom.
 
 z, _ = good.forward(held_out)
 figure = pyflow.plots.latent(z)

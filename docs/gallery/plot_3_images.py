@@ -2,8 +2,9 @@
 Images
 ======
 
-SIG, the sliced iterative generator, moves noise to images, first the whole image, then ever smaller patches. GIS gives their
-density. The images here are scikit-learn's 8 x 8 digits, so that both fits take seconds; the schedules of real use are longer.
+SIG, the sliced iterative generator, moves noise to images, first the whole image, then ever
+smaller patches. GIS gives their density. The images here are scikit-learn's 8 x 8 digits, so that
+both fits take seconds; the schedules of real use are longer.
 """
 
 import numpy as np
@@ -15,8 +16,8 @@ digits = load_digits()
 images = digits.images.astype(np.uint8)  # (1797, 8, 8), grey levels 0 to 16
 
 # %%
-# The default schedule has hundreds of layers, and takes a minute for these images; here are 48, in the same proportions.
-# Labels make it a generator of each digit.
+# The default schedule has hundreds of layers, and takes a minute for these images; here are 48, in
+# the same proportions. Labels make it a generator of each digit.
 
 flow = pyflow.SIG(
     images,
@@ -31,7 +32,8 @@ figure.set_label("A grid of a hundred samples, ten of each digit")
 figure
 
 # %%
-# How far are they from the images? The sliced Wasserstein distance, beside that of a hundred images from the others.
+# How far are they from the images? The sliced Wasserstein distance, beside that of a hundred
+# images from the others.
 
 flat = images.reshape(-1, 64)[np.random.default_rng(0).permutation(len(images))]
 print("samples     ", pyflow.metrics.sliced_wasserstein(x.reshape(100, -1), flat))
@@ -48,8 +50,9 @@ figure.set_label("Samples above, the nearest training image below")
 figure
 
 # %%
-# **Densities.** Grey levels are integers, which have no density: ``dequantize`` adds uniform noise of one level, and bits
-# per dimension are those of the integers. Fewer are better. The fit is cut at 40 layers for time; go on to where it stops.
+# **Densities.** Grey levels are integers, which have no density: ``dequantize`` adds uniform noise
+# of one level, and bits per dimension are those of the integers. Fewer are better. The fit is cut
+# at 40 layers for time; go on to where it stops.
 
 density = pyflow.GIS(
     images[:1300],
@@ -63,8 +66,8 @@ bits = density.bits_per_dimension(images[1500:])
 print(f"{bits.mean():.2f} bits per dimension; as many as grey levels need: {np.log2(17):.2f}")
 
 # %%
-# A density knows images by their pixels, not by what they show: see what the README says of odd images before you use one
-# as a detector.
+# A density knows images by their pixels, not by what they show: see what the README says of odd
+# images before you use one as a detector.
 
 upside_down = density.bits_per_dimension(images[1500:, ::-1])
 print("AUROC, upside down:", round(pyflow.metrics.auroc(-bits, -upside_down), 2))

@@ -2,8 +2,9 @@
 Fields and posteriors
 =====================
 
-Periodic fields whose statistics are the same everywhere and in all directions, conditioned on parameters y: a symmetric flow is
-the field-level likelihood p(x|y). The fields here are Gaussian, so that the exact likelihood is known.
+Periodic fields whose statistics are the same everywhere and in all directions, conditioned on
+parameters y: a symmetric flow is the field-level likelihood p(x|y). The fields here are Gaussian,
+so that the exact likelihood is known.
 """
 
 import numpy as np
@@ -63,8 +64,8 @@ figure.set_label("Mean power spectra of fields and of samples, and their ratio")
 figure
 
 # %%
-# **A posterior of one field.** The prior is a box here; a log-density, SciPy's distributions or a dict by name do as well.
-# Up to three parameters are integrated on a grid.
+# **A posterior of one field.** The prior is a box here; a log-density, SciPy's distributions or a
+# dict by name do as well. Up to three parameters are integrated on a grid.
 
 post = flow.posterior(x[400], prior)
 truth = pyflow.Posterior(
@@ -84,8 +85,8 @@ figure.set_label("Posteriors of amplitude and slope by the flow and exact")
 figure
 
 # %%
-# **Is it what it says?** Posteriors of held-out simulations, drawn from the prior, tell. The figure of merit of a posterior
-# means little without this.
+# **Is it what it says?** Posteriors of held-out simulations, drawn from the prior, tell. The
+# figure of merit of a posterior means little without this.
 
 found = flow.check(x[400:], y[400:], prior=prior)
 print(found)
@@ -97,5 +98,6 @@ figure.set_label("Coverage, TARP and ranks, with the bands expected of so many s
 figure
 
 # %%
-# Posteriors that are too narrow, as those of flows of few fields are, can be calibrated on yet other simulations
-# (``flow.calibrate(x, y)``), averaged over several fits (``n_models=4``), or given more fields to learn from.
+# Posteriors that are too narrow, as those of flows of few fields are, can be calibrated on yet
+# other simulations (``flow.calibrate(x, y)``), averaged over several fits (``n_models=4``), or
+# given more fields to learn from.

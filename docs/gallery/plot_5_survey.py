@@ -2,8 +2,8 @@
 Survey data: masks and redshift space
 =====================================
 
-A survey does not see the whole map, and takes velocities for distances. ``mask=`` is for the first, ``symmetry="axial"`` for the
-second. Both on Gaussian fields, where the truth is known.
+A survey does not see the whole map, and takes velocities for distances. ``mask=`` is for the
+first, ``symmetry="axial"`` for the second. Both on Gaussian fields, where the truth is known.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ def power(k):
 x = pyflow.fields.gaussian_field(power, mesh, box_size=size, seed=1)
 
 # %%
-# **A window.** True where the survey sees; what stands elsewhere, NaN included, does not matter. Maps that are not periodic are
-# one case of it: pad them, and let the mask be False there.
+# **A window.** True where the survey sees; what stands elsewhere, NaN included, does not matter.
+# Maps that are not periodic are one case of it: pad them, and let the mask be False there.
 
 mask = np.ones(mesh, bool)
 mask[:4] = mask[:, :4] = False  # an edge
@@ -47,8 +47,8 @@ flow = pyflow.SymmetricFlow(
 )
 
 # %%
-# Unobserved pixels are drawn given their neighbours, and their density divided out; so log p is that of the observed pixels alone. The
-# exact one is a dense Gaussian's.
+# Unobserved pixels are drawn given their neighbours, and their density divided out; so log p is
+# that of the observed pixels alone. The exact one is a dense Gaussian's.
 
 logp = flow.evaluate_density(seen[320:], y[320:], seed=1)
 exact = pyflow.fields.gaussian_logp(
@@ -74,11 +74,12 @@ print(post.mean, np.sqrt(post.cov.ravel()), "true:", y[320])
 print(flow.check(seen[320:], y[320:], prior=[(0.5, 2)]))
 
 # %%
-# **Noise** that is known belongs to the fit: ``noise=0.3`` adds white noise of that standard deviation to the training
-# fields, afresh every epoch; a function of k is its power spectrum; a map is a level for each pixel.
+# **Noise** that is known belongs to the fit: ``noise=0.3`` adds white noise of that standard
+# deviation to the training fields, afresh every epoch; a function of k is its power spectrum; a
+# map is a level for each pixel.
 #
-# **Redshift space.** The spectrum depends on mu, the cosine of the angle to the line of sight. ``symmetry="axial"``
-# has filters T(k, mu); ``axis=`` is the line of sight.
+# **Redshift space.** The spectrum depends on mu, the cosine of the angle to the line of sight.
+# ``symmetry="axial"`` has filters T(k, mu); ``axis=`` is the line of sight.
 
 
 def kaiser(k, mu):

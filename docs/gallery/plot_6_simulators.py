@@ -2,9 +2,10 @@
 Likelihood-free inference
 =========================
 
-A simulator draws data x at parameters y; nobody can write down p(x|y). ``condition=`` makes a density of simulations: the posterior
-p(y|x) itself, or the likelihood p(x|y). The task is "two moons" of the benchmark of Lueckmann et al. 2021 (arXiv
-2101.04653), as ``bench/sbi_tasks.py`` has it, whose exact posterior can be drawn from.
+A simulator draws data x at parameters y; nobody can write down p(x|y). ``condition=`` makes a
+density of simulations: the posterior p(y|x) itself, or the likelihood p(x|y). The task is "two
+moons" of the benchmark of Lueckmann et al. 2021 (arXiv 2101.04653), as ``bench/sbi_tasks.py`` has
+it, whose exact posterior can be drawn from.
 """
 
 import numpy as np
@@ -27,8 +28,8 @@ x = simulate(rng, y)
 box = [(-1, 1), (-1, 1)]
 
 # %%
-# **The posterior itself**: the density of y, given x, within the prior's bounds. It holds for this prior alone, and its draws
-# are independent.
+# **The posterior itself**: the density of y, given x, within the prior's bounds. It holds for this
+# prior alone, and its draws are independent.
 
 direct = pyflow.GIS(
     y[:1000],
@@ -43,8 +44,8 @@ observed = np.array([0.0, 0.0])
 draws, logp = direct.sample(1000, y=observed, seed=1)
 
 # %%
-# **The likelihood**: the density of x, given y. Any prior can be put on later, and the evidence comes with it; three parameters at most
-# are integrated on a grid, more are sampled by emcee.
+# **The likelihood**: the density of x, given y. Any prior can be put on later, and the evidence
+# comes with it; three parameters at most are integrated on a grid, more are sampled by emcee.
 
 likelihood = pyflow.GIS(
     x[:1000],
@@ -77,9 +78,10 @@ for axes, (title, points) in zip(
 figure
 
 # %%
-# **Is it what it says?** Where no truth is known, new simulations tell: draw parameters, simulate, and see where the truths lie among
-# draws of their posteriors. Their ranks are uniform if the posteriors are right (simulation-based calibration, Talts et al. 2018). A
-# likelihood's ``check`` does this and more: :doc:`plot_4_fields`.
+# **Is it what it says?** Where no truth is known, new simulations tell: draw parameters, simulate,
+# and see where the truths lie among draws of their posteriors. Their ranks are uniform if the
+# posteriors are right (simulation-based calibration, Talts et al. 2018). A likelihood's ``check``
+# does this and more: :doc:`plot_4_fields`.
 
 y_new = rng.uniform(-0.9, 0.9, size=(300, 2))
 x_new = simulate(rng, y_new)
