@@ -52,7 +52,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "remove_config_comments": True,
-    "plot_gallery": True,
+    "run_stale_examples": True,  # figures are those of this pyflow, whatever was built before
     "image_scrapers": ("gallery_figures.scraper",),
     "reset_modules": ("gallery_figures.reset",),
     "min_reported_time": 1,
