@@ -67,10 +67,11 @@ figure
 # **A posterior of one field.** The prior is a box here; a log-density, SciPy's distributions or a
 # dict by name do as well. Up to three parameters are integrated on a grid.
 
-post = flow.posterior(x[400], prior)
+i = 400 + np.abs(y[400:] - [1.25, -2]).sum(axis=1).argmin()  # one far from the prior's edges
+post = flow.posterior(x[i], prior)
 truth = pyflow.Posterior(
     lambda y: pyflow.fields.gaussian_logp(
-        np.repeat(x[400:401], len(y), axis=0), lambda k: power(k, y), box_size=10.0
+        np.repeat(x[i : i + 1], len(y), axis=0), lambda k: power(k, y), box_size=10.0
     ),
     prior,
     names,
@@ -80,7 +81,7 @@ print("exact", truth.mean, "±", np.sqrt(np.diag(truth.cov)))
 
 # %%
 
-figure = pyflow.plots.posteriors([post, truth], ["flow", "exact"], truth=y[400], getdist=False)
+figure = pyflow.plots.posteriors([post, truth], ["flow", "exact"], truth=y[i], getdist=False)
 figure.set_label("Posteriors of amplitude and slope by the flow and exact")
 figure
 
