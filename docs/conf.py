@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": False,  # a failed one is a warning, thus an error, and all are named
     "download_all_examples": False,
     "show_memory": False,
+    "ignore_repr_types": r"matplotlib\.figure\.Figure",  # shown, not named
     "show_signature": False,
     "remove_config_comments": True,
     "run_stale_examples": True,  # figures are those of this pyflow, whatever was built before
