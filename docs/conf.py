@@ -82,6 +82,12 @@ def escaped(app, what, name, obj, options, lines):
             literal = indent
 
 
+def skipped(app, what, name, obj, skip, options):
+    """Leave out what scikit-learn adds to its estimators: its texts point into its own pages."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def setup(app):
     """Have docstrings escaped before napoleon reads them, at 500."""
+    app.connect("autodoc-skip-member", skipped)
     app.connect("autodoc-process-docstring", escaped, priority=400)
