@@ -49,7 +49,7 @@ endif
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo test test-c test-python setup ext lib install wheel wheels deb arm64 sdist sanitize lint format clean distclean help FORCE
+.PHONY: demo test test-c test-python setup ext lib install wheel wheels deb arm64 sdist docs sanitize lint format clean distclean help FORCE
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 13
@@ -93,8 +93,10 @@ $(VENV)/base.ok: pyproject.toml | build/deps-python.ok
 
 $(VENV)/demo.ok: extras := plot,progress
 $(VENV)/test.ok: extras := test,dev
+$(VENV)/docs.ok: extras := docs
 $(VENV)/test.ok: | $(VENV)/demo.ok
-$(VENV)/demo.ok $(VENV)/test.ok: $(VENV)/base.ok
+$(VENV)/docs.ok: | $(VENV)/test.ok
+$(VENV)/demo.ok $(VENV)/test.ok $(VENV)/docs.ok: $(VENV)/base.ok
 	$(call say,pip,$(extras))
 	$(Q)PYFLOW_SKIP_EXT=1 $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[$(extras)]'
 	@touch $@
@@ -219,6 +221,12 @@ format: $(VENV)/test.ok ## format C and Python in place
 	$(if $(C_FILES),$(VENV)/bin/clang-format -i $(C_FILES))
 	$(VENV)/bin/ruff check --fix-only -q .
 	$(VENV)/bin/ruff format .
+
+# ---- Documentation
+
+docs: build/ext.ok $(VENV)/docs.ok ## build/docs/html: the documentation; its figures are made, warnings are errors
+	$(Q)MPLBACKEND=Agg $(PY) -m sphinx -W --keep-going -q -b html docs build/docs/html
+	@echo 'open build/docs/html/index.html'
 
 # ---- Packages
 
