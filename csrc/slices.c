@@ -328,13 +328,20 @@ pf_status X(search_gradient)(void *user, double *g, const double *a)
     return PF_OK;
 }
 
+/* Groups of all the rows, of which some are looked at first */
+static ptrdiff_t X(most_groups)(const X(rows) *r, ptrdiff_t numbers)
+{
+    return X(working_groups)(r->whole ? r->whole->of : r->s->of, numbers);
+}
+
 /* Memory of one side: projections of the rows looked at, and histograms. */
 static pf_status X(slices_new)(X(slices) *c, const X(problem) *p, int side)
 {
     *c = (X(slices)){.rows = p->rows[side], .column = p->column, .d = p->d, .k = p->k, .classes = p->classes};
     ptrdiff_t ld = c->rows.s->ld;
-    c->groups = PF_MIN(c->rows.picked, X(working_groups)(c->rows.s->tiles, c->k * c->d));
-    int threads = pf_max_threads(X(working_groups)(c->rows.s->tiles, c->k * c->d));
+    ptrdiff_t most = X(most_groups)(&c->rows, c->k * c->d);
+    c->groups = PF_MIN(c->rows.picked, most);
+    int threads = pf_max_threads(most);
     c->grid = PF_ALLOC(pf_grid, c->k);
     c->count = PF_ALLOC(int64_t, threads * c->k * c->classes * FIT_BINS);
     c->kept = PF_ALLOC(real, c->rows.picked * c->k * ld);
@@ -359,7 +366,7 @@ pf_status X(search_new)(X(search) *q, const X(problem) *p)
         X(slices) *c = q->side + i;
         PF_TRY(X(slices_new)(c, p, i));
         c->a = q->a;
-        groups = PF_MAX(groups, X(working_groups)(c->rows.s->tiles, k * d));
+        groups = PF_MAX(groups, X(most_groups)(&c->rows, k * d));
         least = PF_MIN(least, PF_MIN(c->rows.s->rows, c->rows.picked * c->rows.s->ld));
         q->gradient[i] = PF_ALLOC(double, c->groups *k *d);
         q->total[i] = X(total_of)(&c->rows);
