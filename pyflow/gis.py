@@ -288,13 +288,6 @@ def GIS(  # a function with the name that the method has in the literature
     """
     refuse_unknown(GIS, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
-    trained = condition is not None
-    if autoregressive is not None:
-        trained = _arguments.boolean("autoregressive", autoregressive) or trained
-    if data_validate is None and max_layers is None and not trained and n_models in (None, 1):
-        raise ValueError(
-            "data_validate, max_layers: give validation data, or the number of layers, or both"
-        )
     if comm is not None:
         others = given | {"labels": labels, "model": model, "checkpoint": checkpoint}
         others |= {"condition": condition, "weight_train": weight_train, "image_shape": image_shape}
@@ -312,6 +305,13 @@ def GIS(  # a function with the name that the method has in the literature
             seed=seed,
             progress=progress,
             verbose=verbose,
+        )
+    trained = condition is not None
+    if autoregressive is not None:
+        trained = _arguments.boolean("autoregressive", autoregressive) or trained
+    if data_validate is None and max_layers is None and not trained and n_models in (None, 1):
+        raise ValueError(
+            "data_validate, max_layers: give validation data, or the number of layers, or both"
         )
     known = known_classes(model)
     if condition_validate is not None and condition is None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["RankError", "Ranks", "gathered"]
 
 
+MOST = 1 << 30  # bytes of rows that a rank passes to others, or is passed
+
+
 def __dir__():
     return __all__
 
@@ -127,18 +130,21 @@ class Ranks:
             raise ValueError(f"{name}: must be rows x columns; its shape is {x.shape}")
         d = self.same(f"{name}: its columns", x.shape[1])
         bits = 32 if x.dtype in (np.float32, np.float16) else 64
-        self.same(f"{name}: its precision", bits)
+        self.same(f"{name}: its dtype", str(x.dtype))
         ends = np.cumsum([0, *self.gather(len(x))])
         n_all, size = int(ends[-1]), self.size
         cuts = [_core.gis_first_row(n_all, d, bits, r, size) for r in range(size + 1)]
         first = ends[self.rank]
+        lo, hi = max(cuts[self.rank], first), min(cuts[self.rank + 1], first + len(x))
+        own = (lo - first, hi - first) if lo < hi else (0, 0)
+        kept = own[1] - own[0]
+        passed = max(len(x), cuts[self.rank + 1] - cuts[self.rank]) - kept
+        if passed * d * x.dtype.itemsize > MOST:
+            raise ValueError(f"{name}: ranks have too different numbers of rows to even them out")
         sent = [None] * size
-        own = (0, 0)
         for rank in range(size):
             lo, hi = max(cuts[rank], first), min(cuts[rank + 1], first + len(x))
-            if lo < hi and rank == self.rank:
-                own = (lo - first, hi - first)
-            elif lo < hi:
+            if lo < hi and rank != self.rank:
                 sent[rank] = np.asarray(x[lo - first : hi - first])
         self._agree(f"rows of {name}")
         got = self.comm.alltoall(sent)
