@@ -49,18 +49,17 @@ def tell(what):
         json.dump(what, file)
 
 TABLES = {
-    "plain": (x[:2000], x[2000:2600], {"max_layers": 2}),
     "alone": (x[:1500], None, {"max_layers": 2, "slice_points": 600}),
     "groups": (
         x[:20_000].astype("f4"),
         x[20_000:],
         {"max_layers": 1, "marginal_first": True, "slice_points": 1000},
     ),
-    "overlap": (x[:1000], x[600:1200], {"max_layers": 1, "seed": 3}),
+    "overlap": (x[:1000], x[600:1200], {"max_layers": 1, "marginal_first": True}),
     "few": (
         x[:200],
         x[200:300],
-        {"max_layers": 8, "patience": 2, "bounds": [(None, None)] * 2 + [(0, None)]},
+        {"max_layers": 4, "patience": 2, "bounds": [(None, None)] * 2 + [(0, None)]},
     ),
 }
 """
