@@ -44,10 +44,10 @@ def test_nothing_is_computed_until_it_is_asked_for(flows):
     def never(_):
         raise ZeroDivisionError
 
-    lazy = da.ones((10**12, 3), chunks=(10**6, 3), dtype=np.float32).map_blocks(
+    lazy = da.ones((2 * 10**6, 3), chunks=(10**6, 3), dtype=np.float32).map_blocks(
         never, dtype=np.float32, meta=np.empty((0, 0), np.float32)
     )
-    logp = flows["flow"].evaluate_density(lazy[: 2 * 10**6])
+    logp = flows["flow"].evaluate_density(lazy)
     assert logp.numblocks == (2,)
     with pytest.raises(ZeroDivisionError):
         logp.compute(scheduler="synchronous")

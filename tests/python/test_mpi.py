@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pyflow
@@ -183,3 +184,22 @@ def test_a_rank_that_fails_ends_the_others(tmp_path):
     for name, text in same.items():
         assert first[name].startswith(text), first[name]
         assert second[name].startswith(text), second[name]
+
+
+def test_the_example(tmp_path):
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(1000, 2)))
+    example = Path(__file__).parents[2] / "examples" / "cluster.py"
+    script = f"""
+import runpy
+main = runpy.run_path({str(example)!r})["main"]
+flow = main({str(tmp_path / "table.npy")!r}, {str(tmp_path / "flow.pyflow")!r}, 1, False)
+tell(flow.to_bytes().hex())
+"""
+    told = run(script, 2, tmp_path)
+    flow = pyflow.load(tmp_path / "flow.pyflow")
+    assert told == [flow.to_bytes().hex()] * 2
+
+
+def test_another_communicator_is_refused():
+    with pytest.raises(TypeError, match="comm: must be a communicator of mpi4py, not 'world'"):
+        pyflow.GIS(np.zeros((10, 2)), max_layers=1, comm="world")
