@@ -224,12 +224,13 @@ def GIS(  # a function with the name that the method has in the literature
         also none; those of rank 0, 1, ... one after another are the whole, and so are validation
         rows), and the same options. All get the same flow: bit for bit that of all rows on one
         machine with n_models=1, autoregressive=False, polish=False, if their processors are alike.
-        If a rank fails, all do, by a `pyflow.mpi.RankError` with its message. A rank has its own
-        rows twice (on disk: once, in `scratch`), and of all ranks' those that the search for slices
-        looks at, and 24 bytes for every validation row while it is looked whether training rows are
-        among them. More than 64 ranks gain nothing: give each a node, or a processor. Tables
-        of at most 512 columns; not with labels, weights, `model`, `checkpoint`, conditions,
-        networks, `polish`, more than one of `n_models`; rank 0 alone warns and reports progress.
+        If a rank fails, all do, by a `pyflow.mpi.RankError` with its message. In memory a rank has
+        its own rows and a working copy (of rows on disk that is in `scratch`), those of all ranks
+        that the search for slices looks at (`slice_points`), and at first up to 72 bytes for every
+        validation row of all ranks. More than 64 ranks gain nothing: give each a node, or a
+        processor. Of tables of at most 512 columns; not with labels, weights, `model`,
+        `checkpoint`, conditions, networks, `polish`, or more than one of `n_models`. Rank 0 alone
+        warns and reports progress.
 
     Returns
     -------
