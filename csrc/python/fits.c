@@ -203,6 +203,10 @@ static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
     pf_ranks *r = &j->ranks;
     if (PyErr_Occurred()) return -1;
     if (ranks) {
+        if (!PyTuple_Check(ranks)) {
+            PyErr_Format(PyExc_TypeError, "ranks: must be (sum, rank, size, rows, rows), not %R", ranks);
+            return -1;
+        }
         if (!PyArg_ParseTuple(ranks, "Oiinn", &j->sum, &r->rank, &r->size, r->rows, r->rows + 1)) return -1;
         r->sum = sum_over_ranks, r->user = j, o->ranks = r;
     }
