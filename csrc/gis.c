@@ -15,6 +15,7 @@ enum {
     RACE_LAYERS = 40,   /* sliced layers until two ways to begin are compared, */
     KNOWN_BY = 4,       /* training rows for every column, without which a covariance is hardly known, */
     RACE_ROWS = 50000,  /* of no more rows than this */
+    MOST_SHARED = 512,  /* columns of a table that ranks share: of more, MOST_GROUPS covariances take too much memory */
     MOST_LAYERS = 4000, /* sliced layers unless max_layers says otherwise: ties in the data could gain without end */
 };
 
@@ -41,7 +42,7 @@ typedef struct {
     double size, error;     /* that one with LATENT_REACH, its error */
     double start, saved;    /* when the fit began, when a checkpoint was last written */
     ptrdiff_t max_layers;
-    double *row_logp; /* [validate.n] of the best, or NULL */
+    double *row_logp; /* [validate.all] of the best, zeros for other ranks' rows, or NULL */
     int whiten_first; /* before the marginals */
     int racing;       /* a fit of RACE_LAYERS at most, to see how it begins */
 } X(fit);
@@ -58,7 +59,7 @@ static pf_status X(check_finite)(const X(working) *s, double mean, ptrdiff_t lay
                 return pf_fail(PF_DEGENERATE,
                                "data_%s: row %td is so far out that its log p is not finite after layer %td: leave it "
                                "out",
-                               name, row, layer);
+                               name, X(working_row)(s, row), layer);
     }
     return isfinite(mean) ? PF_OK : pf_fail(PF_DEGENERATE, "data_%s: log p is not finite after layer %td", name, layer);
 }
@@ -78,6 +79,7 @@ static pf_status X(fit_pass)(X(fit) *f, ptrdiff_t l, double distance)
 static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
 {
     ptrdiff_t l = f->flow->n_layers;
+    if (!status && fitted->theta) status = pf_ranks_share(f->options->ranks, fitted->theta, fitted->layer->n_theta);
     if (!status) status = X(flow_append)(f->flow, fitted->layer, fitted->theta);
     free(fitted->theta);
     if (status) return status;
@@ -86,14 +88,15 @@ static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
     return status;
 }
 
-/* logp[n] of all rows */
+/* logp[all] of the rows here */
 static void X(rows_logp)(double *logp, const X(working) *s)
 {
     for (ptrdiff_t t = 0; t < s->tiles; t++) {
         X(tile) tile = X(working_tile)(s, t);
         double z[TILE_MOST];
         X(tile_logp)(z, &tile);
-        for (ptrdiff_t i = 0; i < tile.n; i++) logp[t * s->ld + i] = z[i] + s->logj[t * s->ld + i];
+        double *own = logp + X(working_row)(s, t * s->ld);
+        for (ptrdiff_t i = 0; i < tile.n; i++) own[i] = z[i] + s->logj[t * s->ld + i];
     }
 }
 
@@ -255,7 +258,7 @@ static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f, ptrdiff_t sliced)
     X(problem) p = {.sides = 1, .d = own.d, .k = own.k, .classes = own.classes};
     pf_status status = X(rows_pick)(p.rows, &f->train, own.slice_points, o->seed, number << 32);
     if (!status) status = X(fit_patches)(fitted, cut ? &patches : NULL, &p, &own, stream);
-    free(p.rows->pick);
+    X(rows_free)(p.rows);
     return status;
 }
 
@@ -312,6 +315,8 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
     if (o->n_slices > d)
         return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
                        d);
+    if (o->ranks && (o->image[0] || o->n_classes || d > MOST_SHARED))
+        return pf_fail(PF_BAD_ARGUMENT, "ranks: they share tables of at most %d columns, without labels", MOST_SHARED);
     return pf_check_image(o->image, d);
 }
 
@@ -346,10 +351,12 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
     f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
     ptrdiff_t ld = o->image[0] ? TILE_MOST : X(tile_rows)(d);
-    PF_TRY(X(working_new)(&f->train, train, d, ld, o->n_classes, o->scratch, "train"));
+    PF_TRY(X(working_new)(&f->train, train, d, ld, o->n_classes, o->scratch, o->ranks, "train"));
     PF_TRY(X(working_within)(&f->train, bounds, "train"));
+    if (o->ranks && (train->weight || (validate && validate->weight)))
+        return pf_fail(PF_BAD_ARGUMENT, "weight_train: rows that ranks share have none");
     if (validate) {
-        PF_TRY(X(working_new)(&f->validate, validate, d, ld, o->n_classes, o->scratch, "validate"));
+        PF_TRY(X(working_new)(&f->validate, validate, d, ld, o->n_classes, o->scratch, o->ranks, "validate"));
         PF_TRY(X(working_within)(&f->validate, bounds, "validate"));
         PF_TRY(X(fit_overlap)(f));
     }
@@ -361,20 +368,28 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     return X(fit_end)(f);
 }
 
+/* Rows of all ranks, of the training (0) or the validation data (1) */
+static ptrdiff_t X(rows_of)(const X(data) *data, const pf_gis_options *o, int which)
+{
+    return o->ranks ? o->ranks->rows[which] : data->n;
+}
+
 /* Whether validation rows are to say how the fit begins. A flow of columns is one that ended early, or was cut. */
 static int X(undecided)(const X(flow) *flow, const X(data) *train, const X(data) *validate, const pf_gis_options *o)
 {
-    int free = o->whiten && o->marginal_first < 0 && flow->space.d > 1 && !o->image[0];
-    return free && validate && train->n >= KNOWN_BY * flow->space.d && PF_MAX(train->n, validate->n) <= RACE_ROWS &&
+    int free = o->whiten && o->marginal_first < 0 && flow->space.d > 1 && !o->image[0] && validate;
+    ptrdiff_t n = X(rows_of)(train, o, 0), others = free ? X(rows_of)(validate, o, 1) : 0;
+    return free && n >= KNOWN_BY * flow->space.d && PF_MAX(n, others) <= RACE_ROWS &&
            X(count_kinds)(flow).columns == flow->n_layers;
 }
 
-/* Whether rows have a larger log p in a than in b, by RACE_LEAD and by RACE_ERRORS standard errors of the difference */
-static int X(is_ahead)(const double *a, const double *b, const X(working) *s)
+/* Whether rows have a larger log p in a than in b, by RACE_LEAD and by RACE_ERRORS standard errors of the difference;
+ * given[all] are their weights, or NULL */
+static int X(is_ahead)(const double *a, const double *b, const int64_t *given, const X(working) *s)
 {
     double weight = 0, lead = 0, square = 0;
-    for (ptrdiff_t i = 0; i < s->n; i++) {
-        double w = s->weight ? (double)s->weight[i] : 1;
+    for (ptrdiff_t i = 0; i < s->all; i++) {
+        double w = given ? (double)given[i] : 1;
         if (!(w > 0)) continue;
         weight += w;
         lead += w * (a[i] - b[i]);
@@ -390,20 +405,29 @@ static pf_status X(race)(int *whiten_first, const X(flow) *from, const X(data) *
                          const pf_gis_options *o)
 {
     pf_gis_options quiet = *o;
-    double *logp = PF_CALLOC(double, 2 * validate->n);
-    pf_status status = logp ? PF_OK : PF_NO_MEMORY;
+    ptrdiff_t n = X(rows_of)(validate, o, 1);
+    double *logp = PF_CALLOC(double, 2 * n);
+    int64_t *weight = PF_CALLOC(int64_t, n);
+    pf_status status = logp && weight ? PF_OK : PF_NO_MEMORY;
     quiet.watch = (pf_watch){0};
     for (int i = 0; i < 2 && !status; i++) {
         X(fit) f = {.options = &quiet, .best_logp = -INFINITY, .whiten_first = i, .racing = 1};
-        f.row_logp = logp + i * validate->n;
+        f.row_logp = logp + i * n;
         status = X(flow_duplicate)(&f.flow, from, from->n_layers);
         if (!status) status = X(fit_all)(&f, train, validate, from->space.d);
-        if (!status && i) *whiten_first = X(is_ahead)(f.row_logp, logp, &f.validate);
+        const X(working) *s = &f.validate;
+        if (!status && i && s->weight) {
+            memcpy(weight + X(working_row)(s, 0), s->weight, (size_t)s->n * sizeof *weight);
+            status = pf_ranks_sum(o->ranks, weight, n);
+        }
+        if (!status && i) status = pf_ranks_sum(o->ranks, logp, 2 * n);
+        if (!status && i) *whiten_first = X(is_ahead)(f.row_logp, logp, s->weight ? weight : NULL, s);
         X(working_free)(&f.train);
         X(working_free)(&f.validate);
         X(flow_free)(f.flow);
     }
     free(logp);
+    free(weight);
     return status;
 }
 

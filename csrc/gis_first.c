@@ -56,21 +56,31 @@ static double furthest(column_size c) { return PF_MAX(c.hi - c.centre, c.centre 
 
 /* Median, and the distance between the quantiles at 1/6 and 5/6, which N(0, 1) has at +-0.9674; where most of the
  * column is one number, the median distance of the others from it. */
-static void X(centre_and_spread)(column_size *c, const X(working) *s, ptrdiff_t j, weighted *row)
+static pf_status X(centre_and_spread)(column_size *c, const X(working) *s, ptrdiff_t j, weighted *row)
 {
-    ptrdiff_t step = (s->n + SORTED - 1) / SORTED, n = 0, others = 0;
-    for (ptrdiff_t i = 0; i < s->n; i += step)
-        if (!s->weight || s->weight[i])
-            row[n++] = (weighted){s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld], s->weight ? s->weight[i] : 1};
+    ptrdiff_t step = (s->all + SORTED - 1) / SORTED, n = 0, others = 0, first = X(working_row)(s, 0);
+    memset(row, 0, SORTED * sizeof *row);
+    for (ptrdiff_t i = 0; i < s->all; i += step, n++) {
+        ptrdiff_t own = i - first;
+        if (own < 0 || own >= s->n) continue;
+        row[n].x = s->x[(own / s->ld * s->d + j) * s->ld + own % s->ld];
+        row[n].weight = s->weight ? s->weight[own] : 1;
+    }
+    PF_TRY(pf_ranks_sum(s->ranks, row, 2 * n));
+    ptrdiff_t drawn = n;
+    n = 0;
+    for (ptrdiff_t i = 0; i < drawn; i++)
+        if (row[i].weight) row[n++] = row[i];
     qsort(row, (size_t)n, sizeof *row, ascending);
     c->centre = n ? quantile(row, n, 0.5) : 0.5 * (c->lo + c->hi);
     c->spread = n ? (quantile(row, n, 5. / 6) - quantile(row, n, 1. / 6)) / 1.9348 : 0;
     double same = 4 * ROUNDING * fabs(c->centre);
-    if (c->spread > same) return;
+    if (c->spread > same) return PF_OK;
     for (ptrdiff_t i = 0; i < n; i++)
         if (fabs(row[i].x - c->centre) > same) row[others++] = (weighted){fabs(row[i].x - c->centre), row[i].weight};
     qsort(row, (size_t)others, sizeof *row, ascending);
     c->spread = PF_MAX(others ? quantile(row, others, 0.5) / 0.6745 : (c->hi - c->lo) / 8, 1e-300);
+    return PF_OK;
 }
 
 static pf_status X(column_sizes)(column_size *size, const X(working) *s)
@@ -80,8 +90,8 @@ static pf_status X(column_sizes)(column_size *size, const X(working) *s)
     pf_status status = range && row ? X(working_range)(range, s) : PF_NO_MEMORY;
     for (ptrdiff_t j = 0; j < s->d && !status; j++) {
         size[j] = (column_size){.lo = range[2 * j], .hi = range[2 * j + 1]};
-        X(centre_and_spread)(size + j, s, j, row);
-        status = pf_check_interrupt();
+        status = X(centre_and_spread)(size + j, s, j, row);
+        if (!status) status = pf_check_interrupt();
     }
     free(range);
     free(row);
@@ -107,7 +117,7 @@ static pf_status X(check_far)(const X(working) *s, const column_size *size, cons
                 return pf_fail(PF_BAD_ARGUMENT,
                                "data_%s: row %td, column %td is %g, %g times the column's spread away from its middle: "
                                "too far for a density; leave the row out",
-                               name, i, j, x, away);
+                               name, X(working_row)(s, i), j, x, away);
         }
     return PF_OK;
 }
@@ -116,7 +126,7 @@ typedef struct {
     const X(working) *s;
     const pf_look *look;
     const double *v, *mean; /* [d] */
-    double *sums;           /* [tiles][3]: of w, w u^2 with u = v.(z - mean), w times the square of u's rounding */
+    double *sums;           /* [of][3]: of w, w u^2 with u = v.(z - mean), w times the square of u's rounding */
     double *work;           /* [threads][d ld] */
 } X(combination);
 
@@ -125,7 +135,7 @@ static void X(combination_tile)(void *arg, ptrdiff_t t, int thread)
     X(combination) *c = arg;
     const X(working) *s = c->s;
     X(tile) tile = X(working_tile)(s, t);
-    double *z = c->work + thread * s->d * s->ld, w[TILE_MOST];
+    double *z = c->work + thread * s->d * s->ld, *sums = c->sums + 3 * (s->first + t), w[TILE_MOST];
     X(working_look)(z, w, s, c->look, t);
     for (ptrdiff_t i = 0; i < tile.n; i++) {
         double u = 0, rounding = 0;
@@ -135,9 +145,9 @@ static void X(combination_tile)(void *arg, ptrdiff_t t, int thread)
             u += c->v[j] * (z[j * s->ld + i] - c->mean[j]);
             rounding += e * e;
         }
-        c->sums[3 * t] += w[i];
-        c->sums[3 * t + 1] += w[i] * u * u;
-        c->sums[3 * t + 2] += w[i] * rounding;
+        sums[0] += w[i];
+        sums[1] += w[i] * u * u;
+        sums[2] += w[i] * rounding;
     }
 }
 
@@ -148,7 +158,7 @@ static pf_status X(check_dependence)(const X(working) *s, const column_size *siz
 {
     ptrdiff_t d = s->d, first = 0, second = -1;
     if (d == 1 || s->n_eff <= (double)d) return PF_OK;
-    double *cov = PF_ALLOC(double, d *d), *vectors = PF_ALLOC(double, 4 * d), *sums = PF_CALLOC(double, 3 * s->tiles);
+    double *cov = PF_ALLOC(double, d *d), *vectors = PF_ALLOC(double, 4 * d), *sums = PF_CALLOC(double, 3 * s->of);
     double *work = PF_ALLOC(double, pf_max_threads(s->tiles) * d * s->ld);
     pf_status status = cov && vectors && sums && work ? PF_OK : PF_NO_MEMORY;
     if (status) goto done;
@@ -161,9 +171,10 @@ static pf_status X(check_dependence)(const X(working) *s, const column_size *siz
     const double *v = cov; /* of the smallest eigenvalue */
     X(combination) c = {.s = s, .look = &look, .v = v, .mean = mean, .sums = sums, .work = work};
     if (!status) status = pf_parallel(s->tiles, X(combination_tile), &c);
+    if (!status) status = pf_ranks_sum(s->ranks, sums, 3 * s->of);
     if (status) goto done;
     double n = 0, variance = 0, rounding = 0;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) n += sums[3 * t], variance += sums[3 * t + 1], rounding += sums[3 * t + 2];
+    for (ptrdiff_t t = 0; t < s->of; t++) n += sums[3 * t], variance += sums[3 * t + 1], rounding += sums[3 * t + 2];
     /* the two columns with the largest part in it */
     for (ptrdiff_t j = 1; j < d; j++)
         if (fabs(v[j]) > fabs(v[first])) first = j;
@@ -227,7 +238,7 @@ pf_status X(fit_tails)(X(fitted) *fitted, const X(working) *s)
 pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(settings) *settings)
 {
     X(settings) o = *settings;
-    ptrdiff_t d = s->d, classes = o.classes, groups = PF_MIN(s->tiles, MOST_GROUPS);
+    ptrdiff_t d = s->d, classes = o.classes, groups = PF_MIN(s->of, MOST_GROUPS);
     int threads = pf_max_threads(groups);
     double *range = PF_ALLOC(double, 2 * d);
     pf_grid *grid = PF_ALLOC(pf_grid, d);
@@ -239,7 +250,7 @@ pf_status X(fit_marginals)(X(fitted) *fitted, const X(working) *s, const X(setti
             double width = (range[2 * j + 1] - range[2 * j]) / (FIT_BINS - 2);
             grid[j] = (pf_grid){.lo = range[2 * j] - width, .width = width, .bins = FIT_BINS};
         }
-        X(slices) c = {.rows = {.s = s, .picked = s->tiles},
+        X(slices) c = {.rows = {.s = s, .picked = s->of},
                        .k = d,
                        .classes = classes,
                        .groups = groups,

@@ -62,7 +62,7 @@ static void X(hash_tile)(uint64_t hash[TILE_MOST], const X(working) *s, ptrdiff_
 static pf_status X(take_side)(tally *sum, X(working) *s, const hash_table *table, int validate, int drop)
 {
     uint64_t hash[TILE_MOST];
-    *sum = (tally){0};
+    int64_t found[3] = {0}; /* rows, both, kept */
     if (drop && !s->weight) {
         if (!(s->weight = PF_ALLOC(int64_t, s->n))) return PF_NO_MEMORY;
         for (ptrdiff_t i = 0; i < s->n; i++) s->weight[i] = 1;
@@ -72,22 +72,30 @@ static pf_status X(take_side)(tally *sum, X(working) *s, const hash_table *table
         for (ptrdiff_t i = 0; i < X(working_tile)(s, t).n; i++) {
             if (!hash[i]) continue;
             int both = table->count[place(table, hash[i])] > 0, keep = !both || held_out(hash[i]) == validate;
-            sum->rows++, sum->both += both, sum->kept += keep;
+            found[0]++, found[1] += both, found[2] += keep;
             if (drop && !keep) s->weight[t * s->ld + i] = 0;
         }
     }
-    if (drop) X(working_count)(s);
+    PF_TRY(pf_ranks_sum(s->ranks, found, 3));
+    *sum = (tally){found[0], found[1], found[2]};
+    if (drop) PF_TRY(X(working_count)(s));
     return pf_check_interrupt();
 }
 
-static void X(fill_table)(hash_table *table, const X(working) *train, const X(working) *validate)
+static pf_status X(fill_table)(hash_table *table, const X(working) *train, const X(working) *validate)
 {
-    uint64_t hash[TILE_MOST];
+    uint64_t hash[TILE_MOST], *all = PF_CALLOC(uint64_t, validate->all); /* of all ranks' validation rows */
+    if (!all) return PF_NO_MEMORY;
     for (ptrdiff_t t = 0; t < validate->tiles; t++) {
         X(hash_tile)(hash, validate, t);
-        for (ptrdiff_t i = 0; i < X(working_tile)(validate, t).n; i++)
-            if (hash[i]) table->hash[place(table, hash[i])] = hash[i];
+        memcpy(all + X(working_row)(validate, t * validate->ld), hash,
+               (size_t)X(working_tile)(validate, t).n * sizeof *hash);
     }
+    pf_status status = pf_ranks_sum(validate->ranks, all, validate->all);
+    for (ptrdiff_t i = 0; i < validate->all && !status; i++)
+        if (all[i]) table->hash[place(table, all[i])] = all[i];
+    free(all);
+    if (status) return status;
     for (ptrdiff_t t = 0; t < train->tiles; t++) {
         X(hash_tile)(hash, train, t);
         for (ptrdiff_t i = 0; i < X(working_tile)(train, t).n; i++) {
@@ -95,6 +103,7 @@ static void X(fill_table)(hash_table *table, const X(working) *train, const X(wo
             if (hash[i] && table->hash[at]) table->count[at]++;
         }
     }
+    return pf_ranks_sum(train->ranks, table->count, table->size);
 }
 
 pf_status X(overlap_split)(pf_overlap *o, X(working) *train, X(working) *validate)
@@ -103,11 +112,11 @@ pf_status X(overlap_split)(pf_overlap *o, X(working) *train, X(working) *validat
     tally fitted, judged;
     ptrdiff_t most = 0; /* equal rows */
     *o = (pf_overlap){0};
-    while (table.size < 2 * validate->n) table.size *= 2;
+    while (table.size < 2 * validate->all) table.size *= 2;
     table.hash = PF_CALLOC(uint64_t, table.size), table.count = PF_CALLOC(ptrdiff_t, table.size);
     pf_status status = table.hash && table.count ? PF_OK : PF_NO_MEMORY;
+    if (!status) status = X(fill_table)(&table, train, validate);
     if (!status) {
-        X(fill_table)(&table, train, validate);
         for (ptrdiff_t i = 0; i < table.size; i++) most = PF_MAX(most, table.count[i]);
         status = X(take_side)(&judged, validate, &table, 1, 0);
     }

@@ -111,6 +111,18 @@ typedef struct {
 
 enum { PF_HIDDEN_MOST = 6 };
 
+/* Ranks of a cluster that fit together, each with its own part of the rows, from pf_gis_first_row() on. Sums over rows
+ * are made per group of tiles, and every rank is given those of all groups. So the flow is that of all rows on one
+ * machine, bit for bit, if the ranks' processors and libraries are alike. */
+typedef struct {
+    /* int64_t x[n] becomes its sum over ranks, the same on each; not 0: the fit ends, PF_INTERRUPTED. Whole numbers are
+     * added exactly; of others, their bits, all ranks but one give zeros. */
+    int (*sum)(void *user, void *x, ptrdiff_t n);
+    void *user;
+    int rank, size;
+    ptrdiff_t rows[2]; /* of the training and of the validation data, of all ranks together */
+} pf_ranks;
+
 /* GIS: Gaussianizing iterative slicing (Dai & Seljak 2021, arXiv 2007.00674) */
 typedef struct {
     ptrdiff_t max_layers;    /* stop at this many sliced layers; 0: when validation data say so, or at 4000 */
@@ -135,6 +147,7 @@ typedef struct {
     int n_classes;        /* 0, or the number of labels: shared slices, one set of splines per label */
     const char *scratch;  /* folder for a temporary file that holds the working copy, or NULL: in memory */
     pf_watch watch;
+    const pf_ranks *ranks; /* NULL: all rows are here */
 } pf_gis_options;
 
 /* Layers of SIG of one kind: patches of an image and their slices. */
@@ -259,6 +272,8 @@ typedef struct {
     uint64_t seed;
 } pf_network;
 
+/* The first row of a rank's part of the rows of a fit by pf_ranks; where the rank is `size`, the number of all rows. */
+PF_API ptrdiff_t pf_gis_first_row(ptrdiff_t rows, ptrdiff_t d, int bits, int rank, int size);
 PF_API void pf_gis_defaults(pf_gis_options *options);
 PF_API void pf_sig_defaults(pf_sig_options *options);
 PF_API void pf_train_defaults(pf_train_options *options);

@@ -83,8 +83,8 @@ static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f)
     pf_status status = X(rows_pick)(p.rows, &f->data, o.slice_points, o.seed, stream | 2);
     if (!status) status = X(rows_pick)(p.rows + 1, &f->sample, o.slice_points, o.seed, stream | 3);
     if (!status) status = X(fit_patches)(fitted, whole ? NULL : &patches, &p, &o, stream);
-    free(p.rows[0].pick);
-    free(p.rows[1].pick);
+    X(rows_free)(p.rows);
+    X(rows_free)(p.rows + 1);
     return status;
 }
 
@@ -310,7 +310,7 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, ptrdiff_t d)
     PF_TRY(X(check_stages)(f, d));
     PF_TRY(X(bounds_of)(&bounds, f->flow, o->bounds));
     if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
-    PF_TRY(X(working_new)(&f->data, train, d, TILE_MOST, o->n_classes, o->scratch, "train"));
+    PF_TRY(X(working_new)(&f->data, train, d, TILE_MOST, o->n_classes, o->scratch, NULL, "train"));
     PF_TRY(X(working_within)(&f->data, bounds, "train"));
     if (f->data.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
     ptrdiff_t n = o->sample ? o->sample : SAMPLE_PER_ROW * train->n;

@@ -19,27 +19,74 @@ enum {
 
 /* ---- rows and their histograms ---------------------------------------------------------------------------- */
 
+/* Tiles of all ranks that have a weight: numbers[of], how many there are */
+static pf_status X(tiles_with_weight)(ptrdiff_t *numbers, ptrdiff_t *tiles, const X(working) *s)
+{
+    memset(numbers, 0, (size_t)s->of * sizeof *numbers);
+    for (ptrdiff_t t = 0; t < s->tiles; t++) numbers[s->first + t] = !s->weight || X(working_weight)(s, t) > 0;
+    PF_TRY(pf_ranks_sum(s->ranks, numbers, s->of));
+    *tiles = 0;
+    for (ptrdiff_t t = 0; t < s->of; t++)
+        if (numbers[t]) numbers[(*tiles)++] = t;
+    return PF_OK;
+}
+
+/* The tiles of s that are looked at, of whichever rank, put together: a copy for every rank. */
+static pf_status X(rows_copy)(X(rows) *r, const X(working) *s)
+{
+    ptrdiff_t n = r->picked * s->ld, d = s->d, words = (n * d * (ptrdiff_t)sizeof(real) + 7) / 8;
+    X(working) *copy = r->copy = PF_CALLOC(X(working), 1);
+    if (!copy) return PF_NO_MEMORY;
+    *copy = (X(working)){.n = n, .d = d, .ld = s->ld, .tiles = r->picked, .all = n, .of = r->picked, .tail = -1};
+    copy->rows = s->rows, copy->n_eff = s->n_eff, copy->tail_n = s->all % s->ld;
+    int64_t *x = PF_CALLOC(int64_t, words);
+    copy->x = (real *)x;
+    if (s->weight) copy->weight = PF_CALLOC(int64_t, n);
+    if (!x || (s->weight && !copy->weight)) return PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < r->picked; i++) {
+        ptrdiff_t t = r->pick ? r->pick[i] : i, own = t - s->first;
+        if (t == s->of - 1 && copy->tail_n) copy->tail = i;
+        if (own < 0 || own >= s->tiles) continue;
+        memcpy(copy->x + i * d * s->ld, s->x + own * d * s->ld, (size_t)(d * s->ld) * sizeof(real));
+        if (s->weight)
+            memcpy(copy->weight + i * s->ld, s->weight + own * s->ld,
+                   (size_t)X(working_tile)(s, own).n * sizeof(int64_t));
+    }
+    PF_TRY(pf_ranks_sum(s->ranks, x, words));
+    if (s->weight) PF_TRY(pf_ranks_sum(s->ranks, copy->weight, n));
+    for (ptrdiff_t i = 0; i < r->picked; i++) copy->total += X(working_weight)(copy, i);
+    free(r->pick);
+    r->pick = NULL, r->s = copy;
+    return PF_OK;
+}
+
 /* Only tiles with weight are picked. */
 pf_status X(rows_pick)(X(rows) *r, const X(working) *s, ptrdiff_t points, uint64_t seed, uint64_t stream)
 {
-    *r = (X(rows)){.s = s, .picked = s->tiles};
-    if (points >= s->rows) return PF_OK;
+    *r = (X(rows)){.s = s, .whole = s, .picked = s->of};
+    if (points >= s->rows) return s->ranks ? X(rows_copy)(r, s) : PF_OK;
     double part = (double)points / (double)s->rows;
-    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->tiles), tiles = 0;
+    ptrdiff_t *all = r->pick = PF_ALLOC(ptrdiff_t, s->of), tiles;
     if (!all) return PF_NO_MEMORY;
-    for (ptrdiff_t t = 0; t < s->tiles; t++)
-        if (!s->weight || X(working_weight)(s, &t, 1) > 0) all[tiles++] = t;
-    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->n / (double)s->ld), tiles), 1);
+    PF_TRY(X(tiles_with_weight)(all, &tiles, s));
+    r->picked = PF_MAX(PF_MIN((ptrdiff_t)ceil(part * (double)s->all / (double)s->ld), tiles), 1);
     for (ptrdiff_t t = 0; t < r->picked; t++) {
         ptrdiff_t other = t + (ptrdiff_t)pf_uniform_int(seed, stream, (uint64_t)t, (uint64_t)(tiles - t)),
                   swap = all[t];
         all[t] = all[other], all[other] = swap;
     }
-    return PF_OK;
+    return s->ranks ? X(rows_copy)(r, s) : PF_OK;
+}
+
+void X(rows_free)(X(rows) *r)
+{
+    if (r->copy) X(working_free)(r->copy);
+    free(r->copy);
+    free(r->pick);
 }
 
 /* Number in the working copy of tile i of those looked at. */
-static ptrdiff_t X(tile_number)(const X(rows) *r, ptrdiff_t i) { return r->pick ? r->pick[i] : i; }
+static ptrdiff_t X(tile_number)(const X(rows) *r, ptrdiff_t i) { return r->pick ? r->pick[i] : i - r->s->first; }
 
 /* Tile i of those looked at, of the slices' columns, which are gathered in columns[d][ld] if they are not all. */
 static X(tile) X(slices_tile)(const X(slices) *c, ptrdiff_t i, real *columns)
@@ -69,6 +116,7 @@ static void X(count_group)(void *arg, ptrdiff_t group, int thread)
 {
     X(slices) *c = arg;
     const X(working) *s = c->rows.s;
+    group += c->first;
     ptrdiff_t bins = c->grid->bins, per_slice = c->classes * bins, size = c->k * s->ld, picked = c->rows.picked;
     for (ptrdiff_t i = group * picked / c->groups; i < (group + 1) * picked / c->groups; i++) {
         ptrdiff_t t = X(tile_number)(&c->rows, i);
@@ -87,16 +135,23 @@ static void X(count_group)(void *arg, ptrdiff_t group, int thread)
     }
 }
 
-/* The counts of all threads, summed into the first. */
+/* A body for each group of tiles that is here */
+static pf_status X(slices_parallel)(X(slices) *c, void (*body)(void *, ptrdiff_t, int), void *arg)
+{
+    return c->rows.s->ranks ? X(working_parallel)(c->rows.s, c->groups, &c->first, body, arg)
+                            : pf_parallel(c->groups, body, arg);
+}
+
+/* The counts of all threads and ranks, summed into the first. */
 static pf_status X(slices_count)(X(slices) *c)
 {
     ptrdiff_t size = c->k * c->classes * c->grid->bins;
     int threads = pf_max_threads(c->groups);
     memset(c->count, 0, (size_t)(threads * size) * sizeof *c->count);
-    PF_TRY(pf_parallel(c->groups, X(count_group), c));
+    PF_TRY(X(slices_parallel)(c, X(count_group), c));
     for (int t = 1; t < threads; t++)
         for (ptrdiff_t i = 0; i < size; i++) c->count[i] += c->count[t * size + i];
-    return PF_OK;
+    return pf_ranks_sum(c->rows.s->ranks, c->count, size);
 }
 
 /* The counts of a class along slice j. */
@@ -130,6 +185,7 @@ static void X(project_group)(void *arg, ptrdiff_t group, int thread)
     X(search) *q = arg;
     const X(slices) *c = q->side + q->of;
     const X(working) *s = c->rows.s;
+    group += c->first;
     double *sums = q->sums + group * 4 * c->k, w[TILE_MOST];
     ptrdiff_t picked = c->rows.picked;
     for (ptrdiff_t k = 0; k < c->k; k++)
@@ -156,9 +212,11 @@ static pf_status X(search_project)(X(search) *q, const double *a, ptrdiff_t bins
     ptrdiff_t size = q->side->k * q->side->d;
     for (ptrdiff_t i = 0; i < size; i++) q->a[i] = (real)a[i];
     for (q->of = 0; q->of < q->sides; q->of++) {
-        const X(slices) *c = q->side + q->of;
+        X(slices) *c = q->side + q->of;
         double total = q->total[q->of];
-        PF_TRY(pf_parallel(c->groups, X(project_group), q));
+        memset(q->sums, 0, (size_t)(c->groups * 4 * c->k) * sizeof(double));
+        PF_TRY(X(slices_parallel)(c, X(project_group), q));
+        PF_TRY(pf_ranks_sum(c->rows.s->ranks, q->sums, c->groups * 4 * c->k));
         for (ptrdiff_t k = 0; k < c->k; k++) {
             double sum = 0, square = 0, least = INFINITY, most = -INFINITY;
             for (ptrdiff_t g = 0; g < c->groups; g++) {
@@ -270,13 +328,20 @@ pf_status X(search_gradient)(void *user, double *g, const double *a)
     return PF_OK;
 }
 
+/* Groups of all the rows, of which some are looked at first */
+static ptrdiff_t X(most_groups)(const X(rows) *r, ptrdiff_t numbers)
+{
+    return X(working_groups)(r->whole ? r->whole->of : r->s->of, numbers);
+}
+
 /* Memory of one side: projections of the rows looked at, and histograms. */
 static pf_status X(slices_new)(X(slices) *c, const X(problem) *p, int side)
 {
     *c = (X(slices)){.rows = p->rows[side], .column = p->column, .d = p->d, .k = p->k, .classes = p->classes};
     ptrdiff_t ld = c->rows.s->ld;
-    c->groups = PF_MIN(c->rows.picked, X(working_groups)(c->rows.s->tiles, c->k * c->d));
-    int threads = pf_max_threads(X(working_groups)(c->rows.s->tiles, c->k * c->d));
+    ptrdiff_t most = X(most_groups)(&c->rows, c->k * c->d);
+    c->groups = PF_MIN(c->rows.picked, most);
+    int threads = pf_max_threads(most);
     c->grid = PF_ALLOC(pf_grid, c->k);
     c->count = PF_ALLOC(int64_t, threads * c->k * c->classes * FIT_BINS);
     c->kept = PF_ALLOC(real, c->rows.picked * c->k * ld);
@@ -287,7 +352,8 @@ static pf_status X(slices_new)(X(slices) *c, const X(problem) *p, int side)
 /* Weight of the rows looked at; 1 if they have none, to divide by. */
 static double X(total_of)(const X(rows) *r)
 {
-    double total = X(working_weight)(r->s, r->pick, r->picked);
+    double total = r->pick ? 0 : r->s->total;
+    for (ptrdiff_t i = 0; r->pick && i < r->picked; i++) total += X(working_weight)(r->s, r->pick[i]);
     return total > 0 ? total : 1;
 }
 
@@ -300,7 +366,7 @@ pf_status X(search_new)(X(search) *q, const X(problem) *p)
         X(slices) *c = q->side + i;
         PF_TRY(X(slices_new)(c, p, i));
         c->a = q->a;
-        groups = PF_MAX(groups, X(working_groups)(c->rows.s->tiles, k * d));
+        groups = PF_MAX(groups, X(most_groups)(&c->rows, k * d));
         least = PF_MIN(least, PF_MIN(c->rows.s->rows, c->rows.picked * c->rows.s->ld));
         q->gradient[i] = PF_ALLOC(double, c->groups *k *d);
         q->total[i] = X(total_of)(&c->rows);
@@ -410,9 +476,9 @@ pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(sli
 static void X(look_at_all)(X(search) *q, int side)
 {
     X(slices) *c = q->side + side;
-    if (!c->rows.pick) return;
+    if (!c->rows.pick && !c->rows.copy) return;
     free(c->kept); /* room for the rows picked only */
-    c->kept = NULL, c->rows.pick = NULL, c->rows.picked = c->rows.s->tiles;
+    c->kept = NULL, c->rows.pick = NULL, c->rows.s = c->rows.whole, c->rows.picked = c->rows.s->of;
     c->groups = X(working_groups)(c->rows.picked, c->k * c->d);
     q->total[side] = X(total_of)(&c->rows);
 }

@@ -539,7 +539,7 @@ static pf_status X(start_patches)(X(flow) *f, const X(data) *train, const pf_sym
     real *x = PF_ALLOC(real, n * d);
     X(data) data = {.x = x, .n = n};
     pf_status status = x ? X(symmetric_rows)(x, f, train, n, o) : PF_NO_MEMORY;
-    if (!status) status = X(working_new)(&s, &data, d, TILE_MOST, 0, NULL, "train");
+    if (!status) status = X(working_new)(&s, &data, d, TILE_MOST, 0, NULL, NULL, "train");
     free(x);
     if (!status) status = X(fit_each_patch)(f, &s, o);
     X(working_free)(&s);

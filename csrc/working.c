@@ -41,6 +41,11 @@ pf_patches pf_patches_rolled(const ptrdiff_t *image, const ptrdiff_t *kernel, ui
 
 #define TWICE "working.c"
 #include "twice.h"
+
+ptrdiff_t pf_gis_first_row(ptrdiff_t rows, ptrdiff_t d, int bits, int rank, int size)
+{
+    return bits == 32 ? pf32_first_row(rows, d, rank, size) : pf64_first_row(rows, d, rank, size);
+}
 #else
 
 #define LARGEST (REAL_BITS == 32 ? 1e36 : 1e150)
@@ -122,7 +127,7 @@ static pf_status X(working_fill)(X(working) *s, const X(data) *data, const char 
             status = pf_fail(PF_IO_ERROR, "data_%s: reading rows %td to %td failed", name, first, first + tile.n - 1);
         const real *from = rows ? rows : data->x + first * s->d;
         if (!status && (!X(tile_load)(&tile, from) || X(too_large)(&tile, s->d)))
-            status = X(bad_value)(from, tile.n, s->d, first, name);
+            status = X(bad_value)(from, tile.n, s->d, X(working_row)(s, first), name);
         if (!status) status = pf_check_interrupt();
     }
     free(rows);
@@ -170,47 +175,79 @@ pf_status X(working_within)(const X(working) *s, const double *bounds, const cha
             double x = s->x[(i / s->ld * s->d + j) * s->ld + i % s->ld];
             if (x < (real)bounds[2 * j] || x > (real)bounds[2 * j + 1])
                 return pf_fail(PF_BAD_ARGUMENT, "data_%s: row %td, column %td is %g, outside the bounds [%g, %g]", name,
-                               i, j, x, bounds[2 * j], bounds[2 * j + 1]);
+                               X(working_row)(s, i), j, x, bounds[2 * j], bounds[2 * j + 1]);
         }
     return PF_OK;
 }
 
-void X(working_count)(X(working) *s)
+pf_status X(working_count)(X(working) *s)
 {
     double sum = 0, square = 0;
-    s->rows = 0;
+    int64_t count[2] = {0};
     for (ptrdiff_t i = 0; i < s->n; i++) {
-        s->rows += s->weight[i] != 0;
+        count[0] += s->weight[i] != 0;
         sum += (double)s->weight[i];
         square += (double)s->weight[i] * (double)s->weight[i];
     }
+    if (s->ranks) { /* weights are 0 or 1 */
+        count[1] = (int64_t)sum;
+        PF_TRY(pf_ranks_sum(s->ranks, count, 2));
+        sum = square = (double)count[1];
+    }
+    s->rows = count[0];
+    s->total = sum;
     s->n_eff = sum * sum / square;
+    return PF_OK;
 }
 
-/* Memory for n rows, in tiles of ld */
-static pf_status X(working_room)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const char *scratch)
+ptrdiff_t X(working_row)(const X(working) *s, ptrdiff_t i) { return s->first * s->ld + i; }
+
+/* The first tile of a rank: that of a group, so that no group is on two ranks. */
+static ptrdiff_t X(first_tile)(ptrdiff_t tiles, int rank, int size)
 {
-    ptrdiff_t tiles = (n + ld - 1) / ld;
-    *s = (X(working)){.n = n, .d = d, .ld = ld, .tiles = tiles, .rows = n, .n_eff = (double)n};
-    if (scratch) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
+    ptrdiff_t groups = PF_MIN(tiles, MOST_GROUPS);
+    return groups ? rank * groups / size * tiles / groups : 0;
+}
+
+static ptrdiff_t X(first_row)(ptrdiff_t rows, ptrdiff_t d, int rank, int size)
+{
+    ptrdiff_t ld = X(tile_rows)(d);
+    return PF_MIN(X(first_tile)((rows + ld - 1) / ld, rank, size) * ld, rows);
+}
+
+/* Memory for n rows, in tiles of ld, of `all` */
+static pf_status X(working_room)(X(working) *s, ptrdiff_t n, ptrdiff_t all, ptrdiff_t d, ptrdiff_t ld,
+                                 const pf_ranks *ranks, const char *scratch)
+{
+    ptrdiff_t tiles = (n + ld - 1) / ld, of = (all + ld - 1) / ld;
+    *s = (X(working)){.n = n, .d = d, .ld = ld, .tiles = tiles, .ranks = ranks, .all = all, .of = of};
+    s->tail = n % ld ? tiles - 1 : -1, s->tail_n = n % ld;
+    s->rows = all, s->total = s->n_eff = (double)all;
+    if (ranks) s->first = X(first_tile)(of, ranks->rank, ranks->size);
+    if (scratch && tiles) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
     else if (!(s->x = PF_ALLOC(real, tiles * d * ld))) return PF_NO_MEMORY;
     s->logj = PF_CALLOC(double, s->n);
-    s->sums = PF_CALLOC(double, 3 * tiles);
+    s->sums = PF_CALLOC(double, 3 * of);
     return s->logj && s->sums ? PF_OK : PF_NO_MEMORY;
 }
 
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdiff_t ld, int classes,
-                         const char *scratch, const char *name)
+                         const char *scratch, const pf_ranks *ranks, const char *name)
 {
-    if (data->n < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no rows", name);
+    ptrdiff_t all = ranks ? ranks->rows[!strcmp(name, "validate")] : data->n;
+    if (all < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no rows", name);
     PF_TRY(X(check_weights)(data, name));
     PF_TRY(X(check_labels)(data, classes, name));
-    PF_TRY(X(working_room)(s, data->n, d, ld, scratch));
+    PF_TRY(X(working_room)(s, data->n, all, d, ld, ranks, scratch));
+    ptrdiff_t first = X(working_row)(s, 0), end = ranks ? X(first_row)(all, d, ranks->rank + 1, ranks->size) : all;
+    if (data->n != end - first)
+        return pf_fail(PF_BAD_ARGUMENT, "data_%s: rank has %td rows, not those from %td to %td", name, data->n, first,
+                       end);
     s->label = (int32_t *)data->label;
     if (data->weight) {
         if (!(s->weight = PF_ALLOC(int64_t, s->n))) return PF_NO_MEMORY;
         pf_fixed_weights(s->weight, data->weight, s->n);
-        X(working_count)(s);
+        PF_TRY(X(working_count)(s));
     }
     return X(working_fill)(s, data, name);
 }
@@ -231,7 +268,7 @@ static void X(draw_tile)(void *arg, ptrdiff_t t, int thread)
 pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label, uint64_t seed,
                              const char *scratch)
 {
-    PF_TRY(X(working_room)(s, n, d, ld, scratch));
+    PF_TRY(X(working_room)(s, n, n, d, ld, NULL, scratch));
     s->label = (int32_t *)label;
     return pf_parallel(s->tiles, X(draw_tile), &(X(draw)){.s = s, .seed = seed});
 }
@@ -243,7 +280,7 @@ X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t)
                      .tables = 1,
                      .x = s->x + t * s->d * s->ld,
                      .label = s->label ? s->label + first : NULL,
-                     .n = PF_MIN(s->ld, s->n - first),
+                     .n = t == s->tail ? s->tail_n : s->ld,
                      .ld = s->ld};
 }
 
@@ -276,9 +313,16 @@ static void X(pass_tile)(void *arg, ptrdiff_t t, int thread)
         weight += w;
         if (w > 0) sum += w * (logp[i] + logj[i]), latent += w * logp[i];
     }
-    s->sums[3 * t] = weight;
-    s->sums[3 * t + 1] = sum;
-    s->sums[3 * t + 2] = latent;
+    double *sums = s->sums + 3 * (s->first + t);
+    sums[0] = weight, sums[1] = sum, sums[2] = latent;
+}
+
+/* What tiles put into s->sums, for all ranks' tiles */
+static pf_status X(tile_sums)(X(working) *s, void (*body)(void *, ptrdiff_t, int), void *arg)
+{
+    memset(s->sums, 0, (size_t)(3 * s->of) * sizeof(double));
+    PF_TRY(pf_parallel(s->tiles, body, arg));
+    return pf_ranks_sum(s->ranks, s->sums, 3 * s->of);
 }
 
 static pf_status X(pass)(X(working) *s, const X(flow) *flow, ptrdiff_t l, ptrdiff_t blocks,
@@ -287,7 +331,7 @@ static pf_status X(pass)(X(working) *s, const X(flow) *flow, ptrdiff_t l, ptrdif
     struct X(pass) p = {.s = s, .layer = flow->layers[l], .ready = flow->ready[l], .back = back};
     p.per_thread = tile_whole(p.layer->ops->sizes(p.layer, s->ld, s->ld, 1).work);
     if (!(p.work = PF_ALLOC(real, p.per_thread * pf_max_threads(blocks)))) return PF_NO_MEMORY;
-    pf_status status = pf_parallel(blocks, body, &p);
+    pf_status status = back ? pf_parallel(blocks, body, &p) : X(tile_sums)(s, body, &p);
     free(p.work);
     return status;
 }
@@ -296,7 +340,7 @@ pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, do
 {
     pf_status status = X(pass)(s, flow, l, s->tiles, X(pass_tile), 0);
     double weight = 0, sum = 0, latent = 0;
-    for (ptrdiff_t t = 0; t < s->tiles; t++) {
+    for (ptrdiff_t t = 0; t < s->of; t++) {
         weight += s->sums[3 * t];
         sum += s->sums[3 * t + 1];
         latent += s->sums[3 * t + 2];
@@ -324,15 +368,15 @@ static void X(length_tile)(void *arg, ptrdiff_t t, int thread)
         r = PF_MIN(r, lengths->most);
         if (w > 0) sum += w * r, square += w * r * r;
     }
-    s->sums[3 * t] = sum;
-    s->sums[3 * t + 1] = square;
+    s->sums[3 * (s->first + t)] = sum;
+    s->sums[3 * (s->first + t) + 1] = square;
 }
 
 pf_status X(working_length)(double *mean, double *error, X(working) *s, double reach)
 {
-    double weight = X(working_weight)(s, NULL, s->tiles), sum = 0, square = 0;
-    PF_TRY(pf_parallel(s->tiles, X(length_tile), &(X(lengths)){.s = s, .most = reach * reach}));
-    for (ptrdiff_t t = 0; t < s->tiles; t++) sum += s->sums[3 * t], square += s->sums[3 * t + 1];
+    double weight = s->total, sum = 0, square = 0;
+    PF_TRY(X(tile_sums)(s, X(length_tile), &(X(lengths)){.s = s, .most = reach * reach}));
+    for (ptrdiff_t t = 0; t < s->of; t++) sum += s->sums[3 * t], square += s->sums[3 * t + 1];
     *mean = sum / weight;
     double gaussian = 2 / (double)s->d * *mean * *mean; /* the least variance that few rows are believed */
     *error = sqrt(PF_MAX(square / weight - *mean * *mean, gaussian) / s->n_eff);
@@ -365,6 +409,16 @@ ptrdiff_t X(working_groups)(ptrdiff_t tiles, ptrdiff_t numbers)
     return PF_MIN(tiles, PF_MIN(MOST_GROUPS, PF_MAX((128 << 20) / 8 / numbers, 2)));
 }
 
+pf_status X(working_parallel)(const X(working) *s, ptrdiff_t groups, ptrdiff_t *first,
+                              void (*body)(void *, ptrdiff_t, int), void *arg)
+{
+    ptrdiff_t end = 0;
+    *first = 0;
+    while (*first * s->of / groups < s->first) ++*first;
+    for (end = *first; end < groups && end * s->of / groups < s->first + s->tiles;) end++;
+    return pf_parallel(end - *first, body, arg);
+}
+
 void X(working_look)(double *z, double *w, const X(working) *s, const pf_look *look, ptrdiff_t t)
 {
     X(tile) tile = X(working_tile)(s, t);
@@ -385,7 +439,7 @@ void X(working_look)(double *z, double *w, const X(working) *s, const pf_look *l
 typedef struct {
     const X(working) *s;
     const pf_look *look;
-    ptrdiff_t groups;
+    ptrdiff_t groups, first;
     double *sums; /* [groups][1 + d + d d]: weight, first and second moments */
     double *work; /* [threads][d ld] */
 } X(moments);
@@ -394,10 +448,10 @@ static void X(moments_group)(void *arg, ptrdiff_t group, int thread)
 {
     X(moments) *m = arg;
     const X(working) *s = m->s;
-    ptrdiff_t d = s->d, ld = s->ld;
-    double *sums = m->sums + group * (1 + d + d * d), *z = m->work + thread * d * ld, w[TILE_MOST];
-    for (ptrdiff_t t = group * s->tiles / m->groups; t < (group + 1) * s->tiles / m->groups; t++) {
-        X(working_look)(z, w, s, m->look, t);
+    ptrdiff_t d = s->d, ld = s->ld, g = m->first + group;
+    double *sums = m->sums + g * (1 + d + d * d), *z = m->work + thread * d * ld, w[TILE_MOST];
+    for (ptrdiff_t t = g * s->of / m->groups; t < (g + 1) * s->of / m->groups; t++) {
+        X(working_look)(z, w, s, m->look, t - s->first);
         for (ptrdiff_t i = 0; i < ld; i++) sums[0] += w[i], w[i] = sqrt(w[i]);
         for (ptrdiff_t j = 0; j < d; j++)
             for (ptrdiff_t i = 0; i < ld; i++) {
@@ -411,10 +465,12 @@ static void X(moments_group)(void *arg, ptrdiff_t group, int thread)
 pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, const pf_look *look)
 {
     ptrdiff_t d = s->d, size = 1 + d + d * d;
-    X(moments) m = {.s = s, .look = look, .groups = X(working_groups)(s->tiles, d * d)};
+    X(moments) m = {.s = s, .look = look, .groups = X(working_groups)(s->of, d * d)};
     m.sums = PF_CALLOC(double, m.groups *size);
     m.work = PF_ALLOC(double, pf_max_threads(m.groups) * d * s->ld);
-    pf_status status = m.sums && m.work ? pf_parallel(m.groups, X(moments_group), &m) : PF_NO_MEMORY;
+    pf_status status = m.sums && m.work ? PF_OK : PF_NO_MEMORY;
+    if (!status) status = X(working_parallel)(s, m.groups, &m.first, X(moments_group), &m);
+    if (!status) status = pf_ranks_sum(s->ranks, m.sums, m.groups * size);
     if (!status) {
         for (ptrdiff_t g = 1; g < m.groups; g++)
             for (ptrdiff_t i = 0; i < size; i++) m.sums[i] += m.sums[g * size + i];
@@ -428,13 +484,11 @@ pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, con
     return status;
 }
 
-double X(working_weight)(const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked)
+double X(working_weight)(const X(working) *s, ptrdiff_t t)
 {
+    ptrdiff_t n = X(working_tile)(s, t).n;
     double total = 0;
-    for (ptrdiff_t p = 0; p < picked; p++) {
-        ptrdiff_t t = pick ? pick[p] : p, first = t * s->ld;
-        for (ptrdiff_t i = first; i < PF_MIN(first + s->ld, s->n); i++) total += s->weight ? (double)s->weight[i] : 1;
-    }
+    for (ptrdiff_t i = 0; i < n; i++) total += s->weight ? (double)s->weight[t * s->ld + i] : 1;
     return total;
 }
 
@@ -461,17 +515,28 @@ static void X(range_tile)(void *arg, ptrdiff_t t, int thread)
     }
 }
 
+/* range[d][2] of n ranges */
+static void X(join_ranges)(double *range, const double *part, ptrdiff_t n, ptrdiff_t d)
+{
+    for (ptrdiff_t j = 0; j < d; j++) range[2 * j] = INFINITY, range[2 * j + 1] = -INFINITY;
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t j = 0; j < d; j++) {
+            range[2 * j] = PF_MIN(range[2 * j], part[(i * d + j) * 2]);
+            range[2 * j + 1] = PF_MAX(range[2 * j + 1], part[(i * d + j) * 2 + 1]);
+        }
+}
+
 pf_status X(working_range)(double *range, const X(working) *s)
 {
+    ptrdiff_t rank = s->ranks ? s->ranks->rank : 0, size = s->ranks ? s->ranks->size : 1;
     X(ranges) r = {.s = s, .range = PF_ALLOC(double, s->tiles * s->d * 2)};
-    pf_status status = r.range ? pf_parallel(s->tiles, X(range_tile), &r) : PF_NO_MEMORY;
-    for (ptrdiff_t t = 0; t < s->tiles && !status; t++)
-        for (ptrdiff_t j = 0; j < s->d; j++) {
-            double lo = r.range[(t * s->d + j) * 2], hi = r.range[(t * s->d + j) * 2 + 1];
-            range[2 * j] = t ? PF_MIN(range[2 * j], lo) : lo;
-            range[2 * j + 1] = t ? PF_MAX(range[2 * j + 1], hi) : hi;
-        }
+    double *each = PF_CALLOC(double, size * s->d * 2); /* of the ranks */
+    pf_status status = r.range && each ? pf_parallel(s->tiles, X(range_tile), &r) : PF_NO_MEMORY;
+    if (!status) X(join_ranges)(each + rank * s->d * 2, r.range, s->tiles, s->d);
+    if (!status) status = pf_ranks_sum(s->ranks, each, size * s->d * 2);
+    if (!status) X(join_ranges)(range, each, size, s->d);
     free(r.range);
+    free(each);
     return status;
 }
 #undef LARGEST

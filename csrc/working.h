@@ -17,6 +17,13 @@ enum {
 #define SEARCH_TOLERANCE 0.01
 #define SEARCH_TOLERANCE_LONG 0.0005
 
+/* ---- ranks.c: nothing is done where `ranks` is NULL ------------------------------------------------------- */
+
+/* int64_t x[n], or the bits of x[n] that one rank has and that are zero on the others: the sum over ranks. */
+pf_status pf_ranks_sum(const pf_ranks *ranks, void *x, ptrdiff_t n);
+/* x[n], 8 bytes each, of the first rank, for all */
+pf_status pf_ranks_share(const pf_ranks *ranks, void *x, ptrdiff_t n);
+
 /* Rows in both the training and the validation data: overlap.c. */
 typedef struct {
     ptrdiff_t rows, both; /* validation rows with a weight; those that are training rows too, 0: only a few */
@@ -45,21 +52,26 @@ pf_status pf_check_classes(int n_classes, ptrdiff_t n);
 
 typedef struct {
     ptrdiff_t n, d, ld, tiles;
-    real *x;         /* [tiles][d][ld] */
-    double *logj;    /* [n] */
-    int64_t *weight; /* [n] fixed point, or NULL */
-    int32_t *label;  /* [n] or NULL, the caller's */
-    ptrdiff_t rows;  /* that have a weight */
-    double n_eff;    /* (sum w)^2 / sum w^2 */
-    double *sums;    /* [tiles][3]: weight, weighted log p, and that of the latents alone */
-    double length;   /* mean |z|^2 / d of the rows after the last layer */
-    size_t mapped;   /* bytes of x in a scratch file, 0: in memory */
+    const pf_ranks *ranks;  /* that have the other rows, or NULL */
+    ptrdiff_t first;        /* tile here, of those of all ranks: */
+    ptrdiff_t all, of;      /* rows and tiles of all ranks */
+    ptrdiff_t tail, tail_n; /* the tile that is not full, -1 for none; its rows */
+    real *x;                /* [tiles][d][ld] */
+    double *logj;           /* [n] */
+    int64_t *weight;        /* [n] fixed point, or NULL */
+    int32_t *label;         /* [n] or NULL, the caller's */
+    ptrdiff_t rows;         /* of all ranks, that have a weight */
+    double total;           /* their weight: whole, and exact */
+    double n_eff;           /* (sum w)^2 / sum w^2 */
+    double *sums;           /* [of][3]: weight, weighted log p, and that of the latents alone */
+    double length;          /* mean |z|^2 / d of the rows after the last layer */
+    size_t mapped;          /* bytes of x in a scratch file, 0: in memory */
 } X(working);
 
 /* Checks the data and copies them, ld rows in a tile; name is "train" or "validate". After a failure too, working_free
  * is the caller's. */
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdiff_t ld, int classes,
-                         const char *scratch, const char *name);
+                         const char *scratch, const pf_ranks *ranks, const char *name);
 /* n rows of N(0, I), a function of the seed; label[n] or NULL */
 pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label, uint64_t seed,
                              const char *scratch);
@@ -71,8 +83,10 @@ pf_status X(bounds_of)(const double **bounds, const X(flow) *flow, const double 
 pf_status X(check_model)(const X(flow) *flow, ptrdiff_t d, int classes, const X(layer_ops) *own, const char *fit);
 /* Rows outside bounds, if there are any, are refused, with the row's number. */
 pf_status X(working_within)(const X(working) *s, const double *bounds, const char *name);
-/* rows and n_eff from the weights */
-void X(working_count)(X(working) *s);
+/* rows, total and n_eff from the weights */
+pf_status X(working_count)(X(working) *s);
+/* Number of a row here, as the caller counts those of all ranks */
+ptrdiff_t X(working_row)(const X(working) *s, ptrdiff_t i);
 X(tile) X(working_tile)(const X(working) *s, ptrdiff_t t);
 /* Applies layer l of the flow to all rows; *logp is then their mean log p. */
 pf_status X(working_forward)(X(working) *s, const X(flow) *flow, ptrdiff_t l, double *logp);
@@ -82,8 +96,8 @@ pf_status X(working_length)(double *mean, double *error, X(working) *s, double r
 /* Its inverse; logj is not kept. */
 pf_status X(working_inverse)(X(working) *s, const X(flow) *flow, ptrdiff_t l);
 
-/* Weight of the rows of some tiles, pick[picked], or of all where pick is NULL. */
-double X(working_weight)(const X(working) *s, const ptrdiff_t *pick, ptrdiff_t picked);
+/* Weight of the rows of a tile */
+double X(working_weight)(const X(working) *s, ptrdiff_t t);
 /* Smallest and largest number of each column: range[d][2]. */
 pf_status X(working_range)(double *range, const X(working) *s);
 /* z[d][ld] and the weights w[ld] of the rows of tile t. */
@@ -92,6 +106,9 @@ void X(working_look)(double *z, double *w, const X(working) *s, const pf_look *l
 pf_status X(working_moments)(double *mean, double *cov, const X(working) *s, const pf_look *look);
 /* Groups whose sums of this many numbers each do not take much memory. */
 ptrdiff_t X(working_groups)(ptrdiff_t tiles, ptrdiff_t numbers);
+/* A body for each of so many groups that this rank has, the first of which is *first: it gets numbers from 0 on. */
+pf_status X(working_parallel)(const X(working) *s, ptrdiff_t groups, ptrdiff_t *first,
+                              void (*body)(void *, ptrdiff_t, int), void *arg);
 
 /* ---- overlap.c -------------------------------------------------------------------------------------------- */
 
@@ -119,14 +136,17 @@ typedef struct {
 
 /* ---- slices.c: sliced layers ------------------------------------------------------------------------------ */
 
-/* Some of the rows: tiles pick[picked], or all of them where pick is NULL. */
+/* Some of the rows: tiles pick[picked], or all of them where pick is NULL. Of rows that ranks share, s is a copy of
+ * those picked, which every rank has, and `whole` the rows themselves. */
 typedef struct {
-    const X(working) *s;
+    const X(working) *s, *whole;
     ptrdiff_t *pick, picked;
+    X(working) *copy;
 } X(rows);
 
-/* About so many rows, a function of (seed, stream). Free pick, after a failure too. */
+/* About so many rows, a function of (seed, stream). rows_free is the caller's, after a failure too. */
 pf_status X(rows_pick)(X(rows) *rows, const X(working) *s, ptrdiff_t points, uint64_t seed, uint64_t stream);
+void X(rows_free)(X(rows) *rows);
 
 /* What a sliced layer is fitted to: rows that are carried to N(0, I), or to other rows; of all columns or, column[d],
  * some of them. */
@@ -142,11 +162,12 @@ typedef struct {
     X(rows) rows;
     const int32_t *column;
     ptrdiff_t d, k, classes, groups;
-    const real *a;  /* [K][d], or NULL: the columns themselves */
-    pf_grid *grid;  /* [K], the same number of bins each */
-    int64_t *count; /* [threads][K][classes][bins]; the first is their sum at the end */
-    real *kept;     /* [picked][K][ld] projections, or NULL: made when they are needed */
-    real *work;     /* [threads][K + d][ld] */
+    ptrdiff_t first; /* group here, where ranks share the rows */
+    const real *a;   /* [K][d], or NULL: the columns themselves */
+    pf_grid *grid;   /* [K], the same number of bins each */
+    int64_t *count;  /* [threads][K][classes][bins]; the first is their sum at the end */
+    real *kept;      /* [picked][K][ld] projections, or NULL: made when they are needed */
+    real *work;      /* [threads][K + d][ld] */
 } X(slices);
 
 /* The search for the slices along which the rows are furthest from N(0, 1), or from the others: see stiefel.h. */

@@ -142,8 +142,10 @@ def gis_fit(
     warn: Callable[[str], object] | None = None,
     checkpoint: str | bytes | PathLike[Any] | None = None,
     note: str | None = None,
+    ranks: tuple[Callable[[memoryview], object], int, int, int, int] | None = None,
     **options: Any,
 ) -> Flow: ...
+def gis_first_row(rows: int, d: int, bits: int, rank: int, size: int) -> int: ...
 def sig_fit(
     *,
     data_train: ArrayLike,

@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyflow import _arguments, _core, _many, _tables
+from pyflow import _arguments, _core, _dask, _many, _tables
 from pyflow._arguments import integer, real, warn
 from pyflow._blend import is_mixture, zero_outside
 from pyflow._images import Images
@@ -489,7 +490,8 @@ class Flow:
         ----------
         x : (n, *shape) or shape array-like of real numbers
             They are taken as they are: images of whole numbers that the fit added noise to want it
-            here too, as `bits_per_dimension` adds it.
+            here too, as `bits_per_dimension` adds it. Of a Dask array a Dask array is returned,
+            which has a block for each block of points.
         y : optional
             For a conditional flow: parameters (n, p) or (p,), or labels (n,) or a single one. A
             warning names a parameter that lies outside of the training range.
@@ -529,8 +531,12 @@ class Flow:
         >>> bool(abs((flow.evaluate_density(x) - exact).mean()) < 3)
         True
         """
-        x, n = self._points(x)
         how = {"draws": integer("draws", draws, 1), "seed": _arguments.seed(seed)}
+        if _dask.is_lazy(x):
+            ask = partial(self.evaluate_density, **how)
+            beside = {"y": y, "condition_field": condition_field}
+            return _dask.of_blocks(ask, x, self.shape, False, np.float64, **beside)
+        x, n = self._points(x)
         return self._core.evaluate_density(x, **self._conditions(y, n, condition_field), **how)
 
     def bits_per_dimension(
@@ -741,6 +747,10 @@ class Flow:
         >>> flow.score([10.0], outside="zero", with_logp=True)
         (array([0.]), np.float64(-inf))
         """
+        if _dask.is_lazy(x):
+            beside = {"y": y, "condition_field": condition_field}
+            score = _dask.of_blocks(self.score, x, self.shape, True, self.dtype, **beside)
+            return (score, self.evaluate_density(x, **beside)) if with_logp else score
         shape = np.shape(x)
         x, n = self._points(x)
         known = self._conditions(y, n, condition_field)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pyflow import (
     _core,
     _images,
     _polish,
+    _ranks,
     _stack,
     _tables,
 )
@@ -73,6 +74,7 @@ def GIS(  # a function with the name that the method has in the literature
     checkpoint_seconds: float | None = None,
     progress: Callable[[Progress], object] | None = None,
     verbose: bool = True,
+    comm: Any | None = None,
     **unknown: object,
 ) -> Flow:
     """Fit a density to data: Gaussianizing iterative slicing.
@@ -218,6 +220,18 @@ def GIS(  # a function with the name that the method has in the literature
     verbose : bool, optional
         Show a progress line on stderr: by tqdm if that is installed. Where stderr is no terminal, a
         line now and then, to the logger "pyflow", level INFO, if `logging` is set up.
+    comm : mpi4py.MPI.Comm, optional
+        Fit together with other ranks of a cluster, each of which gives rows of its own (any number,
+        also none; those of rank 0, 1, ... one after another are the whole, and so are validation
+        rows), and the same options. All get the same flow: bit for bit that of all rows on one
+        machine with n_models=1, autoregressive=False, polish=False, if their processors are alike.
+        If a rank fails, all do, by a `pyflow.mpi.RankError` with its message. In memory a rank has
+        its own rows and a working copy (of rows on disk that is in `scratch`), those of all ranks
+        that the search for slices looks at (`slice_points`), and at first up to 72 bytes for every
+        validation row of all ranks. More than 64 ranks gain nothing: give each a node, or a
+        processor. Of tables of at most 512 columns; not with labels, weights, `model`,
+        `checkpoint`, conditions, networks, `polish`, or more than one of `n_models`. Rank 0 alone
+        warns and reports progress.
 
     Returns
     -------
@@ -276,6 +290,24 @@ def GIS(  # a function with the name that the method has in the literature
     """
     refuse_unknown(GIS, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
+    if comm is not None:
+        others = given | {"labels": labels, "model": model, "checkpoint": checkpoint}
+        others |= {"condition": condition, "weight_train": weight_train, "image_shape": image_shape}
+        others |= {"weight_validate": weight_validate, "dequantize": dequantize}
+        others |= {"autoregressive": autoregressive or None, "polish": polish or None}
+        others |= {"n_models": n_models if n_models != 1 else None}
+        return _ranks.fitted(
+            comm,
+            data_train,
+            data_validate,
+            given,
+            {k: others[k] for k in _ranks.NOT_SHARED if others[k] is not None},
+            bounds=bounds,
+            scratch=scratch,
+            seed=seed,
+            progress=progress,
+            verbose=verbose,
+        )
     trained = condition is not None
     if autoregressive is not None:
         trained = _arguments.boolean("autoregressive", autoregressive) or trained

@@ -11,7 +11,9 @@ typedef struct {
         *noise_map, *fill[6], *band[3];                      /* open_fill and open_band name them */
     void *converted[2];                                      /* x, where the core needs it in memory and it is not */
     PyObject *progress, *warn, *show, *scratch, *checkpoint; /* callables or NULL; bytes or NULL */
-    flow_object *flow;                                       /* to go on from, or NULL */
+    PyObject *sum;                                           /* callable or NULL */
+    pf_ranks ranks;
+    flow_object *flow; /* to go on from, or NULL */
     int bits, stream, read_failed;
     double box[POINT_AXES];
     pf_gis_options gis;
@@ -67,6 +69,23 @@ static int show(void *user, ptrdiff_t layers, const void *x, int bits, ptrdiff_t
         }
         if (!result) call_keep(&j->call);
         Py_XDECREF(result);
+    }
+    int stop = call_failed(&j->call);
+    PyGILState_Release(gil);
+    return stop;
+}
+
+/* The bytes of x are sum()'s to change, as long as it runs. */
+static int sum_over_ranks(void *user, void *x, ptrdiff_t n)
+{
+    job *j = user;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (!call_failed(&j->call)) {
+        PyObject *view = PyMemoryView_FromMemory(x, n * 8, PyBUF_WRITE);
+        PyObject *result = view ? PyObject_CallFunctionObjArgs(j->sum, view, NULL) : NULL;
+        if (!result) call_keep(&j->call);
+        Py_XDECREF(result);
+        Py_XDECREF(view);
     }
     int stop = call_failed(&j->call);
     PyGILState_Release(gil);
@@ -180,6 +199,17 @@ static int open_greedy(job *j, const greedy *to, void *options, const pf_option 
 static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
 {
     pf_gis_options *o = &j->gis;
+    PyObject *ranks = take(kwargs, "ranks", keep);
+    pf_ranks *r = &j->ranks;
+    if (PyErr_Occurred()) return -1;
+    if (ranks) {
+        if (!PyTuple_Check(ranks)) {
+            PyErr_Format(PyExc_TypeError, "ranks: must be (sum, rank, size, rows, rows), not %R", ranks);
+            return -1;
+        }
+        if (!PyArg_ParseTuple(ranks, "Oiinn", &j->sum, &r->rank, &r->size, r->rows, r->rows + 1)) return -1;
+        r->sum = sum_over_ranks, r->user = j, o->ranks = r;
+    }
     return open_greedy(j, &(greedy){&o->bounds, &o->scratch, &o->n_classes, o->image}, o, pf_gis_list, kwargs, keep);
 }
 
@@ -396,8 +426,10 @@ const char gis_fit_doc[] =
     "gis_fit(*, data_train, data_validate=None, weight_train=None, weight_validate=None, labels=None,\n"
     "        labels_validate=None, n_classes=0, flow=None, bounds=None, image=None, scratch=None, stream=False, "
     "progress=None,\n"
-    "        warn=None, checkpoint=None, note=None, **options)\n\n"
-    "Fit GIS, on from flow if that is given. Options are those of pf_gis_list in pyflow.h; progress(stage, step, "
+    "        warn=None, checkpoint=None, note=None, ranks=None, **options)\n\n"
+    "Fit GIS, on from flow if that is given; ranks, of which this one has its part of the rows, are (sum, rank, size,\n"
+    "rows of the training data of all, of the validation data), where sum(memory) adds int64 numbers over ranks, in\n"
+    "place. Options are those of pf_gis_list in pyflow.h; progress(stage, step, "
     "best,\n"
     "logp_train, logp_validate, distance, objective, seconds) is called after every layer, warn(message, category) of "
     "data that\n"
@@ -407,6 +439,22 @@ const char gis_fit_doc[] =
 PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     return run_fit(GIS, module, args, kwargs);
+}
+
+const char gis_first_row_doc[] =
+    "gis_first_row(rows, d, bits, rank, size)\n--\n\nThe first row of a rank's part of the rows of a fit by `size` "
+    "ranks.";
+PyObject *core_gis_first_row(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"rows", "d", "bits", "rank", "size", NULL};
+    ptrdiff_t rows, d;
+    int bits, rank, size;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nniii", names, &rows, &d, &bits, &rank, &size)) return NULL;
+    if (rows < 0 || d < 1 || size < 1 || rank < 0 || rank > size) {
+        PyErr_SetString(PyExc_ValueError, "rows, d, rank, size: 0 <= rows, 1 <= d, 0 <= rank <= size");
+        return NULL;
+    }
+    return PyLong_FromSsize_t(pf_gis_first_row(rows, d, bits, rank, size));
 }
 
 const char sig_fit_doc[] =

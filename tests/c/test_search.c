@@ -58,7 +58,8 @@ static void X(make_search)(X(working) *s, X(search) *q, search_case c, uint64_t 
     pf_gis_defaults(&o);
     X(settings) settings = {.options = &o, .n = N, .d = D, .k = 3, .m = 50, .seed = seed};
     settings.slice_points = c.picked ? N / 2 : N, settings.classes = c.classes ? 2 : 1;
-    CHECK(X(working_new)(s, &data, D, X(tile_rows)(D), c.classes ? 2 : 0, NULL, "train") == PF_OK, "%s", pf_message());
+    CHECK(X(working_new)(s, &data, D, X(tile_rows)(D), c.classes ? 2 : 0, NULL, NULL, "train") == PF_OK, "%s",
+          pf_message());
     X(problem) problem = {.sides = 1, .d = D, .k = settings.k, .classes = settings.classes};
     CHECK(X(rows_pick)(problem.rows, s, settings.slice_points, seed, (uint64_t)number << 32) == PF_OK, "%s",
           pf_message());
@@ -114,7 +115,8 @@ static void X(test_two_sided_gradient)(void)
         X(data) data = {.x = x, .n = N, .weight = weighted ? weight : NULL, .label = classes > 1 ? label : NULL};
         X(problem) p = {.sides = 2, .column = columns ? some : NULL, .d = d, .k = K, .classes = classes};
         double a[K * D], g[K * D], step[K * D], moved[K * D], value[2], worst = 0, scale = 0;
-        CHECK(!X(working_new)(s, &data, D, TILE_MOST, classes > 1 ? classes : 0, NULL, "train"), "%s", pf_message());
+        CHECK(!X(working_new)(s, &data, D, TILE_MOST, classes > 1 ? classes : 0, NULL, NULL, "train"), "%s",
+              pf_message());
         CHECK(!X(working_normals)(s + 1, M, D, TILE_MOST, classes > 1 ? other : NULL, 9, NULL), "%s", pf_message());
         for (int i = 0; i < 2; i++)
             CHECK(!X(rows_pick)(p.rows + i, s + i, picked ? 3000 : M, 1, 2), "%s", pf_message());
@@ -150,7 +152,7 @@ static void X(test_blocks_without_weight)(void)
     for (int i = 0; i < N; i++) weight[i] = i / TILE_MOST == 13 || i / TILE_MOST == 2;
     X(data) data = {.x = x, .n = N, .weight = weight};
     X(working) s;
-    CHECK(!X(working_new)(&s, &data, 2, TILE_MOST, 0, NULL, "train"), "%s", pf_message());
+    CHECK(!X(working_new)(&s, &data, 2, TILE_MOST, 0, NULL, NULL, "train"), "%s", pf_message());
     for (uint64_t stream = 0; stream < 20; stream++) {
         X(rows) rows;
         CHECK(!X(rows_pick)(&rows, &s, 1, 1, stream) && rows.picked == 1, "%s", pf_message());

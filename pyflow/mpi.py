@@ -1,0 +1,210 @@
+"""Fits and evaluation on the ranks of a cluster, by mpi4py. Most need no more than `GIS(comm=)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyflow import _arguments, _core
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["RankError", "Ranks", "gathered"]
+
+
+MOST = 1 << 30  # bytes of rows that a rank passes to others, or is passed
+
+
+def __dir__():
+    return __all__
+
+
+class RankError(RuntimeError):
+    """Another rank has failed, and with it what all ranks do together: its message is here.
+
+    Examples
+    --------
+    >>> from pyflow.mpi import RankError
+    >>> raise RankError("rank 2: ValueError: data_train: row 7, column 0 is NaN")
+    Traceback (most recent call last):
+        ...
+    pyflow.mpi.RankError: rank 2: ValueError: data_train: row 7, column 0 is NaN
+    """
+
+
+class Ranks:
+    """What ranks do together, as a context: if one of them fails, all do, and none waits for it.
+
+    Before ranks exchange anything, each says whether it has come so far. One that has left the
+    context by an exception says that instead, and the others raise a `RankError` with its message.
+    What ends a process itself (a crash, a kill) is for `mpiexec` to see.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+        Of mpi4py. All its ranks must enter and leave the context, and call what is below in the
+        same order.
+
+    Examples
+    --------
+    >>> from pyflow.mpi import Ranks
+    >>> from mpi4py import MPI  # doctest: +SKIP
+    >>> with Ranks(MPI.COMM_WORLD) as ranks:  # doctest: +SKIP
+    ...     rows = sum(ranks.gather(len(x)))
+    """
+
+    def __init__(self, comm: Any):
+        if not (callable(getattr(comm, "allgather", None)) and hasattr(comm, "Allreduce")):
+            raise TypeError(f"comm: must be a communicator of mpi4py, not {comm!r}")
+        self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
+        self._ended = False
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._ended:  # all know
+            return
+        if error is None:
+            self._agree("the end")
+        else:
+            self._ended = True
+            self.comm.allgather((None, f"{kind.__name__}: {error}"))
+
+    def _agree(self, step, value=None):
+        """Exchange values of one step; raise what a rank has raised that did not come to it."""
+        everyone = self.comm.allgather((step, value))
+        for rank, (other, what) in enumerate(everyone):
+            if other is None:
+                self._ended = True
+                raise RankError(f"rank {rank}: {what}")
+        if any(other != step for other, _ in everyone):
+            self._ended = True
+            raise RankError(f"ranks do different things: {sorted({o for o, _ in everyone})}")
+        return [what for _, what in everyone]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, small ones that can be pickled, in their order."""
+        return self._agree("gather", value)
+
+    def same(self, name: str, value: Any) -> Any:
+        """Return a value that must be the same on all ranks."""
+        values = self.gather(value)
+        if any(other != values[0] for other in values):
+            each = ", ".join(f"{v!r} on rank {i}" for i, v in enumerate(values[:8]))
+            raise ValueError(f"{name}: must be the same on all ranks, not {each}")
+        return value
+
+    def sum(self, memory: memoryview) -> None:
+        """Add int64 numbers over ranks, in place: what the core asks for."""
+        from mpi4py import MPI
+
+        numbers = np.frombuffer(memory, np.int64)
+        self._agree(f"sum of {len(numbers)}")
+        self.comm.Allreduce(MPI.IN_PLACE, numbers, MPI.SUM)
+
+    def part(self, x: Any, name: str) -> tuple[Any, int]:
+        """Return this rank's part of the rows of all ranks, and how many all have.
+
+        Parameters
+        ----------
+        x : (n, d) array, or what can be cut as such
+            The rows that this rank was given: those of all ranks, one after another, are the whole.
+            Any number, also none.
+        name : str
+            In messages.
+
+        Returns
+        -------
+        rows : (m, d) object that can be cut
+            From `_core.gis_first_row` on. Nothing is copied but the few rows that other ranks gave.
+        n_all : int
+        """
+        if len(x.shape) != 2:
+            raise ValueError(f"{name}: must be rows x columns; its shape is {x.shape}")
+        d = self.same(f"{name}: its columns", x.shape[1])
+        bits = 32 if x.dtype in (np.float32, np.float16) else 64
+        self.same(f"{name}: its dtype", str(x.dtype))
+        ends = np.cumsum([0, *self.gather(len(x))])
+        n_all, size = int(ends[-1]), self.size
+        cuts = [_core.gis_first_row(n_all, d, bits, r, size) for r in range(size + 1)]
+        first = ends[self.rank]
+        lo, hi = max(cuts[self.rank], first), min(cuts[self.rank + 1], first + len(x))
+        own = (lo - first, hi - first) if lo < hi else (0, 0)
+        kept = own[1] - own[0]
+        passed = max(len(x), cuts[self.rank + 1] - cuts[self.rank]) - kept
+        if passed * d * x.dtype.itemsize > MOST:
+            raise ValueError(f"{name}: ranks have too different numbers of rows to even them out")
+        sent = [None] * size
+        for rank in range(size):
+            lo, hi = max(cuts[rank], first), min(cuts[rank + 1], first + len(x))
+            if lo < hi and rank != self.rank:
+                sent[rank] = np.asarray(x[lo - first : hi - first])
+        self._agree(f"rows of {name}")
+        got = self.comm.alltoall(sent)
+        before = [rows for rows in got[: self.rank] if rows is not None]
+        after = [rows for rows in got[self.rank + 1 :] if rows is not None]
+        return _Rows(before, x, own, after), n_all
+
+
+class _Rows:
+    """Some of the rows of x, with others before and after them: rows that can be cut."""
+
+    def __init__(self, before, x, own, after):
+        self.dtype = x.dtype
+        self.pieces = [(rows, 0, len(rows)) for rows in before]
+        self.pieces += [(x, *own)] + [(rows, 0, len(rows)) for rows in after]
+        self.starts = np.cumsum([0, *(end - start for _, start, end in self.pieces)])
+        self.shape = (int(self.starts[-1]), x.shape[1])
+
+    ndim = 2
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        lo, hi, _ = key.indices(len(self))
+        parts = [np.empty((0, self.shape[1]), self.dtype)]
+        for (x, start, end), at in zip(self.pieces, self.starts, strict=False):
+            a, b = max(lo - at, 0), min(hi - at, end - start)
+            if a < b:
+                parts.append(np.asarray(x[int(start + a) : int(start + b)]))
+        return parts[-1] if len(parts) == 2 else np.concatenate(parts)
+
+
+def gathered(comm: Any, values: ArrayLike) -> NDArray[Any]:
+    """Return what all ranks have, one after another: densities of each rank's own rows, say.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+    values : (n, ...) array-like
+        Of this rank: any number, also none.
+
+    Returns
+    -------
+    (sum of all n, ...) array
+        The same on every rank.
+
+    Raises
+    ------
+    RankError
+        If another rank has failed.
+
+    Examples
+    --------
+    >>> from pyflow.mpi import gathered
+    >>> from mpi4py import MPI  # doctest: +SKIP
+    >>> logp = gathered(MPI.COMM_WORLD, flow.evaluate_density(own_rows))  # doctest: +SKIP
+    """
+    with Ranks(comm) as ranks:
+        values = np.asarray(_arguments.rows(values, "values"))
+        ranks.same("values: their shape", values.shape[1:])
+        ranks._agree("values")
+        return np.concatenate(comm.allgather(values))
