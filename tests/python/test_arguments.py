@@ -68,7 +68,7 @@ def test_an_option_that_is_misspelt():
 
 
 PUBLIC = (
-    "compat fft fields plots plots.compared plots.courses plots.fields plots.tables plots.triangle "
+    "compat fft fields mpi plots plots.compared plots.courses plots.fields plots.tables plots.triangle "
     "posterior threads"
 )
 
