@@ -68,8 +68,8 @@ def test_an_option_that_is_misspelt():
 
 
 PUBLIC = (
-    "compat fft fields mpi plots plots.compared plots.courses plots.fields plots.tables plots.triangle "
-    "posterior threads"
+    "compat fft fields mpi plots plots.compared plots.courses plots.fields plots.tables "
+    "plots.triangle posterior threads"
 )
 
 

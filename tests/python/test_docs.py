@@ -38,9 +38,9 @@ def test_the_reference_names_all_that_is_public():
         listed |= {f"{module}.{name}" for name in re.findall(r"^   (\w+)$", part, re.MULTILINE)}
     modules = {"datasets", "fields", "layers", "metrics", "plots"}
     public = {f"pyflow.{name}" for name in set(pyflow.__all__) - modules - {"__version__"}}
-    from pyflow import checks, compat
+    from pyflow import checks, compat, mpi, sklearn
 
-    for module in (checks, compat, *(getattr(pyflow, name) for name in modules)):
+    for module in (checks, compat, mpi, sklearn, *(getattr(pyflow, name) for name in modules)):
         public |= {f"{module.__name__}.{name}" for name in module.__all__}
     assert listed == public
 
