@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 
 import numpy as np
 
@@ -61,6 +60,8 @@ def fitted(
             on_disk |= not isinstance(x, np.ndarray) or isinstance(x, np.memmap)
             data[name], rows[i] = ranks.part(x, name)
         if scratch is None and on_disk:
+            import tempfile  # here, because it takes long
+
             scratch = tempfile.gettempdir()
         first = ranks.rank == 0
         note = {"pyflow": _core.__version__, **note}
