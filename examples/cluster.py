@@ -4,10 +4,12 @@
 
 The table is an .npy file of rows x columns that all ranks can read; none reads more than its part.
 The flow is the same, bit for bit, for any number of ranks. examples/slurm.sh asks a cluster for
-them.
+them. `--quick` makes a small table, and fits a few layers to it.
 """
 
-import sys
+import argparse
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
@@ -42,5 +44,27 @@ def part(rows, comm):
     return rows[len(rows) * comm.rank // comm.size : len(rows) * (comm.rank + 1) // comm.size]
 
 
+def quick():
+    """Fit a few layers to a small table, which rank 0 makes."""
+    comm = MPI.COMM_WORLD
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(comm.bcast(own))
+        if comm.rank == 0:
+            np.save(folder / "table.npy", np.random.default_rng(0).gamma(2, size=(3000, 3)))
+        comm.Barrier()
+        main(folder / "table.npy", folder / "flow.pyflow", max_layers=4, verbose=False)
+        comm.Barrier()  # before the folder goes
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", nargs="?", help=".npy file of rows x columns")
+    parser.add_argument("file", nargs="?", help="for the flow")
+    parser.add_argument("--quick", action="store_true", help="a small table, made here")
+    asked = parser.parse_args()
+    if asked.quick:
+        quick()
+    elif asked.file is None:
+        parser.error("give a table and a file, or --quick")
+    else:
+        main(asked.table, asked.file)
