@@ -1509,8 +1509,9 @@ class Flow:
         y_train, y_validate, weight_train, weight_validate, labels, labels_validate : optional
             As in `train`.
         epochs : int, optional
-            The most passes through the training data. Default: 16,000 steps, but at least ten
-            passes. After a quarter of them without an improvement training ends.
+            The most passes through the training data. Default: 120 steps times the square root of
+            n, but at least ten passes. After a quarter of them without an improvement training
+            ends.
         batch : int, optional
             Points in a mini-batch. Default 128.
         learning_rate : float, optional
