@@ -135,16 +135,20 @@ def stored():
     return records, rows
 
 
+def there(names):
+    """Yield the names of tables that are there, and the tables."""
+    for name in names:
+        try:
+            yield name, makers()[name]()
+        except data.MissingTableError as error:
+            print(f"{name} skipped: {error}")
+
+
 def fit_rivals(names, rivals, limit):
     """Run and store what is not stored."""
     records, rows = stored()
     here = {*IN_PROCESS, "vine", "maf", "nsf", *installed_peers()}
-    for name in names:
-        try:
-            table = makers()[name]()
-        except data.MissingTableError as error:
-            print(f"{name} skipped: {error}")
-            continue
+    for name, table in there(names):
         of = records.setdefault(name, {"rows": fingerprint(table), "fits": {}})
         if not same(of["rows"], fingerprint(table)):
             raise SystemExit(f"{name} has other rows than those stored: delete {STORED} and {ROWS}")
@@ -326,12 +330,7 @@ def main():
     pyflow.set_num_threads(1)
     records, rows = stored()
     results, seeds = {}, 1 if options.quick else options.seeds
-    for name in names:
-        try:
-            table = makers()[name]()
-        except data.MissingTableError as error:
-            print(f"{name} skipped: {error}")
-            continue
+    for name, table in there(names):
         of = records.get(name, {"rows": fingerprint(table), "fits": {}})
         if not same(of["rows"], fingerprint(table)):
             print(f"{name}: the stored rivals saw other rows, and are left out")

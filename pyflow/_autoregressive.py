@@ -13,7 +13,7 @@ import numpy as np
 
 from pyflow import _core, _tables
 from pyflow._members import fitted, gains, in_both
-from pyflow._progress import Progress
+from pyflow._progress import InTurn
 from pyflow._training import condition_names, greedy
 from pyflow.flow import parameters_of
 from pyflow.layers import Autoregressive
@@ -129,7 +129,7 @@ def _fit(
     n, best = len(data_train), None
     batch = min(BATCH, n)
     epochs = max(round(STEPS * np.sqrt(n) * batch / n), 1)
-    progress = progress and _as_one(progress)
+    told = InTurn(progress)
 
     def better(flow):
         """Return the better of this and the best so far: mean and rows' log p, and the flow."""
@@ -155,7 +155,7 @@ def _fit(
                 frozen=[kind != "autoregressive" for kind in flow.layers],
                 seed=seed,
                 note=note,
-                progress=progress,
+                progress=told.next(),
                 warn=warn,
             )
         except BaseException as error:
@@ -170,23 +170,6 @@ def _fit(
     _, logp, trained = best
     more = logp - flow.evaluate_density(data_validate, y_validate)
     return trained if gains(more, weights.get("weight_validate")) else flow
-
-
-def _as_one(progress):
-    """Return what both trainings report to: their epochs and seconds are told as those of one."""
-    last, gone, best = None, (0, 0.0), (-np.inf, 0)
-
-    def report(*values):
-        nonlocal last, gone, best
-        p = Progress(*values)
-        if last and p.step == 0:
-            gone = last.step, last.seconds
-        step = gone[0] + p.step
-        best = max(best, (p.objective, -step))
-        last = p._replace(step=step, best=-best[1], seconds=gone[1] + p.seconds)
-        progress(*last)
-
-    return report
 
 
 def _refuse_overlap(x, x_validate, y, y_validate):

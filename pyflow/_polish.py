@@ -12,7 +12,7 @@ import numpy as np
 
 from pyflow import _arguments, _core
 from pyflow._members import gains
-from pyflow._progress import Progress
+from pyflow._progress import InTurn
 from pyflow._training import trained
 from pyflow.mixture import Mixture
 
@@ -102,7 +102,7 @@ def fit(both=False, **arguments):
     if "data_validate" not in arguments:
         raise ValueError("data_validate: must be given where layers are polished, or n_models")
     arguments["checkpoint"] = None
-    told = _InTurn(arguments["progress"])
+    told = InTurn(arguments["progress"])
     few = _few(arguments, told)
     if few is None:
         return _core.gis_fit(**arguments | {"progress": told.next()})
@@ -141,25 +141,3 @@ def _polished(flow, arguments, told):
     options = _options(flow, len(arguments["data_train"]))
     flow = _core.train(flow=flow, **shared, **options, progress=told.next())
     return _core.gis_fit(**arguments | {"flow": flow, "progress": told.next(flow.n_layers)})
-
-
-class _InTurn:
-    """What fits that follow one another report, as of one."""
-
-    def __init__(self, progress):
-        self.progress, self.last, self.best = progress, (0, 0.0), (-np.inf, 0)
-
-    def next(self, counted=0):
-        """Return what the next fit is to report to, or None; some of its steps are counted."""
-        if not self.progress:
-            return None
-        step, seconds = self.last[0] - counted, self.last[1]
-
-        def report(*values):
-            p = Progress(*values)
-            self.last = step + p.step, seconds + p.seconds
-            self.best = max(self.best, (p.objective, -self.last[0]))
-            best = -self.best[1]
-            self.progress(*p._replace(step=self.last[0], seconds=self.last[1], best=best))
-
-        return report

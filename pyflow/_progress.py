@@ -1,6 +1,7 @@
 """The progress line of a fit."""
 
 import logging
+import math
 import sys
 import time
 from contextlib import contextmanager
@@ -43,6 +44,28 @@ class Progress(NamedTuple):
     objective: float
     seconds: float
     member: int = 0
+
+
+class InTurn:
+    """What fits that follow one another report, as of one."""
+
+    def __init__(self, progress):
+        self.progress, self.last, self.best = progress, (0, 0.0), (-math.inf, 0)
+
+    def next(self, counted=0):
+        """Return what the next fit is to report to, or None; some of its steps are counted."""
+        if not self.progress:
+            return None
+        step, seconds = self.last[0] - counted, self.last[1]
+
+        def report(*values):
+            p = Progress(*values)
+            self.last = step + p.step, seconds + p.seconds
+            self.best = max(self.best, (p.objective, -self.last[0]))
+            best = -self.best[1]
+            self.progress(*p._replace(step=self.last[0], seconds=self.last[1], best=best))
+
+        return report
 
 
 def _words(p):

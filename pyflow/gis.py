@@ -379,11 +379,8 @@ def GIS(  # a function with the name that the method has in the literature
         n_models = 1 if n_models is None else n_models
 
     # Who gives an option of slices means slices alone.
-    both = (
-        plain
-        and autoregressive is None
-        and all(v is None for k, v in given.items() if k != "checkpoint_seconds")
-    )
+    slices_asked = any(v is not None for k, v in given.items() if k != "checkpoint_seconds")
+    both = plain and autoregressive is None and not slices_asked
     both = both and len(train.shape) == 2 and train.shape[1] <= _autoregressive.WIDE
     seed = _arguments.seed(seed) if both else seed
     polish = "auto" if both and polish is None else polish
