@@ -63,18 +63,18 @@ print("log evidence", round(posterior.log_evidence, 2))
 
 many = rng.uniform(-1, 1, size=(400_000, 2))
 near = many[np.linalg.norm(simulate(rng, many) - observed, axis=1) < 0.02]
-figure = Figure(figsize=(9, 3), layout="constrained", label="Draws of posteriors: two moons")
-for axes, (title, points) in zip(
-    figure.subplots(1, 3, sharex=True, sharey=True),
-    {
-        "p(y|x), direct": draws,
-        "by the likelihood": posterior.sample(1000, seed=1),
-        "rejection": near[:1000],
-    }.items(),
-    strict=True,
-):
-    axes.scatter(*points.T, s=2, alpha=0.5)
-    axes.set(title=title, xlabel="$y_0$", xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
+sets = {
+    "p(y|x), direct": draws,
+    "by the likelihood": posterior.sample(1000, seed=1),
+    "rejection": near[:1000],
+}
+with pyflow.plots.style():
+    figure = Figure(figsize=(8.6, 3), layout="constrained", label="Draws of posteriors: two moons")
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    for axes, (title, points) in zip(panels, sets.items(), strict=True):
+        axes.scatter(*points.T, s=3, alpha=0.5, lw=0)
+        axes.set(title=title, xlabel="$y_0$", xlim=(-0.5, 0.5), ylim=(-0.5, 0.5), aspect="equal")
+    panels[0].set_ylabel("$y_1$")
 figure
 
 # %%

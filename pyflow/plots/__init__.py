@@ -1,10 +1,11 @@
 """Pictures of tables, fields, images and posteriors: data beside samples, latents beside noise.
 
-Every function returns a `matplotlib.figure.Figure`, which pyplot does not know: a notebook shows it
-as the value of a cell, and `figure.savefig` writes it to a file. matplotlib is imported when the
-first one is called.
+Every function that draws returns a `matplotlib.figure.Figure`, which pyplot does not know: a
+notebook shows it as the value of a cell, and `figure.savefig` writes it to a file. `style` gives
+other figures the same look. matplotlib is imported when the first one is called.
 """
 
+from pyflow.plots._style import parameter_label, style
 from pyflow.plots.checks import coverage, spread, two_samples
 from pyflow.plots.compared import bispectra, field_pdf, power_spectra
 from pyflow.plots.courses import history
@@ -24,9 +25,11 @@ __all__ = [
     "maps",
     "marginals",
     "pairs",
+    "parameter_label",
     "posteriors",
     "power_spectra",
     "spread",
+    "style",
     "two_samples",
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from pyflow.fields import checked, pdf, power_spectrum
@@ -48,19 +50,26 @@ def spectra(x, box_size, bins=None):
 
 def wave_numbers(axes, unit):
     """Label the logarithmic axis of k, of which one decade at most may be seen."""
-    axes.set_xlabel(f"k  [{_over(unit)}]" if unit else "k")
+    axes.set_xlabel(f"$k$  [{_over(unit)}]" if unit else "$k$")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
 
 
+def written(unit):
+    """Return a unit as text: the h of Mpc/h is a number, and slanted."""
+    return re.sub(r"\bh\b", "$h$", unit) if "pc" in unit and "$" not in unit else unit
+
+
 def _over(unit):
-    """Return one over a unit: h/Mpc of Mpc/h."""
+    """Return one over a unit, as text: h/Mpc of Mpc/h."""
     above, slash, below = unit.partition("/")
     if not slash:
         return to_the(unit, -1)
-    return f"{below}/{above}" if below.isalpha() and above.isalpha() else f"({unit})$^{{-1}}$"
+    if below.isalpha() and above.isalpha():
+        return written(f"{below}/{above}")
+    return f"({written(unit)})$^{{-1}}$"
 
 
 def to_the(unit, power):
-    """Return a power of a unit, in brackets where it is more than a word."""
-    return f"{unit if unit.isalpha() else f'({unit})'}$^{{{power}}}$"
+    """Return a power of a unit as text, in brackets where it is more than a word."""
+    return f"{unit if unit.isalpha() else f'({written(unit)})'}$^{{{power}}}$"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyflow.checks import Coverage, Spread, TwoSample
-from pyflow.plots._style import BAND, DATA, INK, SAMPLES, drawing, known_label
+from pyflow.plots._style import BAND, DATA, INK, SAMPLES, drawing, parameter_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def coverage(found: Coverage) -> Figure:
         bins = int(np.clip(n // 8, 4, 20))
         for place, name, ranks in zip(places[2:], found.names, found.ranks.T, strict=True):
             _histogram(place, found, ranks, right, bins)
-            place.set_xlabel(f"rank of {known_label(name)}")
+            place.set_xlabel(f"rank of {parameter_label(name)}")
         places[2].set_ylabel("density")
         return figure
 

@@ -253,7 +253,7 @@ def power_spectra(
         figure, above = _over_k(plt, k, true, mine, unit, paired, ratio=True)
         above.set_yscale("log", nonpositive="mask")
         above.set_ylim(_decades(true, mine))
-        above.set_ylabel("P(k)" + (f"  [{to_the(unit, data.ndim - 1)}]" if unit else ""))
+        above.set_ylabel("$P(k)$" + (f"  [{to_the(unit, data.ndim - 1)}]" if unit else ""))
     return figure
 
 
@@ -314,7 +314,7 @@ def bispectra(
     with drawing() as plt:
         figure, above = _over_k(plt, k, true, mine, unit, paired, ratio=False)
         above.axhline(0, color=INK, lw=0.8, ls=":")
-        above.set_ylabel("Q(k) = B / 3 P$^2$")
+        above.set_ylabel("$Q(k) = B / 3 P^2$")
     return figure
 
 

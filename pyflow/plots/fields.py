@@ -16,6 +16,7 @@ from pyflow.plots._fields import (
     spectra,
     tell_beyond,
     wave_numbers,
+    written,
 )
 from pyflow.plots._style import BAND, INK, SAMPLES, TRAIN, drawing, gaussian, interval
 
@@ -182,7 +183,7 @@ def _ticks(axes, shown, unit):
     axes.locator_params(nbins=4)
     axes.label_outer()
     if unit and axes.get_subplotspec().is_last_row():
-        axes.set_xlabel(unit)
+        axes.set_xlabel(written(unit))
 
 
 def _bar(image, axes, size, rows, label):

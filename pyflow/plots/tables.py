@@ -17,7 +17,7 @@ from pyflow.plots._style import (
     drawing,
     gaussian,
     key,
-    known_label,
+    parameter_label,
     percentages,
     span,
     wrapped,
@@ -75,7 +75,7 @@ def _pair_of_tables(data, samples, columns, names, bounds, bins, most):
         (low, high), least, most = bounds[j], data[:, j].min(), data[:, j].max()
         if (low is not None and least < low) or (high is not None and most > high):
             raise ValueError(f"bounds: column {j} of data goes from {least:g} to {most:g}")
-    names = [f"$x_{{{j}}}$" if names is None else known_label(names[j]) for j in columns]
+    names = [f"$x_{{{j}}}$" if names is None else parameter_label(names[j]) for j in columns]
     axis = [_Axis(data[:, j], samples[:, j], bounds[j], bins) for j in columns]
     return data[:, columns], samples[:, columns], names, axis, note
 

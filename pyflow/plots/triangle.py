@@ -10,7 +10,7 @@ import numpy as np
 from pyflow import _arguments
 from pyflow._quadrature import Chain, Points
 from pyflow.plots._contours import contour_levels, smooth_histogram, with_ends
-from pyflow.plots._style import COLOURS, INK, drawing, known_label, percentages
+from pyflow.plots._style import COLOURS, INK, drawing, parameter_label, percentages
 from pyflow.posterior import Posterior
 
 if TYPE_CHECKING:
@@ -257,9 +257,9 @@ def _dress(axes, i, j, names, limits, truth):
     p = len(names)
     axes.tick_params(labelbottom=i == p - 1, labelleft=j == 0 and i > 0)
     if i == p - 1:
-        axes.set_xlabel(known_label(names[j]))
+        axes.set_xlabel(parameter_label(names[j]))
     if j == 0 and i > 0:
-        axes.set_ylabel(known_label(names[i]))
+        axes.set_ylabel(parameter_label(names[i]))
 
 
 # ---- by getdist ----------------------------------------------------------------------------------
@@ -290,9 +290,9 @@ def _by_getdist(plt, posteriors, labels, truth, masses, axes):
         if not axes.get_subplotspec().is_first_row():
             axes.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
     for j in range(p):
-        plotter.subplots[-1, j].set_xlabel(known_label(names[j]))
+        plotter.subplots[-1, j].set_xlabel(parameter_label(names[j]))
         if j:
-            plotter.subplots[j, 0].set_ylabel(known_label(names[j]))
+            plotter.subplots[j, 0].set_ylabel(parameter_label(names[j]))
     if plotter.fig.legends and p > 1:
         plotter.fig.legends[0].set_title(_held(masses))
     elif p > 1:

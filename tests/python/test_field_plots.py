@@ -136,14 +136,14 @@ def test_power_spectra(mesh):
     assert_allclose(np.mean((single >= lo) & (single <= hi), axis=0), 0.68, atol=0.02)
     for axes in (above, below):
         assert axes.get_xscale() == "log"
-    assert above.get_ylabel() == f"P(k)  [Mpc$^{{{len(mesh)}}}$]"
-    assert below.get_xlabel() == "k  [Mpc$^{-1}$]"
+    assert above.get_ylabel() == f"$P(k)$  [Mpc$^{{{len(mesh)}}}$]"
+    assert below.get_xlabel() == "$k$  [Mpc$^{-1}$]"
 
 
 @pytest.mark.parametrize(
     ("unit", "over", "square"),
     [
-        ("Mpc/h", "h/Mpc", "(Mpc/h)$^{2}$"),
+        ("Mpc/h", "$h$/Mpc", "(Mpc/$h$)$^{2}$"),
         ("kpc", "kpc$^{-1}$", "kpc$^{2}$"),
         ("$h^{-1}$ Mpc", "($h^{-1}$ Mpc)$^{-1}$", "($h^{-1}$ Mpc)$^{2}$"),
     ],
@@ -151,10 +151,10 @@ def test_power_spectra(mesh):
 def test_units_of_wave_numbers(unit, over, square):
     x = gaussian_fields((8, 8), 3, seed=0)
     above, below = plots.power_spectra(x, x, 10.0, unit=unit).axes
-    assert above.get_ylabel() == f"P(k)  [{square}]"
+    assert above.get_ylabel() == f"$P(k)$  [{square}]"
     for axes in (below, plots.bispectra(x, x, 10.0, unit=unit).axes[1]):
-        assert axes.get_xlabel() == f"k  [{over}]"
-    assert plots.latent_map(x, 10.0, unit=unit).axes[2].get_xlabel() == f"k  [{over}]"
+        assert axes.get_xlabel() == f"$k$  [{over}]"
+    assert plots.latent_map(x, 10.0, unit=unit).axes[2].get_xlabel() == f"$k$  [{over}]"
 
 
 def test_spectra_in_pairs():

@@ -6,7 +6,8 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 from pictures import area, band_of, check_drawn, heights, shares_inside
 from scipy import stats
@@ -492,7 +493,7 @@ def test_pyplot_has_no_figures_of_ours():
     before = plt.get_fignums()
     plt.figure(mine.number)
     figures = draw_all()
-    assert set(figures) == set(plots.__all__)
+    assert set(figures) == set(plots.__all__) - {"parameter_label", "style"}
     assert plt.get_fignums() == before
     assert plt.gcf() is mine
     for figure in figures.values():
@@ -519,7 +520,46 @@ def test_the_style_of_others_is_left_alone():
     assert dict(plt.rcParams) == before
 
 
-def test_matplotlib_is_asked_for_by_name(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+def test_figures_of_others_in_our_style():
+    """Axes of a user's own have the look of ours, and rcParams are afterwards as before."""
+    before = dict(plt.rcParams)
+    ours = plots.power_spectra(*np.random.default_rng(0).normal(size=(2, 3, 8, 8))).axes[0]
+    with plots.style() as colours:
+        theirs = Figure().subplots()
+        theirs.set(xlabel="k", ylabel="p")
+        lines = [theirs.plot([0, 1])[0] for _ in COLOURS]
+        theirs.legend(lines[:1], ["a"])
+    assert dict(plt.rcParams) == before
+    with pytest.raises(ValueError, match="^z: "), plots.style():
+        plots.latent(["data"])
+    assert dict(plt.rcParams) == before
+    for look in (
+        lambda axes: [axes.spines[side].get_visible() for side in ("top", "right", "left")],
+        lambda axes: [axes.spines[side].get_edgecolor() for side in ("bottom", "left")],
+        lambda axes: axes.spines["left"].get_linewidth(),
+        lambda axes: [axes.yaxis.label.get_size(), axes.yaxis.label.get_color()],
+        lambda axes: [t.get_size() for t in axes.yaxis.get_majorticklabels()[:1]],
+        lambda axes: axes.title.get_size(),
+        lambda axes: axes.get_legend().get_frame_on(),
+    ):
+        assert look(theirs) == look(ours)
+    assert [line.get_color() for line in lines] == list(COLOURS)
+    drawn = [line.get_color() for line in ours.lines]
+    assert [colours["data"], colours["samples"]] == drawn
+    assert all(to_hex(colour) == colour for colour in colours.values())
+
+
+def test_labels_of_parameters():
+    assert plots.parameter_label("omega_m") == r"$\Omega_m$"
+    assert plots.parameter_label("sigma_8") == r"$\sigma_8$"
+    assert plots.parameter_label("my sigma_8") == "my sigma_8"
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "matplotlib.pyplot"])
+def test_matplotlib_is_asked_for_by_name(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match="needs matplotlib"):
         plots.latent(np.zeros((3, 1)))
+    if missing == "matplotlib":
+        with pytest.raises(ImportError, match="needs matplotlib"), plots.style():
+            pass
