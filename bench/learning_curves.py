@@ -145,30 +145,30 @@ def report(curves, estimators):
 
 def plot(curves, estimators):
     """Draw one panel per table into results/learning_curves.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
+
+    import pyflow
 
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.6 * columns, 3 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat[len(curves) :]:
-        axis.remove()
-    for axis, (name, points) in zip(axes.flat, curves.items(), strict=False):
-        for estimator in estimators:
-            means, errors = zip(*(mean_se(p[estimator]) for p in points), strict=True)
-            n = [p["n"] for p in points]
-            axis.errorbar(n, means, errors, marker="o", ms=3, capsize=2, label=NAMES[estimator])
-        axis.set(xscale="log", title=name, xlabel="training rows")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    axes[0, 0].set_ylabel("test log p, nats")
-    axes[0, 0].legend(fontsize="small")
-    RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / "learning_curves.png", dpi=150)
+    with pyflow.plots.style():
+        figure = Figure(figsize=(2.4 * columns, 2.2 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for axis in axes.flat[len(curves) :]:
+            axis.remove()
+        for axis, (name, points) in zip(axes.flat, curves.items(), strict=False):
+            for estimator in estimators:
+                means, errors = zip(*(mean_se(p[estimator]) for p in points), strict=True)
+                n = [p["n"] for p in points]
+                axis.errorbar(n, means, errors, marker="o", ms=3, capsize=2, label=NAMES[estimator])
+            axis.set(xscale="log", title=name, xlabel="training rows")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        axes[0, 0].set_ylabel("test log p, nats")
+        handles = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper center", ncols=len(handles[0]))
+        RESULTS.mkdir(exist_ok=True)
+        figure.savefig(RESULTS / "learning_curves.png")
 
 
 def main():

@@ -43,17 +43,17 @@ TITLES = {
 # Cross-validation of a kernel density takes the square of the rows, and it is far behind by then.
 MOST_ROWS = {"kde": 5000}
 # One colour-blind-safe colour (Okabe and Ito) and one marker for each estimator.
-MARKS = {
-    "pyflow": ("#000000", "D"),
-    "pyflow autoregressive": ("#D55E00", "D"),
-    "nsf": ("#0072B2", "o"),
-    "maf": ("#56B4E9", "s"),
-    "vine": ("#009E73", "^"),
-    "mixture": ("#CC79A7", "v"),
-    "kde": ("#E69F00", "P"),
-    "original": ("#666666", "X"),
-    "sinflow": ("#999999", "*"),
-    "Gaussian": ("#BBBBBB", "."),
+MARKS = {  # of pyflow.plots.style(), and greys
+    "pyflow": ("C0", "D"),
+    "pyflow autoregressive": ("C5", "D"),
+    "nsf": ("C1", "o"),
+    "maf": ("C3", "s"),
+    "vine": ("C4", "^"),
+    "mixture": ("C2", "v"),
+    "kde": ("0.35", "P"),
+    "original": ("0.45", "X"),
+    "sinflow": ("0.6", "*"),
+    "Gaussian": ("0.7", "."),
 }
 
 
@@ -266,45 +266,44 @@ def report(results):
 
 def plot(results):
     """Draw how far each estimator is behind the best, a line a table, into results/rivals.png."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    import pyflow
 
-    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.42 * len(results)), layout="constrained")
-    for y, of in enumerate(results.values()):
-        gaps = behind({name: rows for name, (_, rows) in of.items() if rows is not None})
-        axis.axhspan(y - 0.5, y + 0.5, color="1" if y % 2 else "0.95", zorder=0)
-        drawn = [name for name in MARKS if name in gaps and np.isfinite(gaps[name]).all()]
-        for k, name in enumerate(drawn):
-            (gap, error), (colour, marker) = gaps[name], MARKS[name]
-            ours = name in OURS
-            axis.errorbar(
-                gap,
-                y + 0.08 * (k - (len(drawn) - 1) / 2),
-                xerr=error,
-                color=colour,
-                marker=marker,
-                ms=7 if ours else 5,
-                lw=1,
-                zorder=3 if ours else 2,
-                label=TITLES.get(name, name),
-            )
-    handles, labels = axis.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    order = [TITLES.get(name, name) for name in MARKS if TITLES.get(name, name) in unique]
-    figure.legend(
-        [unique[label] for label in order], order, loc="outside upper center", ncols=5, fontsize=8
-    )
-    axis.set_xscale("symlog", linthresh=0.1, linscale=0.6)
-    axis.set(
-        xlabel="test log p behind the best of the table, nats", ylim=(len(results) - 0.5, -0.5)
-    )
-    axis.set_yticks(range(len(results)), results)
-    axis.xaxis.set_major_formatter("{x:g}")
-    RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / "rivals.png", dpi=150)
-    plt.close(figure)
+    with pyflow.plots.style() as colours:
+        figure = Figure(figsize=(8, 1.6 + 0.42 * len(results)), layout="constrained")
+        axis = figure.subplots()
+        for y, of in enumerate(results.values()):
+            gaps = behind({name: rows for name, (_, rows) in of.items() if rows is not None})
+            if not y % 2:
+                axis.axhspan(y - 0.5, y + 0.5, color=colours["band"], lw=0, alpha=0.5, zorder=0)
+            drawn = [name for name in MARKS if name in gaps and np.isfinite(gaps[name]).all()]
+            for k, name in enumerate(drawn):
+                (gap, error), (colour, marker) = gaps[name], MARKS[name]
+                ours = name in OURS
+                axis.errorbar(
+                    gap,
+                    y + 0.08 * (k - (len(drawn) - 1) / 2),
+                    xerr=error,
+                    color=colour,
+                    marker=marker,
+                    ms=7 if ours else 5,
+                    lw=1,
+                    zorder=3 if ours else 2,
+                    label=TITLES.get(name, name),
+                )
+        handles, labels = axis.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        order = [TITLES.get(name, name) for name in MARKS if TITLES.get(name, name) in unique]
+        marks = [unique[label] for label in order]
+        figure.legend(marks, order, loc="outside upper center", ncols=5)
+        axis.set_xscale("symlog", linthresh=0.1, linscale=0.6)
+        axis.set(xlabel="test log p behind the best of the table, nats")
+        axis.set(ylim=(len(results) - 0.5, -0.5))
+        axis.set_yticks(range(len(results)), results)
+        axis.xaxis.set_major_formatter("{x:g}")
+        RESULTS.mkdir(exist_ok=True)
+        figure.savefig(RESULTS / "rivals.png")
 
 
 def main():

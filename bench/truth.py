@@ -157,24 +157,26 @@ def report(curves):
 
 def plot(curves):
     """Draw KL against n, and core KL, into results/truth.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    import pyflow
+
     titles = {"kl": "all points", "core": f"densest {CORE:.0%} of the points"}
-    for axis, (key, title) in zip(axes, titles.items(), strict=True):
-        for name, curve in curves.items():
-            means, errors = zip(*(mean_se(point[key]) for point in curve), strict=True)
-            axis.errorbar([p["n"] for p in curve], means, errors, marker="o", ms=3, label=name)
-        axis.set(xscale="log", yscale="log", xlabel="training rows", title=title)
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel("KL(truth || GIS), nats")
-    axes[1].legend()
-    RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / "truth.png", dpi=150)
+    with pyflow.plots.style():
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, (key, title) in zip(axes, titles.items(), strict=True):
+            for name, curve in curves.items():
+                means, errors = zip(*(mean_se(point[key]) for point in curve), strict=True)
+                n = [point["n"] for point in curve]
+                axis.errorbar(n, means, errors, marker="o", ms=3, label=name)
+            axis.set(xscale="log", yscale="log", xlabel="training rows", title=title)
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        axes[0].set_ylabel("KL(truth || GIS), nats")
+        axes[1].legend()
+        RESULTS.mkdir(exist_ok=True)
+        figure.savefig(RESULTS / "truth.png")
 
 
 def main():

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from nbody_posterior import draw_map, write
 
 import pyflow
 from pyflow import fields
@@ -173,46 +174,48 @@ def compared(test, flow, mapping, draws):
 
 
 def figure(test, found):
-    import matplotlib
+    """Draw a test pair, a sample and the deterministic mapping; below, what all test pairs have."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    fig, axes = plt.subplots(2, 4, figsize=(13, 6.6), layout="constrained")
     maps = found["maps"]
     low, high = np.quantile(maps["true"][0], [0.002, 0.998])
     shown = {
-        "dark matter, ln(1 + delta)": np.log(np.maximum(1.02 + test.c[0], 0.02)),
+        r"dark matter, ln(1 + $\delta$)": np.log(np.maximum(1.02 + test.c[0], 0.02)),
         "gas, ln p: true": maps["true"][0],
         "sampled, given the matter": maps["sampled"][0],
         "least squares": maps["mapped"][0],
     }
-    for axis, (title, image) in zip(axes[0], shown.items(), strict=True):
-        limits = {} if title.startswith("dark") else {"vmin": low, "vmax": high}
-        axis.imshow(image, cmap="magma", **limits)
-        axis.set(title=title, xticks=[], yticks=[])
-    styles = {
-        "true": {"color": "black", "lw": 2},
-        "sampled": {"color": "C0"},
-        "mapped": {"color": "C1", "ls": "--"},
-        "mean of samples": {"color": "C2", "ls": ":"},
-    }
-    names = {"mapped": "least squares"}
-    for name, style in styles.items():
-        label = names.get(name, name)
-        if name != "true":
-            axes[1, 0].plot(found["k"], found["r"][name], label=label, **style)
-        if name == "mean of samples":
-            continue
+    with pyflow.plots.style() as colours:
+        fig = Figure(figsize=(9.6, 5), layout="constrained")
+        axes = fig.subplots(2, 4)
+        for axis, (title, image) in zip(axes[0], shown.items(), strict=True):
+            limits = {} if title.startswith("dark") else {"vmin": low, "vmax": high}
+            draw_map(axis, image, title, **limits)
+        styles = {
+            "true": {"color": colours["data"], "lw": 3},
+            "sampled": {"color": "C0"},
+            "mapped": {"color": "C1", "ls": "--"},
+            "mean of samples": {"color": "C2", "ls": ":", "lw": 2},
+        }
+        names = {"mapped": "least squares"}
+        lines = {}
+        for name, style in styles.items():
+            if name != "true":
+                (lines[name],) = axes[1, 0].plot(found["k"], found["r"][name], **style)
+            if name == "mean of samples":
+                continue
+            for axis, of in zip(axes[1, 1:3], ("ln p", "p"), strict=True):
+                (lines[name],) = axis.plot(found["k"], found[of][name] / found[of]["true"], **style)
+            axes[1, 3].semilogy(*found["pdf"][name], **style)
+        for axis in axes[1, :3]:
+            axis.set_xlabel("$k$  [1/pixel]")
+        axes[1, 0].set(title="correlation with the truth", ylim=(0, 1.02))
         for axis, of in zip(axes[1, 1:3], ("ln p", "p"), strict=True):
-            axis.plot(found["k"], found[of][name] / found[of]["true"], label=label, **style)
-        axes[1, 3].semilogy(*found["pdf"][name], label=label, **style)
-    axes[1, 0].set(xlabel="k [1/pixel]", title="cross-correlation with the truth", ylim=(0, 1.02))
-    for axis, of in zip(axes[1, 1:3], ("ln p", "p"), strict=True):
-        axis.set(xlabel="k [1/pixel]", title=f"power of {of} over the true one", ylim=(0, 1.8))
-    axes[1, 3].set(xlabel="ln p", title="distribution of pixels")
-    for axis in axes[1]:
-        axis.legend(frameon=False, fontsize=8)
+            top = max(1.2, 1.05 * np.max(found[of]["sampled"] / found[of]["true"]))
+            axis.set(title=f"power of {of} / true one", ylim=(0, top))
+        axes[1, 3].set(xlabel="ln p", title="density of pixels")
+        labels = [names.get(name, name) for name in lines]
+        fig.legend(lines.values(), labels, loc="outside lower center", ncols=len(lines))
     return fig
 
 
@@ -282,7 +285,7 @@ def main():
             row = f"P(k) of {of} over true: {name}"
             print(f"{row:37s}" + " ".join(f"{r:6.3f}" for r in ratio[::3]))
     given.out.mkdir(parents=True, exist_ok=True)
-    figure(test, found).savefig(given.out / "baryons.png", dpi=110)
+    write(figure(test, found), given.out / "baryons.png")
     print(f"\nwrote {given.out / 'baryons.png'}")
 
 

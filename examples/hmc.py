@@ -98,21 +98,22 @@ def sample(flow, n, steps, rng):
 
 def draw(direct, chain):
     """Return a figure of the density of every column."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(NAMES), figsize=(9, 2.8), layout="constrained")
-    for one, name, x, y, bounds in zip(axes, NAMES, direct.T, chain.T, BOUNDS, strict=True):
-        low, high = np.quantile(x, [0, 0.998])
-        edges = np.linspace(max(low, bounds[0]), min(high, bounds[1]), 41)
-        one.hist(x, edges, density=True, color="#8d99ae", alpha=0.55, label="direct samples")
-        shape = {"histtype": "step", "color": "#d1495b", "lw": 1.5}
-        one.hist(y, edges, density=True, **shape, label="Hamiltonian Monte Carlo")
-        one.set(xlabel=name, xlim=edges[[0, -1]])
-    axes[0].set_ylabel("density")
-    axes[1].legend(frameon=False)
+    with pyflow.plots.style() as colours:
+        figure = Figure(figsize=(8.6, 2.8), layout="constrained")
+        panels = figure.subplots(1, len(NAMES))
+        for one, name, x, y, bounds in zip(panels, NAMES, direct.T, chain.T, BOUNDS, strict=True):
+            low, high = np.quantile(x, [0, 0.998])
+            edges = np.linspace(max(low, bounds[0]), min(high, bounds[1]), 41)
+            filled = {"color": colours["data"], "alpha": 0.55, "lw": 0}
+            one.hist(x, edges, density=True, **filled, label="direct samples")
+            shape = {"histtype": "step", "color": colours["samples"], "lw": 1.5}
+            one.hist(y, edges, density=True, **shape, label="Hamiltonian Monte Carlo")
+            one.set(xlabel=name, xlim=edges[[0, -1]])
+        panels[0].set_ylabel("density")
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -148,7 +149,9 @@ def main():
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "hmc.png"
-    draw(direct, chain.reshape(-1, len(NAMES))).savefig(path, dpi=150)
+    figure = draw(direct, chain.reshape(-1, len(NAMES)))
+    with pyflow.plots.style():
+        figure.savefig(path)
     print(f"\nwrote {path}")
 
 

@@ -24,15 +24,13 @@ import numpy as np
 
 import pyflow
 from pyflow import datasets, metrics
-from pyflow.plots import image_grid
+from pyflow.plots import image_grid, style
 
 OUTPUT = Path(__file__).parent / "output"
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 FILM = (1, 10, 50, 100, 200, 500, 800)  # layers after which the sample is kept
 QUICK = {"images": 1000, "layers": 28, "density_layers": 10}
 PHOTOGRAPHS = 20_000
-INK, BAND = "#2b2d42", "#8d99ae"
-COLOURS = ("#d1495b", "#30638e", "#edae49", "#66a182", "#7a5195")
 
 
 # ---- data ----------------------------------------------------------------------------------------
@@ -310,28 +308,21 @@ def draw_classes(flow, data, each=12):
 
 def draw_odd(bits, others, data):
     """Histograms of bits per dimension."""
-    figure, axes = canvas(1, 1, (6.4, 3.6))
-    ax = axes[0, 0]
     everything = np.concatenate([bits, *(b for b, _ in others.values())])
     low, high = np.quantile(everything[np.isfinite(everything)], [0.001, 0.99])
     edges = np.linspace(low, high, 60)
-    ax.hist(np.clip(bits, low, high), edges, density=True, color=BAND, alpha=0.55, label="test")
-    for (name, (b, area)), colour in zip(others.items(), COLOURS, strict=False):
-        ax.hist(
-            np.clip(b, low, high),
-            edges,
-            density=True,
-            histtype="step",
-            color=colour,
-            lw=1.4,
-            label=f"{name}: AUROC {area:.3f}",
-        )
-    ax.set(
-        xlabel="bits per dimension (and more: in the last bar)", ylabel="density", xlim=(low, high)
-    )
-    ax.set_title(f"trained on {data.name}", fontsize=10, color=INK)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    with style() as colours:
+        figure, axes = canvas(1, 1, (6.4, 3.6))
+        ax = axes[0, 0]
+        filled = {"color": colours["data"], "alpha": 0.55, "lw": 0, "label": "test"}
+        ax.hist(np.clip(bits, low, high), edges, density=True, **filled)
+        for k, (name, (b, area)) in enumerate(others.items()):
+            line = {"histtype": "step", "color": f"C{k}", "lw": 1.4}
+            label = f"{name}: AUROC {area:.3f}"
+            ax.hist(np.clip(b, low, high), edges, density=True, label=label, **line)
+        ax.set(xlabel="bits per dimension (and more: in the last bar)", ylabel="density")
+        ax.set(xlim=(low, high), title=f"trained on {data.name}")
+        ax.legend()
     return figure
 
 
@@ -438,7 +429,8 @@ def main():
 
     print()
     for name, figure in pictures(data, flow, film, samples, dense, scores):
-        figure.savefig(out / f"{name}.png", dpi=150)
+        with style():
+            figure.savefig(out / f"{name}.png")
         print(f"wrote {out / name}.png")
 
 

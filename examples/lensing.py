@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from nbody_posterior import write
+from nbody_posterior import draw_coverage, draw_regions, write
 from numpy.polynomial import chebyshev
 from scipy.integrate import cumulative_simpson, simpson
 from scipy.special import hyp2f1
@@ -352,50 +352,45 @@ def against(post, y):
     print(f"  area, by covariances: {area:.3f} of the chain's")
 
 
-def contours(axis, y0, y1, mass, colour, label):
-    axis.contour(y0, y1, mass, levels=(0.68, 0.95), colors=colour)
-    axis.plot([], [], color=colour, label=label)
+def draw_chain(axis, y):
+    """Draw the 68 % and 95 % regions of draws y (n, 2), which fill them."""
+    density = gaussian_kde(y.T)
+    at = density(y.T)
+    low, high = y.min(axis=0), y.max(axis=0)
+    grid = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 160).T
+    points = np.stack(np.meshgrid(*grid), axis=-1)
+    height = density(points.reshape(-1, 2).T).reshape(160, 160)
+    for level in np.quantile(at, [0.05, 0.32]):
+        axis.contourf(*grid, height, [level, np.inf], colors=["C1"], alpha=0.2, zorder=1)
+    axis.contour(*grid, height, np.quantile(at, [0.05, 0.32]), colors="C1", zorder=2)
 
 
 def figure(side, post, truth, chain, found):
     """Draw a map, without and with noise, a posterior, and the coverage of others."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    fig, axes = plt.subplots(1, 4, figsize=(13, 3.5), layout="constrained")
-    titles = "convergence", "with the noise of shapes"
-    shown = {"cmap": "magma", "vmin": -0.03, "vmax": 0.05, "extent": (0, DEGREES, 0, DEGREES)}
-    for axis, noise, title in zip(axes, (False, True), titles, strict=False):
-        image = axis.imshow(simulate(1, side, 5, PRIOR[0], noise)[0][0], **shown)
-        axis.set(title=title, xlabel="degrees")
-    fig.colorbar(image, ax=axes[1], shrink=0.85)
-    axis = axes[2]
-    draws = post.sample(4000, seed=0)
-    if chain is not None:
-        draws = np.concatenate([draws, chain.y])
-    low, high = draws.min(axis=0), draws.max(axis=0)
-    y0, y1 = np.linspace(low, high, 80).T
-    points = np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2)
-    if chain is not None:
-        density = gaussian_kde(chain.y.T)
-        levels = np.sort(density(chain.y.T))[::-1]
-        mass = np.searchsorted(-levels, -density(points.T)) / len(levels)
-        contours(axis, y0, y1, mass.reshape(80, 80), "#30638e", "Hamiltonian Monte Carlo")
-    contours(axis, y0, y1, post.credibility(points).reshape(80, 80), "#d1495b", "flow")
-    axis.plot(*truth, "k+", ms=10)
-    title = "one map" if chain is None else "the published map"
-    axis.set(title=f"posteriors of {title}", xlabel=NAMES[0], ylabel=NAMES[1])
-    axis.legend(frameon=False, fontsize=8)
-    axis, mass, n = axes[3], np.linspace(0, 1, 101), found.simulations
-    error = 2 * np.sqrt(mass * (1 - mass) / n)
-    axis.fill_between(mass, mass - error, mass + error, color="#e6e9ef", lw=0)
-    axis.plot([0, 1], [0, 1], color="k", lw=0.8)
-    held = (found.credibility[:, None] <= mass).mean(axis=0)
-    axis.plot(mass, held, color="#d1495b")
-    axis.set(title=f"{n} fresh maps", xlabel="mass of the region", ylabel="truths inside")
-    axis.set(xlim=(0, 1), ylim=(0, 1))
+    with pyflow.plots.style():
+        fig = Figure(figsize=(7.6, 6.2), layout="constrained")
+        above, below = fig.subfigures(2, 1, height_ratios=(1, 1.1))
+        axes = above.subplots(1, 2)
+        titles = "convergence", "with the noise of shapes"
+        shown = {"vmin": -0.03, "vmax": 0.05, "extent": (0, DEGREES, 0, DEGREES)}
+        for axis, noise, title in zip(axes, (False, True), titles, strict=True):
+            image = axis.imshow(simulate(1, side, 5, PRIOR[0], noise)[0][0], **shown)
+            axis.set(title=title, xlabel="degrees")
+        above.colorbar(image, ax=axes, label=r"$\kappa$", extend="both", shrink=0.9, pad=0.02)
+        axis, coverage = below.subplots(1, 2)
+        draw_regions(axis, [post], truth)
+        axis.plot([], [], color="C0", label="flow")
+        if chain is not None:
+            draw_chain(axis, chain.y)
+            axis.plot([], [], color="C1", label="Hamiltonian Monte Carlo")
+        title = "a map" if chain is None else "the published map"
+        axis.set_title(f"posteriors of {title}: 68 and 95 %")
+        axis.legend()
+        draw_coverage(coverage, [(found.credibility, {"label": "flow"})], found.simulations, 2)
+        coverage.set_title(f"posteriors of {found.simulations} fresh maps")
+        coverage.legend()
     return fig
 
 

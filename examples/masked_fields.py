@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from nbody_posterior import write
+from nbody_posterior import draw_map, draw_regions, write
 from scipy.integrate import cumulative_trapezoid, trapezoid
 from scipy.interpolate import CubicSpline
 from scipy.stats import norm
@@ -243,10 +243,8 @@ def draw(seen, maps):
 
     seen is what `gaussian` returned, maps what `nbody` did, or None.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure = plt.figure(figsize=(9.6, 6.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
     flow, x, y = seen["flow"], seen["map"], [seen["y"]]
     filled = flow[:1].forward(x[None])[0][0]
     known = flow.mask
@@ -257,33 +255,35 @@ def draw(seen, maps):
         "sample of the flow": flow.sample(1, y, seed=1)[0][0],
     }
     limits = np.nanquantile(pictures["observed"], [0.005, 0.995])
-    for axes, (name, image) in zip(above.subplots(1, 3), pictures.items(), strict=True):
-        axes.set_facecolor("0.8")
-        axes.imshow(image, origin="lower", cmap="magma", vmin=limits[0], vmax=limits[1])
-        axes.set(title=name, xticks=[], yticks=[])
-    left, right = below.subplots(1, 2)
-    grid = seen["grid"]
-    rows = np.argsort(seen["truth"])[:: max(len(seen["truth"]) // 5, 1)][:5]
-    for i, row in enumerate(rows):
-        for logp, style, name in (("exact", "k-", "exact"), ("mine", "C1--", "flow")):
-            p = np.exp(seen[logp][row] - seen[logp][row].max())
-            p /= trapezoid(p, grid)
-            left.plot(grid, p, style, label=name if i == 0 else None)
-    left.set(xlabel="amplitude", ylabel="posterior", title="Gaussian fields in the window")
-    left.set(xlim=AMPLITUDES, ylim=(0, None))
-    left.legend(frameon=False)
-    if maps is None:
-        right.set_axis_off()
-        return figure
-    for (name, post), colour in zip(maps["posteriors"].items(), ("C0", "C1"), strict=True):
-        drawn = post.sample(4000, seed=0)
-        a, b = np.linspace(drawn.min(axis=0), drawn.max(axis=0), 80).T
-        mass = post.credibility(np.stack(np.meshgrid(a, b), axis=-1).reshape(-1, 2))
-        right.contour(a, b, mass.reshape(80, 80), levels=(LEVEL, 0.95), colors=colour)
-        right.plot([], [], color=colour, label=name)
-    right.plot(*maps["truth"], "k+", markersize=10)
-    right.set(xlabel=r"$\Omega_m$", ylabel=r"$\sigma_8$", title="an N-body map: 68 and 95 %")
-    right.legend(frameon=False)
+    with pyflow.plots.style() as colours:
+        figure = Figure(figsize=(8.6, 5.9), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
+        for axes, (name, image) in zip(above.subplots(1, 3), pictures.items(), strict=True):
+            axes.set_facecolor("0.8")
+            draw_map(axes, image, name, vmin=limits[0], vmax=limits[1])
+        left, right = below.subplots(1, 2)
+        grid = seen["grid"]
+        rows = np.argsort(seen["truth"])[:: max(len(seen["truth"]) // 5, 1)][:5]
+        styles = {
+            "exact": ("exact", {"color": colours["data"], "lw": 3}),
+            "mine": ("flow", {"color": colours["samples"], "lw": 1.3}),
+        }
+        for i, row in enumerate(rows):
+            for logp, (name, style) in styles.items():
+                p = np.exp(seen[logp][row] - seen[logp][row].max())
+                p /= trapezoid(p, grid)
+                left.plot(grid, p, **style, label=name if i == 0 else None)
+        left.set(xlabel="amplitude", ylabel="posterior", title="Gaussian fields in the window")
+        left.set(xlim=AMPLITUDES, ylim=(0, None))
+        left.legend()
+        if maps is None:
+            right.set_axis_off()
+            return figure
+        draw_regions(right, list(maps["posteriors"].values()), maps["truth"])
+        for k, name in enumerate(maps["posteriors"]):
+            right.plot([], [], color=f"C{k}", label=name)
+        right.set_title("an N-body map: 68 and 95 %")
+        right.legend()
     return figure
 
 
@@ -299,9 +299,6 @@ def main():
     noise = apodised(size.side, 0.05, 1.0)
     seen = gaussian(size, noise, noisy(noise))
     maps = nbody(given.data, size)
-    import matplotlib
-
-    matplotlib.use("Agg")
     out.mkdir(parents=True, exist_ok=True)
     write(draw(seen, maps), out / "masked_fields.png")
     print(f"wrote {out / 'masked_fields.png'}")

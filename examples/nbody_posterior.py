@@ -389,7 +389,7 @@ def table(rows, names, ranks):
 # ---- pictures ------------------------------------------------------------------------------------
 
 
-COLOURS = {"flow": "#d1495b", "spectrum": "#30638e"}
+COLOURS = {"flow": "C0", "spectrum": "C1"}  # of pyflow.plots.style()
 
 
 def pictures(flow, likelihood, data, b, results, n_samples):
@@ -404,7 +404,7 @@ def pictures(flow, likelihood, data, b, results, n_samples):
     of = posteriors(flow, likelihood, fiducial, data, b)
     pair = [of[f"{kind}, calibrated"](0) for kind in COLOURS]
     yield "posterior", pyflow.plots.posteriors(pair, list(COLOURS), fiducial.y[0], getdist=False)
-    yield "fiducial", draw_fiducial(of, fiducial, data.names)
+    yield "fiducial", draw_fiducial(of, fiducial)
     yield "calibration", draw_calibration(results, data)
 
 
@@ -412,9 +412,9 @@ def write(figure, path):
     """Write a picture in few colours, which keeps maps small."""
     from PIL import Image  # matplotlib needs it
 
-    with io.BytesIO() as buffer:
+    with io.BytesIO() as buffer, pyflow.plots.style():
         figure.savefig(buffer, dpi=100)
-        few = Image.open(buffer).convert("RGB").quantize(128, method=1, dither=0)
+        few = Image.open(buffer).convert("RGB").quantize(256, method=1, dither=0)
         few.save(path, optimize=True)
 
 
@@ -425,15 +425,14 @@ def draw_samples(flow, data):
     rows = [np.abs((data.test.y - place) / width).sum(axis=1).argmin() for place in places]
     y = data.test.y[rows]
     samples = [flow.sample(1, at, seed=1)[0][0] for at in y]
+    names = [pyflow.plots.parameter_label(name) for name in data.names]
     return pyflow.plots.maps(
         data.test.x[rows],
         np.stack(samples),
         transform=lambda x: np.log10(np.maximum(1 + x, 0.1)),
         limits=(-0.6, 0.9),
-        titles=[
-            "\n".join(f"{n} = {v:.2f}" for n, v in zip(data.names, at, strict=True)) for at in y
-        ],
-        label="log10(1 + overdensity)",
+        titles=["\n".join(f"{n} = {v:.2f}" for n, v in zip(names, at, strict=True)) for at in y],
+        label=r"$\log_{10}$(1 + overdensity)",
     )
 
 
@@ -443,28 +442,66 @@ def draw_latent(flow, data):
     return pyflow.plots.latent_map(z, data.box_size, unit=data.unit)
 
 
-def draw_fiducial(of, maps, names, count=4):
+def draw_map(axes, x, title, **options):
+    """Draw a map without a frame."""
+    axes.imshow(x, origin="lower", **options)
+    axes.set(title=title, xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def draw_regions(axes, posts, truth):
+    """Draw the 68 % and 95 % regions of posteriors of two parameters, in C0, C1 and so on."""
+    from matplotlib.figure import Figure
+
+    panels = Figure().subplots(2, 2)  # the other three, of each parameter, are not shown
+    panels[1, 0] = axes
+    pyflow.plots.posteriors(posts, truth=truth, axes=panels, getdist=False)
+
+
+def draw_coverage(axes, curves, n, sigmas=1):
+    """Draw how many truths regions hold, and so many standard errors of n independent ones.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    curves : list of (credibilities, options)
+        What `Posterior.credibility` says of truths, and options of `Axes.plot`.
+    n : int
+    sigmas : float
+    """
+    with pyflow.plots.style() as colours:
+        mass = np.linspace(0, 1, 101)
+        error = sigmas * np.sqrt(mass * (1 - mass) / n)
+        label = "standard error" if sigmas == 1 else f"{sigmas} standard errors"
+        axes.fill_between(
+            mass, mass - error, mass + error, color=colours["band"], lw=0, label=label
+        )
+        axes.plot([0, 1], [0, 1], color=colours["ink"], lw=0.7, ls="--")
+        for credibility, options in curves:
+            axes.plot(mass, (credibility[:, None] <= mass).mean(axis=0), **options)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.set(xlabel="mass of the region", ylabel="share of truths inside")
+
+
+def draw_fiducial(of, maps, count=4):
     """Draw posteriors of fiducial maps, each of another simulation: 68 % and 95 % regions."""
     import matplotlib.pyplot as plt
 
     rows = np.unique(maps.sim, return_index=True)[1][:count]
-    size = (2.2 * len(rows) + 0.6, 2.7)
-    figure, axes = plt.subplots(
-        1, len(rows), figsize=size, sharex=True, sharey=True, layout="constrained", squeeze=False
-    )
-    for panel, i in zip(axes[0], rows, strict=True):
-        for kind, colour in COLOURS.items():
-            post = of[f"{kind}, calibrated"](i)
-            draws = post.sample(4000, seed=0)
-            y0, y1 = np.linspace(draws.min(axis=0), draws.max(axis=0), 80).T
-            points = np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2)
-            mass = post.credibility(points).reshape(80, 80)
-            panel.contour(y0, y1, mass, levels=(0.68, 0.95), colors=colour)
-            panel.plot([], [], color=colour, label=kind)
-        panel.plot(*maps.y[i], "k+")
-        panel.set_xlabel(names[0])
-    axes[0, 0].set_ylabel(names[1])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    size = {"figsize": (2.2 * len(rows) + 0.6, 2.7), "layout": "constrained"}
+    with pyflow.plots.style():
+        figure, axes = plt.subplots(1, len(rows), sharex=True, sharey=True, squeeze=False, **size)
+        limits = []
+        for panel, i in zip(axes[0], rows, strict=True):
+            posts = [of[f"{kind}, calibrated"](i) for kind in COLOURS]
+            draw_regions(panel, posts, maps.y[i])
+            limits.append([*panel.get_xlim(), *panel.get_ylim()])
+            panel.label_outer()
+        (x0, y0), (x1, y1) = np.min(limits, axis=0)[::2], np.max(limits, axis=0)[1::2]
+        panel.set(xlim=(x0, x1), ylim=(y0, y1))  # of all
+        lines = [axes[0, 0].plot([], [], color=colour)[0] for colour in COLOURS.values()]
+        names = [f"{kind}: 68 and 95 %" for kind in COLOURS]
+        figure.legend(lines, names, loc="outside upper center", ncols=len(lines))
     return figure
 
 
@@ -472,18 +509,14 @@ def draw_calibration(results, data):
     """Draw how many truths regions hold, against how many they should."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(4.2, 3.9), layout="constrained")
-    nominal = np.linspace(0, 1, 101)
-    error = np.sqrt(nominal * (1 - nominal) / len(np.unique(data.test.sim)))
-    band = {"color": "#e6e9ef", "lw": 0, "label": "standard error"}
-    axes.fill_between(nominal, nominal - error, nominal + error, **band)
-    axes.plot([0, 1], [0, 1], color="k", lw=0.8)
+    curves = []
     for name, result in results["test"].items():
-        held = [np.mean(result["credibility"] <= mass) for mass in nominal]
-        style = "-" if "calibrated" in name else ":"
-        axes.plot(nominal, held, style, color=COLOURS[name.split(",")[0]], label=name)
-    axes.set(xlabel="mass of the region", ylabel="truths inside", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
+        style = {"ls": "-" if "calibrated" in name else ":", "color": COLOURS[name.split(",")[0]]}
+        curves.append((result["credibility"], {"label": name, **style}))
+    with pyflow.plots.style():
+        figure, axes = plt.subplots(figsize=(4.2, 3.9), layout="constrained")
+        draw_coverage(axes, curves, len(np.unique(data.test.sim)))
+        axes.legend()
     return figure
 
 

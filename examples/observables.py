@@ -52,6 +52,7 @@ QUICK_EPOCHS = {"lensing": 12, "galaxies": 4}
 class Observable(NamedTuple):
     levels: tuple  # what posteriors are looked at for, from the least noise to the most
     label: str  # of a level
+    symbol: str  # the same in pictures
     observe: Callable  # (maps, level, rng) -> what is seen of them at one level, or one level each
     fit: Callable  # (data, **options) -> the flow
     condition: Callable  # level -> the last condition of the flow
@@ -100,11 +101,18 @@ def fit_galaxies(data, **options):
 
 OBSERVABLES = {
     "lensing": Observable(
-        (0.1, 0.3, 1.0), "sigma", shear, fit_lensing, float, lambda sigma: {"noise": sigma}
+        (0.1, 0.3, 1.0),
+        "sigma",
+        r"$\sigma$",
+        shear,
+        fit_lensing,
+        float,
+        lambda sigma: {"noise": sigma},
     ),
     "galaxies": Observable(
         (30, 6, 1.2),
         "nbar",
+        r"$\bar n$",
         populate,
         fit_galaxies,
         np.log10,
@@ -152,39 +160,28 @@ def seen_at(observable, maps, level):
 
 def draw(found, maps, data):
     """Draw a map at every level, its posteriors, and how many truths regions hold."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    shades = ("#1d3557", "#d1495b", "#edae49")
-    size = {"figsize": (11.5, 2.5 * len(found)), "width_ratios": (1, 1, 1, 1.25, 1.25)}
-    figure, grid = plt.subplots(len(found), 5, layout="constrained", squeeze=False, **size)
-    middle = data.prior.mean(axis=1)
-    i = np.abs((maps.y - middle) / np.ptp(data.prior, axis=1)).sum(axis=1).argmin()
-    nominal = np.linspace(0, 1, 101)
-    error = np.sqrt(nominal * (1 - nominal) / len(maps.y))
-    for row, (name, (observable, flow, results)) in zip(grid, found.items(), strict=True):
-        contours, coverage = row[3:]
-        contours.plot(*maps.y[i], "k+", ms=9, zorder=3)
-        coverage.fill_between(nominal, nominal - error, nominal + error, color="#e6e9ef", lw=0)
-        coverage.plot([0, 1], [0, 1], color="k", lw=0.8)
-        for panel, shade, level in zip(row, shades, observable.levels, strict=False):
-            seen = seen_at(observable, maps, level)
-            lo, hi = np.quantile(seen[i], [0.005, 0.995])
-            panel.imshow(seen[i], origin="lower", cmap="magma", vmin=lo, vmax=hi)
-            label = f"{observable.label} = {level:g}"
-            panel.set(xticks=[], yticks=[], title=f"{name}, {label}")
-            post = flow.posterior(seen[i], data.prior, **observable.known(level))
-            draws = post.sample(4000, seed=0)
-            y0, y1 = np.linspace(draws.min(axis=0), draws.max(axis=0), 80).T
-            points = np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2)
-            mass = post.credibility(points).reshape(80, 80)
-            contours.contour(y0, y1, mass, levels=(0.68, 0.95), colors=shade, linewidths=1.2)
-            held = [np.mean(results[level]["credibility"] <= m) for m in nominal]
-            coverage.plot(nominal, held, color=shade, label=label)
-        contours.set(xlabel=data.names[0], ylabel=data.names[1])
-        coverage.set(xlabel="mass of the region", ylabel="truths inside", xlim=(0, 1), ylim=(0, 1))
-        coverage.legend(frameon=False, fontsize=8)
-    grid[0, 3].set_title("68 % and 95 % regions")
-    grid[0, 4].set_title("calibration")
+    i = np.abs((maps.y - data.prior.mean(axis=1)) / np.ptp(data.prior, axis=1)).sum(axis=1).argmin()
+    size = {"squeeze": False, "width_ratios": (1, 1, 1, 1.5, 1.5)}
+    with pyflow.plots.style():
+        figure = Figure(figsize=(9.6, 2.3 * len(found)), layout="constrained")
+        grid = figure.subplots(len(found), 5, **size)
+        for row, (name, (observable, flow, results)) in zip(grid, found.items(), strict=True):
+            posts, curves = [], []
+            for panel, level in zip(row, observable.levels, strict=False):
+                seen = seen_at(observable, maps, level)
+                lo, hi = np.quantile(seen[i], [0.005, 0.995])
+                label = f"{observable.symbol} = {level:g}"
+                nbody.draw_map(panel, seen[i], f"{name}, {label}", vmin=lo, vmax=hi)
+                posts.append(flow.posterior(seen[i], data.prior, **observable.known(level)))
+                curves.append((results[level]["credibility"], {"label": label}))
+            nbody.draw_regions(row[3], posts, maps.y[i])
+            nbody.draw_coverage(row[4], curves, len(maps.y))
+            lines, labels = row[4].get_legend_handles_labels()
+            row[4].legend(lines[1:], labels[1:], loc="lower right", handlelength=1.2)
+        grid[0, 3].set_title("68 % and 95 % regions")
+        grid[0, 4].set_title("calibration")
     return figure
 
 
@@ -247,9 +244,6 @@ def main():
         tables[name], found[name] = rows, (observable, flow, results)
     (out / "results.json").write_text(json.dumps(tables, indent=1) + "\n")
 
-    import matplotlib
-
-    matplotlib.use("Agg")
     nbody.write(draw(found, test, data), out / "observables.png")
     print(f"wrote {out / 'results.json'} and {out / 'observables.png'}")
 

@@ -24,7 +24,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from nbody_posterior import Maps, clustered, statistics, summarise, table, write
+from nbody_posterior import (
+    Maps,
+    clustered,
+    draw_map,
+    draw_regions,
+    statistics,
+    summarise,
+    table,
+    write,
+)
 from scipy.stats import norm
 
 import pyflow
@@ -32,7 +41,7 @@ from pyflow import fields
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared" / "data" / "nbody"
-COLOURS = {"axial": "#d1495b", "isotropic": "#30638e"}
+COLOURS = {"axial": "C0", "isotropic": "C1"}  # of pyflow.plots.style()
 SETTINGS = {"hidden": (16, 16), "filter_knots": 24}  # few: there are 70 pairs of parameters
 QUICK = {"n_layers": 1, "psi_knots": 4, "filter_knots": 12, "hidden": (32, 32), "epochs": 30}
 DRAWS = 4  # samples for each map
@@ -175,52 +184,50 @@ def draw(world, flows):
 
     The map is the one whose parameters are nearest to the middle of the prior.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    figure = plt.figure(figsize=(9.6, 6.4), layout="constrained")
-    grid = figure.subfigures(2, 1, height_ratios=(1, 1.05))
-    test = world.test
-    away = (test.y - world.prior.mean(axis=1)) / np.ptp(world.prior, axis=1)
-    row = np.abs(away).sum(axis=1).argmin()
-    pictures = {"test map": test.x[row]}
-    for name, flow in flows.items():
-        pictures[f"{name} sample"] = flow.sample(1, test.y[row], seed=3)[0][0]
-    limits = np.quantile(world.gaussianised(test.x[row]), [0.002, 0.998])
-    colours = {"cmap": "magma", "vmin": limits[0], "vmax": limits[1]}
-    for axes, (name, x) in zip(grid[0].subplots(1, 3), pictures.items(), strict=True):
-        axes.imshow(world.gaussianised(x).T, origin="lower", **colours)
-        axes.set(title=name, xticks=[], yticks=[])
-        axes.set_ylabel("line of sight" if name == "test map" else "")
-    panels = grid[1].subplots(1, 3)
-    kinds = {"power of maps": np.asarray, "with Gaussian pixels": world.gaussianised}
-    for axes, (kind, transform) in zip(panels, kinds.items(), strict=False):
+    with pyflow.plots.style() as colours:
+        figure = Figure(figsize=(8.6, 5.9), layout="constrained")
+        grid = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+        test = world.test
+        away = (test.y - world.prior.mean(axis=1)) / np.ptp(world.prior, axis=1)
+        row = np.abs(away).sum(axis=1).argmin()
+        pictures = {"test map": test.x[row]}
         for name, flow in flows.items():
-            k, mine, samples, error = spectra(world, test, flow, transform)
-            for pole, style in ((0, "--"), (1, "-")):
-                label = f"{name}, {('monopole', 'quadrupole')[pole]}"
-                axes.plot(k, k * samples[pole], style, color=COLOURS[name], label=label)
-                if name == "axial":
-                    bars = {"color": "k", "lw": 0, "elinewidth": 1, "markersize": 3}
-                    bars["label"] = "" if pole else "test maps"
-                    axes.errorbar(k, k * mine[pole], k * error[pole], fmt="o", **bars)
-        axes.axhline(0, color="k", lw=0.5)
-        unit = "  [h/Mpc]" if world.unit else ""
-        axes.set(xscale="log", xlabel=f"k{unit}", ylabel="k P$_l$(k)", title=kind)
-        ticks = [at for at in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2) if k[0] < at < k[-1]]
-        axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-    grid[1].legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
-    )
-    for name, flow in flows.items():
-        post = flow.posterior(test.x[row], world.prior)
-        y = post.sample(4000, seed=0)
-        y0, y1 = np.linspace(y.min(axis=0), y.max(axis=0), 80).T
-        mass = post.credibility(np.stack(np.meshgrid(y0, y1), axis=-1).reshape(-1, 2))
-        panels[2].contour(y0, y1, mass.reshape(80, 80), levels=(0.68, 0.95), colors=COLOURS[name])
-    panels[2].plot(*test.y[row], "k+", markersize=10)
-    panels[2].set(xlabel=world.names[0], ylabel=world.names[1], title="posteriors of this map")
+            pictures[f"{name} sample"] = flow.sample(1, test.y[row], seed=3)[0][0]
+        limits = np.quantile(world.gaussianised(test.x[row]), [0.002, 0.998])
+        shades = {"vmin": limits[0], "vmax": limits[1]}
+        for axes, (name, x) in zip(grid[0].subplots(1, 3), pictures.items(), strict=True):
+            draw_map(axes, world.gaussianised(x).T, name, **shades)
+            axes.set_ylabel("line of sight" if name == "test map" else "")
+        panels = grid[1].subplots(1, 3)
+        kinds = {"power of maps": np.asarray, "with Gaussian pixels": world.gaussianised}
+        for axes, (kind, transform) in zip(panels, kinds.items(), strict=False):
+            for name, flow in flows.items():
+                k, mine, samples, error = spectra(world, test, flow, transform)
+                for pole, style in ((0, "--"), (1, "-")):
+                    label = f"{name}, {('monopole', 'quadrupole')[pole]}"
+                    axes.plot(k, k * samples[pole], style, color=COLOURS[name], label=label)
+                    if name == "axial":
+                        bars = {"color": colours["ink"], "lw": 0, "elinewidth": 1, "markersize": 3}
+                        bars["label"] = "" if pole else "test maps"
+                        axes.errorbar(k, k * mine[pole], k * error[pole], fmt="o", **bars)
+            axes.axhline(0, color=colours["ink"], lw=0.5)
+            units = (r"  [$h$/Mpc]", r"  [Mpc/$h$]") if world.unit else ("", "")
+            axes.set(xscale="log", title=kind)
+            axes.set(xlabel=f"$k${units[0]}", ylabel=rf"$k\,P_\ell(k)${units[1]}")
+            ticks = [at for at in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2) if k[0] < at < k[-1]]
+            axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
+        draw_regions(
+            panels[2],
+            [flow.posterior(test.x[row], world.prior) for flow in flows.values()],
+            test.y[row],
+        )
+        panels[2].set_title("posteriors of this map: 68 and 95 %")
+        handles = panels[0].get_legend_handles_labels()
+        grid[1].legend(*handles, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -248,9 +255,6 @@ def main():
     log_densities(flows, world.test)
     quadrupoles(world, flows["axial"])
     posteriors(world, flows)
-    import matplotlib
-
-    matplotlib.use("Agg")
     write(draw(world, flows), out / "redshift_space.png")
     print(f"wrote {out / 'redshift_space.png'}")
 

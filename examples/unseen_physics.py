@@ -182,46 +182,44 @@ def table(p):
 
 def draw(maps, pixel, p, seen, unit):
     """Draw one map with each feature, the deviations of chi^2, and p-values."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator
 
-    shades = dict(
-        zip(FEATURES, ("#8d99ae", "#1d3557", "#d1495b", "#edae49", "#66a182"), strict=True)
-    )
-    figure = plt.figure(figsize=(11, 5.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.25))
-    lo, hi = np.quantile(maps[0], [0.005, 0.995])
-    panels = above.subplots(1, len(FEATURES))
-    for panel, (name, change) in zip(panels, FEATURES.items(), strict=True):
-        x = change(maps[:1], pixel, np.random.default_rng(5))[0]
-        panel.imshow(x, origin="lower", cmap="magma", vmin=lo, vmax=hi)
-        panel.set(xticks=[], yticks=[], title=TITLES[name])
-    scale, ranks = below.subplots(1, 2)
-    for name, shade in shades.items():
-        k, deviation = seen[name]["k"], seen[name]["deviation"]
-        low, middle, high = np.quantile(deviation, [0.16, 0.5, 0.84], axis=0)
-        if name == "none":
-            scale.fill_between(k, low, high, color="#e6e9ef", lw=0)
-        scale.plot(k, middle, color=shade, marker="o", ms=3, label=TITLES[name])
-        values = np.sort(p[name]["all"])
-        ranks.step(values, np.arange(1, len(values) + 1) / len(values), color=shade, where="post")
-    scale.axhline(0, color="k", lw=0.8, ls="--")
-    scale.set(xscale="log", xlabel=f"k  [({unit})$^{{-1}}$]" if unit else "k")
-    scale.set_yscale("symlog", linthresh=3)
-    scale.yaxis.set_major_locator(FixedLocator([-30, -10, -3, -1, 0, 1, 3, 10, 30, 100]))
-    for axis in (scale.xaxis, scale.yaxis):
-        axis.set_major_formatter("{x:g}")
-    scale.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
-    scale.set(ylabel="(chi$^2$ - modes) / (2 modes)$^{1/2}$", title="latent maps: medians")
-    handles = scale.get_legend_handles_labels()
-    below.legend(*handles, loc="outside lower center", ncols=len(FEATURES), frameon=False)
-    ranks.plot([0, 1], [0, 1], color="k", lw=0.8, ls="--")
-    ranks.set(
-        xlabel="p-value of the score 'all'",
-        ylabel="share of maps below",
-        xlim=(0, 1),
-        ylim=(0, 1.02),
-    )
+    with pyflow.plots.style() as colours:
+        shades = dict(zip(FEATURES, (colours["data"], "C0", "C1", "C2", "C3"), strict=True))
+        figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08)
+        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.5))
+        lo, hi = np.quantile(maps[0], [0.005, 0.995])
+        panels = above.subplots(1, len(FEATURES))
+        for panel, (name, change) in zip(panels, FEATURES.items(), strict=True):
+            x = change(maps[:1], pixel, np.random.default_rng(5))[0]
+            nbody.draw_map(panel, x, TITLES[name], vmin=lo, vmax=hi)
+        scale, ranks = below.subplots(1, 2)
+        for name, shade in shades.items():
+            k, deviation = seen[name]["k"], seen[name]["deviation"]
+            low, middle, high = np.quantile(deviation, [0.16, 0.5, 0.84], axis=0)
+            if name == "none":
+                scale.fill_between(k, low, high, color=colours["band"], lw=0)
+            scale.plot(k, middle, color=shade, marker="o", ms=3, label=TITLES[name])
+            values = np.sort(p[name]["all"])
+            share = np.arange(1, len(values) + 1) / len(values)
+            ranks.step(values, share, color=shade, where="post")
+        line = {"color": colours["ink"], "lw": 0.7, "ls": "--"}
+        scale.axhline(0, **line)
+        scale.set(xscale="log", xlabel="$k$  [$h$/Mpc]" if unit else "$k$")
+        scale.set_yscale("symlog", linthresh=3)
+        scale.yaxis.set_major_locator(FixedLocator([-30, -10, -3, -1, 0, 1, 3, 10, 30, 100]))
+        for axis in (scale.xaxis, scale.yaxis):
+            axis.set_major_formatter("{x:g}")
+        scale.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:.0e}"[0] in "235" else "")
+        scale.margins(y=0.1)
+        scale.set(ylabel=r"$(\chi^2 - N) / \sqrt{2N}$,  $N$ modes", title="latent maps: medians")
+        handles = scale.get_legend_handles_labels()
+        below.legend(*handles, loc="outside lower center", ncols=len(FEATURES))
+        ranks.plot([0, 1], [0, 1], **line)
+        ranks.set(xlabel="p-value by log p, given y, and by scale", ylabel="share of maps below")
+        ranks.set(xlim=(0, 1), ylim=(0, 1.02), title="p-values")
     return figure
 
 
@@ -252,9 +250,6 @@ def main():
     rows = table(p)
     (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
 
-    import matplotlib
-
-    matplotlib.use("Agg")
     nbody.write(draw(maps, pixel, p, seen, data.unit), out / "unseen_physics.png")
     print(f"wrote {out / 'results.json'} and {out / 'unseen_physics.png'}")
 

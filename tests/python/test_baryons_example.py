@@ -1,6 +1,7 @@
 """The example of gas and dark matter: its parts; CI runs the whole of it with --quick."""
 
 import itertools
+import sys
 
 import example_script
 import numpy as np
@@ -15,7 +16,11 @@ pytestmark = example_script.there(NAME)
 
 @pytest.fixture(scope="module")
 def baryons():
-    return example_script.load(NAME)
+    sys.path.insert(0, str(example_script.FOLDER))  # it imports another example
+    try:
+        return example_script.load(NAME)
+    finally:
+        sys.path.pop(0)
 
 
 def test_recipe(baryons):

@@ -8,7 +8,10 @@ import sys
 import example_script
 import numpy as np
 import pytest
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
+from pictures import band_of
 from scipy.stats import multivariate_normal
 
 import pyflow
@@ -213,6 +216,32 @@ def test_statistics_of_calibrated_posteriors(nbody):
     assert right["log p"][0] > narrow["log p"][0] + 1
     assert narrow["merit"] > 2 * right["merit"]
     assert abs(right["rms error"][0] - 0.1) < 0.015
+
+
+def test_regions_and_coverage_are_drawn_as_pyflow_draws(nbody):
+    """Regions hold their masses of either posterior; coverage is a cumulative distribution."""
+    covariances = [np.diag([0.04, 0.01]), np.array([[0.01, 0.008], [0.008, 0.01]])]
+    laws = [multivariate_normal([0.5, 0.5], cov) for cov in covariances]
+    prior = [(-1, 2), (-1, 2)]
+    posts = [pyflow.Posterior(law.logpdf, prior, ["omega_m", "sigma_8"]) for law in laws]
+    regions, coverage = Figure().subplots(1, 2)
+    with pyflow.plots.style():
+        nbody.draw_regions(regions, posts, [0.4, 0.6])
+    assert [regions.get_xlabel(), regions.get_ylabel()] == [r"$\Omega_m$", r"$\sigma_8$"]
+    lines = [drawn for drawn in regions.collections if not drawn.get_fill()]
+    assert len(lines) == len(laws)
+    for drawn, law, colour in zip(lines, laws, ("C0", "C1"), strict=True):
+        points = law.rvs(4000, random_state=0)
+        inside = [path.contains_points(points).mean() for path in drawn.get_paths()]
+        assert_allclose(sorted(inside), [0.68, 0.95], atol=0.03)
+        with pyflow.plots.style():
+            assert same_color(drawn.get_edgecolor()[0], colour)
+    credibility = np.array([0.1, 0.2, 0.2, 0.9])
+    nbody.draw_coverage(coverage, [(credibility, {"label": "these"})], 25, sigmas=2)
+    x, y = coverage.lines[-1].get_data()
+    assert_allclose(np.interp([0.05, 0.5, 0.99], x, y), [0, 0.75, 1])
+    x, low, high = band_of(coverage.collections[0])
+    assert_allclose((high - low)[x == 0.5], 2 * 2 * 0.1)
 
 
 @pytest.mark.slow
