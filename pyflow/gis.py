@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from pyflow._members import fitted, usual
 from pyflow._progress import Progress
 from pyflow._training import classes, greedy, known_classes, refuse_unknown, saved
 from pyflow.flow import Flow
+from pyflow.mpi import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -228,10 +230,10 @@ def GIS(  # a function with the name that the method has in the literature
         If a rank fails, all do, by a `pyflow.mpi.RankError` with its message. In memory a rank has
         its own rows and a working copy (of rows on disk that is in `scratch`), those of all ranks
         that the search for slices looks at (`slice_points`), and at first up to 72 bytes for every
-        validation row of all ranks. More than 64 ranks gain nothing: give each a node, or a
-        processor. Of tables of at most 512 columns; not with labels, weights, `model`,
-        `checkpoint`, conditions, networks, `polish`, or more than one of `n_models`. Rank 0 alone
-        warns and reports progress.
+        validation row of all ranks, 24 for every row with a weight. More than 64 ranks gain
+        nothing: give each a node, or a processor. Of tables at most 512 columns; not with
+        conditions, networks, `polish`, or more than one of `n_models`. Rank 0 alone warns, reports
+        progress, and writes the checkpoint, which all must be able to read.
 
     Returns
     -------
@@ -288,26 +290,18 @@ def GIS(  # a function with the name that the method has in the literature
     >>> post.names, bool(abs(post.mean[0] - 0.6) < 0.2)
     (('shift',), True)
     """
+    arguments = {k: v for k, v in locals().items() if k != "unknown"}
     refuse_unknown(GIS, unknown)
-    given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
+    if comm is not None and not isinstance(comm, Ranks):
+        return _ranks.together(GIS, arguments)
+    given = {k: v for k, v in arguments.items() if k in _core.options("gis") and k != "seed"}
     if comm is not None:
-        others = given | {"labels": labels, "model": model, "checkpoint": checkpoint}
-        others |= {"condition": condition, "weight_train": weight_train, "image_shape": image_shape}
-        others |= {"weight_validate": weight_validate, "dequantize": dequantize}
-        others |= {"autoregressive": autoregressive or None, "polish": polish or None}
-        others |= {"n_models": n_models if n_models != 1 else None}
-        return _ranks.fitted(
-            comm,
-            data_train,
-            data_validate,
-            given,
-            {k: others[k] for k in _ranks.NOT_SHARED if others[k] is not None},
-            bounds=bounds,
-            scratch=scratch,
-            seed=seed,
-            progress=progress,
-            verbose=verbose,
+        several = None if n_models == 1 else n_models
+        _ranks.refuse(
+            condition=condition, autoregressive=autoregressive, polish=polish, n_models=several
         )
+        n_models, autoregressive, polish = 1, False, False
+        comm.same("data_validate: whether it is given", data_validate is not None)
     trained = condition is not None
     if autoregressive is not None:
         trained = _arguments.boolean("autoregressive", autoregressive) or trained
@@ -348,7 +342,7 @@ def GIS(  # a function with the name that the method has in the literature
                 raise ValueError("bounds: dequantize gives them")
             bounds = [(0, most)] * train.shape[1]
         noisy = train.noisy
-    values, label_arrays = classes(labels, labels_validate, validate is not None, *known)
+    values, label_arrays = classes(labels, labels_validate, validate is not None, *known, comm)
     data = {"data_train": train, "data_validate": validate} | label_arrays
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}
     data |= {k: _arguments.rows(v, k) for k, v in weights.items() if v is not None}
@@ -369,6 +363,10 @@ def GIS(  # a function with the name that the method has in the literature
         return saved(networks(data, n_models), checkpoint)
     note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
     stream = _is_read_in_blocks(train) or _is_read_in_blocks(validate)
+    n_all = (0, 0)
+    if comm is not None:
+        comm.same("columns", columns)
+        data, n_all = _ranks.parts(comm, data, 0 if shape else math.prod(train.shape[1:]))
     if scratch is None and stream and shape is None:
         import tempfile  # here, because it takes a third of pyflow's import time
 
@@ -409,6 +407,8 @@ def GIS(  # a function with the name that the method has in the literature
             total=None if polish else _most_layers,
             scratch=scratch,
             stream=stream,
+            ranks=comm,
+            rows=n_all,
             **more,
         )
 
@@ -428,7 +428,7 @@ def GIS(  # a function with the name that the method has in the literature
     if both:
         n = n_models or usual(data, None)
         flow = _stack.stacked(flow, partial(networks, data), data, seed, n, single)
-    return saved(flow, checkpoint)
+    return saved(flow, checkpoint, comm)
 
 
 def _most_layers(options):
