@@ -37,9 +37,10 @@ def digest(options, data, ranks=None):
             if not (ranks and name in data):
                 total = check_sum(x)
             else:
-                rows = sum(ranks.gather(rows))
+                rows = sum(ranks.gather(rows, f"rows of {name}"))
                 for rank in range(ranks.size):
-                    total = ranks.gather(rank == ranks.rank and check_sum(x, total))[rank]
+                    own = rank == ranks.rank and check_sum(x, total)
+                    total = ranks.gather(own, f"check sum of {name}")[rank]
             fit[name] = {"shape": [rows, *x.shape[1:]], "dtype": str(x.dtype), "crc32": total}
     return fit
 

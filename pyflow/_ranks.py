@@ -59,6 +59,8 @@ def parts(ranks, data, columns):
         rows = data["data_validate" if validate else "data_train"]
         if not x.shape:
             raise ValueError(f"{name}: must have a row for each point; its shape is ()")
+        if not name.startswith("data_") and x.ndim != 1:
+            raise ValueError(f"{name}: must have shape (n,); its shape is {x.shape}")
         if len(x) != len(rows):
             raise ValueError(f"{name}: has length {len(x)}; the data have {len(rows)} rows")
         images = isinstance(x, Images)

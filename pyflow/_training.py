@@ -90,11 +90,14 @@ def run(
     options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
     greedy = kind in ("gis", "sig")
+    if ranks:
+        ranks.same("checkpoint: whether it is given", checkpoint is not None)
     seen = data if checkpoint is not None or not (ranks and greedy) else {}
     digest = _checkpoint.digest(tells, seen, ranks if greedy else None)
     note = {"pyflow": _core.__version__, **note, "fit": digest}
     if ranks:
-        ranks.same_each({"pyflow": note["pyflow"], **digest})
+        told = sorted(digest, key=lambda name: name.startswith(("data_", "y_")))  # others bend them
+        ranks.same_each({"pyflow": note["pyflow"], **{name: digest[name] for name in told}})
         more["ranks"] = (ranks.sum, ranks.rank, ranks.size, *rows)
         name = f"{name} of {ranks.size} ranks"
     if checkpoint is not None:
@@ -185,7 +188,11 @@ def classes(labels, labels_validate, has_validate, known, whose, ranks=None):
     labels = _arguments.labels(labels, "labels")
     values = np.unique(labels) if known is None else known
     if ranks and known is None:
-        values = np.unique(np.concatenate(ranks.gather(values)))
+        each = [v for v in ranks.gather(values, "labels") if len(v)] or [values]
+        if len({v.dtype.kind in "US" for v in each}) > 1:
+            raise ValueError("labels: are numbers on some ranks, and strings on others")
+        values = np.unique(np.concatenate(each))
+        labels = labels if len(labels) else labels.astype(values.dtype)
     of = "labels" if known is None else f"the labels of {whose}"
     given = {"labels": _arguments.classes(values, labels, "labels", of)}
     if has_validate:

@@ -291,9 +291,9 @@ def GIS(  # a function with the name that the method has in the literature
     (('shift',), True)
     """
     arguments = {k: v for k, v in locals().items() if k != "unknown"}
-    refuse_unknown(GIS, unknown)
     if comm is not None and not isinstance(comm, Ranks):
-        return _ranks.together(GIS, arguments)
+        return _ranks.together(GIS, arguments | unknown)
+    refuse_unknown(GIS, unknown)
     given = {k: v for k, v in arguments.items() if k in _core.options("gis") and k != "seed"}
     if comm is not None:
         several = None if n_models == 1 else n_models
@@ -366,7 +366,8 @@ def GIS(  # a function with the name that the method has in the literature
     n_all = (0, 0)
     if comm is not None:
         comm.same("columns", columns)
-        data, n_all = _ranks.parts(comm, data, 0 if shape else math.prod(train.shape[1:]))
+        columns_of_tiles = 0 if shape else math.prod(train.shape[1:])
+        data, n_all = _ranks.parts(comm, dict.fromkeys(weights) | data, columns_of_tiles)
     if scratch is None and stream and shape is None:
         import tempfile  # here, because it takes a third of pyflow's import time
 

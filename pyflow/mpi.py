@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +21,7 @@ __all__ = ["RankError", "Ranks", "gathered"]
 
 
 MOST = 1 << 30  # bytes of rows that a rank passes to others, or is passed
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2
 
 
 def __dir__():
@@ -80,7 +84,8 @@ class Ranks:
 
     def _agree(self, step, value=None):
         """Exchange values of one step; raise what a rank has raised that did not come to it."""
-        everyone = self.comm.allgather((step, value))
+        with _whole_step():
+            everyone = self.comm.allgather((step, value))
         for rank, (other, what) in enumerate(everyone):
             if other is None:
                 self._ended = True
@@ -90,9 +95,12 @@ class Ranks:
             raise RankError(f"ranks do different things: {sorted({o for o, _ in everyone})}")
         return [what for _, what in everyone]
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, small ones that can be pickled, in their order."""
-        return self._agree("gather", value)
+    def gather(self, value: Any, name: str = "a value") -> list[Any]:
+        """Return the values of all ranks, small ones that can be pickled, in their order.
+
+        What is called otherwise on other ranks is not mixed up with it, but an error.
+        """
+        return self._agree(name, value)
 
     def same(self, name: str, value: Any) -> Any:
         """Return a value that must be the same on all ranks."""
@@ -101,7 +109,7 @@ class Ranks:
 
     def same_each(self, values: dict[str, Any]) -> None:
         """Refuse values, by their names, that are not the same on all ranks."""
-        everyone = self.gather(values)
+        everyone = self.gather(values, "what must be the same: " + ", ".join(values))
         for name in dict.fromkeys(name for one in everyone for name in one):
             each = [one.get(name) for one in everyone]
             if any(value != each[0] for value in each):
@@ -113,14 +121,15 @@ class Ranks:
         from mpi4py import MPI
 
         numbers = np.frombuffer(memory, np.int64)
-        self._agree(f"sum of {len(numbers)}")
-        self.comm.Allreduce(MPI.IN_PLACE, numbers, MPI.SUM)
+        with _whole_step():
+            self._agree(f"sum of {len(numbers)}")
+            self.comm.Allreduce(MPI.IN_PLACE, numbers, MPI.SUM)
 
     def _alike(self, x, name):
         """Check rows of all ranks; return where those of each begin, and the end of all."""
         shape = x.shape[1] if x.ndim == 2 else x.shape[1:]
         self.same_each({f"{name}: its columns": shape, f"{name}: its dtype": str(x.dtype)})
-        return np.cumsum([0, *self.gather(len(x))])
+        return np.cumsum([0, *self.gather(len(x), f"rows of {name}")])
 
     def whole(self, x: NDArray[Any], name: str) -> NDArray[Any]:
         """Return the rows of all ranks, one after another: the same on each.
@@ -140,11 +149,12 @@ class Ranks:
         found = np.empty((ends[-1], *x.shape[1:]), x.dtype)
         found[ends[self.rank] : ends[self.rank + 1]] = x
         step = max(MOST // max(found[:1].nbytes, 1), 1)
-        self._agree(f"rows of {name}")
-        for rank in range(self.size):
-            for first in range(ends[rank], ends[rank + 1], step):
-                rows = found[first : min(first + step, ends[rank + 1])]
-                self.comm.Bcast(rows.reshape(-1).view(np.uint8), rank)
+        with _whole_step():
+            self._agree(f"all rows of {name}")
+            for rank in range(self.size):
+                for first in range(ends[rank], ends[rank + 1], step):
+                    rows = found[first : min(first + step, ends[rank + 1])]
+                    self.comm.Bcast(rows.reshape(-1).view(np.uint8), rank)
         return found
 
     def part(self, x: Any, name: str, columns: int) -> tuple[Any, int]:
@@ -183,11 +193,33 @@ class Ranks:
             lo, hi = max(cuts[rank], first), min(cuts[rank + 1], first + len(x))
             if lo < hi and rank != self.rank:
                 sent[rank] = np.asarray(x[lo - first : hi - first])
-        self._agree(f"rows of {name}")
-        got = self.comm.alltoall(sent)
+        with _whole_step():
+            self._agree(f"passed rows of {name}")
+            got = self.comm.alltoall(sent)
         before = [rows for rows in got[: self.rank] if rows is not None]
         after = [rows for rows in got[self.rank + 1 :] if rows is not None]
         return _Rows(before, x, own, after, cuts[self.rank]), n_all
+
+
+@contextmanager
+def _whole_step():
+    """Let Ctrl-C, and what else the caller handles, wait for the end of what all ranks do.
+
+    Half of it would leave the others waiting.
+    """
+    handlers, held = {}, []
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda *of: held.append(of))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in held[:1]:
+            handlers[number](number, frame)
 
 
 class _Rows:
@@ -241,6 +273,6 @@ def gathered(comm: Any, values: ArrayLike) -> NDArray[Any]:
     """
     with Ranks(comm) as ranks:
         values = np.asarray(_arguments.rows(values, "values"))
-        ranks.same("values: their shape", values.shape[1:])
-        ranks._agree("values")
-        return np.concatenate(comm.allgather(values))
+        if not values.ndim:
+            raise ValueError("values: must have shape (n, ...); their shape is ()")
+        return ranks.whole(values, "values")

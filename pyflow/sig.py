@@ -163,9 +163,9 @@ def SIG(
     True
     """
     arguments = {k: v for k, v in locals().items() if k != "unknown"}
-    refuse_unknown(SIG, unknown)
     if comm is not None and not isinstance(comm, Ranks):
-        return _ranks.together(SIG, arguments)
+        return _ranks.together(SIG, arguments | unknown)
+    refuse_unknown(SIG, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("sig") and k != "seed"}
     known = known_classes(model)
     if callback is not None and not callable(callback):
@@ -199,7 +199,7 @@ def SIG(
         data["weight_train"] = _arguments.rows(weight_train, "weight_train")
     if comm is not None:
         comm.same("columns", columns)
-        data, n_all = _ranks.parts(comm, data, 0)
+        data, n_all = _ranks.parts(comm, {"weight_train": None} | data, 0)
     note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
     if rows is not None:
         more["schedule"], tells["schedule"] = rows, rows.tolist()

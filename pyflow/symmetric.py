@@ -297,9 +297,9 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     True
     """
     arguments = {k: v for k, v in locals().items() if k != "unknown"}
-    refuse_unknown(SymmetricFlow, unknown)
     if comm is not None and not isinstance(comm, Ranks):
-        return _ranks.together(SymmetricFlow, arguments)
+        return _ranks.together(SymmetricFlow, arguments | unknown)
+    refuse_unknown(SymmetricFlow, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("symmetric") and k != "seed"}
     own = {}  # fields that this rank was given
     if comm is not None:

@@ -25,7 +25,7 @@ MORE_THAN_CORES = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 COMMON = """
-import json, os, sys
+import json, os, signal, sys, threading, time
 import numpy as np
 import pyflow
 from mpi4py import MPI
@@ -189,7 +189,16 @@ def stop(progress):
     if progress.step == 3:
         raise ZeroDivisionError("enough")
 
+def slowly(progress):
+    time.sleep(0.2)
+
+file = os.path.join(folder, "checkpoint")
+if rank:  # which waits for the other most of the time
+    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
 told = {
+    "ctrl-c": message(
+        lambda: pyflow.GIS(half, progress=slowly, **{**kw, "max_layers": 40})
+    ),
     "a number": message(lambda: pyflow.GIS(bad, own(validate), **kw)),
     "an argument": message(lambda: pyflow.GIS(half if rank else "rows", **kw)),
     "columns": message(lambda: pyflow.GIS(half[:, : 3 - rank], **kw)),
@@ -198,6 +207,15 @@ told = {
     "progress": message(lambda: pyflow.GIS(half, progress=stop, **kw)),
     "bounds": message(lambda: pyflow.GIS(half, bounds=[(-9 - rank, 99)] * 3, **kw)),
     "labels": message(lambda: pyflow.GIS(half, labels=labels[:500] if rank else None, **kw)),
+    "kinds": message(
+        lambda: pyflow.GIS(half, labels=x[:500, 0] > 0 if rank else ["a"] * 500, **kw)
+    ),
+    "weights": message(
+        lambda: pyflow.GIS(half, weight_train=half[:, 0] ** 2 if rank else None, **kw)
+    ),
+    "checkpoint": message(lambda: pyflow.SIG(half, checkpoint=file if rank else None, **kw)),
+    "unknown": message(lambda: pyflow.SIG(half, **{"max_layer": 3} if rank else {}, **kw)),
+    "gathered": message(lambda: pyflow.mpi.gathered(comm, 1.0 if rank else [1.0])),
     "networks": message(lambda: pyflow.GIS(half, autoregressive=True, **kw)),
     "few labels": message(lambda: pyflow.GIS(half, labels=labels[: 500 - rank], **kw)),
     "conditions": message(
@@ -222,6 +240,11 @@ def test_a_rank_that_fails_ends_the_others(tmp_path):
     assert second["an argument"] == f"RankError: rank 0: {first['an argument']}"
     assert first["progress"] == "ZeroDivisionError: enough"
     assert second["progress"] == "RankError: rank 0: ZeroDivisionError: enough"
+    assert second["ctrl-c"] == "KeyboardInterrupt: "
+    assert first["ctrl-c"] == "RankError: rank 1: KeyboardInterrupt: "
+    assert second["unknown"].startswith("TypeError: SIG() has no option 'max_layer'")
+    assert first["unknown"] == f"RankError: rank 1: {second['unknown']}"
+    assert second["gathered"] == "ValueError: values: must have shape (n, ...); their shape is ()"
     assert second["few labels"] == "ValueError: labels: has length 499; the data have 500 rows"
     assert first["few labels"] == f"RankError: rank 1: {second['few labels']}"
     assert second["conditions"].startswith("ValueError: y_train: ")
@@ -232,6 +255,9 @@ def test_a_rank_that_fails_ends_the_others(tmp_path):
         "bounds": "ValueError: bounds: must be the same on all ranks",
         "validation": "ValueError: data_validate: whether it is given: must be the same on all",
         "labels": "ValueError: labels: whether they are given: must be the same on all ranks",
+        "kinds": "ValueError: labels: are numbers on some ranks, and strings on others",
+        "weights": "ValueError: weight_train: whether it is given: must be the same on all ranks",
+        "checkpoint": "ValueError: checkpoint: whether it is given: must be the same on all ranks",
         "networks": "ValueError: autoregressive: is not for a fit with comm",
         "no rows": "ValueError: data_train: there are no rows",
         "constant": "ValueError: data_train: column 2 is constant",
