@@ -59,8 +59,8 @@ figure
 
 # %%
 
-figure = pyflow.plots.power_spectra(x[400:], samples, 10.0)
-figure.set_label("Mean power spectra of fields and of samples, and their ratio")
+figure = pyflow.plots.power_spectra(x[400:], samples, 10.0, paired=True)
+figure.set_label("Mean power spectra of fields and of samples, and the mean ratio of pairs")
 figure
 
 # %%
