@@ -1,7 +1,7 @@
 """What ranks of MPI gain, and what a fit of rows on disk costs each of them.
 
-    python bench/ranks.py                        # 1 and 2 ranks of one thread each, in turn
-    python bench/ranks.py --ranks 2 --rows 10000000 --kinds GIS --repeats 1
+    python bench/cluster.py                        # 1 and 2 ranks of one thread each, in turn
+    python bench/cluster.py --ranks 2 --rows 10000000 --kinds GIS --repeats 1
 
 GIS is of `--rows` rows x 20 columns in a file, of which every rank reads its part; SIG of a
 tenth as many rows in memory; SymmetricFlow of 400 maps of 64^2 with a condition. Prints seconds per
