@@ -16,6 +16,7 @@ from pyflow._arguments import warn
 SEARCH = 1024, 1 << 17  # points looked at first, and at most until enough have a density
 WALKERS = 64, 8  # at least, and per parameter
 STAGE_STEPS = 4  # and p more, of the walkers at every power of the density on their way to 1
+SHORTER = 24  # times that steps are made shorter, by 10, as most walkers stay where they are
 LENGTH, BURN = 30, 5  # of the chain kept, and of what goes before, in autocorrelation times
 STEPS = 10000  # at most
 FREEDOM = 5.0  # degrees of freedom of the Student-t that the chain is bridged to
@@ -282,9 +283,14 @@ class Chain(Points):
             chosen = np.searchsorted(np.cumsum(share), (np.arange(n) + rng.random()) / n)
             chosen = np.minimum(chosen, len(logs) - 1)
             state = emcee.State(points[chosen], log_prob=power * logs[chosen], random_state=state)
-            state = self._sampler(power, cov).run_mcmc(
-                state, STAGE_STEPS + p, store=False, skip_initial_state_check=True
-            )
+            for _ in range(SHORTER):
+                before = state.coords
+                state = self._sampler(power, cov).run_mcmc(
+                    state, STAGE_STEPS + p, store=False, skip_initial_state_check=True
+                )
+                if (state.coords != before).any(axis=1).mean() > 0.5:
+                    break
+                cov = cov / 10  # as of points far around a narrow peak that one of them met
             points, logs, state = state.coords, state.log_prob / power, state.random_state
         return emcee.State(points, log_prob=logs, random_state=state)
 
