@@ -108,7 +108,7 @@ def generator(p):
 
 
 def _gaussian_move(cov):
-    """Return steps of a covariance, each walker's own: in emcee's `GaussianMove` all take the same."""
+    """Return steps of a covariance, each walker's own: those of emcee's `GaussianMove` are one."""
     axes, sizes, _ = np.linalg.svd(cov)
     root = axes * np.sqrt(sizes)
 
