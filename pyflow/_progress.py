@@ -177,11 +177,19 @@ class _TqdmLine:
         self.bar.close()
 
 
-class _PlainLine:
-    """One line that is rewritten on a terminal, and a line now and then in a log.
+def _pause(seconds):
+    """Return the seconds between lines of a log, of a fit that has taken so many.
 
-    In a log the first comes after ten seconds, and the next ones when the fit has taken a tenth
-    longer, but not within ten seconds: some thirty in an hour, and fifty in a night.
+    Five in the first two minutes, then a 24th of the time, a minute at most: some 120 lines in an
+    hour, whose last minute is always told of.
+    """
+    return min(max(5, seconds / 24), 60)
+
+
+class _PlainLine:
+    """One line that is rewritten on a terminal, and a line every few seconds in a log.
+
+    In a log: see `_pause`.
     """
 
     def __init__(self, total, name, members):
@@ -193,7 +201,7 @@ class _PlainLine:
     def show(self, p):
         self.last = p
         now = time.monotonic()
-        pause = 0.2 if self.terminal else max(10, 0.1 * (self.shown - self.start))
+        pause = 0.2 if self.terminal else _pause(self.shown - self.start)
         if now - self.shown >= pause:
             self.shown = now
             self.write()

@@ -221,7 +221,8 @@ def GIS(  # a function with the name that the method has in the literature
         counted anew. An exception that it raises stops the fit.
     verbose : bool, optional
         Show a progress line on stderr: by tqdm if that is installed. Where stderr is no terminal, a
-        line now and then, to the logger "pyflow", level INFO, if `logging` is set up.
+        line every five seconds, after some minutes every minute at least, to the logger "pyflow",
+        level INFO, if `logging` is set up.
     comm : mpi4py.MPI.Comm, optional
         Fit together with other ranks of a cluster, each of which gives rows of its own (any number,
         also none; those of rank 0, 1, ... one after another are the whole, and so are validation
