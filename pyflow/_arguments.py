@@ -5,6 +5,7 @@ import operator
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -167,8 +168,17 @@ def labels(label, name):
     return label
 
 
-def bounds(pairs):
-    """Return bounds as float64, infinite for None; the core checks the shape and the order."""
+def bounds(pairs, columns=None):
+    """Return bounds as float64, infinite for None; the core checks the shape and the order.
+
+    Parameters
+    ----------
+    pairs : sequence of pairs, or dict of pairs by columns' names
+    columns : sequence of str, optional
+        What the columns are called. Those that a dict leaves out have no bounds.
+    """
+    if isinstance(pairs, Mapping):
+        pairs = _bounds_of(pairs, columns)
     try:
         if not hasattr(pairs, "dtype"):
             open_ends = (-np.inf, np.inf)
@@ -181,3 +191,25 @@ def bounds(pairs):
         raise ValueError(
             "bounds: must be a pair (lower, upper) for each column, None where there is no bound"
         ) from None
+
+
+def _bounds_of(named, columns):
+    """Return a pair for each column, of a dict."""
+    if columns is None:
+        raise ValueError(
+            "bounds: a dict is for columns with names, which these are not; give a pair (lower, "
+            "upper) for each column"
+        )
+    named = {str(name): pair for name, pair in named.items()}
+    for name, pair in named.items():
+        if name not in columns:
+            known = ", ".join(map(repr, columns))
+            raise ValueError(f"bounds: there is no column {name!r} among {known}")
+        try:
+            [b is None or float(b) for _, b in zip("12", pair, strict=True)]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"bounds: of column {name!r}, must be a pair (lower, upper), None where there is "
+                f"no bound, not {pair!r}"
+            ) from None
+    return [named.get(name, (None, None)) for name in columns]

@@ -223,7 +223,7 @@ def greedy(columns, shape, values, bounds, model, noisy):
         Of an image.
     values : array or None
         The sorted labels.
-    bounds : sequence or None
+    bounds : sequence or dict, or None
         The caller's, of every column.
     model : Flow or None
         To go on from.
@@ -245,7 +245,7 @@ def greedy(columns, shape, values, bounds, model, noisy):
         note["labels"] = values.tolist()
         more["n_classes"] = len(values)
     if bounds is not None:
-        more["bounds"] = _arguments.bounds(bounds)
+        more["bounds"] = _arguments.bounds(bounds, columns)
         tells["bounds"] = [
             [b if np.isfinite(b) else None for b in p] for p in more["bounds"].tolist()
         ]

@@ -27,9 +27,12 @@ from pyflow.flow import Flow
 from pyflow.mpi import Ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
+
+    Bound = tuple[float | None, float | None]
+    Bounds = Sequence[Bound] | Mapping[str, Bound] | ArrayLike
 
 __all__ = ["GIS", "Progress"]
 
@@ -61,7 +64,7 @@ def GIS(  # a function with the name that the method has in the literature
     slice_steps: int | None = None,
     marginal_first: bool | None = None,
     whiten: bool | None = None,
-    bounds: Sequence[tuple[float | None, float | None]] | ArrayLike | None = None,
+    bounds: Bounds | None = None,
     image_shape: Sequence[int] | None = None,
     dequantize: bool | int | None = None,
     weight_train: ArrayLike | None = None,
@@ -170,9 +173,10 @@ def GIS(  # a function with the name that the method has in the literature
         training and as many validation rows, which are read twice more.
     whiten : bool, optional
         Then remove the columns' correlations. Default True.
-    bounds : (d, 2) sequence, optional
-        Lower and upper bound of each column; None or infinity where there is none. The density is
-        zero outside. Data may lie on a bound, but not beyond.
+    bounds : (d, 2) sequence, or dict, optional
+        Lower and upper bound of each column; None or infinity where there is none. Of a table with
+        names also a dict of pairs by name, where columns without bounds may be left out. The
+        density is zero outside. Data may lie on a bound, but not beyond.
     image_shape : (height, width[, channels]), optional
         Rows of two axes are images, as data of more axes are: layers are made of patches, of 4 x 4
         and of 2 x 2 pixels in turn.

@@ -266,3 +266,79 @@ def test_labels_stay_what_they_are(pandas):
             found = _arguments.labels(pandas.Series(values, dtype=dtype), "labels")
             assert_array_equal(found, ["x", "y"])
             assert found.dtype.kind == "U"
+
+
+# ---- bounds by name ------------------------------------------------------------------------------
+
+
+def bounded(n=300):
+    rng = np.random.default_rng(5)
+    return {"a": rng.uniform(0, 1, n), "b": rng.normal(size=n), "c": rng.gamma(2, size=n)}
+
+
+PAIRS = [(0, 1), (None, None), (0, None)]
+NAMED = {"c": (0, None), "a": np.array([0, 1])}  # in any order; b has none
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_layers": 2},
+        {"max_layers": 2, "n_models": 2},
+        {"autoregressive": True, "n_models": 2},
+        {"labels": np.arange(300) % 2, "max_layers": 1},
+    ],
+    ids=["one", "mixture", "networks", "labels"],
+)
+def test_bounds_by_name_are_those_in_order(options):
+    x = bounded()
+    if "autoregressive" in options:
+        x = {k: v[:60] for k, v in x.items()}
+    flow = pyflow.GIS(x, bounds=NAMED, verbose=False, **options)
+    assert flow == pyflow.GIS(x, bounds=PAIRS, verbose=False, **options)
+
+
+def test_bounds_by_name_of_any_table(pandas):
+    x = bounded()
+    flow = pyflow.GIS(x, bounds=PAIRS, max_layers=1, verbose=False)
+    array = np.stack(list(x.values()), axis=1)
+    tables = pandas.DataFrame(x), structured(array), by_columns("polars", "DataFrame")(array)
+    for table in tables:
+        assert flow == pyflow.GIS(table, bounds=NAMED, max_layers=1, verbose=False)
+    numbered = pandas.DataFrame(array)  # columns 0, 1, 2
+    by_number = {2: (0, None), 0: (0, 1)}
+    assert pyflow.GIS(numbered, bounds=by_number, max_layers=1, verbose=False).columns == tuple(
+        "012"
+    )
+    more = pyflow.GIS(x, bounds=NAMED, max_layers=1, model=flow, verbose=False)
+    assert (more.sample(500, seed=1)[0][:, 0] < 1).all()
+    free = (pyflow.GIS(x, max_layers=1, verbose=False, **how) for how in ({}, {"bounds": {}}))
+    assert_array_equal(*(flow.evaluate_density(x) for flow in free))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"d": (0, 1)}, "bounds: there is no column 'd' among 'a', 'b', 'c'"),
+        ({"a": 1}, "bounds: of column 'a', must be a pair (lower, upper), None where there is no"),
+        ({"a": (0, 1, 2)}, "bounds: of column 'a', must be a pair"),
+        ({"a": (0,)}, "bounds: of column 'a', must be a pair"),
+        ({"a": (0, "x")}, "bounds: of column 'a', must be a pair"),
+        ({"b": (3, 2)}, "bounds: of column 1, 3 is not below 2"),
+        ({"c": (1, None)}, "data_train: row "),
+    ],
+)
+def test_bounds_by_name_that_are_refused(bounds, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        pyflow.GIS(bounded(), bounds=bounds, max_layers=1, verbose=False)
+
+
+def test_bounds_by_name_want_names():
+    x = np.stack(list(bounded().values()), axis=1)
+    message = "^bounds: a dict is for columns with names"
+    with pytest.raises(ValueError, match=message):
+        pyflow.GIS(x, bounds=NAMED, max_layers=1, verbose=False)
+    with pytest.raises(ValueError, match=message):
+        pyflow.SIG(x, bounds=NAMED, max_layers=1, verbose=False)
+    with pytest.raises(ValueError, match=message):
+        pyflow.Flow([pyflow.layers.Bounds(NAMED)], shape=3)
