@@ -80,7 +80,7 @@ def _conditions(condition, condition_validate, train, validate, note):
     y = parameters_of(condition, "condition", None, len(train), each=True)
     for j, column in enumerate(y.T):
         if column.min() == column.max():
-            raise ValueError(f"condition: column {j} is constant")
+            raise ValueError(f"condition: {_tables.column(j, known)} is constant")
     note["names"] = condition_names(known, None, y.shape[1])
     if validate is None:
         if condition_validate is not None:

@@ -105,7 +105,8 @@ def _plain(text, args):
     if rows is not None:
         rest = re.sub(r"\brow (\d+)", lambda m: _of("row", rows, m), rest)
     if columns is not None:
-        rest = re.sub(r"\bcolumn (\d+)", lambda m: _of("column", columns, m), rest)
+        named = r"\bcolumn (\d+)(?: \((?:'[^']*'|\"[^\"]*\")\))?"  # as the library may name it
+        rest = re.sub(named, lambda m: _of("column", columns, m), rest)
     return f"{', '.join(_option(word, args) for word in words)}: {rest}"
 
 

@@ -124,6 +124,7 @@ def run(
                 warn=warn,
             )
         except BaseException as error:
+            _tables.name_columns(error, note.get("columns"), note.get("names"))
             core = getattr(error, "flow", None)
             error.flow = Flow._of(core) if isinstance(core, _core.Flow) else None
             raise
@@ -275,7 +276,7 @@ def conditions(y_train, y_validate, n_train, n_validate, p=None, ranks=None):
     y_train = ranks.whole(y_train, "y_train") if ranks else y_train
     for j, column in enumerate(y_train.T):
         if column.min() == column.max():
-            raise ValueError(f"y_train: column {j} is constant")
+            raise ValueError(f"y_train: {_tables.column(j, names)} is constant")
     if y_validate is not None:
         y_validate = _tables.matched(y_validate, "y_validate", names)
         p = y_train.shape[1]

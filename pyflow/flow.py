@@ -475,6 +475,7 @@ class Flow:
 
     # ---- densities and samples -------------------------------------------------------------------
 
+    @_tables.naming_columns
     def evaluate_density(
         self,
         x: ArrayLike,
@@ -575,6 +576,7 @@ class Flow:
             x = rows[:].reshape(x.shape)
         return self.evaluate_density(x, y) / (-np.log(2) * self.dim)
 
+    @_tables.naming_columns
     def sample(
         self,
         n: int,
@@ -622,6 +624,7 @@ class Flow:
             logp = self._core.evaluate_density(x, **known)
         return x.reshape(n, *self.shape), logp
 
+    @_tables.naming_columns
     def forward(
         self,
         x: ArrayLike,
@@ -703,6 +706,7 @@ class Flow:
         x, logj = self._core.inverse(z, **self._conditions(y, n, condition_field))
         return self._shaped(x, shape), logj
 
+    @_tables.naming_columns
     def score(
         self,
         x: ArrayLike,
@@ -766,6 +770,7 @@ class Flow:
             return zero_outside(self._core, question, x, known)
         return getattr(self._core, question)(x, **known)
 
+    @_tables.naming_columns
     def score_parameters(
         self,
         x: ArrayLike,
@@ -810,6 +815,7 @@ class Flow:
 
     # ---- posteriors ------------------------------------------------------------------------------
 
+    @_tables.naming_columns
     def posterior(
         self,
         x: ArrayLike,
@@ -1654,13 +1660,14 @@ def parameters_of(y, name, p, n, each=False):
     p, n : int
         p = None: as many columns as y has.
     """
-    y = np.asarray(_arguments.rows(y, name))
+    known, y = _tables.names(y, name), np.asarray(_arguments.rows(y, name))
     if y.dtype.kind not in "biuf":
         raise ValueError(f"{name}: must hold real numbers; its dtype is {y.dtype}")
     given, y = y.shape, y.astype(np.float64)
     if not np.isfinite(y).all():
-        row = np.argwhere(~np.isfinite(y))
-        raise ValueError(f"{name}: is NaN or infinite in row {row[0][0] if row.size else 0}")
+        row, *column = np.argwhere(~np.isfinite(y))[0] if y.ndim else [0]
+        where = f", {_tables.column(column[0], known)}" if y.ndim == 2 else ""
+        raise ValueError(f"{name}: is NaN or infinite in row {row}{where}")
     if p in (None, 1) and y.ndim == 1 and (each or len(y) != 1):
         y = y[:, None]
     if each and y.ndim == 1 and n == 1:

@@ -192,7 +192,7 @@ def test_bounds_by_name():
         quick(bounds={"c": (0, 1)}).fit(frame)
     with pytest.raises(ValueError, match="^bounds: a dict is for columns with names"):
         quick(bounds={"b": (0, 1)}).fit(frame.to_numpy())
-    with pytest.raises(ValueError, match=r"^X: column 1 is .*, outside the bounds"):
+    with pytest.raises(ValueError, match=r"^X: column 1 \('b'\) is .*, outside the bounds"):
         quick(bounds={"b": (0, 0.5)}).fit(frame)
 
 
