@@ -14,7 +14,7 @@ import numpy as np
 from pyflow import _core, _tables
 from pyflow._members import fitted, gains, in_both
 from pyflow._progress import InTurn
-from pyflow._training import condition_names, greedy
+from pyflow._training import condition_names, greedy, reach
 from pyflow.flow import parameters_of
 from pyflow.layers import Autoregressive
 
@@ -82,6 +82,9 @@ def _conditions(condition, condition_validate, train, validate, note):
         if column.min() == column.max():
             raise ValueError(f"condition: {_tables.column(j, known)} is constant")
     note["names"] = condition_names(known, None, y.shape[1])
+    known_range = reach(np.asarray(train, np.float64))
+    if np.isfinite(known_range).all():  # else the core says where it is not
+        note["x_range"] = known_range.tolist()
     if validate is None:
         if condition_validate is not None:
             raise ValueError("condition_validate: given without data_validate")

@@ -37,6 +37,7 @@ NOISE = "noise"  # what the noise's standard deviation is called when it is a co
 TEMPERATURES = 1e-4, 1e2  # least and most that the core's calibration tries
 FEW = 10  # conditions that say little of a temperature
 LARGE = 1 << 18  # pixels of a field that the core's threads share, and that fills memory
+FAR = 0.25  # of the range of training rows beyond it, where a likelihood is no more than a guess
 WIDTH = 0.3  # of what is expected of a temperature's logarithm before simulations tell
 
 
@@ -922,6 +923,12 @@ class Flow:
         log_density = _LogLikelihood(
             self._core, x, beside, known, power, integer("draws", draws, 1)
         )
+        self._warn_x(x)
+        if len(self.shape) == 1 and np.isneginf(log_density(box.mean(axis=1)[None]))[0]:
+            conditions = known.copy()
+            conditions[free] = box.mean(axis=1)
+            one = getattr(self, "members", [self])[0]
+            one.forward(x, conditions)  # refuses what lies out of bounds, by its number
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
         return Posterior(log_density, box, names, log_prior=log_prior, **how)
 
@@ -993,6 +1000,14 @@ class Flow:
         how = {"bounds": bounds, "temperature": temperature, "draws": draws}
         how |= {"method": method, "grid": grid, "steps": steps}
         return list(self._posteriors(x, n, prior, noise, fixed, beside, seed, how))
+
+    def _warn_x(self, x):
+        """Warn of observed rows far outside of the rows that a likelihood was fitted to."""
+        known = self._note.get("x_range")
+        if known is not None and len(x):
+            names = self.columns or [f"column {j}" for j in range(self.dim)]
+            seen = np.stack([np.min(x, axis=0), np.max(x, axis=0)], axis=1)
+            warn_outside(names, *np.transpose(known), seen, "x", FAR)
 
     def _known(self, noise, fixed):
         """Return all conditions (n_conditions,) for a posterior, NaN where they are not known."""

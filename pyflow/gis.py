@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GIS", "Progress"]
 
+SPIKE, FEW_EQUAL = 0.1, 10  # share of rows with one value, and how many, that are warned of
+LOOKED_AT = 20_000  # rows
 MOST_LAYERS = 4000  # sliced layers of a fit with validation data and without max_layers; as in C
 
 
@@ -268,6 +270,8 @@ def GIS(  # a function with the name that the method has in the literature
     -----
     RuntimeWarning
         If a checkpoint cannot be written: the fit goes on. If the fit stopped at 4000 layers.
+    UserWarning
+        If a value is that of a tenth of a column's rows or more: a flag, a whole number, a limit.
 
     References
     ----------
@@ -331,6 +335,7 @@ def GIS(  # a function with the name that the method has in the literature
         train = _arguments.rows(_tables.matched(data_train, "data_train", columns), "data_train")
         validate = _tables.matched(data_validate, "data_validate", columns)
         validate = None if validate is None else _arguments.rows(validate, "data_validate")
+        _warn_spikes(train, weight_train, columns)
     else:
         columns, number = None, _arguments.seed(seed)
         if seed is not None:
@@ -435,6 +440,30 @@ def GIS(  # a function with the name that the method has in the literature
         n = n_models or usual(data, None)
         flow = _stack.stacked(flow, partial(networks, data), data, seed, n, single)
     return saved(flow, checkpoint, comm)
+
+
+def _warn_spikes(x, weight, columns):
+    """Warn of columns of which many rows have the same value: they have no density there."""
+    if len(x.shape) != 2 or x.dtype.kind not in "biuf":
+        return
+    step = len(x) // LOOKED_AT + 1 if isinstance(x, np.ndarray) else 1
+    x = np.asarray(x[::step] if step > 1 else x[:LOOKED_AT])
+    weight = None if weight is None else _arguments.rows(weight, "weight_train")[::step][: len(x)]
+    if weight is not None and weight.shape == x.shape[:1]:
+        x = x[weight > 0]
+    told = []
+    for j in range(x.shape[1]):
+        values, counts = np.unique(x[:, j], return_counts=True)
+        if len(values) > 1 and counts.max() >= max(SPIKE * len(x), FEW_EQUAL):
+            share = f"{counts.max() / len(x):.0%} of {_tables.column(j, columns)}"
+            told.append(f"{share} are {values[counts.argmax()]:g}")
+    if told:
+        more = f" and {len(told) - 5} more columns" if len(told) > 5 else ""
+        _arguments.warn(
+            f"data_train: {', '.join(told[:5])}{more}: equal values have no density, and layers "
+            "sharpen their spikes without end; add uniform noise of the values' spacing, or leave "
+            "the column out (classes can be `labels`)"
+        )
 
 
 def _most_layers(options):

@@ -484,3 +484,15 @@ def test_what_was_reached_comes_with_the_exception(rows, training):
     assert flow.names == ("y0", "y1")
     reached = flow.evaluate_density(x_validate, y_validate).mean()
     assert_allclose(reached, max(p.logp_validate for p in heard))
+
+
+def test_rows_far_outside_of_those_it_was_fitted_to_are_warned_of(of_wave):
+    prior = [(-1, 1)]
+    with pytest.warns(UserWarning, match="^x: column 0 = 30 lies outside of the training range, "):
+        of_wave.posterior([30.0], prior)
+    of_wave.posterior([0.3], prior)  # warnings are errors here
+
+
+def test_a_posterior_of_rows_out_of_bounds_says_so(of_edge):
+    with pytest.raises(ValueError, match="^x: row 0, column 0 is 1.5, outside the bounds"):
+        of_edge.posterior([1.5], [(0, 1)])
