@@ -236,15 +236,15 @@ def _read_csv(path, part):
     else:
         with open(path, encoding="utf-8-sig", newline="") as file:
             text = file.read()
-    text = text.lstrip("\ufeff \t\r\n")
-    first = text.split("\n", 1)[0]
-    header = next(csv.reader([first.lstrip("# \t").rstrip("\r")], skipinitialspace=True), [])
-    if not header:
-        raise ValueError("is empty")
+    header, text = _header(text.lstrip("\ufeff \t\r\n"))
     names = [name.strip() for name in header]
     numbered = all(map(_is_number, names))
-    how = {"delimiter": ",", "quotechar": '"', "ndmin": 2, "skiprows": 0 if numbered else 1}
-    if not numbered and not text[len(first) :].strip():
+    if names == [str(j) for j in range(len(names))] and (len(names) > 1 or "." in text):
+        numbered = False  # but what pandas calls columns without names
+    if not numbered:
+        text = text[_end_of_line(text) :]
+    how = {"delimiter": ",", "quotechar": '"', "ndmin": 2, "comments": None}
+    if not text.strip():
         rows = np.empty((0, len(names)))
     else:
         try:
@@ -260,6 +260,31 @@ def _read_csv(path, part):
         twice = next(name for j, name in enumerate(names) if name in names[:j])
         raise ValueError(f"two of its columns are called {twice!r}")
     return {name: _numbers(rows[:, j]) for j, name in enumerate(names)}
+
+
+def _header(text):
+    """Return the fields of the first line, and the text without the comments.
+
+    Lines that begin with # are comments, but the first line of all is the header if the first of
+    the others has as many fields: `numpy.savetxt` writes it so.
+    """
+    comment = r"(?m)^[ \t]*#.*\n?"
+    body = re.sub(comment, "", text).lstrip()
+    above, first = (_fields(part[: _end_of_line(part)].lstrip("# \t")) for part in (text, body))
+    named = text.startswith("#") and not all(map(_is_number, above))
+    if named and len(first) in (0, len(above)):
+        return above, "\n" + body
+    if not first:
+        raise ValueError("is empty")
+    return first, body
+
+
+def _end_of_line(text):
+    return text.find("\n") + 1 or len(text)
+
+
+def _fields(line):
+    return next(csv.reader([line.rstrip("\r\n")], skipinitialspace=True), [])
 
 
 def _is_number(text):

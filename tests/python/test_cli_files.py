@@ -98,6 +98,17 @@ TEXTS = {
     "text beside numbers": ("id,a\nx,1\ny,\n", {"id": ["x", "y"], "a": [1, np.nan]}),
     "no rows": ("a,b\n", {"a": [], "b": []}),
     "infinity": ("a\n-inf\n", {"a": [-np.inf]}),
+    "names that are numbers": ("0,1\n5,6\n", {"0": [5], "1": [6]}),
+    "one name that is a number": ("0\n0.5\n", {"0": [0.5]}),
+    "a column of whole numbers": ("0\n3\n", [[0], [3]]),
+    "numbers that are no names": ("0,1.0\n5,6\n", [[0, 1], [5, 6]]),
+    "# within a line": ("id,a\nA#1,1\n#2 of B,2\nB#2,3\n", {"id": ["A#1", "B#2"], "a": [1, 3]}),
+    "comments among rows": ("a,b\n1,2\n# 3,4\n  #\n5,6\n", {"a": [1, 5], "b": [2, 6]}),
+    "comments above names": ("# of a survey\n# here\na,b\n1,2\n", {"a": [1], "b": [2]}),
+    "comments above numbers": ("# of a survey\n1,2\n", [[1, 2]]),
+    "a comment is the header of text": ("# id,a\nx,1\n", {"id": ["x"], "a": [1]}),
+    "a comment alone": ("# a,b\n", {"a": [], "b": []}),
+    "a row that is left out": ("# 1,2\n3,4\n", [[3, 4]]),
 }
 
 
@@ -113,10 +124,29 @@ def test_csv(tmp_path, text, expected):
             assert_array_equal(back[k], v)
 
 
+@pytest.mark.parametrize("d", [1, 3])
+def test_columns_without_names_of_pandas(tmp_path, d):
+    pandas = pytest.importorskip("pandas")
+    x = np.random.default_rng(0).normal(size=(N, d))
+    pandas.DataFrame(x).to_csv(tmp_path / "x.csv", index=False)
+    back = _files.read(f"{tmp_path}/x.csv")
+    assert list(back) == [str(j) for j in range(d)]
+    assert_array_equal(_files.stacked(back).reshape(N, d), x)
+
+
+def test_what_numpy_writes(tmp_path):
+    x = np.random.default_rng(0).normal(size=(N, 2))
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",", header="a,b")
+    back = _files.read(f"{tmp_path}/x.csv")
+    assert_array_equal(np.stack([back["a"], back["b"]], axis=1), x)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("x.csv", "", "x.csv: is empty"),
+        ("x.csv", "# 1\n", "x.csv: is empty"),
+        ("x.csv", "a,b\n1,2 # here\n3\n", "x.csv: .*columns"),
         ("x.csv", "a,b\n1,2\n3\n", "x.csv: .*columns"),
         ("x.csv", "a,a\n1,2\n", "two of its columns are called 'a'"),
         ("x.npy", "no array", "x.npy: "),
