@@ -474,6 +474,25 @@ class Flow:
         reach = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
         warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y")
 
+    def _lazily(self, y, condition_field):
+        """Return what is beside the points of a Dask array, and the shape of that of one point."""
+        found = {}
+        if y is not None:
+            labelled, p = self._labels is not None, self._core.n_conditions
+            if not labelled and not p:
+                raise ValueError("y: this flow was fitted without")
+            if not _dask.is_lazy(y):
+                y = _tables.matched(y, "y", None if labelled else self.names)
+                y = np.asarray(_arguments.labels(y, "y") if labelled else _arguments.rows(y, "y"))
+            found["y"] = y, () if labelled else (p,)
+        if condition_field is not None:
+            if not self.condition_field:
+                raise ValueError("condition_field: this flow was fitted without")
+            if not _dask.is_lazy(condition_field):
+                condition_field = np.asarray(_arguments.rows(condition_field, "condition_field"))
+            found["condition_field"] = condition_field, tuple(self._core.shape)
+        return found
+
     # ---- densities and samples -------------------------------------------------------------------
 
     @_tables.naming_columns
@@ -536,8 +555,8 @@ class Flow:
         how = {"draws": integer("draws", draws, 1), "seed": _arguments.seed(seed)}
         if _dask.is_lazy(x):
             ask = partial(self.evaluate_density, **how)
-            beside = {"y": y, "condition_field": condition_field}
-            return _dask.of_blocks(ask, x, self.shape, False, np.float64, **beside)
+            beside = self._lazily(y, condition_field)
+            return _dask.of_blocks(ask, x, self.shape, False, np.float64, beside)
         x, n = self._points(x)
         return self._core.evaluate_density(x, **self._conditions(y, n, condition_field), **how)
 
@@ -753,9 +772,12 @@ class Flow:
         (array([0.]), np.float64(-inf))
         """
         if _dask.is_lazy(x):
-            beside = {"y": y, "condition_field": condition_field}
-            score = _dask.of_blocks(self.score, x, self.shape, True, self.dtype, **beside)
-            return (score, self.evaluate_density(x, **beside)) if with_logp else score
+            ask = partial(self.score, outside=_known_outside(outside))
+            beside = self._lazily(y, condition_field)
+            score = _dask.of_blocks(ask, x, self.shape, True, self.dtype, beside)
+            if not with_logp:
+                return score
+            return score, self.evaluate_density(x, y, condition_field=condition_field)
         shape = np.shape(x)
         x, n = self._points(x)
         known = self._conditions(y, n, condition_field)
@@ -765,9 +787,7 @@ class Flow:
 
     def _gradient(self, question, x, known, outside):
         """Return a score that the core is asked for, and log p: see `score` of points outside."""
-        if outside not in ("raise", "zero"):
-            raise ValueError(f'outside: must be "raise" or "zero", not {outside!r}')
-        if outside == "zero":
+        if _known_outside(outside) == "zero":
             return zero_outside(self._core, question, x, known)
         return getattr(self._core, question)(x, **known)
 
@@ -1661,6 +1681,13 @@ def _name_map(error, i):
         error.args = own, *error.args[1:]
     if hasattr(error, "add_note"):
         error.add_note(f"The posterior is that of map {i} of x.")
+
+
+def _known_outside(outside):
+    """Return what is to become of points outside the bounds, if it is known: see `Flow.score`."""
+    if outside not in ("raise", "zero"):
+        raise ValueError(f'outside: must be "raise" or "zero", not {outside!r}')
+    return outside
 
 
 def parameters_of(y, name, p, n, each=False):
