@@ -48,22 +48,26 @@ def real(name, value):
     return number
 
 
-def names(names, p, what):
-    """Return names as a list of p str: what parameters, or conditions, are called."""
+def names(names, p, what, name="names"):
+    """Return names as a list of p str: what parameters, or conditions, are called.
+
+    name : str
+        What the argument is called in errors.
+    """
     if names is None:
         return [f"y{j}" for j in range(p)]
     try:
         given = [names] if isinstance(names, str) else list(names)
     except TypeError:
-        raise TypeError(f"names: must be strings, not {names!r}") from None
-    for name in given:
-        if not isinstance(name, str):
-            raise TypeError(f"names: must be strings, not {name!r}")
+        raise TypeError(f"{name}: must be strings, not {names!r}") from None
+    for each in given:
+        if not isinstance(each, str):
+            raise TypeError(f"{name}: must be strings, not {each!r}")
     if len(given) != p:
-        raise ValueError(f"names: {len(given)} names for {p} {what}")
+        raise ValueError(f"{name}: {len(given)} names for {p} {what}")
     if len(set(given)) != p:
-        raise ValueError(f"names: must differ, not {given}")
-    return [str(name) for name in given]
+        raise ValueError(f"{name}: must differ, not {given}")
+    return [str(each) for each in given]
 
 
 def boolean(name, value):

@@ -73,7 +73,7 @@ def test_getdist_takes_any_names():
     assert_allclose(samples.mean(r"\Omega_m"), samples.samples[:, 3].mean())
     labels = [rf"\theta_{j}" for j in range(5)]
     assert post.to_getdist(100, labels=labels).getParamNames().labels() == labels
-    with pytest.raises(ValueError, match="2 names for 5"):
+    with pytest.raises(ValueError, match="^labels: 2 names for 5"):
         post.to_getdist(labels=["a", "b"])
 
 
