@@ -77,8 +77,8 @@ def _of_each(shape, one, n, name):
         and (rows[0] == n or np.isnan(n + rows[0]))
     ):
         return True
-    every = ", ".join(map(str, (n, *one)))
+    each, every = ", ".join(map(str, (n, *one))), "a single one" if one == () else str(one)
     raise ValueError(
-        f"{name}: must have shape ({every}{'' if one else ','}), a row for each point, or {one} "
+        f"{name}: must have shape ({each}{'' if one else ','}), a row for each point, or {every} "
         f"for all; its shape is {shape}"
     )
