@@ -97,13 +97,14 @@ def _conditions(condition, condition_validate, train, validate, note):
 def _refuse_constant(y, where, names=None):
     """Refuse conditions (n, p) that cannot be scaled to a variance of one."""
     for j, column in enumerate(y.T):
+        what = f"condition: {_tables.column(j, names)}"
         if column.min() == column.max():
-            raise ValueError(f"condition: {_tables.column(j, names)} is constant{where}")
+            raise ValueError(f"{what} is constant{where}")
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             variance = column.var()
         if not np.finfo(float).tiny <= variance < np.inf:  # of what lies beyond 1e+-150 or so
             raise ValueError(
-                f"condition: {_tables.column(j, names)} goes from {column.min():g} to {column.max():g}{where}, "
+                f"{what} goes from {column.min():g} to {column.max():g}{where}, "
                 "whose variance is no number: give it other units"
             )
 

@@ -240,16 +240,13 @@ def _start(args, inputs):
         if args.json:
             raise ArgumentsError("--json: and -o - both go to standard output")
         return
-    part = None
+    path = output
     if args.command not in ("fit", "plot"):
         _files.need(output)
-        _, output, part = _files.place(output)
-    _files.writable(output)
+        _, path, _ = _files.place(output)
+    _files.writable(path)
     for name in inputs:
-        if name is None or part is not None:
-            continue
-        path = name if os.path.exists(name) or name == "-" else _files.place(name)[1]
-        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+        if name is not None and _files.same(name, output):
             raise ArgumentsError(f"-o: {output} would be written over, and is read")
 
 
