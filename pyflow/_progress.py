@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 
@@ -68,8 +68,30 @@ class InTurn:
         return report
 
 
+LATER = 5  # seconds that a count takes before it is shown
+
+
+@contextmanager
+def counted(total, verbose, stage, name):
+    """Give a function to call with how many are done, which shows a line if it takes long."""
+    start, report, lines = time.monotonic(), None, ExitStack()
+
+    def done(n):
+        nonlocal report
+        seconds = time.monotonic() - start
+        if not verbose or seconds < LATER or (n == total and not report):
+            return
+        report = report or lines.enter_context(reporter(total, True, None, name))
+        report(Progress(stage, n, n, *4 * (math.nan,), seconds))
+
+    with lines:
+        yield done
+
+
 def _words(p):
     """Return what the line says of a `Progress`."""
+    if all(map(math.isnan, (p.logp_train, p.distance))):  # nothing but counted
+        return ""
     if p.logp_train != p.logp_train:  # NaN: SIG knows no densities
         return f"sliced distance {p.distance:.4f}"
     words = f"log p {p.logp_train:.4f}"
@@ -211,7 +233,8 @@ class _PlainLine:
         seconds = time.monotonic() - self.start
         member = f"member {self.last.member + 1} of {self.members}, " if self.members > 1 else ""
         step = f"{member}{self.last.stage} {self.last.step}{of}"
-        text = f"{self.name}: {step}, {seconds:.0f} s, {_words(self.last)}"
+        words = _words(self.last)
+        text = f"{self.name}: {step}, {seconds:.0f} s{', ' if words else ''}{words}"
         if self.terminal:
             sys.stderr.write(f"\r{text:<79}")
             sys.stderr.flush()

@@ -17,6 +17,7 @@ from pyflow._arguments import integer, real, warn
 from pyflow._blend import is_mixture, zero_outside
 from pyflow._images import Images
 from pyflow._notes import read_note
+from pyflow._progress import counted
 from pyflow.checks import Coverage, coverage, coverage_of_samples, simulations_of
 from pyflow.layers import composed
 from pyflow.posterior import Posterior, prior_of, warn_outside
@@ -967,6 +968,7 @@ class Flow:
         seed: int | None = 0,
         steps: int | None = None,
         condition_field: ArrayLike | None = None,
+        verbose: bool = True,
     ) -> list[Posterior]:
         """Return the posterior of each of many maps: those of `posterior`, bit for bit.
 
@@ -985,6 +987,8 @@ class Flow:
             As in `posterior`, the same for each map.
         condition_field : (n, *shape) or shape array-like, optional
             For a flow that sees a second field of each map.
+        verbose : bool, optional
+            Show on stderr how many are done, if it takes more than some seconds.
 
         Returns
         -------
@@ -1019,7 +1023,7 @@ class Flow:
         beside = self._beside(condition_field, n)
         how = {"bounds": bounds, "temperature": temperature, "draws": draws}
         how |= {"method": method, "grid": grid, "steps": steps}
-        return list(self._posteriors(x, n, prior, noise, fixed, beside, seed, how))
+        return list(self._posteriors(x, n, prior, noise, fixed, beside, seed, how, verbose))
 
     def _warn_x(self, x):
         """Warn of observed rows far outside of the rows that a likelihood was fitted to."""
@@ -1069,6 +1073,7 @@ class Flow:
         draws: int = 1,
         condition_field: ArrayLike | None = None,
         seed: int | None = 0,
+        verbose: bool = True,
     ) -> Coverage:
         """Return how often posteriors of held-out simulations hold their truths.
 
@@ -1089,6 +1094,8 @@ class Flow:
             As in `posterior`.
         noise, fixed : optional
             As in `posterior`; their values may also be of shape (n,), one for each map.
+        verbose : bool, optional
+            Show on stderr how many are done, if it takes more than some seconds.
 
         Returns
         -------
@@ -1124,7 +1131,8 @@ class Flow:
         simulation = simulations_of(simulation, y)
         beside = self._beside(condition_field, n)
         how = {"temperature": temperature, "draws": draws}
-        with closing(self._posteriors(x, n, prior, noise, fixed, beside, seed, how)) as posts:
+        asked = x, n, prior, noise, fixed, beside, seed, how, verbose
+        with closing(self._posteriors(*asked)) as posts:
             return coverage(posts, y, simulation=simulation, seed=seed)
 
     def check_draws(
@@ -1204,7 +1212,7 @@ class Flow:
             seed=seed,
         )
 
-    def _posteriors(self, x, n, prior, noise, fixed, beside, seed, how):
+    def _posteriors(self, x, n, prior, noise, fixed, beside, seed, how, verbose):
         """Yield the posterior of each of n maps, several at a time: see `posteriors`."""
 
         def asked():
@@ -1218,8 +1226,12 @@ class Flow:
         def ask(one, known):
             return self.posterior(one, prior, **known, **how)
 
-        told = set()
-        with closing(_many.in_order(ask, asked(), n if self.dim < LARGE else 1)) as found:
+        told, verbose = set(), _arguments.boolean("verbose", verbose)
+        several = n if self.dim < LARGE else 1
+        with (
+            closing(_many.in_order(ask, asked(), several)) as found,
+            counted(n, verbose, "map", "posteriors") as done,
+        ):
             for i in range(n):
                 try:
                     post, warnings = next(found)
@@ -1232,6 +1244,7 @@ class Flow:
                     if message not in told:
                         told.add(message)
                         warn(message, category)
+                done(i + 1)
                 yield post
 
     def _each_fixed(self, fixed, n):

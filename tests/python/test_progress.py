@@ -1,6 +1,7 @@
 """What a fit says of itself while it runs: a bar where somebody watches, a few lines in a log."""
 
 import io
+import itertools
 import re
 import sys
 
@@ -105,3 +106,19 @@ def test_any_stream_will_do(monkeypatch, train):
     assert stream.text.startswith("GIS: layer 4/4")
     monkeypatch.setattr(sys, "stderr", None)
     pyflow.GIS(train, max_layers=1)
+
+
+# ---- what is counted -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_count_is_shown_if_it_takes_long(slow, monkeypatch, capsys):
+    clock = itertools.count(0, 3.0 if slow else 0.1)
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    for verbose in (True, False):
+        with _progress.counted(4, verbose, "map", "posteriors") as done:
+            for i in range(4):
+                done(i + 1)
+        told = capsys.readouterr().err
+        assert bool(told) == (slow and verbose)
+        assert not told or re.search(r"^posteriors: map 4/4, \d+ s$", told, re.MULTILINE)
