@@ -230,7 +230,7 @@ static pf_status X(checkpoint)(X(trainer) *t, X(stage) *s)
     double *theta = f->theta;
     real *w = f->net ? f->net->net->w : NULL;
     PF_TRY(X(state_write)(t, s));
-    if (pf_seconds() - t->saved < t->o->checkpoint_seconds) return PF_OK;
+    if (pf_seconds() - t->saved < t->o->checkpoint_seconds || !pf_ranks_writes(t->o->ranks)) return PF_OK;
     f->theta = s->theta;
     if (f->net) f->net->net->w = s->w;
     pf_status status = X(flow_save)(f, t->o->watch.checkpoint);
@@ -401,7 +401,8 @@ static pf_status X(run)(X(flow) *f, int *trained, const X(data) *train, const X(
     if (!status) X(flow_prepare)(f, t.prepare);
     if (!status) status = X(run_stages)(&t, trained, train, validate);
     X(trainer_clear)(&t);
-    if (o->watch.checkpoint && (status == PF_INTERRUPTED || status == PF_NO_MEMORY) && f->n_state) {
+    int early = status == PF_INTERRUPTED || status == PF_NO_MEMORY;
+    if (o->watch.checkpoint && early && f->n_state && pf_ranks_writes(o->ranks)) {
         pf_status saved = X(flow_save)(f, o->watch.checkpoint);
         status = saved ? saved : pf_fail(status, status == PF_INTERRUPTED ? "interrupted" : "out of memory");
     }

@@ -315,8 +315,8 @@ static pf_status X(check_options)(const pf_gis_options *o, ptrdiff_t d, int has_
     if (o->n_slices > d)
         return pf_fail(PF_BAD_ARGUMENT, "n_slices: %td is not between 1 and the number of columns, %td", o->n_slices,
                        d);
-    if (o->ranks && (o->image[0] || o->n_classes || d > MOST_SHARED))
-        return pf_fail(PF_BAD_ARGUMENT, "ranks: they share tables of at most %d columns, without labels", MOST_SHARED);
+    if (o->ranks && !o->image[0] && d > MOST_SHARED)
+        return pf_fail(PF_BAD_ARGUMENT, "data_train: ranks share tables of at most %d columns", MOST_SHARED);
     return pf_check_image(o->image, d);
 }
 
@@ -348,13 +348,11 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     const double *bounds;
     PF_TRY(X(check_options)(o, d, validate != NULL));
     PF_TRY(X(bounds_of)(&bounds, f->flow, o->bounds));
-    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
+    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, pf_ranks_rows(o->ranks, train->n, 0)));
     f->max_layers = o->max_layers ? o->max_layers : MOST_LAYERS;
     ptrdiff_t ld = o->image[0] ? TILE_MOST : X(tile_rows)(d);
     PF_TRY(X(working_new)(&f->train, train, d, ld, o->n_classes, o->scratch, o->ranks, "train"));
     PF_TRY(X(working_within)(&f->train, bounds, "train"));
-    if (o->ranks && (train->weight || (validate && validate->weight)))
-        return pf_fail(PF_BAD_ARGUMENT, "weight_train: rows that ranks share have none");
     if (validate) {
         PF_TRY(X(working_new)(&f->validate, validate, d, ld, o->n_classes, o->scratch, o->ranks, "validate"));
         PF_TRY(X(working_within)(&f->validate, bounds, "validate"));
@@ -368,17 +366,11 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, const X(data) *vali
     return X(fit_end)(f);
 }
 
-/* Rows of all ranks, of the training (0) or the validation data (1) */
-static ptrdiff_t X(rows_of)(const X(data) *data, const pf_gis_options *o, int which)
-{
-    return o->ranks ? o->ranks->rows[which] : data->n;
-}
-
 /* Whether validation rows are to say how the fit begins. A flow of columns is one that ended early, or was cut. */
 static int X(undecided)(const X(flow) *flow, const X(data) *train, const X(data) *validate, const pf_gis_options *o)
 {
     int free = o->whiten && o->marginal_first < 0 && flow->space.d > 1 && !o->image[0] && validate;
-    ptrdiff_t n = X(rows_of)(train, o, 0), others = free ? X(rows_of)(validate, o, 1) : 0;
+    ptrdiff_t n = pf_ranks_rows(o->ranks, train->n, 0), others = free ? pf_ranks_rows(o->ranks, validate->n, 1) : 0;
     return free && n >= KNOWN_BY * flow->space.d && PF_MAX(n, others) <= RACE_ROWS &&
            X(count_kinds)(flow).columns == flow->n_layers;
 }
@@ -405,7 +397,7 @@ static pf_status X(race)(int *whiten_first, const X(flow) *from, const X(data) *
                          const pf_gis_options *o)
 {
     pf_gis_options quiet = *o;
-    ptrdiff_t n = X(rows_of)(validate, o, 1);
+    ptrdiff_t n = pf_ranks_rows(o->ranks, validate->n, 1);
     double *logp = PF_CALLOC(double, 2 * n);
     int64_t *weight = PF_CALLOC(int64_t, n);
     pf_status status = logp && weight ? PF_OK : PF_NO_MEMORY;

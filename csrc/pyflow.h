@@ -111,9 +111,11 @@ typedef struct {
 
 enum { PF_HIDDEN_MOST = 6 };
 
-/* Ranks of a cluster that fit together, each with its own part of the rows, from pf_gis_first_row() on. Sums over rows
- * are made per group of tiles, and every rank is given those of all groups. So the flow is that of all rows on one
- * machine, bit for bit, if the ranks' processors and libraries are alike. */
+/* Ranks of a cluster that fit together. Greedy fits are given each rank's own part of the rows, from
+ * pf_ranks_first_row() on; sums over rows are made per group of tiles, and every rank is given those of all groups.
+ * Trainers are given all rows on every rank, and share the tiles of a batch. So the flow is that of all rows on one
+ * machine, bit for bit, if the ranks' processors and libraries are alike. Of ranks that train, the first alone writes
+ * the checkpoint, and all read it. */
 typedef struct {
     /* int64_t x[n] becomes its sum over ranks, the same on each; not 0: the fit ends, PF_INTERRUPTED. Whole numbers are
      * added exactly; of others, their bits, all ranks but one give zeros. */
@@ -175,6 +177,7 @@ typedef struct {
     const double *bounds; /* of a table's columns, as GIS has them */
     int n_classes;
     const char *scratch; /* folder for temporary files that hold data and sample, or NULL: in memory */
+    const pf_ranks *ranks;
     /* Called after every show_every layers, before the first and after the last, with the first show_rows rows of the
      * sample, x[n][d] of float or double by the fit's precision, in the units of the data; non-zero interrupts. NULL:
      * nobody is. */
@@ -211,6 +214,7 @@ typedef struct {
     ptrdiff_t noise_knots;               /* place of white noise: log P linear between ascending k > 0, then constant */
     const double *noise_map;             /* [d] on a mesh: what the noise is multiplied with in every pixel; or NULL */
     const int *frozen;                   /* [layers] whose parameters stay as they are, or NULL */
+    const pf_ranks *ranks;
     pf_watch watch;
 } pf_train_options;
 
@@ -272,8 +276,9 @@ typedef struct {
     uint64_t seed;
 } pf_network;
 
-/* The first row of a rank's part of the rows of a fit by pf_ranks; where the rank is `size`, the number of all rows. */
-PF_API ptrdiff_t pf_gis_first_row(ptrdiff_t rows, ptrdiff_t d, int bits, int rank, int size);
+/* The first row of a rank's part of the rows of a greedy fit by pf_ranks; where the rank is `size`, the number of all
+ * rows. d: columns of a table for GIS; 0 for images, and for SIG. */
+PF_API ptrdiff_t pf_ranks_first_row(ptrdiff_t rows, ptrdiff_t d, int bits, int rank, int size);
 PF_API void pf_gis_defaults(pf_gis_options *options);
 PF_API void pf_sig_defaults(pf_sig_options *options);
 PF_API void pf_train_defaults(pf_train_options *options);

@@ -50,7 +50,7 @@ static ptrdiff_t row_of(ptrdiff_t i, ptrdiff_t n, ptrdiff_t rows)
 typedef struct {
     X(flow) *flow; /* during the fit: the first layers, then the others in the order in which they are fitted */
     X(working) data, sample;
-    int32_t *label; /* [sample.n] */
+    int32_t *label; /* [sample.n] of the sample */
     const pf_sig_options *options;
     X(settings) settings;
     pf_sig_stage stages[MOST_STAGES];
@@ -92,6 +92,7 @@ static pf_status X(fit_layer)(X(fitted) *fitted, X(fit) *f)
 static pf_status X(fit_add)(X(fit) *f, pf_status status, X(fitted) *fitted)
 {
     ptrdiff_t l = f->flow->n_layers;
+    if (!status) status = pf_ranks_share(f->options->ranks, fitted->theta, fitted->layer->n_theta);
     if (!status) status = X(flow_append)(f->flow, fitted->layer, fitted->theta);
     free(fitted->theta);
     if (!status) status = X(working_inverse)(&f->sample, f->flow, l);
@@ -194,6 +195,26 @@ static pf_status X(fit_first)(X(fit) *f)
         PF_TRY(status);
     }
     return PF_OK;
+}
+
+/* The sample: rows of N(0, I), of the classes that the data have. */
+static pf_status X(fit_sample)(X(fit) *f, ptrdiff_t n)
+{
+    const pf_sig_options *o = f->options;
+    const X(working) *data = &f->data;
+    X(working) *sample = &f->sample;
+    PF_TRY(X(working_normals)(sample, n, data->d, TILE_MOST, o->seed ^ SAMPLE_KEY, o->scratch, o->ranks));
+    if (!data->label) return PF_OK;
+    int64_t *all = PF_CALLOC(int64_t, data->all); /* labels of all ranks */
+    f->label = PF_ALLOC(int32_t, sample->n);
+    pf_status status = all && f->label ? PF_OK : PF_NO_MEMORY;
+    for (ptrdiff_t i = 0; i < data->n && !status; i++) all[X(working_row)(data, i)] = data->label[i];
+    if (!status) status = pf_ranks_sum(o->ranks, all, data->all);
+    for (ptrdiff_t i = 0; i < sample->n && !status; i++)
+        f->label[i] = (int32_t)all[row_of(X(working_row)(sample, i), n, data->all)];
+    free(all);
+    sample->label = f->label;
+    return status;
 }
 
 /* Data and sample to where they were when the flow to go on from was left. */
@@ -309,16 +330,11 @@ static pf_status X(fit_all)(X(fit) *f, const X(data) *train, ptrdiff_t d)
     PF_TRY(pf_check_options(o, pf_sig_list));
     PF_TRY(X(check_stages)(f, d));
     PF_TRY(X(bounds_of)(&bounds, f->flow, o->bounds));
-    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, train->n));
-    PF_TRY(X(working_new)(&f->data, train, d, TILE_MOST, o->n_classes, o->scratch, NULL, "train"));
+    if (!f->flow->n_layers) PF_TRY(pf_check_classes(o->n_classes, pf_ranks_rows(o->ranks, train->n, 0)));
+    PF_TRY(X(working_new)(&f->data, train, d, TILE_MOST, o->n_classes, o->scratch, o->ranks, "train"));
     PF_TRY(X(working_within)(&f->data, bounds, "train"));
     if (f->data.rows < 2) return pf_fail(PF_BAD_ARGUMENT, "data_train: one row has no density");
-    ptrdiff_t n = o->sample ? o->sample : SAMPLE_PER_ROW * train->n;
-    if (f->data.label) {
-        if (!(f->label = PF_ALLOC(int32_t, n))) return PF_NO_MEMORY;
-        for (ptrdiff_t i = 0; i < n; i++) f->label[i] = f->data.label[row_of(i, n, train->n)];
-    }
-    PF_TRY(X(working_normals)(&f->sample, n, d, TILE_MOST, f->label, o->seed ^ SAMPLE_KEY, o->scratch));
+    PF_TRY(X(fit_sample)(f, o->sample ? o->sample : SAMPLE_PER_ROW * f->data.all));
     f->settings = X(fit_settings)(o, &f->data);
     return X(fit_run)(f);
 }

@@ -8,6 +8,8 @@
 
 enum {
     GRID_SIGMAS = 8, /* a slice's histogram covers its mean +- 8 standard deviations */
+    FIND = 1,        /* what is done for a patch: its slices, */
+    ALONG = 2,       /* and the splines along them */
 };
 
 /* The first layer's pull towards the identity: one dimension is easy, and nothing was searched for. */
@@ -39,21 +41,22 @@ static pf_status X(rows_copy)(X(rows) *r, const X(working) *s)
     if (!copy) return PF_NO_MEMORY;
     *copy = (X(working)){.n = n, .d = d, .ld = s->ld, .tiles = r->picked, .all = n, .of = r->picked, .tail = -1};
     copy->rows = s->rows, copy->n_eff = s->n_eff, copy->tail_n = s->all % s->ld;
-    int64_t *x = PF_CALLOC(int64_t, words);
-    copy->x = (real *)x;
+    int64_t *x = PF_CALLOC(int64_t, words), *label = s->label ? PF_CALLOC(int64_t, (n + 1) / 2) : NULL;
+    copy->x = (real *)x, copy->label = (int32_t *)label;
     if (s->weight) copy->weight = PF_CALLOC(int64_t, n);
-    if (!x || (s->weight && !copy->weight)) return PF_NO_MEMORY;
+    if (!x || (s->weight && !copy->weight) || (s->label && !label)) return PF_NO_MEMORY;
     for (ptrdiff_t i = 0; i < r->picked; i++) {
         ptrdiff_t t = r->pick ? r->pick[i] : i, own = t - s->first;
         if (t == s->of - 1 && copy->tail_n) copy->tail = i;
         if (own < 0 || own >= s->tiles) continue;
+        size_t rows = (size_t)X(working_tile)(s, own).n;
         memcpy(copy->x + i * d * s->ld, s->x + own * d * s->ld, (size_t)(d * s->ld) * sizeof(real));
-        if (s->weight)
-            memcpy(copy->weight + i * s->ld, s->weight + own * s->ld,
-                   (size_t)X(working_tile)(s, own).n * sizeof(int64_t));
+        if (s->weight) memcpy(copy->weight + i * s->ld, s->weight + own * s->ld, rows * sizeof(int64_t));
+        if (label) memcpy((int32_t *)label + i * s->ld, s->label + own * s->ld, rows * sizeof(int32_t));
     }
     PF_TRY(pf_ranks_sum(s->ranks, x, words));
     if (s->weight) PF_TRY(pf_ranks_sum(s->ranks, copy->weight, n));
+    if (label) PF_TRY(pf_ranks_sum(s->ranks, label, (n + 1) / 2));
     for (ptrdiff_t i = 0; i < r->picked; i++) copy->total += X(working_weight)(copy, i);
     free(r->pick);
     r->pick = NULL, r->s = copy;
@@ -80,7 +83,10 @@ pf_status X(rows_pick)(X(rows) *r, const X(working) *s, ptrdiff_t points, uint64
 
 void X(rows_free)(X(rows) *r)
 {
-    if (r->copy) X(working_free)(r->copy);
+    if (r->copy) {
+        free((void *)r->copy->label);
+        X(working_free)(r->copy);
+    }
     free(r->copy);
     free(r->pick);
 }
@@ -483,29 +489,24 @@ static void X(look_at_all)(X(search) *q, int side)
     q->total[side] = X(total_of)(&c->rows);
 }
 
-/* Slices a[K][d] and the splines along them, theta */
-static pf_status X(search_run)(X(search) *q, double *a, double *theta, double *distance, const X(settings) *o,
-                               uint64_t stream)
+/* Slices a[K][d], of the rows that are looked at: nothing is asked of other ranks. */
+static pf_status X(find_slices)(X(search) *q, double *a, const X(settings) *o, uint64_t stream)
 {
     ptrdiff_t k = q->side->k, d = q->side->d;
     double value;
     pf_slice_objective objective = {.value = X(search_value), .gradient = X(search_gradient), .user = q};
     PF_TRY(pf_stiefel_random(a, k, d, o->seed, stream));
-    if (o->slice_steps > 0 && d > 1)
-        PF_TRY(pf_stiefel_ascend(a, &value, k, d, o->slice_steps, o->tolerance > 0 ? o->tolerance : SEARCH_TOLERANCE,
-                                 &objective));
+    if (!(o->slice_steps > 0 && d > 1)) return PF_OK;
+    return pf_stiefel_ascend(a, &value, k, d, o->slice_steps, o->tolerance > 0 ? o->tolerance : SEARCH_TOLERANCE,
+                             &objective);
+}
+
+/* The splines along slices a, of all rows of all ranks */
+static pf_status X(fit_along)(X(search) *q, double *theta, double *distance, const double *a, const X(settings) *o)
+{
     for (int i = 0; i < q->sides; i++) X(look_at_all)(q, i);
     PF_TRY(X(search_project)(q, a, FIT_BINS));
     return X(fit_splines)(theta, distance, q->side, q->sides > 1 ? q->side + 1 : NULL, o);
-}
-
-pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *p, const X(settings) *o, uint64_t stream)
-{
-    X(search) q;
-    pf_status status = X(search_new)(&q, p);
-    if (!status) status = X(search_run)(&q, theta + p->classes * p->k * 3 * o->m, theta, distance, o, stream);
-    X(search_free)(&q);
-    return status;
 }
 
 /* ---- patches: many small problems, each a layer of its own ------------------------------------------------ */
@@ -516,19 +517,37 @@ typedef struct {
     const int32_t *columns; /* [patches][d], or NULL */
     ptrdiff_t d, n_theta;   /* of a patch */
     uint64_t stream;
-    double *theta, *distance; /* [patches] */
+    double *theta, *distance; /* [patches] splines, then slices; [patches] */
     pf_status *status;
+    int work; /* FIND, ALONG, or both */
 } X(patchwork);
 
 static void X(fit_patch)(void *arg, ptrdiff_t i, int thread)
 {
     X(patchwork) *w = arg;
     X(problem) p = *w->problem;
+    double *theta = w->theta + i * w->n_theta, *a = theta + p.classes * p.k * 3 * w->settings->m;
+    X(search) q;
     (void)thread;
     p.d = w->d;
     if (w->columns) p.column = w->columns + i * w->d;
-    w->status[i] = X(fit_slices)(w->theta + i * w->n_theta, w->distance + i, &p, w->settings,
-                                 w->stream + ((uint64_t)i << 8));
+    pf_status status = X(search_new)(&q, &p);
+    if (!status && w->work & FIND) status = X(find_slices)(&q, a, w->settings, w->stream + ((uint64_t)i << 8));
+    if (!status && w->work & ALONG) status = X(fit_along)(&q, theta, w->distance + i, a, w->settings);
+    X(search_free)(&q);
+    w->status[i] = status;
+}
+
+/* Threads share the patches, or work on one after another together. */
+static pf_status X(each_patch)(X(patchwork) *w, ptrdiff_t n, int side_by_side)
+{
+    if (side_by_side) PF_TRY(pf_parallel(n, X(fit_patch), w));
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (!side_by_side) X(fit_patch)(w, i, 0);
+        if (w->status[i] == PF_NO_MEMORY) pf_fail(PF_NO_MEMORY, "out of memory"); /* said in another thread */
+        PF_TRY(w->status[i]);
+    }
+    return PF_OK;
 }
 
 pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *p, const X(settings) *o,
@@ -541,16 +560,16 @@ pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(p
     pf_status *failed = PF_CALLOC(pf_status, n);
     fitted->theta = PF_ALLOC(double, n *n_theta);
     pf_status status = columns && distance && failed && fitted->theta ? PF_OK : PF_NO_MEMORY;
-    X(patchwork) w = {p, o, patches ? columns : NULL, d, n_theta, stream, fitted->theta, distance, failed};
+    X(patchwork) w = {p, o, patches ? columns : NULL, d, n_theta, stream, fitted->theta, distance, failed, FIND};
     if (!status && patches) pf_patches_rows(columns, patches);
-    if (!status && n >= MANY_PATCHES) status = pf_parallel(n, X(fit_patch), &w);
-    fitted->distance = 0;
-    for (ptrdiff_t i = 0; i < n && !status; i++) {
-        if (n < MANY_PATCHES) X(fit_patch)(&w, i, 0);
-        status = failed[i];
-        if (status == PF_NO_MEMORY) pf_fail(status, "out of memory"); /* what another thread said is not heard here */
-        fitted->distance += distance[i] / (double)n;
+    if (!p->rows[0].copy) w.work = FIND | ALONG;
+    if (!status) status = X(each_patch)(&w, n, n >= MANY_PATCHES);
+    if (!status && !(w.work & ALONG)) { /* ranks add up in the same order */
+        w.work = ALONG;
+        status = X(each_patch)(&w, n, 0);
     }
+    fitted->distance = 0;
+    for (ptrdiff_t i = 0; i < n && !status; i++) fitted->distance += distance[i] / (double)n;
     free(columns);
     free(distance);
     free(failed);

@@ -174,10 +174,34 @@ static void X(run_group)(void *arg, ptrdiff_t g, int thread)
 {
     X(trainer) *t = arg;
     ptrdiff_t tiles = (t->count + t->tile - 1) / t->tile;
+    g += t->own_groups;
     double *group = t->own ? t->group + g * t->flow->n_theta : NULL;
     if (group) memset(group, 0, (size_t)t->flow->n_theta * sizeof(double));
     for (ptrdiff_t i = g * tiles / t->groups; i < (g + 1) * tiles / t->groups; i++)
         X(run_tile)(t, i * t->tile, group, thread);
+}
+
+/* All groups of the block, each on one of the ranks. */
+static pf_status X(run_groups)(X(trainer) *t, int gradient)
+{
+    const X(flow) *f = t->flow;
+    const pf_ranks *ranks = t->o->ranks;
+    ptrdiff_t end = t->groups;
+    t->own_groups = 0;
+    if (ranks) {
+        t->own_groups = ranks->rank * t->groups / ranks->size, end = (ranks->rank + 1) * t->groups / ranks->size;
+        memset(t->logp + t->first, 0, (size_t)t->count * sizeof(double));
+        if (t->own) memset(t->group, 0, (size_t)(t->groups * f->n_theta) * sizeof(double));
+    }
+    if (f->space.d < LARGE) PF_TRY(pf_parallel(end - t->own_groups, X(run_group), t));
+    else
+        for (ptrdiff_t g = t->own_groups; g < end; g++) {
+            X(run_group)(t, g - t->own_groups, 0);
+            PF_TRY(pf_check_interrupt());
+        }
+    PF_TRY(pf_ranks_sum(ranks, t->logp + t->first, t->count));
+    if (gradient && t->own) PF_TRY(pf_ranks_sum(ranks, t->group, t->groups * f->n_theta));
+    return gradient && f->net ? pf_ranks_sum(ranks, t->gtheta, t->count * f->net->n_row) : PF_OK;
 }
 
 /* Adds the block's gradients to gbase: groups in order, rows in order. */
@@ -216,12 +240,7 @@ pf_status X(trainer_block)(X(trainer) *t, ptrdiff_t first, ptrdiff_t n, const do
     }
     if (c) PF_TRY(X(conditioner_rows)(c, t->theta, t->net_memory, f->theta, f->at, f->layers, t->y, n));
     if (c && gradient) memset(t->gtheta, 0, (size_t)(n * c->n_row) * sizeof(double));
-    if (f->space.d < LARGE) PF_TRY(pf_parallel(t->groups, X(run_group), t));
-    else
-        for (ptrdiff_t g = 0; g < t->groups; g++) {
-            X(run_group)(t, g, 0);
-            PF_TRY(pf_check_interrupt());
-        }
+    PF_TRY(X(run_groups)(t, gradient));
     if (t->mixed) return X(mixed_block)(t, first, n, y);
     if (!gradient) return PF_OK;
     X(add_gradients)(t);

@@ -3,6 +3,7 @@
 #define PF_TRAIN_H
 #include "adam.h"
 #include "flow.h"
+#include "ranks.h"
 
 /* Streams of random numbers, by their purpose; the last 56 bits say which. */
 enum { STREAM_WEIGHTS = 1, STREAM_ORDER, STREAM_NOISE, STREAM_SIGMA, STREAM_DRAWS, STREAM_FILL, STREAM_CHOICE };
@@ -56,8 +57,8 @@ typedef struct {
     ptrdiff_t known, unknown, first_unknown; /* points whose evidence is and is not, so far in this epoch */
     ptrdiff_t left_out;                      /* unknown ones of the last pass */
     double start_time, saved;                /* when the fit began, when a checkpoint was last written */
-    /* the block at work */
-    ptrdiff_t first, count, groups;
+    /* the block at work; from which of its groups on they are this rank's */
+    ptrdiff_t first, count, groups, own_groups;
 } X(trainer);
 
 /* draws: of conditions for a point, at most; 0: none. To be cleared after a failure too. */

@@ -39,13 +39,26 @@ pf_patches pf_patches_rolled(const ptrdiff_t *image, const ptrdiff_t *kernel, ui
     return p;
 }
 
+/* The first tile of a rank: that of a group, so that no group is on two ranks. */
+static ptrdiff_t first_tile(ptrdiff_t tiles, int rank, int size)
+{
+    ptrdiff_t groups = PF_MIN(tiles, MOST_GROUPS);
+    return groups ? rank * groups / size * tiles / groups : 0;
+}
+
+/* The first row of a rank, of rows in tiles of ld */
+static ptrdiff_t first_row(ptrdiff_t rows, ptrdiff_t ld, int rank, int size)
+{
+    return PF_MIN(first_tile((rows + ld - 1) / ld, rank, size) * ld, rows);
+}
+
+ptrdiff_t pf_ranks_first_row(ptrdiff_t rows, ptrdiff_t d, int bits, int rank, int size)
+{
+    return first_row(rows, !d ? TILE_MOST : bits == 32 ? pf32_tile_rows(d) : pf64_tile_rows(d), rank, size);
+}
+
 #define TWICE "working.c"
 #include "twice.h"
-
-ptrdiff_t pf_gis_first_row(ptrdiff_t rows, ptrdiff_t d, int bits, int rank, int size)
-{
-    return bits == 32 ? pf32_first_row(rows, d, rank, size) : pf64_first_row(rows, d, rank, size);
-}
 #else
 
 #define LARGEST (REAL_BITS == 32 ? 1e36 : 1e150)
@@ -79,15 +92,15 @@ static pf_status X(working_map)(X(working) *s, const char *scratch, size_t bytes
     return PF_OK;
 }
 
-static pf_status X(check_labels)(const X(data) *data, int classes, const char *name)
+static pf_status X(check_labels)(const X(working) *s, const X(data) *data, int classes, const char *name)
 {
     if (!classes)
         return data->label ? pf_fail(PF_BAD_ARGUMENT, "labels_%s: labels were given but n_classes is 0", name) : PF_OK;
     if (!data->label) return pf_fail(PF_BAD_ARGUMENT, "labels_%s: every row needs a label", name);
     for (ptrdiff_t i = 0; i < data->n; i++)
         if (data->label[i] < 0 || data->label[i] >= classes)
-            return pf_fail(PF_BAD_ARGUMENT, "labels_%s: %d of row %td is not between 0 and %d", name, data->label[i], i,
-                           classes - 1);
+            return pf_fail(PF_BAD_ARGUMENT, "labels_%s: %d of row %td is not between 0 and %d", name, data->label[i],
+                           X(working_row)(s, i), classes - 1);
     return PF_OK;
 }
 
@@ -180,39 +193,51 @@ pf_status X(working_within)(const X(working) *s, const double *bounds, const cha
     return PF_OK;
 }
 
-pf_status X(working_count)(X(working) *s)
-{
-    double sum = 0, square = 0;
-    int64_t count[2] = {0};
-    for (ptrdiff_t i = 0; i < s->n; i++) {
-        count[0] += s->weight[i] != 0;
-        sum += (double)s->weight[i];
-        square += (double)s->weight[i] * (double)s->weight[i];
-    }
-    if (s->ranks) { /* weights are 0 or 1 */
-        count[1] = (int64_t)sum;
-        PF_TRY(pf_ranks_sum(s->ranks, count, 2));
-        sum = square = (double)count[1];
-    }
-    s->rows = count[0];
-    s->total = sum;
-    s->n_eff = sum * sum / square;
-    return PF_OK;
-}
-
 ptrdiff_t X(working_row)(const X(working) *s, ptrdiff_t i) { return s->first * s->ld + i; }
 
-/* The first tile of a rank: that of a group, so that no group is on two ranks. */
-static ptrdiff_t X(first_tile)(ptrdiff_t tiles, int rank, int size)
+/* What all ranks have of x[n], 8 bytes each, one after another: to be freed; NULL without memory, or ranks */
+static pf_status X(working_gather)(void **all, const X(working) *s, const void *x)
 {
-    ptrdiff_t groups = PF_MIN(tiles, MOST_GROUPS);
-    return groups ? rank * groups / size * tiles / groups : 0;
+    int64_t *numbers = *all = PF_CALLOC(int64_t, s->all);
+    if (!numbers) return PF_NO_MEMORY;
+    memcpy(numbers + X(working_row)(s, 0), x, (size_t)s->n * sizeof *numbers);
+    return pf_ranks_sum(s->ranks, numbers, s->all);
 }
 
-static ptrdiff_t X(first_row)(ptrdiff_t rows, ptrdiff_t d, int rank, int size)
+pf_status X(working_count)(X(working) *s)
 {
-    ptrdiff_t ld = X(tile_rows)(d);
-    return PF_MIN(X(first_tile)((rows + ld - 1) / ld, rank, size) * ld, rows);
+    void *gathered;
+    pf_status status = X(working_gather)(&gathered, s, s->weight);
+    const int64_t *weight = gathered;
+    double sum = 0, square = 0;
+    s->rows = 0;
+    for (ptrdiff_t i = 0; i < s->all && !status; i++) {
+        s->rows += weight[i] != 0;
+        sum += (double)weight[i];
+        square += (double)weight[i] * (double)weight[i];
+    }
+    free(gathered);
+    s->total = sum;
+    s->n_eff = sum * sum / square;
+    return status;
+}
+
+/* Weights in fixed point: they are relative to those of all ranks. */
+static pf_status X(working_weigh)(X(working) *s, const double *weight, const char *name)
+{
+    void *gathered;
+    pf_status status = X(working_gather)(&gathered, s, weight);
+    int64_t *fixed = PF_ALLOC(int64_t, s->all);
+    s->weight = PF_ALLOC(int64_t, s->n);
+    if (!status && (!fixed || !s->weight)) status = PF_NO_MEMORY;
+    if (!status) status = X(check_weights)(&(X(data)){.weight = gathered, .n = s->all}, name);
+    if (!status) {
+        pf_fixed_weights(fixed, gathered, s->all);
+        memcpy(s->weight, fixed + X(working_row)(s, 0), (size_t)s->n * sizeof *fixed);
+    }
+    free(gathered);
+    free(fixed);
+    return status ? status : X(working_count)(s);
 }
 
 /* Memory for n rows, in tiles of ld, of `all` */
@@ -223,7 +248,7 @@ static pf_status X(working_room)(X(working) *s, ptrdiff_t n, ptrdiff_t all, ptrd
     *s = (X(working)){.n = n, .d = d, .ld = ld, .tiles = tiles, .ranks = ranks, .all = all, .of = of};
     s->tail = n % ld ? tiles - 1 : -1, s->tail_n = n % ld;
     s->rows = all, s->total = s->n_eff = (double)all;
-    if (ranks) s->first = X(first_tile)(of, ranks->rank, ranks->size);
+    if (ranks) s->first = first_tile(of, ranks->rank, ranks->size);
     if (scratch && tiles) PF_TRY(X(working_map)(s, scratch, (size_t)(tiles * d * ld) * sizeof(real)));
     else if (!(s->x = PF_ALLOC(real, tiles * d * ld))) return PF_NO_MEMORY;
     s->logj = PF_CALLOC(double, s->n);
@@ -234,21 +259,16 @@ static pf_status X(working_room)(X(working) *s, ptrdiff_t n, ptrdiff_t all, ptrd
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdiff_t ld, int classes,
                          const char *scratch, const pf_ranks *ranks, const char *name)
 {
-    ptrdiff_t all = ranks ? ranks->rows[!strcmp(name, "validate")] : data->n;
+    ptrdiff_t all = pf_ranks_rows(ranks, data->n, !strcmp(name, "validate"));
     if (all < 1) return pf_fail(PF_BAD_ARGUMENT, "data_%s: there are no rows", name);
-    PF_TRY(X(check_weights)(data, name));
-    PF_TRY(X(check_labels)(data, classes, name));
     PF_TRY(X(working_room)(s, data->n, all, d, ld, ranks, scratch));
-    ptrdiff_t first = X(working_row)(s, 0), end = ranks ? X(first_row)(all, d, ranks->rank + 1, ranks->size) : all;
+    PF_TRY(X(check_labels)(s, data, classes, name));
+    ptrdiff_t first = X(working_row)(s, 0), end = ranks ? first_row(all, ld, ranks->rank + 1, ranks->size) : all;
     if (data->n != end - first)
         return pf_fail(PF_BAD_ARGUMENT, "data_%s: rank has %td rows, not those from %td to %td", name, data->n, first,
                        end);
-    s->label = (int32_t *)data->label;
-    if (data->weight) {
-        if (!(s->weight = PF_ALLOC(int64_t, s->n))) return PF_NO_MEMORY;
-        pf_fixed_weights(s->weight, data->weight, s->n);
-        PF_TRY(X(working_count)(s));
-    }
+    s->label = data->label;
+    if (data->weight) PF_TRY(X(working_weigh)(s, data->weight, name));
     return X(working_fill)(s, data, name);
 }
 
@@ -262,14 +282,15 @@ static void X(draw_tile)(void *arg, ptrdiff_t t, int thread)
     X(draw) *draw = arg;
     X(tile) tile = X(working_tile)(draw->s, t);
     (void)thread;
-    X(tile_normals)(&tile, draw->seed, (uint64_t)(t * tile.ld));
+    X(tile_normals)(&tile, draw->seed, (uint64_t)X(working_row)(draw->s, t * tile.ld));
 }
 
-pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label, uint64_t seed,
-                             const char *scratch)
+pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, uint64_t seed, const char *scratch,
+                             const pf_ranks *ranks)
 {
-    PF_TRY(X(working_room)(s, n, n, d, ld, NULL, scratch));
-    s->label = (int32_t *)label;
+    ptrdiff_t own = n;
+    if (ranks) own = first_row(n, ld, ranks->rank + 1, ranks->size) - first_row(n, ld, ranks->rank, ranks->size);
+    PF_TRY(X(working_room)(s, own, n, d, ld, ranks, scratch));
     return pf_parallel(s->tiles, X(draw_tile), &(X(draw)){.s = s, .seed = seed});
 }
 

@@ -4,6 +4,7 @@
 #define PF_WORKING_H
 #include "cdf1d.h"
 #include "flow.h"
+#include "ranks.h"
 
 enum {
     MOST_COLUMN_LAYERS = 3, /* bounds, then tails twice: what was 1e150 away is 7 away */
@@ -16,13 +17,6 @@ enum {
  * asks SIG for more steps than it takes by default wants better slices. */
 #define SEARCH_TOLERANCE 0.01
 #define SEARCH_TOLERANCE_LONG 0.0005
-
-/* ---- ranks.c: nothing is done where `ranks` is NULL ------------------------------------------------------- */
-
-/* int64_t x[n], or the bits of x[n] that one rank has and that are zero on the others: the sum over ranks. */
-pf_status pf_ranks_sum(const pf_ranks *ranks, void *x, ptrdiff_t n);
-/* x[n], 8 bytes each, of the first rank, for all */
-pf_status pf_ranks_share(const pf_ranks *ranks, void *x, ptrdiff_t n);
 
 /* Rows in both the training and the validation data: overlap.c. */
 typedef struct {
@@ -59,7 +53,7 @@ typedef struct {
     real *x;                /* [tiles][d][ld] */
     double *logj;           /* [n] */
     int64_t *weight;        /* [n] fixed point, or NULL */
-    int32_t *label;         /* [n] or NULL, the caller's */
+    const int32_t *label;   /* [n] or NULL, the caller's */
     ptrdiff_t rows;         /* of all ranks, that have a weight */
     double total;           /* their weight: whole, and exact */
     double n_eff;           /* (sum w)^2 / sum w^2 */
@@ -72,9 +66,9 @@ typedef struct {
  * is the caller's. */
 pf_status X(working_new)(X(working) *s, const X(data) *data, ptrdiff_t d, ptrdiff_t ld, int classes,
                          const char *scratch, const pf_ranks *ranks, const char *name);
-/* n rows of N(0, I), a function of the seed; label[n] or NULL */
-pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, const int32_t *label, uint64_t seed,
-                             const char *scratch);
+/* n rows of N(0, I) on all ranks together, a function of the seed, of which this one has its part */
+pf_status X(working_normals)(X(working) *s, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ld, uint64_t seed, const char *scratch,
+                             const pf_ranks *ranks);
 void X(working_free)(X(working) *s);
 /* The bounds of the fit, [d][2] or NULL: those given, in order; on from a flow its own, which given ones must be. */
 pf_status X(bounds_of)(const double **bounds, const X(flow) *flow, const double *given);
@@ -194,10 +188,8 @@ pf_status X(search_gradient)(void *search, double *g, const double *a);
 /* Splines of every slice and class from histograms, theta[classes][K][3 M]: to N(0, 1), or to the rows of `to`, if that
  * is not NULL. *distance is the slices' mean squared one. */
 pf_status X(fit_splines)(double *theta, double *distance, X(slices) *from, X(slices) *to, const X(settings) *o);
-/* theta of a sliced layer: splines, then slices; slices are searched with some rows, splines fitted to all. */
-pf_status X(fit_slices)(double *theta, double *distance, const X(problem) *problem, const X(settings) *o,
-                        uint64_t stream);
-/* A patch layer, or for NULL a sliced one. fitted->theta is the caller's to free, after a failure too. */
+/* A patch layer, or for NULL a sliced one; slices are searched with some rows, splines fitted to all. fitted->theta is
+ * the caller's to free, after a failure too. */
 pf_status X(fit_patches)(X(fitted) *fitted, const pf_patches *patches, const X(problem) *problem, const X(settings) *o,
                          uint64_t stream);
 

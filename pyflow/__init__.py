@@ -16,8 +16,18 @@ holds power spectra and random fields; `datasets` reads sets of images; `compat`
 original implementation; `pyflow.sklearn`, imported by itself, an estimator of scikit-learn.
 """
 
+try:
+    from pyflow._core import FileError, __version__
+except ModuleNotFoundError as error:
+    if error.name != "pyflow._core":
+        raise
+    raise ModuleNotFoundError(
+        f"pyflow._core: {__path__[0]} are the sources, without what is compiled of them: start "
+        "Python in another folder to have what pip installed, or run `make ext` in the clone",
+        name=error.name,
+    ) from None
+
 from pyflow import datasets, fields, layers, metrics, plots
-from pyflow._core import FileError, __version__
 from pyflow._progress import Progress
 from pyflow._versions import show_versions
 from pyflow.fft import load_wisdom, measure_ffts, save_wisdom

@@ -5,6 +5,7 @@ import operator
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -47,22 +48,26 @@ def real(name, value):
     return number
 
 
-def names(names, p, what):
-    """Return names as a list of p str: what parameters, or conditions, are called."""
+def names(names, p, what, name="names"):
+    """Return names as a list of p str: what parameters, or conditions, are called.
+
+    name : str
+        What the argument is called in errors.
+    """
     if names is None:
         return [f"y{j}" for j in range(p)]
     try:
         given = [names] if isinstance(names, str) else list(names)
     except TypeError:
-        raise TypeError(f"names: must be strings, not {names!r}") from None
-    for name in given:
-        if not isinstance(name, str):
-            raise TypeError(f"names: must be strings, not {name!r}")
+        raise TypeError(f"{name}: must be strings, not {names!r}") from None
+    for each in given:
+        if not isinstance(each, str):
+            raise TypeError(f"{name}: must be strings, not {each!r}")
     if len(given) != p:
-        raise ValueError(f"names: {len(given)} names for {p} {what}")
+        raise ValueError(f"{name}: {len(given)} names for {p} {what}")
     if len(set(given)) != p:
-        raise ValueError(f"names: must differ, not {given}")
-    return [str(name) for name in given]
+        raise ValueError(f"{name}: must differ, not {given}")
+    return [str(each) for each in given]
 
 
 def boolean(name, value):
@@ -167,8 +172,17 @@ def labels(label, name):
     return label
 
 
-def bounds(pairs):
-    """Return bounds as float64, infinite for None; the core checks the shape and the order."""
+def bounds(pairs, columns=None):
+    """Return bounds as float64, infinite for None; the core checks the shape and the order.
+
+    Parameters
+    ----------
+    pairs : sequence of pairs, or dict of pairs by columns' names
+    columns : sequence of str, optional
+        What the columns are called. Those that a dict leaves out have no bounds.
+    """
+    if isinstance(pairs, Mapping):
+        pairs = _bounds_of(pairs, columns)
     try:
         if not hasattr(pairs, "dtype"):
             open_ends = (-np.inf, np.inf)
@@ -181,3 +195,25 @@ def bounds(pairs):
         raise ValueError(
             "bounds: must be a pair (lower, upper) for each column, None where there is no bound"
         ) from None
+
+
+def _bounds_of(named, columns):
+    """Return a pair for each column, of a dict."""
+    if columns is None:
+        raise ValueError(
+            "bounds: a dict is for columns with names, which these are not; give a pair (lower, "
+            "upper) for each column"
+        )
+    named = {str(name): pair for name, pair in named.items()}
+    for name, pair in named.items():
+        if name not in columns:
+            known = ", ".join(map(repr, columns))
+            raise ValueError(f"bounds: there is no column {name!r} among {known}")
+        try:
+            [b is None or float(b) for _, b in zip("12", pair, strict=True)]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"bounds: of column {name!r}, must be a pair (lower, upper), None where there is "
+                f"no bound, not {pair!r}"
+            ) from None
+    return [named.get(name, (None, None)) for name in columns]

@@ -14,7 +14,7 @@ import numpy as np
 from pyflow import _core, _tables
 from pyflow._members import fitted, gains, in_both
 from pyflow._progress import InTurn
-from pyflow._training import condition_names, greedy
+from pyflow._training import condition_names, greedy, reach
 from pyflow.flow import parameters_of
 from pyflow.layers import Autoregressive
 
@@ -78,10 +78,11 @@ def _conditions(condition, condition_validate, train, validate, note):
     """Return y of both kinds of rows, and put what they are called into the note."""
     known = _tables.names(condition, "condition")
     y = parameters_of(condition, "condition", None, len(train), each=True)
-    for j, column in enumerate(y.T):
-        if column.min() == column.max():
-            raise ValueError(f"condition: column {j} is constant")
+    _refuse_constant(y, "", known)
     note["names"] = condition_names(known, None, y.shape[1])
+    known_range = reach(np.asarray(train, np.float64))
+    if np.isfinite(known_range).all():  # else the core says where it is not
+        note["x_range"] = known_range.tolist()
     if validate is None:
         if condition_validate is not None:
             raise ValueError("condition_validate: given without data_validate")
@@ -91,6 +92,21 @@ def _conditions(condition, condition_validate, train, validate, note):
     held = _tables.matched(condition_validate, "condition_validate", known)
     held = parameters_of(held, "condition_validate", y.shape[1], len(validate), each=True)
     return {"y_train": y, "y_validate": held}
+
+
+def _refuse_constant(y, where, names=None):
+    """Refuse conditions (n, p) that cannot be scaled to a variance of one."""
+    for j, column in enumerate(y.T):
+        what = f"condition: {_tables.column(j, names)}"
+        if column.min() == column.max():
+            raise ValueError(f"{what} is constant{where}")
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            variance = column.var()
+        if not np.finfo(float).tiny <= variance < np.inf:  # of what lies beyond 1e+-150 or so
+            raise ValueError(
+                f"{what} goes from {column.min():g} to {column.max():g}{where}, "
+                "whose variance is no number: give it other units"
+            )
 
 
 def _fit(
@@ -122,9 +138,8 @@ def _fit(
         data_train = np.asarray(data_train[:])[kept]
         y_train = None if y_train is None else y_train[kept]
         weights["weight_train"] = np.asarray(weights["weight_train"])[kept]
-    for j, column in enumerate(() if y_train is None else y_train.T):
-        if column.min() == column.max():
-            raise ValueError(f"condition: column {j} is constant in the rows of a fit")
+    if y_train is not None:
+        _refuse_constant(y_train, " in the rows of a fit")
     flow = _start(first, data_train, y_train, weights.get("weight_train"), seed)
     n, best = len(data_train), None
     batch = min(BATCH, n)

@@ -16,7 +16,7 @@ OWN += ("note", "temperature", "unfinished")
 SAME = [k for k, v in vars(_core.Flow).items() if isinstance(v, GetSetDescriptorType)]
 SAME = [k for k in SAME if k not in OWN]
 # What the notes of members say alike.
-NOTED = ("columns", "image_shape", "dequantized", "names", "labels")
+NOTED = ("columns", "image_shape", "dequantized", "names", "labels", "x_range")
 
 # A file: this, its version, the length of the header, the header (JSON), the members' own files one
 # after another, and the CRC-32 of all before it. Numbers are little-endian integers of 8 bytes.

@@ -14,20 +14,34 @@ from pyflow.flow import load
 CHUNK = 1 << 22  # numbers
 
 
-def check_sum(x):
-    """Return a check sum of all of x, which may lie on disk: any other data are noticed."""
-    rows, total = max(CHUNK // max(math.prod(x.shape[1:]), 1), 1), 0
+def check_sum(x, total=0):
+    """Return a check sum of all of x, which may lie on disk: any other data are noticed.
+
+    total: that of what is before x.
+    """
+    rows = max(CHUNK // max(math.prod(x.shape[1:]), 1), 1)
     for first in range(0, x.shape[0], rows):
         total = zlib.crc32(np.asarray(x[first : first + rows]).tobytes(), total)
     return total
 
 
-def digest(options, data):
-    """Return what is kept of a fit's arguments: enough to tell it from another."""
+def digest(options, data, ranks=None):
+    """Return what is kept of a fit's arguments: enough to tell it from another.
+
+    Of data whose parts ranks have, one after another, it is that of the whole.
+    """
     fit = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
     for name, x in {**options, **data}.items():
         if hasattr(x, "dtype") and x.shape:
-            fit[name] = {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": check_sum(x)}
+            rows, total = x.shape[0], 0
+            if not (ranks and name in data):
+                total = check_sum(x)
+            else:
+                rows = sum(ranks.gather(rows, f"rows of {name}"))
+                for rank in range(ranks.size):
+                    own = rank == ranks.rank and check_sum(x, total)
+                    total = ranks.gather(own, f"check sum of {name}")[rank]
+            fit[name] = {"shape": [rows, *x.shape[1:]], "dtype": str(x.dtype), "crc32": total}
     return fit
 
 

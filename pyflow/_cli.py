@@ -25,6 +25,7 @@ CALLED = {
     "condition_validate": "--condition",
     "weight_train": "--weights",
     "weight_validate": "--weights",
+    "labels_validate": "--labels",
     "x": "TABLE",
     "y": "--condition",
     "data": "TABLE",
@@ -104,7 +105,8 @@ def _plain(text, args):
     if rows is not None:
         rest = re.sub(r"\brow (\d+)", lambda m: _of("row", rows, m), rest)
     if columns is not None:
-        rest = re.sub(r"\bcolumn (\d+)", lambda m: _of("column", columns, m), rest)
+        named = r"\bcolumn (\d+)(?: \((?:'[^']*'|\"[^\"]*\")\))?"  # as the library may name it
+        rest = re.sub(named, lambda m: _of("column", columns, m), rest)
     return f"{', '.join(_option(word, args) for word in words)}: {rest}"
 
 
@@ -121,6 +123,10 @@ def _option(word, args):
         return "TABLE"  # of which the validation rows are a part
     if word == "x" and args.command == "posterior":
         return "DATA"
+    if word == "y" and getattr(args, "label", None) is not None:
+        return "--label"
+    if word == "y" and getattr(args, "labels", None) is not None:
+        return "--labels"
     if word not in CALLED and hasattr(args, word):
         return "--" + word.replace("_", "-")
     return CALLED.get(word, word)
@@ -166,6 +172,11 @@ def parser():
         help="columns y that the density p(x|y) is conditioned on",
     )
     fit.add_argument(
+        "--labels",
+        metavar="A",
+        help="column of the rows' classes, numbers or words: the density is p(x|class)",
+    )
+    fit.add_argument(
         "--bounds",
         metavar="A=LOW,HIGH",
         action="append",
@@ -203,25 +214,36 @@ def parser():
     sample.add_argument(
         "--condition",
         metavar="VALUES",
-        help="of a conditional model: numbers, or NAME=NUMBER, with commas between; or a label",
+        help="of a conditional model: numbers, or NAME=NUMBER, with commas between",
     )
+    sample.add_argument("--label", metavar="CLASS", help="of a model of classes: which to draw")
     sample.add_argument("--logp", action="store_true", help="add a column of log-densities, logp")
 
     command("info", "say what a model is", model)
 
     plot = command("plot", "draw a table's rows and samples from a model", model, table)
     output(plot, "PNG", "picture; PDF and SVG will do too", required=True)
-    plot.add_argument("--kind", choices=list(_commands.PLOTS), default="pairs", help="(pairs)")
+    plot.add_argument(
+        "--kind", choices=list(_commands.PLOTS), help="(pairs; of fields maps, of images images)"
+    )
     columns(plot, "columns of the points, in the model's order (by its names)")
     known(plot)
     plot.add_argument("--show", metavar="A,B", type=listed, help="columns to draw")
     plot.add_argument("--seed", metavar="N", type=int, default=0, help="of the samples (0)")
 
-    data = ("DATA", "a table; rows are observations that share their parameters")
+    data = (
+        "DATA",
+        "a table; its rows are observations that share one set of parameters, unless --each",
+    )
     posterior = command(
         "posterior", "the parameters of a conditional model, given data", model, data
     )
     output(posterior, "OUT", "table of points drawn from the posterior")
+    posterior.add_argument(
+        "--each",
+        action="store_true",
+        help="each row has parameters of its own: a posterior of each, and a column row in OUT",
+    )
     posterior.add_argument(
         "--prior",
         metavar="[A=]LOW,HIGH",
@@ -237,7 +259,11 @@ def parser():
         "--method", choices=["grid", "emcee"], help="(by the parameters' number)"
     )
     posterior.add_argument(
-        "--samples", metavar="N", type=int, default=10000, help="points in OUT (10000)"
+        "--samples",
+        metavar="N",
+        type=int,
+        default=10000,
+        help="points in OUT, of each posterior (10000)",
     )
     posterior.add_argument("--seed", metavar="N", type=int, default=0, help="(0)")
 
@@ -269,10 +295,11 @@ def columns(made, words):
 
 
 def known(made):
-    """Add --condition, of columns."""
+    """Add --condition and --labels, of columns."""
     made.add_argument(
         "--condition",
         metavar="A,B",
         type=listed,
         help="of a conditional model: columns of what it is conditioned on (by its names)",
     )
+    made.add_argument("--labels", metavar="A", help="of a model of classes: the rows' classes")

@@ -33,15 +33,16 @@ def fit(args):
         validate = _parts(_read(args.validate), args)
     else:
         train, validate = _split(train, fraction, args)
-    names = {"x": "data", "y": "condition", "weight": "weight"}
+    names = {"x": "data", "y": "condition", "weight": "weight", "labels": "labels"}
     given = {f"{names[k]}_train": v for k, v in train.items()}
     given |= {f"{names[k]}_validate": v for k, v in validate.items()}
     for name, part in given.items():
         rows = args.told.get(name, (None, None))[0]
         args.told[name] = rows, list(part) if isinstance(part, dict) else None
-    if "condition_train" in given:
-        given["condition"] = given.pop("condition_train")
-        args.told["condition"] = args.told.pop("condition_train")
+    for name in ("condition", "labels"):
+        if f"{name}_train" in given:
+            given[name] = given.pop(f"{name}_train")
+            args.told[name] = args.told.pop(f"{name}_train")
     options = ("n_models", "max_layers", "patience", "polish", "autoregressive", "checkpoint")
     how = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
     if args.bounds:
@@ -68,7 +69,7 @@ def sample(args):
     """Write points drawn from a model."""
     _start(args, [args.model])
     model = load(args.model)
-    x, logs = model.sample(args.n, _values(args.condition, model), seed=args.seed)
+    x, logs = model.sample(args.n, _values(args, model), seed=args.seed)
     if x.ndim == 2:
         table = dict(zip(_columns(model), x.T, strict=True))
         if args.logp:
@@ -97,7 +98,8 @@ def info(args):
 
 TABLES = {"pairs": plots.pairs, "marginals": plots.marginals}  # of data and samples
 FIELDS = {"maps": plots.maps, "power_spectra": plots.power_spectra}
-PLOTS = (*TABLES, "latent", "history", *FIELDS)
+PLOTS = (*TABLES, "latent", "history", *FIELDS, "images")
+SIDE_BY_SIDE = 8  # images in a row
 
 
 def plot(args):
@@ -105,6 +107,7 @@ def plot(args):
     _start(args, [args.model, args.table])
     model = load(args.model)
     x, y = _points(_read(args.table), model, args)
+    args.kind = args.kind or next(iter(_pictures(model)))
     if args.kind == "history":
         figure = plots.history(model)
     else:
@@ -117,14 +120,29 @@ def plot(args):
     _end(args, {"output": args.output, "kind": args.kind, "rows": _length(x)}, None)
 
 
+def _pictures(model):
+    """Return what pictures there are of a model's points, beside "history"; the usual one first."""
+    if model._note.get("image_shape"):
+        return ("images",)
+    return (*TABLES, "latent") if len(model.shape) == 1 else tuple(FIELDS)
+
+
 def _drawn(args, model, x, y):
-    """Return the picture of points x, given y; `TABLES` and `FIELDS` have samples beside them."""
-    if (x.ndim > 2) != (args.kind in FIELDS):
-        what = "fields" if x.ndim > 2 else "tables"
-        raise ValueError(f"--kind: {args.kind} is not a picture of {what}, which the model is of")
+    """Return the picture of points x, given y; most have samples beside them."""
+    pictures = _pictures(model)
+    if args.kind not in pictures:
+        what = {"images": "images", "maps": "fields"}.get(pictures[0], "tables")
+        raise ValueError(
+            f"--kind: {args.kind} is no picture of {what}, which the model is of; take "
+            f"{', '.join(pictures)} or history"
+        )
+    if args.show and args.kind not in (*TABLES, "latent"):
+        raise ArgumentsError("--show: fields and images have no columns")
+    if args.kind == "images":
+        x, y = x[:SIDE_BY_SIDE], _cut(y, slice(SIDE_BY_SIDE))
+        both = x.reshape(-1, *model.shape), model.sample(len(x), y, seed=args.seed)[0]
+        return plots.image_grid(np.concatenate(both), rows=2, row_labels=["data", "samples"])
     if args.kind in FIELDS:
-        if args.show:
-            raise ArgumentsError("--show: fields have no columns")
         more = {} if model.box_size is None else {"box_size": model.box_size}
         return FIELDS[args.kind](x, model.sample(len(x), y, seed=args.seed)[0], **more)
     names = _columns(model)
@@ -141,7 +159,14 @@ def posterior(args):
     model = load(args.model)
     table = _read(args.data)
     if isinstance(table, dict) and args.columns is None:  # it may hold the truths too
-        table = {k: v for k, v in table.items() if k not in model.names} or table
+        truths = {k: v for k, v in table.items() if k in model.names}
+        table = {k: v for k, v in table.items() if k not in truths} or table
+        differ = [name for name, v in truths.items() if v.size and (v != v[0]).any()]
+        if differ and not args.each:
+            _arguments.warn(
+                f"x: its rows differ in {', '.join(differ)}, and are taken to share one set of "
+                "parameters; --each is one posterior for each"
+            )
     x = _array(_pick(table, args.columns, "--columns"), model)
     how = {"temperature": args.temperature, "method": args.method, "seed": args.seed}
     if args.fixed:
@@ -149,12 +174,34 @@ def posterior(args):
     prior = args.prior and _named("--prior", args.prior, 2)
     if prior and None in prior:
         prior = prior[None]
-    post = model.posterior(x, prior=prior, **how)
+    if args.each:
+        posts = model.posteriors(x, prior=prior, **how)
+    else:
+        posts = [model.posterior(x, prior=prior, **how)]
     if args.output:
-        drawn = post.sample(args.samples, seed=args.seed)
-        _files.write(args.output, dict(zip(post.names, drawn.T, strict=True)))
-    found = {
-        "rows": _length(x),
+        drawn = [post.sample(args.samples, seed=args.seed) for post in posts]
+        columns = dict(zip(posts[0].names, np.concatenate(drawn).T, strict=True))
+        if args.each:
+            if "row" in columns:
+                raise ValueError("--each: the model has a parameter of the name row")
+            columns = {"row": np.repeat(np.arange(len(posts)), args.samples), **columns}
+        _files.write(args.output, columns)
+    found = {"rows": _length(x)}
+    if args.each:
+        found["posteriors"] = [{"row": i, **_found(post)} for i, post in enumerate(posts)]
+    else:
+        found |= _found(posts[0])
+    text = [f"row {i}: {line}" for i, post in enumerate(posts) for line in _lines(post)]
+    if not args.each:
+        text = _lines(posts[0])
+        if found["rows"] > 1:
+            text.insert(0, f"of {found['rows']} rows that share their parameters:")
+    _end(args, {**found, "output": args.output}, "\n".join(text))
+
+
+def _found(post):
+    """Return what a posterior is, for `--json`."""
+    return {
         "method": post.method,
         "names": post.names,
         "mean": post.mean,
@@ -163,11 +210,13 @@ def posterior(args):
         "bounds": post.bounds,
         "log_evidence": post.log_evidence,
         "log_evidence_error": post.log_evidence_error,
-        "output": args.output,
     }
-    rows = zip(post.names, found["mean"], found["sd"], strict=True)
-    text = "\n".join(f"{name} = {mean:.6g} +- {sd:.2g}" for name, mean, sd in rows)
-    _end(args, found, text)
+
+
+def _lines(post):
+    """Return a line for each parameter."""
+    rows = zip(post.names, post.mean, np.sqrt(np.diag(post.cov)), strict=True)
+    return [f"{name} = {mean:.6g} +- {sd:.2g}" for name, mean, sd in rows]
 
 
 # ---- what they have in common --------------------------------------------------------------------
@@ -191,16 +240,13 @@ def _start(args, inputs):
         if args.json:
             raise ArgumentsError("--json: and -o - both go to standard output")
         return
-    part = None
+    path = output
     if args.command not in ("fit", "plot"):
         _files.need(output)
-        _, output, part = _files.place(output)
-    _files.writable(output)
+        _, path, _ = _files.place(output)
+    _files.writable(path)
     for name in inputs:
-        if name is None or part is not None:
-            continue
-        path = name if os.path.exists(name) or name == "-" else _files.place(name)[1]
-        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+        if name is not None and _files.same(name, output):
             raise ArgumentsError(f"-o: {output} would be written over, and is read")
 
 
@@ -326,20 +372,38 @@ def _rest(table, taken):
 
 
 def _parts(table, args):
-    """Return what of a table a fit is of: x, and y and the weights if there are any."""
-    parts = {}
+    """Return what of a table a fit is of: x, and y, the labels and the weights, if there are."""
+    parts, taken = {}, list(args.condition or ())
     if args.condition:
         parts["y"] = _pick(table, args.condition, "--condition")
+    if args.labels:
+        parts["labels"] = _labels(_single(table, args.labels, "--labels"))
+        taken.append(args.labels)
     if args.weights:
-        weight = _pick(table, [args.weights], "--weights")
-        parts["weight"] = weight[args.weights] if isinstance(weight, dict) else weight[:, 0]
-    taken = [*(args.condition or ()), *([args.weights] if args.weights else ())]
+        parts["weight"] = _single(table, args.weights, "--weights")
+        taken.append(args.weights)
     if args.columns is None:
         return {"x": _rest(table, taken) if taken else table, **parts}
     both = [name for name in args.columns if name in taken]
     if both:
-        raise ArgumentsError(f"--columns: {both[0]} is a condition or a weight")
+        raise ArgumentsError(f"--columns: {both[0]} is a condition, a label or a weight")
     return {"x": _pick(table, args.columns, "--columns"), **parts}
+
+
+def _single(table, column, option):
+    """Return one column of a table as an array (n,)."""
+    found = _pick(table, [column], option)
+    return found[column] if isinstance(found, dict) else found[:, 0]
+
+
+def _labels(column):
+    """Return classes as they are called: CSV has whole numbers as floats, FITS and HDF5 bytes."""
+    if column.dtype.kind == "S":
+        return np.char.decode(column, "utf-8")
+    if column.dtype.kind == "O":
+        return np.array([v.decode() if isinstance(v, bytes) else v for v in column.tolist()])
+    whole = column.dtype.kind == "f" and np.isfinite(column).all() and (column % 1 == 0).all()
+    return column.astype(np.int64) if whole else column
 
 
 def _cut(x, rows):
@@ -351,28 +415,47 @@ def _cut(x, rows):
 
 def _split(parts, fraction, args):
     """Return parts of training and of validation rows, drawn at random; and note which they are."""
-    n = _length(parts["x"])
-    held_out = round(fraction * n)
-    if not held_out:
+    held_out = _held_out(parts, fraction, np.random.default_rng(args.seed or 0))
+    if not len(held_out):
         return parts, {}
-    order = np.random.default_rng(args.seed or 0).permutation(n)
-    rows = {"train": np.sort(order[held_out:]), "validate": np.sort(order[:held_out])}
+    kept = np.setdiff1d(np.arange(_length(parts["x"])), held_out)
+    rows = {"train": kept, "validate": np.sort(held_out)}
     for which, own in rows.items():
         args.told |= {f"{k}_{which}": (own, None) for k in ("data", "weight", "condition")}
     return tuple({k: _cut(x, own) for k, x in parts.items()} for own in rows.values())
 
 
+def _held_out(parts, fraction, rng):
+    """Return the rows that are held out: of each class, if there are any, a fraction."""
+    order = rng.permutation(_length(parts["x"]))
+    if "labels" not in parts:
+        return order[: round(fraction * len(order))]
+    values, index, counts = np.unique(parts["labels"], return_inverse=True, return_counts=True)
+    each = [order[index[order] == k][: round(fraction * n)] for k, n in enumerate(counts)]
+    held_out = np.concatenate(each)
+    if fraction and not len(held_out):
+        raise ValueError(
+            f"--labels: has {len(values)} classes in {len(order)} rows: too few of each to hold "
+            "any out"
+        )
+    return held_out
+
+
 def _points(table, model, args):
     """Return what of a table a model is asked for: x, and y or None."""
-    asked = args.condition
-    if asked is None and isinstance(table, dict) and set(model.names) <= set(table):
+    asked, y = args.condition, None
+    if model.labels is not None:
+        asked = [args.labels] if args.labels else asked
+        if not asked:
+            raise ValueError(f"--labels: {_classes(model)}; say which column they are in")
+        y = _labels(_single(table, asked[0], "--labels"))
+    elif args.labels:
+        raise ValueError("--labels: the model has no classes")
+    elif asked is None and isinstance(table, dict) and set(model.names) <= set(table):
         asked = list(model.names)
-    y = None
-    if asked:
+    if asked and model.labels is None:
         y = _of_model(_pick(table, asked, "--condition"), model.names)
-        if model.labels is not None:
-            y = next(iter(y.values())) if isinstance(y, dict) else np.reshape(y, -1)
-    elif model.names:
+    elif model.names and not asked:
         names = ", ".join(model.names)
         raise ValueError(f"--condition: the model is of {names}; say which columns they are")
     if args.columns is None:
@@ -452,14 +535,34 @@ def _bounds(texts, x):
     return [given.get(name, (None, None)) for name in names]
 
 
-def _values(text, model):
+def _classes(model):
+    """Return words on what classes a model has."""
+    known = model.labels.tolist()
+    return f"the model has classes, {', '.join(map(str, known[:10]))}{', ...' * (len(known) > 10)}"
+
+
+def _values(args, model):
     """Return what a sample is conditioned on: numbers by name or in turn, or a label."""
+    text = args.condition if args.label is None else args.label
+    if model.labels is not None:
+        if text is None:
+            raise ValueError(f"--label: {_classes(model)}; say which to draw")
+        return next((label for label in model.labels.tolist() if _is_called(label, text)), text)
+    if args.label is not None:
+        raise ValueError("--label: the model has no classes")
     if text is None:
         return None
-    if model.labels is not None:
-        found = [label for label in model.labels.tolist() if str(label) == text]
-        return found[0] if found else text
     if "=" not in text:
         return _numbers("--condition", text)
     given = _named("--condition", text.split(","), 1)
     return {name: values[0] for name, values in given.items()}
+
+
+def _is_called(label, text):
+    """Whether a text is a label: 1, 1.0 and 1e0 are the number 1."""
+    if isinstance(label, str):
+        return label == text
+    try:
+        return str(label) == text or float(label) == float(text)
+    except ValueError:
+        return False

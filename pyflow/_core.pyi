@@ -145,7 +145,7 @@ def gis_fit(
     ranks: tuple[Callable[[memoryview], object], int, int, int, int] | None = None,
     **options: Any,
 ) -> Flow: ...
-def gis_first_row(rows: int, d: int, bits: int, rank: int, size: int) -> int: ...
+def ranks_first_row(rows: int, d: int, bits: int, rank: int, size: int) -> int: ...
 def sig_fit(
     *,
     data_train: ArrayLike,
@@ -163,6 +163,7 @@ def sig_fit(
     warn: Callable[[str], object] | None = None,
     checkpoint: str | bytes | PathLike[Any] | None = None,
     note: str | None = None,
+    ranks: tuple[Callable[[memoryview], object], int, int, int, int] | None = None,
     **options: Any,
 ) -> Flow: ...
 def sig_schedule(
@@ -191,6 +192,7 @@ def symmetric_fit(
     warn: Callable[[str], object] | None = None,
     checkpoint: str | bytes | PathLike[Any] | None = None,
     note: str | None = None,
+    ranks: tuple[Callable[[memoryview], object], int, int, int, int] | None = None,
     **options: Any,
 ) -> Flow: ...
 def train(

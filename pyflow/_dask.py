@@ -8,7 +8,7 @@ def is_lazy(x):
     return type(x).__module__.startswith("dask.array")
 
 
-def of_blocks(ask, x, own_shape, like_points, dtype, **beside):
+def of_blocks(ask, x, own_shape, like_points, dtype, beside):
     """Return what `ask` returns for all points, as a Dask array with a block for each of theirs.
 
     Parameters
@@ -23,32 +23,31 @@ def of_blocks(ask, x, own_shape, like_points, dtype, **beside):
         Answers have the shape of points; otherwise they are one number each.
     dtype : dtype
         Of answers.
-    **beside
-        y or condition_field: of all points, or one for each, as an array of any kind; or None.
+    beside : dict of str to (array, tuple)
+        y or condition_field: of all points, or one for each, of NumPy or of Dask; and the shape of
+        that of one point.
     """
     import dask.array as da
 
     if x.shape == tuple(own_shape):  # one point: nothing to spread
-        return ask(np.asarray(x), **{k: v for k, v in beside.items() if v is not None})
+        return ask(
+            np.asarray(x), **{name: np.asarray(value) for name, (value, _) in beside.items()}
+        )
     x = x.rechunk(dict.fromkeys(range(1, x.ndim), -1))
-    if not any(v is not None for v in beside.values()):
-        ask(np.zeros((0, *x.shape[1:]), x.dtype))  # refuses another shape now, not in a worker
     axes = tuple(range(x.ndim))
-    arguments, names, same = [x, axes], [], {}
-    for name, value in beside.items():
-        if value is None:
+    arguments, names, same, none = [x, axes], [], {}, {}
+    for name, (value, one) in beside.items():
+        if not _of_each(value.shape, one, x.shape[0], name):
+            same[name] = none[name] = np.asarray(value)
             continue
-        width = np.shape(value)
-        each = is_lazy(value) or (width[:1] == x.shape[:1] and width != tuple(own_shape))
-        if not each:
-            same[name] = value
-            continue
+        none[name] = np.empty((0, *value.shape[1:]), value.dtype)
         if not is_lazy(value):
-            value = da.from_array(np.asarray(value), chunks=(x.chunks[0], *width[1:]))
+            value = da.from_array(value, chunks=(x.chunks[0], *value.shape[1:]))
         value = value.rechunk(dict.fromkeys(range(1, value.ndim), -1))
         own = tuple(x.ndim + len(names) * x.ndim + i for i in range(value.ndim - 1))
         names.append(name)
         arguments += [value, (0, *own)]
+    ask(np.zeros((0, *x.shape[1:]), x.dtype), **none)  # refuses now, not in a worker
 
     def block(points, *others):
         return ask(points, **same, **dict(zip(names, others, strict=True)))
@@ -61,4 +60,25 @@ def of_blocks(ask, x, own_shape, like_points, dtype, **beside):
         meta=np.empty((0,) * (x.ndim if like_points else 1), dtype),
         concatenate=True,
         align_arrays=True,
+    )
+
+
+def _of_each(shape, one, n, name):
+    """Return whether an array has a row for each of n points, or not but one for all.
+
+    n is NaN, as Dask has it, where nobody knows.
+    """
+    if shape == one or (one == (1,) and shape == ()):
+        return False
+    rows, rest = shape[:1], shape[1:]
+    if (
+        rows
+        and rest in (one, () if one == (1,) else one)
+        and (rows[0] == n or np.isnan(n + rows[0]))
+    ):
+        return True
+    each, every = ", ".join(map(str, (n, *one))), "a single one" if one == () else str(one)
+    raise ValueError(
+        f"{name}: must have shape ({each}{'' if one else ','}), a row for each point, or {every} "
+        f"for all; its shape is {shape}"
     )

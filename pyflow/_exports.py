@@ -48,7 +48,7 @@ def to_getdist(post, n, seed, labels):
     n = _arguments.integer("n", n, 1)
     if labels is None:
         labels = post.names
-    labels = _arguments.names(labels, len(post.names), "parameters")
+    labels = _arguments.names(labels, len(post.names), "parameters", "labels")
     y, logs = drawn(post, n, seed)
     names = plain(post.names)
     found = getdist.MCSamples(

@@ -1,12 +1,13 @@
 """Files of tables, for the command line: CSV, NPY, NPZ, FITS, HDF5 and Parquet.
 
 A table is a dict of columns (n,) by their names, or an array (n, ...) without names. What stands
-behind a colon, as in `survey.h5:galaxies`, is a data set, an array or an extension of the file;
-`-` is standard input or output, which are CSV. The libraries are imported when a file asks for
-them.
+behind a colon, as in `survey.h5:galaxies`, is a data set, an array or an extension of the file,
+whose others stay as they are when one is written; `-` is standard input or output, which are CSV.
+The libraries are imported when a file asks for them.
 """
 
 import contextlib
+import copy
 import csv
 import io
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
+import zipfile
 
 import numpy as np
 
@@ -75,8 +77,37 @@ def read(name):
         raise ValueError(f"{name}: {what}") from None
 
 
+def same(given, output):
+    """Whether writing the table `output` would write over the table, or the file, `given`.
+
+    Links are followed. Of a file with several tables, one that is added or replaced leaves others.
+    """
+    (kind, path, part), (_, other, onto) = _place_of(given), _place_of(output)
+    if "-" in (path, other) or not (os.path.exists(path) and os.path.exists(other)):
+        return False
+    if not os.path.samefile(path, other):
+        return False
+    if onto is None or kind not in SHARED:
+        return True
+    try:
+        return SHARED[kind](path, part, onto)
+    except Exception:  # it is no such file: reading it says so
+        return True
+
+
+def _place_of(name):
+    """Return what `place` does; of a file of another kind its name, as it is."""
+    try:
+        return place(name)
+    except ValueError:
+        return None, name, None
+
+
 def write(name, table):
-    """Write a table, a dict of columns or an array, whole or not at all."""
+    """Write a table, a dict of columns or an array, whole or not at all.
+
+    A part of a file is added to it, or takes the place of what is called so; others stay.
+    """
     need(name)
     kind, path, part = place(name)
     columns = table if isinstance(table, dict) else None
@@ -91,33 +122,43 @@ def write(name, table):
         return
     writable(path)
     with replaced(path) as new:
-        if kind == "csv":
-            with open(new, "w", encoding="utf-8", newline="") as file:
-                _write_csv(file, columns)
-        elif kind == "npy":
-            with open(new, "wb") as file:
-                np.save(file, table if columns is None else stacked(columns))
-        elif kind == "npz":
-            with open(new, "wb") as file:
-                np.savez(file, **({part or ARRAY: table} if columns is None else columns))
-        elif kind == "fits":
-            from astropy.io import fits
+        try:
+            _write(kind, path, new, part, table, columns)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # of one of six libraries
+            raise ValueError(f"{name}: {error}") from None
 
-            made = fits.BinTableHDU(np.rec.fromarrays([*columns.values()], names=[*columns]))
-            fits.HDUList([fits.PrimaryHDU(), made]).writeto(new, overwrite=True)
-        elif kind == "hdf5":
-            _write_hdf5(path, new, part, table)
-        else:
-            import pyarrow
-            from pyarrow import parquet
 
-            parquet.write_table(pyarrow.table(columns), new)
+def _write(kind, path, new, part, table, columns):
+    """Write to the file `new` what is to take the place of `path`."""
+    if kind == "csv":
+        with open(new, "w", encoding="utf-8", newline="") as file:
+            _write_csv(file, columns)
+    elif kind == "npy":
+        with open(new, "wb") as file:
+            np.save(file, table if columns is None else stacked(columns))
+    elif kind == "npz":
+        _write_npz(path, new, part, table)
+    elif kind == "fits":
+        _write_fits(path, new, part, columns)
+    elif kind == "hdf5":
+        _write_hdf5(path, new, part, table)
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table(columns), new)
 
 
 @contextlib.contextmanager
 def replaced(path):
-    """Give the path of a file to write, which then takes the place of `path`, or is removed."""
-    folder, base = os.path.split(os.path.abspath(path))
+    """Give the path of a file to write, which then takes the place of `path`, or is removed.
+
+    A link stays one, to the new file.
+    """
+    path = os.path.realpath(path)
+    folder, base = os.path.split(path)
     handle, new = tempfile.mkstemp(prefix=".", suffix=f".{base}", dir=folder)
     os.close(handle)
     try:
@@ -133,7 +174,7 @@ def replaced(path):
 
 def writable(path):
     """Refuse now a path that could not be written after a long computation."""
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"{path}: is a folder, or no file that can be replaced")
     if not os.path.isdir(folder):
@@ -195,15 +236,15 @@ def _read_csv(path, part):
     else:
         with open(path, encoding="utf-8-sig", newline="") as file:
             text = file.read()
-    text = text.lstrip("\ufeff \t\r\n")
-    first = text.split("\n", 1)[0]
-    header = next(csv.reader([first.lstrip("# \t").rstrip("\r")], skipinitialspace=True), [])
-    if not header:
-        raise ValueError("is empty")
+    header, text = _header(text.lstrip("\ufeff \t\r\n"))
     names = [name.strip() for name in header]
     numbered = all(map(_is_number, names))
-    how = {"delimiter": ",", "quotechar": '"', "ndmin": 2, "skiprows": 0 if numbered else 1}
-    if not numbered and not text[len(first) :].strip():
+    if names == [str(j) for j in range(len(names))] and (len(names) > 1 or "." in text):
+        numbered = False  # but what pandas calls columns without names
+    if not numbered:
+        text = text[_end_of_line(text) :]
+    how = {"delimiter": ",", "quotechar": '"', "ndmin": 2, "comments": None}
+    if not text.strip():
         rows = np.empty((0, len(names)))
     else:
         try:
@@ -219,6 +260,31 @@ def _read_csv(path, part):
         twice = next(name for j, name in enumerate(names) if name in names[:j])
         raise ValueError(f"two of its columns are called {twice!r}")
     return {name: _numbers(rows[:, j]) for j, name in enumerate(names)}
+
+
+def _header(text):
+    """Return the fields of the first line, and the text without the comments.
+
+    Lines that begin with # are comments, but the first line of all is the header if the first of
+    the others has as many fields: `numpy.savetxt` writes it so.
+    """
+    comment = r"(?m)^[ \t]*#.*\n?"
+    body = re.sub(comment, "", text).lstrip()
+    above, first = (_fields(part[: _end_of_line(part)].lstrip("# \t")) for part in (text, body))
+    named = text.startswith("#") and not all(map(_is_number, above))
+    if named and len(first) in (0, len(above)):
+        return above, "\n" + body
+    if not first:
+        raise ValueError("is empty")
+    return first, body
+
+
+def _end_of_line(text):
+    return text.find("\n") + 1 or len(text)
+
+
+def _fields(line):
+    return next(csv.reader([line.rstrip("\r\n")], skipinitialspace=True), [])
 
 
 def _is_number(text):
@@ -259,22 +325,99 @@ def _read_npz(path, part):
         return _of_parts(dict(file), part, "arrays")
 
 
+def _write_npz(path, new, part, table):
+    """Write to the file `new`; where a part is named, beside what `path` holds of others."""
+    if part is not None:
+        table = {
+            part: np.rec.fromarrays([*table.values()], names=[*table])
+            if isinstance(table, dict)
+            else table
+        }
+    elif not isinstance(table, dict):
+        table = {ARRAY: table}
+    with zipfile.ZipFile(new, "w") as file:
+        if part is not None and os.path.exists(path):
+            with zipfile.ZipFile(path) as old:
+                for member in old.infolist():
+                    if member.filename == f"{part}.npy":
+                        continue
+                    with old.open(member) as here, file.open(copy.copy(member), "w") as there:
+                        shutil.copyfileobj(here, there)
+        for name, x in table.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as target:
+                np.lib.format.write_array(target, np.asanyarray(x), allow_pickle=False)
+
+
+def _shared_npz(path, part, onto):
+    """Whether an array that is written is the one that is read, or, of all, one of them."""
+    with np.load(path, allow_pickle=False) as file:
+        return onto == part if part is not None else onto in file.files
+
+
 def _read_fits(path, part):
     from astropy.io import fits
     from astropy.table import Table
 
     with fits.open(path) as file:
-        if part is not None:
-            hdu = file[int(part) if part.isdigit() else part]
-        else:
-            tables = [hdu for hdu in file if hasattr(hdu, "columns")]
-            hdu = (tables or [hdu for hdu in file if hdu.data is not None] or [file[0]])[0]
+        hdu = file[_extension(file, part)]
         if hdu.data is None:
             raise ValueError("holds no data there")
         if not hasattr(hdu, "columns"):
             return _native(np.array(hdu.data))
         table = Table.read(hdu)
         return {name: _filled(table[name]) for name in table.colnames}
+
+
+def _extension(file, part):
+    """Return the number of an extension by its name or number; None: of the first table."""
+    if part is not None:
+        return int(part) if part.isdigit() else file.index_of(part)
+    tables = [j for j, hdu in enumerate(file) if hasattr(hdu, "columns")]
+    return (tables or [j for j, hdu in enumerate(file) if hdu.data is not None] or [0])[0]
+
+
+def _write_fits(path, new, part, columns):
+    """Write to the file `new`; where a part is named, beside what `path` holds of others."""
+    from astropy.io import fits
+
+    made = fits.BinTableHDU(np.rec.fromarrays([*columns.values()], names=[*columns]))
+    if part is not None and not part.isdigit():
+        made.name = part
+    if part is None or not os.path.exists(path):
+        _check_extension(part, 1)
+        fits.HDUList([fits.PrimaryHDU(), made]).writeto(new, overwrite=True)
+        return
+    how = {"disable_image_compression": True, "do_not_scale_image_data": True, "memmap": False}
+    with fits.open(path, **how) as file:
+        try:
+            at = _extension(file, part)
+        except KeyError:
+            at = len(file)
+        _check_extension(at, len(file))
+        if at < len(file):
+            made.name, made.ver = file[at].name, file[at].ver
+            file[at] = made
+        else:
+            file.append(made)
+        file.writeto(new, overwrite=True, output_verify="ignore")
+
+
+def _check_extension(part, following):
+    """Refuse numbers of extensions that no table can have; the one after the last is new."""
+    part = "0" if str(part).upper() == "PRIMARY" else str(part)
+    if part.isdigit() and not 1 <= int(part) <= following:
+        raise ValueError(f"a table is an extension from 1 to {following} there, not {part}")
+
+
+def _shared_fits(path, part, onto):
+    """Whether the extension that is written is the one that is read."""
+    from astropy.io import fits
+
+    with fits.open(path) as file:
+        try:
+            return _extension(file, part) == _extension(file, onto)
+        except KeyError:
+            return False
 
 
 def _filled(column):
@@ -312,6 +455,9 @@ def _write_hdf5(path, new, part, table):
         shutil.copyfile(path, new)
     with h5py.File(new, "a" if part is not None and os.path.getsize(new) else "w") as file:
         if part is not None and part in file:
+            old = file[part]
+            if isinstance(old, h5py.Group) and any(isinstance(x, h5py.Group) for x in old.values()):
+                raise ValueError(f"{part!r} holds other tables: {', '.join(old)}")
             del file[part]
         if isinstance(table, dict):
             group = file if part is None else file.create_group(part)
@@ -319,6 +465,17 @@ def _write_hdf5(path, new, part, table):
                 group[name] = column
         else:
             file[part or ARRAY] = table
+
+
+def _shared_hdf5(path, part, onto):
+    """Whether a data set or group that is written is what is read, holds it, or is a part of it."""
+    import h5py
+
+    part, onto = (f"/{(name or '').strip('/')}/".replace("//", "/") for name in (part, onto))
+    if part.startswith(onto):
+        return True
+    with h5py.File(path, "r") as file:
+        return onto.startswith(part) and onto in file
 
 
 def _read_parquet(path, part):
@@ -337,3 +494,4 @@ READERS = {
     "hdf5": _read_hdf5,
     "parquet": _read_parquet,
 }
+SHARED = {"npz": _shared_npz, "fits": _shared_fits, "hdf5": _shared_hdf5}

@@ -325,8 +325,9 @@ class Grid(Quadrature):
             n *= 2
             now = self._integrate(n)
             sigma = np.sqrt(np.diag(now[1]))
-            shift = np.abs(now[0] - before[0]) / sigma
-            width = np.abs(now[1] - before[1]) / np.outer(sigma, sigma)
+            with np.errstate(all="ignore"):  # a single node may have all: no sigma
+                shift = np.abs(now[0] - before[0]) / sigma
+                width = np.abs(now[1] - before[1]) / np.outer(sigma, sigma)
             near = AGREE[p]
             if max(shift.max(), width.max() / 2, abs(now[2] / before[2] - 1) / p) < near:
                 return

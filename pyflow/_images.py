@@ -72,6 +72,7 @@ class Images:
 
     def __init__(self, x, dequantize, seed, name, dtype=None):
         self.x, self.noisy, self.seed, self.name = x, dequantize, seed, name
+        self.first = getattr(x, "first", 0)  # row of those of all ranks
         self.shape = (x.shape[0], math.prod(x.shape[1:]))
         kind, size = x.dtype.kind, x.dtype.itemsize
         narrow = size <= 4 if kind == "f" else size < 4
@@ -82,6 +83,10 @@ class Images:
     def __len__(self):
         return self.shape[0]
 
+    def part(self, x):
+        """Return others of the same kind, rows that ranks share."""
+        return Images(x, self.noisy, self.seed, self.name, self.dtype)
+
     def __getitem__(self, rows):
         first, stop, _ = rows.indices(self.shape[0])
         x = np.asarray(self.x[first:stop]).reshape(stop - first, self.shape[1]).astype(self.dtype)
@@ -89,11 +94,11 @@ class Images:
             return x
         part = ((x != np.floor(x)) & np.isfinite(x)).any(axis=1)
         if part.any():
+            image = self.first + first + int(part.argmax())
             raise ValueError(
-                f"{self.name}: image {first + int(part.argmax())} is not of whole numbers, which "
-                "dequantize is for"
+                f"{self.name}: image {image} is not of whole numbers, which dequantize is for"
             )
-        return x + self._noise(first, len(x))
+        return x + self._noise(self.first + first, len(x))
 
     def _noise(self, first, n):
         """Return the noise of n rows; Philox makes four words of each count."""

@@ -14,6 +14,7 @@ from collections import deque
 from pyflow import _core
 
 AHEAD = 4  # answers for every worker, at most, that wait for an earlier one
+LOOK = 0.1  # seconds: a Ctrl-C just before the caller's thread began to wait does not wake it
 
 _current = contextvars.ContextVar(
     "_current", default=None
@@ -96,7 +97,7 @@ def in_order(ask, arguments, workers):
         for question in questions:
             yield question.answer()
         return
-    from concurrent.futures import ThreadPoolExecutor  # takes long to load
+    from concurrent.futures import ThreadPoolExecutor, wait  # takes long to load
 
     waiting = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -106,6 +107,9 @@ def in_order(ask, arguments, workers):
                     waiting.append(pool.submit(question.answer_in_worker, threads // workers))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                answer = waiting.popleft()
+                while not answer.done():
+                    wait([answer], timeout=LOOK)
+                yield answer.result()
         finally:
             stop.set()

@@ -10,6 +10,7 @@ import numpy as np
 from pyflow import _arguments, _checkpoint, _core
 from pyflow._arguments import warn
 from pyflow._blend import is_mixture
+from pyflow._many import LOOK
 from pyflow._progress import reporter
 from pyflow._training import ARRAYS, run, saved
 from pyflow.flow import load
@@ -165,6 +166,7 @@ class _Members:
     def mixture(self):
         """Fit all members and mix them; or return None if the first tells not to."""
         workers = side_by_side(self.n, sum(x.nbytes for x in self.data.values()))
+        workers = 1 if self.more.get("ranks") else workers
         listening = self.verbose or self.progress
         begun = self._checkpoints()
         with reporter(self.steps, self.verbose, None, self.what[2], self.n) as self.show:
@@ -263,7 +265,10 @@ class _Members:
                     future.add_done_callback(lambda f: events.put((f.result, ())))
                 ended = 0
                 while ended < len(futures):
-                    what, arguments = events.get()
+                    try:
+                        what, arguments = events.get(timeout=LOOK)
+                    except queue.Empty:
+                        continue
                     what(*arguments)  # of a fit that failed the result raises
                     ended += not arguments
             finally:

@@ -46,6 +46,8 @@ def polished(flow, data_train, data_validate, epochs, batch, learning_rate, **ho
     if how["y_train"] is not None and not flow._core.n_conditions:
         raise ValueError("y_train: this flow has no conditions: `train` gives it some")
     n = flow._points(data_train, "data_train")[1]
+    if not n:
+        raise ValueError("data_train: has no rows")
     options = _options(flow._core, n, epochs, batch, learning_rate)
     result = trained(
         flow,

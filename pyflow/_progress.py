@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 
@@ -68,8 +68,30 @@ class InTurn:
         return report
 
 
+LATER = 5  # seconds that a count takes before it is shown
+
+
+@contextmanager
+def counted(total, verbose, stage, name):
+    """Give a function to call with how many are done, which shows a line if it takes long."""
+    start, report, lines = time.monotonic(), None, ExitStack()
+
+    def done(n):
+        nonlocal report
+        seconds = time.monotonic() - start
+        if not verbose or seconds < LATER or (n == total and not report):
+            return
+        report = report or lines.enter_context(reporter(total, True, None, name))
+        report(Progress(stage, n, n, *4 * (math.nan,), seconds))
+
+    with lines:
+        yield done
+
+
 def _words(p):
     """Return what the line says of a `Progress`."""
+    if all(map(math.isnan, (p.logp_train, p.distance))):  # nothing but counted
+        return ""
     if p.logp_train != p.logp_train:  # NaN: SIG knows no densities
         return f"sliced distance {p.distance:.4f}"
     words = f"log p {p.logp_train:.4f}"
@@ -177,11 +199,19 @@ class _TqdmLine:
         self.bar.close()
 
 
-class _PlainLine:
-    """One line that is rewritten on a terminal, and a line now and then in a log.
+def _pause(seconds):
+    """Return the seconds between lines of a log, of a fit that has taken so many.
 
-    In a log the first comes after ten seconds, and the next ones when the fit has taken a tenth
-    longer, but not within ten seconds: some thirty in an hour, and fifty in a night.
+    Five in the first two minutes, then a 24th of the time, a minute at most: some 120 lines in an
+    hour, whose last minute is always told of.
+    """
+    return min(max(5, seconds / 24), 60)
+
+
+class _PlainLine:
+    """One line that is rewritten on a terminal, and a line every few seconds in a log.
+
+    In a log: see `_pause`.
     """
 
     def __init__(self, total, name, members):
@@ -193,7 +223,7 @@ class _PlainLine:
     def show(self, p):
         self.last = p
         now = time.monotonic()
-        pause = 0.2 if self.terminal else max(10, 0.1 * (self.shown - self.start))
+        pause = 0.2 if self.terminal else _pause(self.shown - self.start)
         if now - self.shown >= pause:
             self.shown = now
             self.write()
@@ -203,7 +233,8 @@ class _PlainLine:
         seconds = time.monotonic() - self.start
         member = f"member {self.last.member + 1} of {self.members}, " if self.members > 1 else ""
         step = f"{member}{self.last.stage} {self.last.step}{of}"
-        text = f"{self.name}: {step}, {seconds:.0f} s, {_words(self.last)}"
+        words = _words(self.last)
+        text = f"{self.name}: {step}, {seconds:.0f} s{', ' if words else ''}{words}"
         if self.terminal:
             sys.stderr.write(f"\r{text:<79}")
             sys.stderr.flush()

@@ -16,6 +16,10 @@ from pyflow._arguments import warn
 SEARCH = 1024, 1 << 17  # points looked at first, and at most until enough have a density
 WALKERS = 64, 8  # at least, and per parameter
 STAGE_STEPS = 4  # and p more, of the walkers at every power of the density on their way to 1
+ACCEPTED = 0.1  # of these steps, at least; else they are made shorter, so many times at most:
+SHORTER = 24
+ROUNDS = 6  # of all powers, at most: while walkers find what is LITTLE nats above all known points,
+LITTLE, BEHIND = 2, 5  # and others are behind by so many, once and for every axis
 LENGTH, BURN = 30, 5  # of the chain kept, and of what goes before, in autocorrelation times
 STEPS = 10000  # at most
 FREEDOM = 5.0  # degrees of freedom of the Student-t that the chain is bridged to
@@ -101,6 +105,17 @@ def generator(p):
     for _ in range(60):
         g = (1 + g) ** (1 / (p + 1))
     return g ** -np.arange(1.0, p + 1)
+
+
+def _gaussian_move(cov):
+    """Return steps of a covariance, each walker's own: those of emcee's `GaussianMove` are one."""
+    axes, sizes, _ = np.linalg.svd(cov)
+    root = axes * np.sqrt(sizes)
+
+    def proposed(coords, rng):
+        return coords + rng.standard_normal(coords.shape) @ root.T, np.zeros(len(coords))
+
+    return import_emcee().moves.MHMove(proposed)
 
 
 def _largest_step(logs, most, enough):
@@ -231,16 +246,14 @@ class Chain(Points):
         """Return an ensemble that samples a power of the density.
 
         On their way to the density itself few walkers have many descendants, and steps along
-        differences between walkers would never leave the subspace that these span: half of the
-        steps are then of a covariance that is given.
+        differences between walkers would never leave the subspace that these span: steps are then
+        of a covariance that is given.
         """
         emcee = import_emcee()
-        differences = emcee.moves.DEMove(sigma=0.1)
         if cov is not None:
-            gaussian = emcee.moves.GaussianMove(cov if len(cov) > 1 else cov.item())
-            moves = [(differences, 0.5), (gaussian, 0.5)]
+            moves = _gaussian_move(cov)
         else:  # a step of length one carries walkers from peak to peak
-            moves = [(differences, 0.9), (emcee.moves.DEMove(gamma0=1.0), 0.1)]
+            moves = [(emcee.moves.DEMove(sigma=0.1), 0.9), (emcee.moves.DEMove(gamma0=1.0), 0.1)]
         return emcee.EnsembleSampler(
             self._walkers,
             len(self.bounds),
@@ -251,7 +264,21 @@ class Chain(Points):
 
     def _start(self, rng):
         """Walkers that are spread as the density is."""
-        emcee = import_emcee()
+        points, logs = self._search(rng)
+        seed = np.random.RandomState(np.random.MT19937(rng.integers(2**63))).get_state()
+        for _ in range(ROUNDS):
+            start = self._annealed(points, logs, rng, seed)
+            best = start.log_prob.argmax()
+            found, left = start.log_prob[best] - logs.max(), np.ptp(start.log_prob)
+            if found < LITTLE or left < BEHIND * (1 + points.shape[1]):
+                break
+            # a peak was climbed so late that walkers were left elsewhere: now it is known
+            points = np.append(points, start.coords[best : best + 1], axis=0)
+            logs, seed = np.append(logs, start.log_prob[best]), start.random_state
+        return start
+
+    def _search(self, rng):
+        """Points spread evenly over the bounds, and their log-densities, all finite."""
         n, p = self._walkers, len(self.bounds)
         shift, done, looked = rng.random(p), 0, SEARCH[0]
         points, logs = np.empty((0, p)), np.empty(0)
@@ -270,23 +297,32 @@ class Chain(Points):
                 "prior: the posterior is zero, or nearly everywhere, within the bounds: "
                 f"it is not at {len(logs)} points of {looked}"
             )
-        state = np.random.RandomState(np.random.MT19937(rng.integers(2**63))).get_state()
-        power = 0.0
+        return points, logs
+
+    def _annealed(self, points, logs, rng, seed):
+        """Walkers that start from points, and follow powers of the density that rise to 1."""
+        emcee = import_emcee()
+        n, p = self._walkers, points.shape[1]
+        power, cov = 0.0, np.diag(np.ptp(self.bounds, axis=1) ** 2)
         while power < 1:
             step = _largest_step(logs, 1 - power, min(n, len(logs)) / 2)
             power = min(power + step, 1.0)
             share = np.exp(step * (logs - logs.max()))
             share /= share.sum()
             centred = points - share @ points
-            cov = 2.38**2 / p * (centred * share[:, None]).T @ centred
+            cov = 0.01 * cov  # in case that all descend from one point
+            cov += 2.38**2 / p * (centred * share[:, None]).T @ centred
             chosen = np.searchsorted(np.cumsum(share), (np.arange(n) + rng.random()) / n)
             chosen = np.minimum(chosen, len(logs) - 1)
-            state = emcee.State(points[chosen], log_prob=power * logs[chosen], random_state=state)
-            state = self._sampler(power, cov).run_mcmc(
-                state, STAGE_STEPS + p, store=False, skip_initial_state_check=True
-            )
-            points, logs, state = state.coords, state.log_prob / power, state.random_state
-        return emcee.State(points, log_prob=logs, random_state=state)
+            state = emcee.State(points[chosen], log_prob=power * logs[chosen], random_state=seed)
+            for _ in range(SHORTER):
+                sampler = self._sampler(power, cov)
+                state = sampler.run_mcmc(state, STAGE_STEPS + p, skip_initial_state_check=True)
+                if sampler.acceptance_fraction.mean() > ACCEPTED:
+                    break
+                cov = cov / 10  # that of points far around a narrow peak, which one of them met
+            points, logs, seed = state.coords, state.log_prob / power, state.random_state
+        return emcee.State(points, log_prob=logs, random_state=seed)
 
     def _run(self, start, most):
         """Points of the chain, their log-densities, and how much of an independent one each is."""

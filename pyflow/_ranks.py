@@ -1,81 +1,80 @@
-"""GIS of rows that the ranks of a cluster have: see `pyflow.mpi` and pf_ranks in pyflow.h."""
+"""Fits that the ranks of a cluster share: see `pyflow.mpi`, and pf_ranks in C."""
 
-import json
-import os
+import warnings
 
 import numpy as np
 
-from pyflow import _arguments, _core, _tables
-from pyflow._progress import Progress, reporter
-from pyflow._training import greedy
-from pyflow.flow import Flow
-
-# Options of GIS that a fit on several ranks does not have
-NOT_SHARED = ("condition", "autoregressive", "polish", "image_shape", "dequantize", "weight_train")
-NOT_SHARED += ("weight_validate", "labels", "n_models", "model", "checkpoint")
+from pyflow import _arguments
+from pyflow._images import Images
 
 
-def fitted(
-    comm,
-    data_train,
-    data_validate,
-    given,
-    refused,
-    *,
-    bounds,
-    scratch,
-    seed,
-    progress,
-    verbose,
-):
-    """Return the flow that all ranks fit together; arguments are those of `GIS`.
+def together(fit, arguments):
+    """Call a fit as one of the ranks of its argument `comm`, which it is given as `Ranks`.
 
-    given: options of the core. refused: what was given of NOT_SHARED.
+    The first rank alone tells: it warns, shows progress, and calls what the caller wants called.
     """
     from pyflow.mpi import Ranks
 
-    with Ranks(comm) as ranks:
-        if refused:
-            raise ValueError(f"{next(iter(refused))}: is not for a fit with comm")
-        if seed is None:
+    with Ranks(arguments["comm"]) as ranks, warnings.catch_warnings():
+        if arguments["seed"] is None:
             raise ValueError("seed: must be a number, the same on all ranks, for a fit with comm")
-        if progress is not None and not callable(progress):
-            raise TypeError(f"progress: must be callable, not {progress!r}")
-        verbose = _arguments.boolean("verbose", verbose)
-        given = {k: v for k, v in given.items() if v is not None}
-        given["seed"] = _arguments.seed(seed)
-        options = _core.options("gis", **given)
-        ranks.same("version of pyflow", _core.__version__)
-        ranks.same("options", json.dumps({k: str(v) for k, v in options.items()}))
-        columns = ranks.same("columns", _tables.names(data_train, "data_train"))
-        note, more, _ = greedy(columns, None, None, bounds, None, None)
-        ranks.same("bounds", None if bounds is None else more["bounds"].tolist())
-        whole = ranks.same("data_validate: whether it is given", data_validate is not None)
-        data, rows, on_disk = {}, [0, 0], False
-        for i, (name, x) in enumerate((("train", data_train), ("validate", data_validate))):
-            if i and not whole:
-                break
-            name = f"data_{name}"
-            x = _arguments.rows(_tables.matched(x, name, columns), name)
-            on_disk |= not isinstance(x, np.ndarray) or isinstance(x, np.memmap)
-            data[name], rows[i] = ranks.part(x, name)
-        if scratch is None and on_disk:
-            import tempfile  # here, because it takes long
+        if ranks.rank:
+            warnings.simplefilter("ignore")
+            quiet = {"verbose": False, "progress": None, "callback": None}
+            arguments = arguments | {k: v for k, v in quiet.items() if k in arguments}
+        return fit(**arguments | {"comm": ranks})
 
-            scratch = tempfile.gettempdir()
-        first = ranks.rank == 0
-        note = {"pyflow": _core.__version__, **note}
-        steps = options["max_layers"] or None
-        heard = progress if first else None
-        with reporter(steps, verbose and first, heard, f"GIS of {ranks.size} ranks") as report:
-            core = _core.gis_fit(
-                **data,
-                **given,
-                **more,
-                scratch=None if scratch is None else os.fspath(scratch),
-                ranks=(ranks.sum, ranks.rank, ranks.size, *rows),
-                note=json.dumps({**note, "unfinished": True}, allow_nan=False),
-                progress=report and (lambda *values: report(Progress(*values))),
-                warn=_arguments.warn if first else None,
-            )
-        return Flow._of(core.with_note(json.dumps(note, allow_nan=False)))
+
+def refuse(**given):
+    """Refuse what a fit on several ranks does not have, if it is given."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise ValueError(f"{name}: is not for a fit with comm")
+
+
+def parts(ranks, data, columns):
+    """Return each rank's part of arrays whose rows are those of all ranks, one after another.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    data : dict
+        Arrays by their names, or None: "data_train", and others with a row for each of its rows;
+        those whose names end with "_validate" have the rows of "data_validate".
+    columns : int
+        Of a table for GIS; 0 for images, and for SIG.
+
+    Returns
+    -------
+    data : dict
+    all : list of int
+        Rows of all ranks, of training and of validation data.
+    """
+    found, n_all = {}, [0, 0]
+    for name, x in data.items():
+        ranks.same(f"{name}: whether it is given", x is not None)
+        if x is None:
+            continue
+        validate = name.endswith("_validate")
+        rows = data["data_validate" if validate else "data_train"]
+        if not x.shape:
+            raise ValueError(f"{name}: must have a row for each point; its shape is ()")
+        if not name.startswith("data_") and x.ndim != 1:
+            raise ValueError(f"{name}: must have shape (n,); its shape is {x.shape}")
+        if len(x) != len(rows):
+            raise ValueError(f"{name}: has length {len(x)}; the data have {len(rows)} rows")
+        images = isinstance(x, Images)
+        part, n_all[validate] = ranks.part(x.x if images else x, name, columns)
+        found[name] = x.part(part) if images else part if part.ndim > 1 else np.asarray(part[:])
+    return found, n_all
+
+
+def whole(ranks, own, x, name):
+    """Return the rows of all ranks, on every rank, of an array-like or None; own[name]: of x."""
+    if not ranks.same(f"{name}: whether it is given", x is not None):
+        return None
+    x = np.asarray(_arguments.rows(x, name))
+    if not x.shape:
+        raise ValueError(f"{name}: must have a field for each point; its shape is ()")
+    own[name] = len(x)
+    return ranks.whole(x, name)

@@ -8,12 +8,17 @@ pandas, polars, pyarrow and astropy by the attribute that lists their columns; a
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
 LISTS = ("colnames", "column_names", "columns")  # astropy; pyarrow; pandas and polars
 NUMBERS = "biuf"  # kinds of dtype
+# What an argument's columns are called by, where a message begins with its name.
+POINTS = ("x", "data", "data_train", "data_validate", "bounds")
+CONDITIONS = ("y", "y_train", "y_validate", "condition", "condition_validate")
 
 
 def _labels(x):
@@ -192,3 +197,54 @@ def _plain(values):
     if isinstance(plain, np.dtype) and plain.kind in NUMBERS:
         return values.to_numpy(dtype=plain)
     return np.asarray(values)
+
+
+# ---- messages ------------------------------------------------------------------------------------
+
+
+def name_columns(error, columns, conditions=None):
+    """Put names behind the columns' numbers in the message of an exception: column 1 ('b').
+
+    Parameters
+    ----------
+    error : Exception
+        Of a message that begins with the argument's name; else nothing is done.
+    columns, conditions : sequence of str, or None
+        What columns of points, and of conditions, are called.
+    """
+    if not error.args or not isinstance(error.args[0], str):
+        return
+    text = error.args[0]
+    argument = text.partition(":")[0]
+    known = columns if argument in POINTS else conditions if argument in CONDITIONS else None
+    if known:
+        unnamed = r"\b(?:column \d+|columns \d+, \d+)\b(?! \(['\"])"
+        text = re.sub(unnamed, lambda m: _with_names(m[0], known), text)
+        error.args = (text, *error.args[1:])
+
+
+def _with_names(text, known):
+    """Return "columns 1 ('b'), 2 ('c')" of "columns 1, 2"."""
+    found = [int(number) for number in re.findall(r"\d+", text)]
+    if max(found) >= len(known) or _numbered(tuple(known)):  # of something else, or no names
+        return text
+    return re.sub(r"\d+", lambda m: f"{m[0]} ({known[int(m[0])]!r})", text)
+
+
+def column(j, known):
+    """Return "column 1 ('b')", or "column 1" where columns have no names (None)."""
+    return _with_names(f"column {j}", known or ())
+
+
+def naming_columns(method):
+    """Return a method of a flow whose messages name the columns that the flow knows by name."""
+
+    @functools.wraps(method)
+    def asked(self, *args, **how):
+        try:
+            return method(self, *args, **how)
+        except ValueError as error:
+            name_columns(error, self.columns, self.names)
+            raise
+
+    return asked

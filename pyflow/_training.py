@@ -39,6 +39,8 @@ def run(
     total=None,
     found=None,
     warn=warn,
+    ranks=None,
+    rows=(0, 0),
     **more,
 ):
     """Call a fit of the core with what every fit has: a checkpoint, progress, warnings.
@@ -66,6 +68,10 @@ def run(
         What the checkpoint holds, if that has been read.
     warn : callable
         Of what a fit warns: the message and the category.
+    ranks : Ranks, optional
+        That fit together, each with its part of the rows of a greedy fit, or all of another's.
+    rows : (int, int)
+        Of all ranks, of the training and of the validation data.
     **more
         What else the core is to be told.
 
@@ -83,14 +89,28 @@ def run(
     data |= {k: given.pop(k) for k in ARRAYS if k in given}
     options = _core.options(kind, **given)
     tells = {k: v for k, v in options.items() if k not in WATCH} | (tells or {})
-    note = {"pyflow": _core.__version__, **note, "fit": _checkpoint.digest(tells, data)}
+    greedy = kind in ("gis", "sig")
+    if ranks:
+        ranks.same("checkpoint: whether it is given", checkpoint is not None)
+    seen = data if checkpoint is not None or not (ranks and greedy) else {}
+    digest = _checkpoint.digest(tells, seen, ranks if greedy else None)
+    note = {"pyflow": _core.__version__, **note, "fit": digest}
+    if ranks:
+        told = sorted(digest, key=lambda name: name.startswith(("data_", "y_")))  # others bend them
+        ranks.same_each({"pyflow": note["pyflow"], **{name: digest[name] for name in told}})
+        more["ranks"] = (ranks.sum, ranks.rank, ranks.size, *rows)
+        name = f"{name} of {ranks.size} ranks"
     if checkpoint is not None:
         _checkpoint.check(checkpoint, seed)
         found = _checkpoint.resume(checkpoint, note, found)
+        if ranks:  # nobody writes before all have read
+            ranks.same("checkpoint: what is in it", found and zlib.crc32(found.to_bytes()))
         if found is not None and not found.unfinished:
             return found
-        if found is not None and kind in ("gis", "sig"):
+        if found is not None and greedy:
             more["flow"] = found._core
+        if greedy and ranks and ranks.rank:
+            checkpoint = None  # the first rank writes it
     steps = total(options) if total else None
     with _checkpoint.mentioned(checkpoint), reporter(steps, verbose, progress, name) as report:
         try:
@@ -104,15 +124,16 @@ def run(
                 warn=warn,
             )
         except BaseException as error:
+            _tables.name_columns(error, note.get("columns"), note.get("names"))
             core = getattr(error, "flow", None)
             error.flow = Flow._of(core) if isinstance(core, _core.Flow) else None
             raise
     return Flow._of(core.with_note(json.dumps(note, allow_nan=False)))
 
 
-def saved(flow, checkpoint):
+def saved(flow, checkpoint, ranks=None):
     """Save a finished flow to the checkpoint, if there is one, and return it."""
-    if checkpoint is not None:
+    if checkpoint is not None and not (ranks and ranks.rank):
         with _checkpoint.mentioned(checkpoint):
             try:
                 flow.save(checkpoint)
@@ -138,7 +159,7 @@ def refuse_unknown(function, unknown):
 # ---- arguments -----------------------------------------------------------------------------------
 
 
-def classes(labels, labels_validate, has_validate, known, whose):
+def classes(labels, labels_validate, has_validate, known, whose, ranks=None):
     """Return the sorted labels and the arguments of the core, or None and nothing.
 
     Parameters
@@ -150,7 +171,11 @@ def classes(labels, labels_validate, has_validate, known, whose):
         The classes of the flow that the fit goes on from.
     whose : str
         What that is called in messages; "" if there is none.
+    ranks : Ranks, optional
+        Whose labels these are.
     """
+    if ranks:
+        ranks.same("labels: whether they are given", labels is not None)
     if labels is None:
         if labels_validate is not None:
             raise ValueError("labels_validate: given without labels")
@@ -163,6 +188,12 @@ def classes(labels, labels_validate, has_validate, known, whose):
         raise ValueError("labels_validate: must be given, since labels are")
     labels = _arguments.labels(labels, "labels")
     values = np.unique(labels) if known is None else known
+    if ranks and known is None:
+        each = [v for v in ranks.gather(values, "labels") if len(v)] or [values]
+        if len({v.dtype.kind in "US" for v in each}) > 1:
+            raise ValueError("labels: are numbers on some ranks, and strings on others")
+        values = np.unique(np.concatenate(each))
+        labels = labels if len(labels) else labels.astype(values.dtype)
     of = "labels" if known is None else f"the labels of {whose}"
     given = {"labels": _arguments.classes(values, labels, "labels", of)}
     if has_validate:
@@ -193,7 +224,7 @@ def greedy(columns, shape, values, bounds, model, noisy):
         Of an image.
     values : array or None
         The sorted labels.
-    bounds : sequence or None
+    bounds : sequence or dict, or None
         The caller's, of every column.
     model : Flow or None
         To go on from.
@@ -215,7 +246,7 @@ def greedy(columns, shape, values, bounds, model, noisy):
         note["labels"] = values.tolist()
         more["n_classes"] = len(values)
     if bounds is not None:
-        more["bounds"] = _arguments.bounds(bounds)
+        more["bounds"] = _arguments.bounds(bounds, columns)
         tells["bounds"] = [
             [b if np.isfinite(b) else None for b in p] for p in more["bounds"].tolist()
         ]
@@ -225,11 +256,13 @@ def greedy(columns, shape, values, bounds, model, noisy):
     return note, more, tells
 
 
-def conditions(y_train, y_validate, n_train, n_validate, p=None):
+def conditions(y_train, y_validate, n_train, n_validate, p=None, ranks=None):
     """Return y_train and y_validate as the core takes them, None for what is not there.
 
-    n_validate is None without validation data.
+    n_validate is None without validation data. Of ranks, those of all.
     """
+    if ranks:
+        ranks.same("y_train: whether it is given", y_train is not None)
     if y_train is None:
         if y_validate is not None:
             raise ValueError("y_train: is missing, although y_validate is given")
@@ -240,13 +273,15 @@ def conditions(y_train, y_validate, n_train, n_validate, p=None):
         raise ValueError("data_validate: is missing, although y_validate is given")
     names = _tables.names(y_train, "y_train")
     y_train = parameters_of(y_train, "y_train", p, n_train, each=True)
+    y_train = ranks.whole(y_train, "y_train") if ranks else y_train
     for j, column in enumerate(y_train.T):
         if column.min() == column.max():
-            raise ValueError(f"y_train: column {j} is constant")
+            raise ValueError(f"y_train: {_tables.column(j, names)} is constant")
     if y_validate is not None:
         y_validate = _tables.matched(y_validate, "y_validate", names)
         p = y_train.shape[1]
         y_validate = parameters_of(y_validate, "y_validate", p, n_validate, each=True)
+        y_validate = ranks.whole(y_validate, "y_validate") if ranks else y_validate
     return y_train, y_validate
 
 

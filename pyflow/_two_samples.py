@@ -67,6 +67,8 @@ class TwoSample(NamedTuple):
             f"Two samples of {len(self.is_y) // 2} rows: AUC {self.auc:.3f} ± {self.auc_error:.3f},"
             f" accuracy {self.accuracy:.3f} ± {self.accuracy_error:.3f} (0.5: not told apart);"
             f" p = {self.p_value:.2g}"
+            + "; an AUC so far below 0.5 is that of samples that share rows, or copies of them"
+            * (self.auc < 0.5 - 3 * self.auc_error)
         )
 
     def plot(self) -> Figure:
@@ -269,7 +271,7 @@ class Spread(NamedTuple):
     ratio : (d,) float64 array
         Of the ranges between two quantiles; 1: as wide.
     error : (d,) float64 array
-        Standard error of its logarithm, from both samples' rows.
+        Standard error of its logarithm, from both samples' rows; NaN where these may have no width.
     names : tuple of str
         What the columns are called.
 
@@ -283,12 +285,17 @@ class Spread(NamedTuple):
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        far = np.abs(np.log(self.ratio)) / self.error
-        worst = int(np.argmax(far))
+        known = np.isfinite(self.ratio) & (self.ratio > 0) & np.isfinite(self.error)
+        left = f"{len(known) - known.sum()} of {len(known)} columns, of few values, are left out"
+        if not known.any():
+            return f"Samples and data are not compared: {left}"
+        with np.errstate(divide="ignore", invalid="ignore"):
+            far = np.abs(np.log(np.where(known, self.ratio, 1))) / self.error
+        worst = int(np.argmax(np.where(known, np.nan_to_num(far, posinf=np.inf), -1)))
         return (
-            f"Samples are {np.median(self.ratio):.3f} times as wide as data in the median column;"
-            f" furthest off, in its errors, {self.names[worst]}: {self.ratio[worst]:.3f} ±"
-            f" {self.ratio[worst] * self.error[worst]:.3f}"
+            f"Samples are {np.median(self.ratio[known]):.3f} times as wide as data in the median"
+            f" column; furthest off, in its errors, {self.names[worst]}: {self.ratio[worst]:.3f} ±"
+            f" {self.ratio[worst] * self.error[worst]:.3f}" + f"; {left}" * (not known.all())
         )
 
     def plot(self) -> Figure:

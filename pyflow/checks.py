@@ -7,11 +7,12 @@ samples, and how wide they are.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyflow import _arguments
+from pyflow import _arguments, _tables
 from pyflow._two_samples import Spread, TwoSample, sample_spread, two_sample_test
 from pyflow.posterior import Posterior, bounds_of
 
@@ -277,7 +278,8 @@ def coverage(
         `mean`, `cov`, `bounds`, `names`, `logp`, `credibility` and `sample` are used. One is
         looked at at a time: a generator never holds more.
     y : (n, p) array-like
-        Their truths.
+        Their truths. The columns of a table are those that are called as the parameters of the
+        posteriors are, in that order.
     simulation : (n,) array-like, optional
         Labels of the simulations. Default: equal rows of y are one simulation.
     seed : int
@@ -290,7 +292,8 @@ def coverage(
     Raises
     ------
     ValueError
-        If there are not as many posteriors as truths, or of other parameters.
+        If there are not as many posteriors as truths, or they are of other parameters, or of
+        different ones.
 
     Warns
     -----
@@ -301,17 +304,27 @@ def coverage(
     --------
     See `Coverage`.
     """
-    y = truths_of(y)
+    if _tables.names(y, "y") is None:
+        y = truths_of(y)  # before the first posterior, which may take long
+    posteriors = iter(posteriors)
+    first = list(islice(posteriors, 1))
+    names = tuple(first[0].names) if first else None
+    y = truths_of(_tables.matched(y, "y", names))
     simulation = simulations_of(simulation, y)
     n, p = y.shape
     rng = np.random.default_rng(_arguments.seed(seed))
-    rows, outside, names, count = [], 0, (), 0
-    for count, post in enumerate(posteriors, 1):
+    rows, outside, count = [], 0, 0
+    for count, post in enumerate(chain(first, posteriors), 1):
         if count > n:
             raise ValueError(f"y: there are {n} truths, and more posteriors")
+        if tuple(post.names) != names:
+            raise ValueError(
+                f"posteriors: number {count - 1} is of {', '.join(post.names)}, the first of "
+                f"{', '.join(names)}"
+            )
         if len(post.bounds) != p:
             raise ValueError(f"y: must have shape (n, {len(post.bounds)}); its shape is {y.shape}")
-        names, at = post.names, y[count - 1]
+        at = y[count - 1]
         (least, most), sigma = np.transpose(post.bounds), np.sqrt(np.diag(post.cov))
         outside += bool((at < least).any() or (at > most).any())
         draws = post.sample(DRAWS, rng.integers(2**63))
@@ -348,7 +361,7 @@ def coverage_of_samples(
     ----------
     samples : (n, draws, p) array-like, or iterable of (draws, p) array-likes
         Independent draws of each posterior, 99 or better 999 of them. One is looked at at a time: a
-        generator never holds more.
+        generator never holds more. Columns of tables are matched to those of y.
     y : (n, p) array-like
         Their truths.
     logp : (n, draws) array-like, or iterable of (draws,) array-likes, optional
@@ -360,7 +373,8 @@ def coverage_of_samples(
     bounds : (p, 2) array-like, optional
         The prior's box, from which TARP's reference points are drawn. Default: the range of y.
     names : sequence of str, optional
-        What the parameters are called.
+        What the parameters are called. Default: what the columns of y are called, or those of
+        samples. Of a table y that has columns of these names those are taken, in this order.
     simulation, seed : optional
         As in `coverage`.
 
@@ -371,8 +385,8 @@ def coverage_of_samples(
     Raises
     ------
     ValueError
-        If there are not as many samples as truths, or of other shapes, or only one of logp and
-        logp_true is given.
+        If there are not as many samples, or logp, as truths, or of other shapes, or only one of
+        logp and logp_true is given.
 
     Examples
     --------
@@ -389,6 +403,11 @@ def coverage_of_samples(
     >>> coverage_of_samples(x[:, None] + 0.2 * draws, y).verdict
     'too wide'
     """
+    known = _tables.names(y, "y")
+    if names is not None:
+        names = [names] if isinstance(names, str) else list(names)
+        if known is not None and set(names) <= set(known):
+            y, known = _tables.matched(y, "y", names), tuple(names)
     y = truths_of(y)
     n, p = y.shape
     simulation = simulations_of(simulation, y)
@@ -400,7 +419,8 @@ def coverage_of_samples(
         at_truths = np.asarray(_arguments.rows(logp_true, "logp_true"), dtype=np.float64)
         if at_truths.shape != (n,) or np.isnan(at_truths).any():
             raise ValueError(f"logp_true: must be {n} numbers; its shape is {at_truths.shape}")
-    names = _arguments.names(names, p, "parameters")
+    if names is not None:
+        names = _arguments.names(names, p, "parameters")
     box = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
     box = box if bounds is None else bounds_of(bounds, "bounds", p)
     least, most = box.T
@@ -411,6 +431,10 @@ def coverage_of_samples(
     for count, draws in enumerate(samples, 1):
         if count > n:
             raise ValueError(f"y: there are {n} truths, and more samples")
+        own = _tables.names(draws, "samples")
+        if known is None:  # y has no names: those of samples are as of the first, or as they say
+            known = names if own is None or set(names or [None]) <= set(own) else own
+        draws = _tables.matched(draws, "samples", known) if own is not None else draws
         at, draws = y[count - 1], _draws_of(draws, count - 1, p)
         mean, sigma = draws.mean(axis=0), draws.std(axis=0, ddof=1)
         if logs is None:
@@ -431,6 +455,9 @@ def coverage_of_samples(
         rows.append((credibility, ranks, tarp, at_truths[count - 1], z))
     if count < n:
         raise ValueError(f"y: there are {n} truths for {count} samples")
+    if logs is not None and next(logs, None) is not None:
+        raise ValueError(f"logp: there are more than the {n} samples")
+    names = names or known or _arguments.names(None, p, "parameters")
     return Coverage(*zip(*rows, strict=True), simulation, names, seed)
 
 

@@ -17,6 +17,7 @@ from pyflow._arguments import integer, real, warn
 from pyflow._blend import is_mixture, zero_outside
 from pyflow._images import Images
 from pyflow._notes import read_note
+from pyflow._progress import counted
 from pyflow.checks import Coverage, coverage, coverage_of_samples, simulations_of
 from pyflow.layers import composed
 from pyflow.posterior import Posterior, prior_of, warn_outside
@@ -37,6 +38,7 @@ NOISE = "noise"  # what the noise's standard deviation is called when it is a co
 TEMPERATURES = 1e-4, 1e2  # least and most that the core's calibration tries
 FEW = 10  # conditions that say little of a temperature
 LARGE = 1 << 18  # pixels of a field that the core's threads share, and that fills memory
+FAR = 0.25  # of the range of training rows beyond it, where a likelihood is no more than a guess
 WIDTH = 0.3  # of what is expected of a temperature's logarithm before simulations tell
 
 
@@ -473,8 +475,28 @@ class Flow:
         reach = np.stack([y.min(axis=0), y.max(axis=0)], axis=1)
         warn_outside(self.names[:p], *self._core.range[:, :p], reach, "y")
 
+    def _lazily(self, y, condition_field):
+        """Return what is beside the points of a Dask array, and the shape of that of one point."""
+        found = {}
+        if y is not None:
+            labelled, p = self._labels is not None, self._core.n_conditions
+            if not labelled and not p:
+                raise ValueError("y: this flow was fitted without")
+            if not _dask.is_lazy(y):
+                y = _tables.matched(y, "y", None if labelled else self.names)
+                y = np.asarray(_arguments.labels(y, "y") if labelled else _arguments.rows(y, "y"))
+            found["y"] = y, () if labelled else (p,)
+        if condition_field is not None:
+            if not self.condition_field:
+                raise ValueError("condition_field: this flow was fitted without")
+            if not _dask.is_lazy(condition_field):
+                condition_field = np.asarray(_arguments.rows(condition_field, "condition_field"))
+            found["condition_field"] = condition_field, tuple(self._core.shape)
+        return found
+
     # ---- densities and samples -------------------------------------------------------------------
 
+    @_tables.naming_columns
     def evaluate_density(
         self,
         x: ArrayLike,
@@ -534,8 +556,8 @@ class Flow:
         how = {"draws": integer("draws", draws, 1), "seed": _arguments.seed(seed)}
         if _dask.is_lazy(x):
             ask = partial(self.evaluate_density, **how)
-            beside = {"y": y, "condition_field": condition_field}
-            return _dask.of_blocks(ask, x, self.shape, False, np.float64, **beside)
+            beside = self._lazily(y, condition_field)
+            return _dask.of_blocks(ask, x, self.shape, False, np.float64, beside)
         x, n = self._points(x)
         return self._core.evaluate_density(x, **self._conditions(y, n, condition_field), **how)
 
@@ -575,6 +597,7 @@ class Flow:
             x = rows[:].reshape(x.shape)
         return self.evaluate_density(x, y) / (-np.log(2) * self.dim)
 
+    @_tables.naming_columns
     def sample(
         self,
         n: int,
@@ -622,6 +645,7 @@ class Flow:
             logp = self._core.evaluate_density(x, **known)
         return x.reshape(n, *self.shape), logp
 
+    @_tables.naming_columns
     def forward(
         self,
         x: ArrayLike,
@@ -703,6 +727,7 @@ class Flow:
         x, logj = self._core.inverse(z, **self._conditions(y, n, condition_field))
         return self._shaped(x, shape), logj
 
+    @_tables.naming_columns
     def score(
         self,
         x: ArrayLike,
@@ -748,9 +773,12 @@ class Flow:
         (array([0.]), np.float64(-inf))
         """
         if _dask.is_lazy(x):
-            beside = {"y": y, "condition_field": condition_field}
-            score = _dask.of_blocks(self.score, x, self.shape, True, self.dtype, **beside)
-            return (score, self.evaluate_density(x, **beside)) if with_logp else score
+            ask = partial(self.score, outside=_known_outside(outside))
+            beside = self._lazily(y, condition_field)
+            score = _dask.of_blocks(ask, x, self.shape, True, self.dtype, beside)
+            if not with_logp:
+                return score
+            return score, self.evaluate_density(x, y, condition_field=condition_field)
         shape = np.shape(x)
         x, n = self._points(x)
         known = self._conditions(y, n, condition_field)
@@ -760,12 +788,11 @@ class Flow:
 
     def _gradient(self, question, x, known, outside):
         """Return a score that the core is asked for, and log p: see `score` of points outside."""
-        if outside not in ("raise", "zero"):
-            raise ValueError(f'outside: must be "raise" or "zero", not {outside!r}')
-        if outside == "zero":
+        if _known_outside(outside) == "zero":
             return zero_outside(self._core, question, x, known)
         return getattr(self._core, question)(x, **known)
 
+    @_tables.naming_columns
     def score_parameters(
         self,
         x: ArrayLike,
@@ -810,6 +837,7 @@ class Flow:
 
     # ---- posteriors ------------------------------------------------------------------------------
 
+    @_tables.naming_columns
     def posterior(
         self,
         x: ArrayLike,
@@ -916,6 +944,12 @@ class Flow:
         log_density = _LogLikelihood(
             self._core, x, beside, known, power, integer("draws", draws, 1)
         )
+        self._warn_x(x)
+        if len(self.shape) == 1 and np.isneginf(log_density(box.mean(axis=1)[None]))[0]:
+            conditions = known.copy()
+            conditions[free] = box.mean(axis=1)
+            one = getattr(self, "members", [self])[0]
+            one.forward(x, conditions)  # refuses what lies out of bounds, by its number
         how = {"method": method, "grid": grid, "seed": seed, "steps": steps}
         return Posterior(log_density, box, names, log_prior=log_prior, **how)
 
@@ -934,6 +968,7 @@ class Flow:
         seed: int | None = 0,
         steps: int | None = None,
         condition_field: ArrayLike | None = None,
+        verbose: bool = True,
     ) -> list[Posterior]:
         """Return the posterior of each of many maps: those of `posterior`, bit for bit.
 
@@ -952,6 +987,8 @@ class Flow:
             As in `posterior`, the same for each map.
         condition_field : (n, *shape) or shape array-like, optional
             For a flow that sees a second field of each map.
+        verbose : bool, optional
+            Show on stderr how many are done, if it takes more than some seconds.
 
         Returns
         -------
@@ -986,7 +1023,15 @@ class Flow:
         beside = self._beside(condition_field, n)
         how = {"bounds": bounds, "temperature": temperature, "draws": draws}
         how |= {"method": method, "grid": grid, "steps": steps}
-        return list(self._posteriors(x, n, prior, noise, fixed, beside, seed, how))
+        return list(self._posteriors(x, n, prior, noise, fixed, beside, seed, how, verbose))
+
+    def _warn_x(self, x):
+        """Warn of observed rows far outside of the rows that a likelihood was fitted to."""
+        known = self._note.get("x_range")
+        if known is not None and len(x):
+            names = self.columns or [f"column {j}" for j in range(self.dim)]
+            seen = np.stack([np.min(x, axis=0), np.max(x, axis=0)], axis=1)
+            warn_outside(names, *np.transpose(known), seen, "x", FAR)
 
     def _known(self, noise, fixed):
         """Return all conditions (n_conditions,) for a posterior, NaN where they are not known."""
@@ -1028,6 +1073,7 @@ class Flow:
         draws: int = 1,
         condition_field: ArrayLike | None = None,
         seed: int | None = 0,
+        verbose: bool = True,
     ) -> Coverage:
         """Return how often posteriors of held-out simulations hold their truths.
 
@@ -1048,6 +1094,8 @@ class Flow:
             As in `posterior`.
         noise, fixed : optional
             As in `posterior`; their values may also be of shape (n,), one for each map.
+        verbose : bool, optional
+            Show on stderr how many are done, if it takes more than some seconds.
 
         Returns
         -------
@@ -1083,7 +1131,8 @@ class Flow:
         simulation = simulations_of(simulation, y)
         beside = self._beside(condition_field, n)
         how = {"temperature": temperature, "draws": draws}
-        with closing(self._posteriors(x, n, prior, noise, fixed, beside, seed, how)) as posts:
+        asked = x, n, prior, noise, fixed, beside, seed, how, verbose
+        with closing(self._posteriors(*asked)) as posts:
             return coverage(posts, y, simulation=simulation, seed=seed)
 
     def check_draws(
@@ -1163,7 +1212,7 @@ class Flow:
             seed=seed,
         )
 
-    def _posteriors(self, x, n, prior, noise, fixed, beside, seed, how):
+    def _posteriors(self, x, n, prior, noise, fixed, beside, seed, how, verbose):
         """Yield the posterior of each of n maps, several at a time: see `posteriors`."""
 
         def asked():
@@ -1177,8 +1226,12 @@ class Flow:
         def ask(one, known):
             return self.posterior(one, prior, **known, **how)
 
-        told = set()
-        with closing(_many.in_order(ask, asked(), n if self.dim < LARGE else 1)) as found:
+        told, verbose = set(), _arguments.boolean("verbose", verbose)
+        several = n if self.dim < LARGE else 1
+        with (
+            closing(_many.in_order(ask, asked(), several)) as found,
+            counted(n, verbose, "map", "posteriors") as done,
+        ):
             for i in range(n):
                 try:
                     post, warnings = next(found)
@@ -1191,6 +1244,7 @@ class Flow:
                     if message not in told:
                         told.add(message)
                         warn(message, category)
+                done(i + 1)
                 yield post
 
     def _each_fixed(self, fixed, n):
@@ -1642,6 +1696,13 @@ def _name_map(error, i):
         error.add_note(f"The posterior is that of map {i} of x.")
 
 
+def _known_outside(outside):
+    """Return what is to become of points outside the bounds, if it is known: see `Flow.score`."""
+    if outside not in ("raise", "zero"):
+        raise ValueError(f'outside: must be "raise" or "zero", not {outside!r}')
+    return outside
+
+
 def parameters_of(y, name, p, n, each=False):
     """Return parameters as a C-contiguous float64 array (n, p).
 
@@ -1654,13 +1715,14 @@ def parameters_of(y, name, p, n, each=False):
     p, n : int
         p = None: as many columns as y has.
     """
-    y = np.asarray(_arguments.rows(y, name))
+    known, y = _tables.names(y, name), np.asarray(_arguments.rows(y, name))
     if y.dtype.kind not in "biuf":
         raise ValueError(f"{name}: must hold real numbers; its dtype is {y.dtype}")
     given, y = y.shape, y.astype(np.float64)
     if not np.isfinite(y).all():
-        row = np.argwhere(~np.isfinite(y))
-        raise ValueError(f"{name}: is NaN or infinite in row {row[0][0] if row.size else 0}")
+        row, *column = np.argwhere(~np.isfinite(y))[0] if y.ndim else [0]
+        where = f", {_tables.column(column[0], known)}" if y.ndim == 2 else ""
+        raise ValueError(f"{name}: is NaN or infinite in row {row}{where}")
     if p in (None, 1) and y.ndim == 1 and (each or len(y) != 1):
         y = y[:, None]
     if each and y.ndim == 1 and n == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,20 @@ from pyflow._members import fitted, usual
 from pyflow._progress import Progress
 from pyflow._training import classes, greedy, known_classes, refuse_unknown, saved
 from pyflow.flow import Flow
+from pyflow.mpi import Ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
+    Bound = tuple[float | None, float | None]
+    Bounds = Sequence[Bound] | Mapping[str, Bound] | ArrayLike
+
 __all__ = ["GIS", "Progress"]
 
+SPIKE, FEW_EQUAL = 0.1, 10  # share of rows with one value, and how many, that are warned of
+LOOKED_AT = 20_000  # rows
 MOST_LAYERS = 4000  # sliced layers of a fit with validation data and without max_layers; as in C
 
 
@@ -59,7 +66,7 @@ def GIS(  # a function with the name that the method has in the literature
     slice_steps: int | None = None,
     marginal_first: bool | None = None,
     whiten: bool | None = None,
-    bounds: Sequence[tuple[float | None, float | None]] | ArrayLike | None = None,
+    bounds: Bounds | None = None,
     image_shape: Sequence[int] | None = None,
     dequantize: bool | int | None = None,
     weight_train: ArrayLike | None = None,
@@ -168,9 +175,10 @@ def GIS(  # a function with the name that the method has in the literature
         training and as many validation rows, which are read twice more.
     whiten : bool, optional
         Then remove the columns' correlations. Default True.
-    bounds : (d, 2) sequence, optional
-        Lower and upper bound of each column; None or infinity where there is none. The density is
-        zero outside. Data may lie on a bound, but not beyond.
+    bounds : (d, 2) sequence, or dict, optional
+        Lower and upper bound of each column; None or infinity where there is none. Of a table with
+        names also a dict of pairs by name, where columns without bounds may be left out. The
+        density is zero outside. Data may lie on a bound, but not beyond.
     image_shape : (height, width[, channels]), optional
         Rows of two axes are images, as data of more axes are: layers are made of patches, of 4 x 4
         and of 2 x 2 pixels in turn.
@@ -219,7 +227,8 @@ def GIS(  # a function with the name that the method has in the literature
         counted anew. An exception that it raises stops the fit.
     verbose : bool, optional
         Show a progress line on stderr: by tqdm if that is installed. Where stderr is no terminal, a
-        line now and then, to the logger "pyflow", level INFO, if `logging` is set up.
+        line every five seconds, after some minutes every minute at least, to the logger "pyflow",
+        level INFO, if `logging` is set up.
     comm : mpi4py.MPI.Comm, optional
         Fit together with other ranks of a cluster, each of which gives rows of its own (any number,
         also none; those of rank 0, 1, ... one after another are the whole, and so are validation
@@ -228,10 +237,10 @@ def GIS(  # a function with the name that the method has in the literature
         If a rank fails, all do, by a `pyflow.mpi.RankError` with its message. In memory a rank has
         its own rows and a working copy (of rows on disk that is in `scratch`), those of all ranks
         that the search for slices looks at (`slice_points`), and at first up to 72 bytes for every
-        validation row of all ranks. More than 64 ranks gain nothing: give each a node, or a
-        processor. Of tables of at most 512 columns; not with labels, weights, `model`,
-        `checkpoint`, conditions, networks, `polish`, or more than one of `n_models`. Rank 0 alone
-        warns and reports progress.
+        validation row of all ranks, 24 for every row with a weight. More than 64 ranks gain
+        nothing: give each a node, or a processor. Of tables at most 512 columns; not with
+        conditions, networks, `polish`, or more than one of `n_models`. Rank 0 alone warns, reports
+        progress, and writes the checkpoint, which all must be able to read.
 
     Returns
     -------
@@ -261,6 +270,8 @@ def GIS(  # a function with the name that the method has in the literature
     -----
     RuntimeWarning
         If a checkpoint cannot be written: the fit goes on. If the fit stopped at 4000 layers.
+    UserWarning
+        If a value is that of a tenth of a column's rows or more: a flag, a whole number, a limit.
 
     References
     ----------
@@ -288,26 +299,18 @@ def GIS(  # a function with the name that the method has in the literature
     >>> post.names, bool(abs(post.mean[0] - 0.6) < 0.2)
     (('shift',), True)
     """
+    arguments = {k: v for k, v in locals().items() if k != "unknown"}
+    if comm is not None and not isinstance(comm, Ranks):
+        return _ranks.together(GIS, arguments | unknown)
     refuse_unknown(GIS, unknown)
-    given = {k: v for k, v in locals().items() if k in _core.options("gis") and k != "seed"}
+    given = {k: v for k, v in arguments.items() if k in _core.options("gis") and k != "seed"}
     if comm is not None:
-        others = given | {"labels": labels, "model": model, "checkpoint": checkpoint}
-        others |= {"condition": condition, "weight_train": weight_train, "image_shape": image_shape}
-        others |= {"weight_validate": weight_validate, "dequantize": dequantize}
-        others |= {"autoregressive": autoregressive or None, "polish": polish or None}
-        others |= {"n_models": n_models if n_models != 1 else None}
-        return _ranks.fitted(
-            comm,
-            data_train,
-            data_validate,
-            given,
-            {k: others[k] for k in _ranks.NOT_SHARED if others[k] is not None},
-            bounds=bounds,
-            scratch=scratch,
-            seed=seed,
-            progress=progress,
-            verbose=verbose,
+        several = None if n_models == 1 else n_models
+        _ranks.refuse(
+            condition=condition, autoregressive=autoregressive, polish=polish, n_models=several
         )
+        n_models, autoregressive, polish = 1, False, False
+        comm.same("data_validate: whether it is given", data_validate is not None)
     trained = condition is not None
     if autoregressive is not None:
         trained = _arguments.boolean("autoregressive", autoregressive) or trained
@@ -332,6 +335,7 @@ def GIS(  # a function with the name that the method has in the literature
         train = _arguments.rows(_tables.matched(data_train, "data_train", columns), "data_train")
         validate = _tables.matched(data_validate, "data_validate", columns)
         validate = None if validate is None else _arguments.rows(validate, "data_validate")
+        _warn_spikes(train, weight_train, columns)
     else:
         columns, number = None, _arguments.seed(seed)
         if seed is not None:
@@ -348,7 +352,7 @@ def GIS(  # a function with the name that the method has in the literature
                 raise ValueError("bounds: dequantize gives them")
             bounds = [(0, most)] * train.shape[1]
         noisy = train.noisy
-    values, label_arrays = classes(labels, labels_validate, validate is not None, *known)
+    values, label_arrays = classes(labels, labels_validate, validate is not None, *known, comm)
     data = {"data_train": train, "data_validate": validate} | label_arrays
     weights = {"weight_train": weight_train, "weight_validate": weight_validate}
     data |= {k: _arguments.rows(v, k) for k, v in weights.items() if v is not None}
@@ -369,6 +373,11 @@ def GIS(  # a function with the name that the method has in the literature
         return saved(networks(data, n_models), checkpoint)
     note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
     stream = _is_read_in_blocks(train) or _is_read_in_blocks(validate)
+    n_all = (0, 0)
+    if comm is not None:
+        comm.same("columns", columns)
+        columns_of_tiles = 0 if shape else math.prod(train.shape[1:])
+        data, n_all = _ranks.parts(comm, dict.fromkeys(weights) | data, columns_of_tiles)
     if scratch is None and stream and shape is None:
         import tempfile  # here, because it takes a third of pyflow's import time
 
@@ -409,6 +418,8 @@ def GIS(  # a function with the name that the method has in the literature
             total=None if polish else _most_layers,
             scratch=scratch,
             stream=stream,
+            ranks=comm,
+            rows=n_all,
             **more,
         )
 
@@ -428,7 +439,31 @@ def GIS(  # a function with the name that the method has in the literature
     if both:
         n = n_models or usual(data, None)
         flow = _stack.stacked(flow, partial(networks, data), data, seed, n, single)
-    return saved(flow, checkpoint)
+    return saved(flow, checkpoint, comm)
+
+
+def _warn_spikes(x, weight, columns):
+    """Warn of columns of which many rows have the same value: they have no density there."""
+    if len(x.shape) != 2 or x.dtype.kind not in "biuf":
+        return
+    step = len(x) // LOOKED_AT + 1 if isinstance(x, np.ndarray) else 1
+    x = np.asarray(x[::step] if step > 1 else x[:LOOKED_AT])
+    weight = None if weight is None else _arguments.rows(weight, "weight_train")[::step][: len(x)]
+    if weight is not None and weight.shape == x.shape[:1]:
+        x = x[weight > 0]
+    told = []
+    for j in range(x.shape[1]):
+        values, counts = np.unique(x[:, j], return_counts=True)
+        if len(values) > 1 and counts.max() >= max(SPIKE * len(x), FEW_EQUAL):
+            share = f"{counts.max() / len(x):.0%} of {_tables.column(j, columns)}"
+            told.append(f"{share} are {values[counts.argmax()]:g}")
+    if told:
+        more = f" and {len(told) - 5} more columns" if len(told) > 5 else ""
+        _arguments.warn(
+            f"data_train: {', '.join(told[:5])}{more}: equal values have no density, and layers "
+            "sharpen their spikes without end; add uniform noise of the values' spacing, or leave "
+            "the column out (classes can be `labels`)"
+        )
 
 
 def _most_layers(options):

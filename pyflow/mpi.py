@@ -1,7 +1,11 @@
-"""Fits and evaluation on the ranks of a cluster, by mpi4py. Most need no more than `GIS(comm=)`."""
+"""Fits and evaluation on the ranks of a cluster, by mpi4py: most need no more than `comm=`."""
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +21,7 @@ __all__ = ["RankError", "Ranks", "gathered"]
 
 
 MOST = 1 << 30  # bytes of rows that a rank passes to others, or is passed
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2
 
 
 def __dir__():
@@ -79,7 +84,8 @@ class Ranks:
 
     def _agree(self, step, value=None):
         """Exchange values of one step; raise what a rank has raised that did not come to it."""
-        everyone = self.comm.allgather((step, value))
+        with _whole_step():
+            everyone = self.comm.allgather((step, value))
         for rank, (other, what) in enumerate(everyone):
             if other is None:
                 self._ended = True
@@ -89,88 +95,150 @@ class Ranks:
             raise RankError(f"ranks do different things: {sorted({o for o, _ in everyone})}")
         return [what for _, what in everyone]
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, small ones that can be pickled, in their order."""
-        return self._agree("gather", value)
+    def gather(self, value: Any, name: str = "a value") -> list[Any]:
+        """Return the values of all ranks, small ones that can be pickled, in their order.
+
+        What is called otherwise on other ranks is not mixed up with it, but an error.
+        """
+        return self._agree(name, value)
 
     def same(self, name: str, value: Any) -> Any:
         """Return a value that must be the same on all ranks."""
-        values = self.gather(value)
-        if any(other != values[0] for other in values):
-            each = ", ".join(f"{v!r} on rank {i}" for i, v in enumerate(values[:8]))
-            raise ValueError(f"{name}: must be the same on all ranks, not {each}")
+        self.same_each({name: value})
         return value
+
+    def same_each(self, values: dict[str, Any]) -> None:
+        """Refuse values, by their names, that are not the same on all ranks."""
+        everyone = self.gather(values, "what must be the same: " + ", ".join(values))
+        for name in dict.fromkeys(name for one in everyone for name in one):
+            each = [one.get(name) for one in everyone]
+            if any(value != each[0] for value in each):
+                told = ", ".join(f"{v!r} on rank {i}" for i, v in enumerate(each[:8]))
+                raise ValueError(f"{name}: must be the same on all ranks, not {told}")
 
     def sum(self, memory: memoryview) -> None:
         """Add int64 numbers over ranks, in place: what the core asks for."""
         from mpi4py import MPI
 
         numbers = np.frombuffer(memory, np.int64)
-        self._agree(f"sum of {len(numbers)}")
-        self.comm.Allreduce(MPI.IN_PLACE, numbers, MPI.SUM)
+        with _whole_step():
+            self._agree(f"sum of {len(numbers)}")
+            self.comm.Allreduce(MPI.IN_PLACE, numbers, MPI.SUM)
 
-    def part(self, x: Any, name: str) -> tuple[Any, int]:
-        """Return this rank's part of the rows of all ranks, and how many all have.
+    def _alike(self, x, name):
+        """Check rows of all ranks; return where those of each begin, and the end of all."""
+        shape = x.shape[1] if x.ndim == 2 else x.shape[1:]
+        self.same_each({f"{name}: its columns": shape, f"{name}: its dtype": str(x.dtype)})
+        return np.cumsum([0, *self.gather(len(x), f"rows of {name}")])
+
+    def whole(self, x: NDArray[Any], name: str) -> NDArray[Any]:
+        """Return the rows of all ranks, one after another: the same on each.
 
         Parameters
         ----------
-        x : (n, d) array, or what can be cut as such
-            The rows that this rank was given: those of all ranks, one after another, are the whole.
-            Any number, also none.
+        x : (n, ...) array
+            The rows that this rank was given: any number, also none.
         name : str
             In messages.
 
         Returns
         -------
-        rows : (m, d) object that can be cut
-            From `_core.gis_first_row` on. Nothing is copied but the few rows that other ranks gave.
+        (sum of all n, ...) array
+        """
+        ends = self._alike(x, name)
+        found = np.empty((ends[-1], *x.shape[1:]), x.dtype)
+        found[ends[self.rank] : ends[self.rank + 1]] = x
+        step = max(MOST // max(found[:1].nbytes, 1), 1)
+        with _whole_step():
+            self._agree(f"all rows of {name}")
+            for rank in range(self.size):
+                for first in range(ends[rank], ends[rank + 1], step):
+                    rows = found[first : min(first + step, ends[rank + 1])]
+                    self.comm.Bcast(rows.reshape(-1).view(np.uint8), rank)
+        return found
+
+    def part(self, x: Any, name: str, columns: int) -> tuple[Any, int]:
+        """Return this rank's part of the rows of all ranks, and how many all have.
+
+        Parameters
+        ----------
+        x : (n, ...) array, or what can be cut as such
+            The rows that this rank was given: those of all ranks, one after another, are the whole.
+            Any number, also none.
+        name : str
+            In messages.
+        columns : int
+            Of a table for GIS; 0 for images, and for SIG.
+
+        Returns
+        -------
+        rows : (m, ...) object that can be cut
+            From row `rows.first` of all on, as `_core.ranks_first_row` has it. Nothing is copied
+            but the few rows that other ranks gave.
         n_all : int
         """
-        if len(x.shape) != 2:
-            raise ValueError(f"{name}: must be rows x columns; its shape is {x.shape}")
-        d = self.same(f"{name}: its columns", x.shape[1])
         bits = 32 if x.dtype in (np.float32, np.float16) else 64
-        self.same(f"{name}: its dtype", str(x.dtype))
-        ends = np.cumsum([0, *self.gather(len(x))])
+        ends = self._alike(x, name)
         n_all, size = int(ends[-1]), self.size
-        cuts = [_core.gis_first_row(n_all, d, bits, r, size) for r in range(size + 1)]
+        cuts = [_core.ranks_first_row(n_all, columns, bits, r, size) for r in range(size + 1)]
         first = ends[self.rank]
         lo, hi = max(cuts[self.rank], first), min(cuts[self.rank + 1], first + len(x))
         own = (lo - first, hi - first) if lo < hi else (0, 0)
         kept = own[1] - own[0]
         passed = max(len(x), cuts[self.rank + 1] - cuts[self.rank]) - kept
-        if passed * d * x.dtype.itemsize > MOST:
+        if passed * math.prod(x.shape[1:]) * x.dtype.itemsize > MOST:
             raise ValueError(f"{name}: ranks have too different numbers of rows to even them out")
         sent = [None] * size
         for rank in range(size):
             lo, hi = max(cuts[rank], first), min(cuts[rank + 1], first + len(x))
             if lo < hi and rank != self.rank:
                 sent[rank] = np.asarray(x[lo - first : hi - first])
-        self._agree(f"rows of {name}")
-        got = self.comm.alltoall(sent)
+        with _whole_step():
+            self._agree(f"passed rows of {name}")
+            got = self.comm.alltoall(sent)
         before = [rows for rows in got[: self.rank] if rows is not None]
         after = [rows for rows in got[self.rank + 1 :] if rows is not None]
-        return _Rows(before, x, own, after), n_all
+        return _Rows(before, x, own, after, cuts[self.rank]), n_all
+
+
+@contextmanager
+def _whole_step():
+    """Let Ctrl-C, and what else the caller handles, wait for the end of what all ranks do.
+
+    Half of it would leave the others waiting.
+    """
+    handlers, held = {}, []
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda *of: held.append(of))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in held[:1]:
+            handlers[number](number, frame)
 
 
 class _Rows:
     """Some of the rows of x, with others before and after them: rows that can be cut."""
 
-    def __init__(self, before, x, own, after):
-        self.dtype = x.dtype
+    def __init__(self, before, x, own, after, first):
+        self.dtype, self.first = x.dtype, first
         self.pieces = [(rows, 0, len(rows)) for rows in before]
         self.pieces += [(x, *own)] + [(rows, 0, len(rows)) for rows in after]
         self.starts = np.cumsum([0, *(end - start for _, start, end in self.pieces)])
-        self.shape = (int(self.starts[-1]), x.shape[1])
-
-    ndim = 2
+        self.shape = (int(self.starts[-1]), *x.shape[1:])
+        self.ndim = len(self.shape)
 
     def __len__(self):
         return self.shape[0]
 
     def __getitem__(self, key):
         lo, hi, _ = key.indices(len(self))
-        parts = [np.empty((0, self.shape[1]), self.dtype)]
+        parts = [np.empty((0, *self.shape[1:]), self.dtype)]
         for (x, start, end), at in zip(self.pieces, self.starts, strict=False):
             a, b = max(lo - at, 0), min(hi - at, end - start)
             if a < b:
@@ -205,6 +273,6 @@ def gathered(comm: Any, values: ArrayLike) -> NDArray[Any]:
     """
     with Ranks(comm) as ranks:
         values = np.asarray(_arguments.rows(values, "values"))
-        ranks.same("values: their shape", values.shape[1:])
-        ranks._agree("values")
-        return np.concatenate(comm.allgather(values))
+        if not values.ndim:
+            raise ValueError("values: must have shape (n, ...); their shape is ()")
+        return ranks.whole(values, "values")

@@ -680,14 +680,14 @@ class Posterior:
         return _html.of_posterior(self)
 
 
-def warn_outside(names, least, most, bounds, what):
+def warn_outside(names, least, most, bounds, what, slack=SLACK):
     """Warn, naming the parameters, where bounds (p, 2) reach beyond the training range.
 
-    `SLACK` of the range beyond is let be.
+    `slack` of the range beyond is let be.
     """
     for name, lo, hi, (below, above) in zip(names, least, most, bounds, strict=True):
-        slack = SLACK * (hi - lo)
-        if below < lo - slack or above > hi + slack:
+        beyond = slack * (hi - lo)
+        if below < lo - beyond or above > hi + beyond:
             reach = f"{below:.6g}" if below == above else f"{below:.6g} to {above:.6g}"
             wholly = "wholly " if below < above and (above <= lo or below >= hi) else ""
             _arguments.warn(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyflow import _arguments, _core, _images, _tables
+from pyflow import _arguments, _core, _images, _ranks, _tables
 from pyflow._training import classes, greedy, known_classes, refuse_unknown, run, saved
 from pyflow.flow import Flow
+from pyflow.mpi import Ranks
 
 if TYPE_CHECKING:
     import os
@@ -54,6 +55,7 @@ def SIG(
     callback_rows: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     verbose: bool = True,
+    comm: Any | None = None,
     **unknown: object,
 ) -> Flow:
     """Fit a generator to data: the sliced iterative generator.
@@ -127,6 +129,10 @@ def SIG(
         sample and data along the layer's slices, before it.
     verbose : bool, optional
         Show a progress line on stderr.
+    comm : mpi4py.MPI.Comm, optional
+        Fit with the other ranks of this communicator, each with rows of its own, as `GIS` does. A
+        rank has its own part of the data and of the sample. Rank 0 alone warns, reports progress,
+        writes the checkpoint, and calls `callback`, with those of the rows asked for that it has.
 
     Returns
     -------
@@ -156,6 +162,9 @@ def SIG(
     >>> bool(abs(np.hypot(*x.T).mean() - 1) < 0.05)
     True
     """
+    arguments = {k: v for k, v in locals().items() if k != "unknown"}
+    if comm is not None and not isinstance(comm, Ranks):
+        return _ranks.together(SIG, arguments | unknown)
     refuse_unknown(SIG, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("sig") and k != "seed"}
     known = known_classes(model)
@@ -184,10 +193,13 @@ def SIG(
         raise ValueError("n_slices: is for tables without a schedule, which has the slices in it")
     rows = None if schedule is None else _schedule(schedule, shape, train.shape[1])
     most = image_schedule(shape) if schedule is None and shape is not None else rows
-    values, label_arrays = classes(labels, None, False, *known)
-    data = {"data_train": train} | label_arrays
+    values, label_arrays = classes(labels, None, False, *known, comm)
+    data, n_all = {"data_train": train} | label_arrays, (0, 0)
     if weight_train is not None:
         data["weight_train"] = _arguments.rows(weight_train, "weight_train")
+    if comm is not None:
+        comm.same("columns", columns)
+        data, n_all = _ranks.parts(comm, {"weight_train": None} | data, 0)
     note, more, tells = greedy(columns, shape, values, bounds, model, noisy)
     if rows is not None:
         more["schedule"], tells["schedule"] = rows, rows.tolist()
@@ -212,9 +224,11 @@ def SIG(
         total=lambda options: _most_layers(options, most),
         scratch=scratch,
         stream=shape is not None,
+        ranks=comm,
+        rows=n_all,
         **more,
     )
-    return saved(fitted, checkpoint)
+    return saved(fitted, checkpoint, comm)
 
 
 def image_schedule(

@@ -32,9 +32,9 @@ except ImportError:  # before 1.6
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
+
+    from pyflow.gis import Bounds
 
 __all__ = ["GISDensity"]
 
@@ -63,8 +63,8 @@ class GISDensity(DensityMixin, BaseEstimator):
         `max_layers`.
     n_models, autoregressive, polish, max_layers, patience, min_improvement, n_slices, n_knots, \
 kde, bandwidth_factor, alpha, edge_knots, slice_points, slice_steps, marginal_first, whiten, bounds
-        As in `pyflow.GIS`. None is its default. To search over options quickly, give n_models=1 or
-        `max_layers`.
+        As in `pyflow.GIS`; `bounds` may be by name if the estimator is fitted to a table with
+        names. None is its default. To search over options quickly, give n_models=1 or `max_layers`.
     random_state : int, numpy.random.RandomState or None
         Of the split and of the fit: the same int gives the same flow, bit for bit. None: another
         one every time.
@@ -120,7 +120,7 @@ kde, bandwidth_factor, alpha, edge_knots, slice_points, slice_steps, marginal_fi
         slice_steps: int | None = None,
         marginal_first: bool | None = None,
         whiten: bool | None = None,
-        bounds: Sequence[tuple[float | None, float | None]] | ArrayLike | None = None,
+        bounds: Bounds | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyflow import _arguments, _core
+from pyflow import _arguments, _core, _ranks
 from pyflow._arguments import boolean, warn
 from pyflow._band import band
 from pyflow._members import fitted
@@ -29,6 +30,7 @@ from pyflow._window import realisation
 from pyflow.fields import box_lengths, checked, gaussian_field, window
 from pyflow.flow import NOISE, Flow
 from pyflow.layers import line_of_sight
+from pyflow.mpi import Ranks
 from pyflow.posterior import warn_outside
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     seed: int | None = 0,
     progress: Callable[[Progress], object] | None = None,
     verbose: bool = True,
+    comm: Any | None = None,
     **unknown: object,
 ) -> Flow:
     """Fit the density p(x), or p(x|y), of periodic fields whose statistics are the same everywhere.
@@ -234,6 +237,15 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         Called with a `Progress` after every epoch. An exception that it raises stops the fit.
     verbose : bool
         Show a progress line on stderr: by tqdm if that is installed.
+    comm : mpi4py.MPI.Comm, optional
+        Fit with the other ranks of this communicator, each of which gives its own fields, with
+        their conditions (any number, also none; those of rank 0, 1, ... one after another are the
+        whole, and so are validation fields), and the same options. All get the same flow: bit for
+        bit that of all fields on one machine, if their processors are alike. If a rank fails, all
+        do, by a `pyflow.mpi.RankError` with its message. Every rank has all fields in memory, and
+        takes its share of each batch: more ranks than a batch has tiles of fields (`batch`, 16 by
+        default, of large fields) gain nothing. Rank 0 alone warns, reports progress, and writes
+        the checkpoint, which all must be able to read.
 
     Returns
     -------
@@ -284,8 +296,18 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     >>> bool(abs(flow.evaluate_density(x[250:], y[250:]).mean() - exact.mean()) < 5)
     True
     """
+    arguments = {k: v for k, v in locals().items() if k != "unknown"}
+    if comm is not None and not isinstance(comm, Ranks):
+        return _ranks.together(SymmetricFlow, arguments | unknown)
     refuse_unknown(SymmetricFlow, unknown)
     given = {k: v for k, v in locals().items() if k in _core.options("symmetric") and k != "seed"}
+    own = {}  # fields that this rank was given
+    if comm is not None:
+        whole = partial(_ranks.whole, comm, own)
+        data_train = whole(data_train, "data_train")
+        data_validate = whole(data_validate, "data_validate")
+        condition_field = whole(condition_field, "condition_field")
+        condition_field_validate = whole(condition_field_validate, "condition_field_validate")
     data_train = _fields(data_train, "data_train", ndim, mask)
     mesh = data_train.shape[1:]
     if mask is not None:
@@ -301,8 +323,10 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
     if along is not None:
         given["axis"], given["mu_knots"] = along
     box, table = box_lengths(box_size, len(mesh)), y_train
-    n_validate = None if data_validate is None else len(data_validate)
-    y_train, y_validate = conditions(y_train, y_validate, len(data_train), n_validate)
+    n_train = own.get("data_train", len(data_train))
+    n_validate = data_validate if data_validate is None else len(data_validate)
+    n_validate = own.get("data_validate", n_validate)
+    y_train, y_validate = conditions(y_train, y_validate, n_train, n_validate, ranks=comm)
     p = 0 if y_train is None else y_train.shape[1]
     given |= noise_options(noise, mesh, box)
     given["noise_condition"] = boolean("noise_condition", noise_condition)
@@ -317,6 +341,8 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
             "Mixture.calibrate"
         )
     names = condition_names(names, table, p)
+    if comm is not None:
+        comm.same("names", names)
     if y_validate is not None:
         warn_outside(names, *reach(y_train).T, reach(y_validate), "y_validate")
     if not given["noise"][1] > 0:
@@ -355,15 +381,16 @@ def SymmetricFlow(  # a function with the name that the method has in the litera
         verbose=verbose,
         total=all_epochs,
         box=box,
+        ranks=comm,
     )
     if calibrate and flow.calibration is None:
         try:
-            beside = flow._beside(condition_field_validate, n_validate)
+            beside = flow._beside(condition_field_validate, len(data_validate))
             flow = flow._calibrated(data_validate, y_validate, 0, "data_validate", beside)
         except BaseException as error:
             error.flow = flow
             raise
-    return saved(flow, checkpoint)
+    return saved(flow, checkpoint, comm)
 
 
 def _realisation(x, mask, y, box, noise, given):

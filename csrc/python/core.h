@@ -122,12 +122,12 @@ PyObject *pf64_flow_wrap(core_state *state, pf64_flow *flow);
 
 /* ---- the module's functions that lie in flow.c, options.c, fits.c and compose.c ---------------------------- */
 
-extern const char from_bytes_doc[], options_doc[], gis_fit_doc[], gis_first_row_doc[], sig_fit_doc[],
+extern const char from_bytes_doc[], options_doc[], gis_fit_doc[], ranks_first_row_doc[], sig_fit_doc[],
     sig_schedule_doc[], symmetric_fit_doc[], train_doc[], compose_doc[];
 PyObject *core_from_bytes(PyObject *module, PyObject *bytes);
 PyObject *core_options(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs);
-PyObject *core_gis_first_row(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *core_ranks_first_row(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_sig_fit(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_sig_schedule(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *core_symmetric_fit(PyObject *module, PyObject *args, PyObject *kwargs);

@@ -196,20 +196,24 @@ static int open_greedy(job *j, const greedy *to, void *options, const pf_option 
     return 0;
 }
 
+/* (sum, rank, size, rows, rows), or NULL */
+static int open_ranks(const pf_ranks **to, job *j, PyObject *kwargs, PyObject *keep)
+{
+    PyObject *ranks = take(kwargs, "ranks", keep);
+    pf_ranks *r = &j->ranks;
+    if (!ranks) return PyErr_Occurred() ? -1 : 0;
+    if (!PyTuple_Check(ranks)) {
+        PyErr_Format(PyExc_TypeError, "ranks: must be (sum, rank, size, rows, rows), not %R", ranks);
+        return -1;
+    }
+    if (!PyArg_ParseTuple(ranks, "Oiinn", &j->sum, &r->rank, &r->size, r->rows, r->rows + 1)) return -1;
+    r->sum = sum_over_ranks, r->user = j, *to = r;
+    return 0;
+}
+
 static int open_gis(job *j, PyObject *kwargs, PyObject *keep)
 {
     pf_gis_options *o = &j->gis;
-    PyObject *ranks = take(kwargs, "ranks", keep);
-    pf_ranks *r = &j->ranks;
-    if (PyErr_Occurred()) return -1;
-    if (ranks) {
-        if (!PyTuple_Check(ranks)) {
-            PyErr_Format(PyExc_TypeError, "ranks: must be (sum, rank, size, rows, rows), not %R", ranks);
-            return -1;
-        }
-        if (!PyArg_ParseTuple(ranks, "Oiinn", &j->sum, &r->rank, &r->size, r->rows, r->rows + 1)) return -1;
-        r->sum = sum_over_ranks, r->user = j, o->ranks = r;
-    }
     return open_greedy(j, &(greedy){&o->bounds, &o->scratch, &o->n_classes, o->image}, o, pf_gis_list, kwargs, keep);
 }
 
@@ -412,7 +416,8 @@ static PyObject *run_fit(fit fit, PyObject *module, PyObject *args, PyObject *kw
                      : open_training(&j, fit, left, keep))
         goto done;
     pf_watch *watch = fit == GIS ? &j.gis.watch : fit == SIG ? &j.sig.watch : &j.symmetric.train.watch;
-    if (open_watch(watch, &j, left, keep)) goto done;
+    const pf_ranks **ranks = fit == GIS ? &j.gis.ranks : fit == SIG ? &j.sig.ranks : &j.symmetric.train.ranks;
+    if (open_watch(watch, &j, left, keep) || open_ranks(ranks, &j, left, keep)) goto done;
     if (options_none_left(left, functions[fit])) goto done;
     result = j.bits == 32 ? pf32_run(&j, fit) : pf64_run(&j, fit);
 done:
@@ -441,26 +446,26 @@ PyObject *core_gis_fit(PyObject *module, PyObject *args, PyObject *kwargs)
     return run_fit(GIS, module, args, kwargs);
 }
 
-const char gis_first_row_doc[] =
-    "gis_first_row(rows, d, bits, rank, size)\n--\n\nThe first row of a rank's part of the rows of a fit by `size` "
-    "ranks.";
-PyObject *core_gis_first_row(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
+const char ranks_first_row_doc[] =
+    "ranks_first_row(rows, d, bits, rank, size)\n--\n\nThe first row of a rank's part of the rows of a greedy fit by "
+    "`size` ranks; d:\ncolumns of a table for GIS, 0 for images, and for SIG.";
+PyObject *core_ranks_first_row(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"rows", "d", "bits", "rank", "size", NULL};
     ptrdiff_t rows, d;
     int bits, rank, size;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nniii", names, &rows, &d, &bits, &rank, &size)) return NULL;
-    if (rows < 0 || d < 1 || size < 1 || rank < 0 || rank > size) {
-        PyErr_SetString(PyExc_ValueError, "rows, d, rank, size: 0 <= rows, 1 <= d, 0 <= rank <= size");
+    if (rows < 0 || d < 0 || size < 1 || rank < 0 || rank > size) {
+        PyErr_SetString(PyExc_ValueError, "rows, d, rank, size: 0 <= rows, 0 <= d, 0 <= rank <= size");
         return NULL;
     }
-    return PyLong_FromSsize_t(pf_gis_first_row(rows, d, bits, rank, size));
+    return PyLong_FromSsize_t(pf_ranks_first_row(rows, d, bits, rank, size));
 }
 
 const char sig_fit_doc[] =
     "sig_fit(*, data_train, weight_train=None, labels=None, n_classes=0, flow=None, image=None, schedule=None,\n"
     "        bounds=None, scratch=None, stream=False, callback=None, progress=None, warn=None, checkpoint=None,\n"
-    "        note=None, **options)\n\n"
+    "        note=None, ranks=None, **options)\n\n"
     "Fit SIG, on from flow if that is given. Options are those of pf_sig_list in pyflow.h; image is (height, width,\n"
     "channels); schedule has rows of layers, a kernel's height, width and channels, slices; callback(layers, sample)\n"
     "has the sample's first rows; the rest is as in gis_fit.";
@@ -492,10 +497,10 @@ PyObject *core_sig_schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObjec
 const char symmetric_fit_doc[] =
     "symmetric_fit(*, data_train, data_validate=None, y_train=None, y_validate=None, condition_field=None,\n"
     "              condition_field_validate=None, box, mask=None, noise_k=None, noise_power=None, progress=None, "
-    "warn=None, checkpoint=None, note=None, **options)\n\n"
-    "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; the rest is as in gis_fit. A NaN "
-    "in\n"
-    "training ends it with a call of warn and the last good flow.";
+    "warn=None, checkpoint=None, note=None, ranks=None, **options)\n\n"
+    "Fit a symmetric flow. Options are those of pf_symmetric_list and pf_train_list; ranks, each of which has all "
+    "rows,\n"
+    "are as in gis_fit, and so is the rest. A NaN in training ends it with a call of warn and the last good flow.";
 PyObject *core_symmetric_fit(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     return run_fit(SYMMETRIC, module, args, kwargs);

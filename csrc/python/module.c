@@ -82,7 +82,7 @@ static PyObject *core_load_wisdom(PyObject *module, PyObject *args, PyObject *kw
 
 static PyMethodDef core_methods[] = {
     {"gis_fit", KEYWORDS(core_gis_fit), gis_fit_doc},
-    {"gis_first_row", KEYWORDS(core_gis_first_row), gis_first_row_doc},
+    {"ranks_first_row", KEYWORDS(core_ranks_first_row), ranks_first_row_doc},
     {"sig_fit", KEYWORDS(core_sig_fit), sig_fit_doc},
     {"sig_schedule", KEYWORDS(core_sig_schedule), sig_schedule_doc},
     {"symmetric_fit", KEYWORDS(core_symmetric_fit), symmetric_fit_doc},
@@ -147,6 +147,9 @@ static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, core_exec},
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED}, /* nor does NumPy */
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED}, /* nothing is shared but flows, which do not change */
 #endif
     {0},
 };

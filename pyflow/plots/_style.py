@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pyflow import _arguments
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -165,6 +167,17 @@ def span(x, cut=0.005):
     lo, hi = np.quantile(x, [cut, 1 - cut])
     margin = 0.06 * (hi - lo) or 0.5
     return lo - margin, hi + margin
+
+
+def shares(masses):
+    """Return what contours are to hold, rising: at least one, between 0 and 1."""
+    try:
+        values = sorted(_arguments.real("masses", mass) for mass in masses)
+    except TypeError:
+        raise TypeError(f"masses: must be numbers, not {masses!r}") from None
+    if not values or not 0 < values[0] <= values[-1] < 1:
+        raise ValueError(f"masses: must be between 0 and 1, not {values}")
+    return values
 
 
 def interval(limits):

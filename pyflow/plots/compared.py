@@ -153,15 +153,18 @@ def _compare_pairs(axes, x, data, samples, ratio):
         mean = np.where(pairs > 0, each.sum(axis=0) / np.maximum(pairs, 1), np.nan)
         square = (np.where(power, each - mean, 0) ** 2).sum(axis=0)
         error = np.sqrt(square / np.maximum(pairs - 1, 1) / np.maximum(pairs, 1))
+        error = np.where(pairs > 1, error, np.nan)  # of a single pair nobody knows it
         lo, y, hi = np.exp(-error), np.exp(mean), np.exp(error)
     else:
         y, error = _mean(samples - data)
         lo, hi = -error, error
     centre = float(ratio)
-    axes.fill_between(x, lo, hi, color=BAND, lw=0, label="standard error over pairs")
+    axes.fill_between(x, lo, hi, color=BAND, lw=0)
     axes.plot(x, y, color=SAMPLES, lw=1.3, **_marks(x))
     axes.axhline(centre, color=INK, lw=0.8, ls="--")
-    axes.legend(loc="best", fontsize=7)
+    if np.isfinite(error).any():
+        axes.fill_between([], [], color=BAND, label="standard error over pairs")
+        axes.legend(loc="best", fontsize=7)
     _show_all(axes, x, centre, ratio, lo, y, hi)
     axes.set_ylabel("sample / data, in pairs" if ratio else "sample - data, in pairs")
 

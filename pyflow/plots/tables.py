@@ -19,6 +19,7 @@ from pyflow.plots._style import (
     key,
     parameter_label,
     percentages,
+    shares,
     span,
     wrapped,
 )
@@ -234,6 +235,7 @@ def marginals(
     >>> len(figure.axes)
     3
     """
+    bins = _arguments.integer("bins", bins, 1)
     data, samples, names, axis, note = _pair_of_tables(
         data, samples, columns, names, bounds, bins, most=25
     )
@@ -298,6 +300,7 @@ def pairs(
     >>> len(figure.axes)
     6
     """
+    bins, masses = _arguments.integer("bins", bins, 2), shares(masses)
     data, samples, names, axis, note = _pair_of_tables(
         data, samples, columns, names, bounds, bins, most=6
     )
@@ -388,6 +391,7 @@ def latent(z: ArrayLike, *, columns: Sequence[int | str] | None = None, bins: in
     """
     names, z = _tables.names(z, "z"), _table(z, "z")
     columns = _columns(columns, names, z.shape[1], 25)
+    bins = _arguments.integer("bins", bins, 1)
     with drawing() as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
         _latent_columns(axes[0], z, columns, bins)

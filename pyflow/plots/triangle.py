@@ -10,7 +10,7 @@ import numpy as np
 from pyflow import _arguments
 from pyflow._quadrature import Chain, Points
 from pyflow.plots._contours import contour_levels, smooth_histogram, with_ends
-from pyflow.plots._style import COLOURS, INK, drawing, parameter_label, percentages
+from pyflow.plots._style import COLOURS, INK, drawing, parameter_label, percentages, shares
 from pyflow.posterior import Posterior
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ def posteriors(
         truth = np.asarray(truth, dtype=np.float64)
         if truth.shape != (p,) or not np.isfinite(truth).all():
             raise ValueError(f"truth: must be {p} finite numbers, not {truth}")
-    masses = sorted(_arguments.real("masses", mass) for mass in masses)
-    if not masses or not 0 < masses[0] <= masses[-1] < 1:
-        raise ValueError(f"masses: must be between 0 and 1, not {masses}")
+    masses = shares(masses)
     if axes is not None:
         axes = np.asarray(axes)
         if axes.size != p * p:

@@ -1,11 +1,11 @@
-/* GIS of rows that several ranks have, here threads: the flow is that of all rows in one place, bit for bit. */
+/* Fits of rows that several ranks have, here threads: the flow is that of all rows in one place, bit for bit. */
 #ifndef real
 #include <pthread.h>
 
 #include "check.h"
 #include "internal.h"
 
-enum { MOST_RANKS = 7, MOST_SUMS = 1 << 20, D = 3 };
+enum { MOST_RANKS = 7, MOST_SUMS = 1 << 20, D = 3, SIDE = 4, IMAGES = 600, FIELDS = 70 };
 
 static struct {
     pthread_barrier_t all;
@@ -41,7 +41,10 @@ int main(void)
 
 #else
 
-typedef struct {
+typedef struct X(one) X(one);
+
+struct X(one) {
+    pf_status (*other)(X(flow) **, const X(one) *, const pf_ranks *); /* NULL: GIS */
     const real *x[2];
     ptrdiff_t n[2]; /* training and validation rows of all ranks */
     pf_gis_options options;
@@ -49,7 +52,37 @@ typedef struct {
     pf_status status;
     void *bytes; /* of the flow */
     size_t size_of_flow;
-} X(one);
+};
+
+/* SIG of small images with labels: patches, and rows of data and of the sample on all ranks */
+static pf_status X(fit_images)(X(flow) **flow, const X(one) *f, const pf_ranks *ranks)
+{
+    static const pf_sig_stage stages[] = {{1, {SIDE, SIDE, 1}, 3}, {1, {2, 2, 1}, 2}};
+    int32_t label[IMAGES];
+    ptrdiff_t d = SIDE * SIDE, first = f->size ? pf_ranks_first_row(IMAGES, 0, REAL_BITS, f->rank, f->size) : 0;
+    ptrdiff_t end = f->size ? pf_ranks_first_row(IMAGES, 0, REAL_BITS, f->rank + 1, f->size) : IMAGES;
+    pf_sig_options o;
+    pf_sig_defaults(&o);
+    for (ptrdiff_t i = 0; i < IMAGES; i++) label[i] = f->x[0][i * d] > 0;
+    o.image[0] = o.image[1] = SIDE, o.image[2] = 1;
+    o.stages = stages, o.n_stages = 2, o.n_classes = 2, o.slice_points = 300, o.sample = 2 * IMAGES + 100;
+    o.ranks = f->size ? ranks : NULL;
+    return X(sig_fit)(flow, &(X(data)){.x = f->x[0] + first * d, .label = label + first, .n = end - first}, d, &o);
+}
+
+/* A symmetric flow with a condition: all ranks have all fields */
+static pf_status X(fit_fields)(X(flow) **flow, const X(one) *f, const pf_ranks *ranks)
+{
+    const ptrdiff_t mesh[] = {SIDE, SIDE};
+    const double box[] = {1, 1};
+    double y[FIELDS];
+    pf_symmetric_options o;
+    pf_symmetric_defaults(&o);
+    for (ptrdiff_t i = 0; i < FIELDS; i++) y[i] = (double)f->x[0][i * SIDE * SIDE];
+    o.train.epochs = 1, o.train.hidden[0] = 8, o.train.hidden[1] = 0, o.train.batch = 40;
+    o.train.ranks = f->size ? ranks : NULL;
+    return X(symmetric_fit)(flow, &(X(data)){.x = f->x[0], .y = y, .n_y = 1, .n = FIELDS}, NULL, 2, mesh, box, &o);
+}
 
 /* The fit of one rank; without others, size 0 */
 static void *X(fit)(void *argument)
@@ -60,12 +93,13 @@ static void *X(fit)(void *argument)
     X(data) data[2] = {{.x = f->x[0], .n = f->n[0]}, {.x = f->x[1], .n = f->n[1]}};
     X(flow) *flow = NULL;
     if (f->size) f->options.ranks = &ranks;
-    for (int i = 0; i < 2 && f->size; i++) {
-        ptrdiff_t first = pf_gis_first_row(f->n[i], D, REAL_BITS, f->rank, f->size);
+    for (int i = 0; i < 2 && f->size && !f->other; i++) {
+        ptrdiff_t first = pf_ranks_first_row(f->n[i], D, REAL_BITS, f->rank, f->size);
         data[i].x += first * D;
-        data[i].n = pf_gis_first_row(f->n[i], D, REAL_BITS, f->rank + 1, f->size) - first;
+        data[i].n = pf_ranks_first_row(f->n[i], D, REAL_BITS, f->rank + 1, f->size) - first;
     }
-    f->status = X(gis_fit)(&flow, data, f->n[1] ? data + 1 : NULL, D, &f->options);
+    f->status = f->other ? f->other(&flow, f, &ranks)
+                         : X(gis_fit)(&flow, data, f->n[1] ? data + 1 : NULL, D, &f->options);
     CHECK(!f->status, "%s", pf_message());
     if (!f->status) f->status = X(flow_write)(flow, &f->bytes, &f->size_of_flow);
     X(flow_free)(flow);
@@ -88,16 +122,20 @@ static void X(test)(void)
     /* validation rows begin so many rows before the end of the training rows; 0 for the default of slice_points */
     static const struct {
         ptrdiff_t n, validate, both, points, marginal_first;
+        pf_status (*other)(X(flow) **, const X(one) *, const pf_ranks *);
     } cases[] = {
-        {1500, 0, 0, 600, -1},    /* some rows are looked at for slices */
-        {700, 300, 0, 0, -1},     /* how to begin is tried */
-        {900, 300, 200, 0, 1},    /* rows in both: left out of one */
-        {20000, 700, 0, 3000, 1}, /* more tiles than groups */
-        {100, 50, 0, 0, 1},       /* a tile: most ranks have no rows */
+        {1500, 0, 0, 600, -1, NULL},    /* some rows are looked at for slices */
+        {700, 300, 0, 0, -1, NULL},     /* how to begin is tried */
+        {900, 300, 200, 0, 1, NULL},    /* rows in both: left out of one */
+        {20000, 700, 0, 3000, 1, NULL}, /* more tiles than groups */
+        {100, 50, 0, 0, 1, NULL},       /* a tile: most ranks have no rows */
+        {.n = IMAGES, .other = X(fit_images)},
+        {.n = FIELDS, .other = X(fit_fields)},
     };
     real *x = X(rows)(21000);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         X(one) alone = {.x = {x, x + (cases[c].n - cases[c].both) * D}, .n = {cases[c].n, cases[c].validate}};
+        alone.other = cases[c].other;
         pf_gis_defaults(&alone.options);
         alone.options.max_layers = 2;
         alone.options.slice_points = cases[c].points;

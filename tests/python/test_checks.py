@@ -174,6 +174,32 @@ def test_bad_input_names_the_argument():
             coverage(posts, y).held(level)
 
 
+def test_truths_are_matched_by_name():
+    pd = pytest.importorskip("pandas")
+    y, seen = worlds(40)
+    posts = [Gaussian(at, WIDTHS) for at in seen]
+    expected = coverage(posts, y)
+    table = pd.DataFrame({"b": y[:, 1], "id": "x", "a": y[:, 0]})
+    for named in (table, {"b": y[:, 1], "a": y[:, 0]}):
+        found = coverage(iter(posts), named)
+        assert_array_equal(found.z, expected.z)
+        assert found.names == ("a", "b")
+    with pytest.raises(ValueError, match="y: has no column 'a'"):
+        coverage(posts, {"b": y[:, 1], "c": y[:, 0]})
+    posts[3].names = ("b", "a")
+    with pytest.raises(ValueError, match="posteriors: number 3 is of b, a, the first of a, b"):
+        coverage(posts, y)
+
+
+def test_what_is_wrong_with_truths_is_said_before_the_first_posterior():
+    def never():
+        raise ZeroDivisionError
+        yield
+
+    with pytest.raises(ValueError, match="y: is NaN"):
+        coverage(never(), [[np.nan]])
+
+
 def test_the_figure_shows_the_curves():
     found = checked(60, factor=0.5)
     figure = found.plot()
@@ -246,6 +272,31 @@ def test_draws_with_a_bias_or_in_a_generator():
     assert one.simulations == 100
 
 
+def test_draws_are_matched_by_name():
+    pd = pytest.importorskip("pandas")
+    draws, y, _ = draws_of(n=30)
+    expected = coverage_of_samples(draws, y, names=["a", "b"])
+    frames = [pd.DataFrame(d[:, ::-1], columns=["b", "a"]) for d in draws]
+    truths = pd.DataFrame(y, columns=["a", "b"])
+    other = pd.DataFrame({"b": y[:, 1], "id": "x", "a": y[:, 0]})
+    ways = (
+        ((frames, truths), {}),
+        ((draws, truths), {}),
+        ((draws, other), {"names": ["a", "b"]}),
+        ((frames, other), {"names": ["a", "b"]}),
+        ((frames, y), {"names": ["a", "b"]}),
+    )
+    for args, how in ways:
+        found = coverage_of_samples(*args, **how)
+        assert_array_equal(found.ranks, expected.ranks)
+        assert found.names == ("a", "b")
+    frames[0] = frames[0][["a", "b"]]
+    assert_array_equal(coverage_of_samples(frames, y).ranks, expected.ranks)  # as the first
+    assert coverage_of_samples(frames, truths, names=["A", "B"]).names == ("A", "B")
+    with pytest.raises(ValueError, match="samples: has no column 'c'"):
+        coverage_of_samples(frames, truths.rename(columns={"b": "c"}))
+
+
 def test_draws_are_refused_by_name():
     draws, y, logp = draws_of(n=5)
     good = {"samples": draws, "y": y} | logp
@@ -258,6 +309,7 @@ def test_draws_are_refused_by_name():
         ({"samples": draws * np.nan}, "samples: sample 0 is NaN"),
         ({"samples": draws.astype(str)}, "samples: must hold real numbers"),
         ({"logp": logp["logp"][:3]}, "logp: must be 199 numbers for sample 3"),
+        ({"logp": np.tile(logp["logp"], (2, 1))}, "logp: there are more than the 5 samples"),
         ({"bounds": [(0, 1)]}, r"bounds: must have shape \(2, 2\)"),
         ({"names": ["a"]}, "names: 1 names for 2 parameters"),
     ]:

@@ -233,12 +233,71 @@ def test_plots_of_fields(run):
     np.save("x.npy", x)
     pyflow.SymmetricFlow(x, epochs=0, verbose=False).save("m.pf")
     run("plot", "m.pf", "x.npy", "-o", "p.pdf", "--kind", "maps")
-    _, err = run("plot", "m.pf", "x.npy", "-o", "q.pdf", code=1)
-    assert err.startswith("pyflow: error: --kind: pairs is not a picture of fields")
+    run("plot", "m.pf", "x.npy", "-o", "q.pdf")  # maps are the usual
+    _, err = run("plot", "m.pf", "x.npy", "-o", "r.pdf", "--kind", "pairs", code=1)
+    assert err == (
+        "pyflow: error: --kind: pairs is no picture of fields, which the model is of; take maps, "
+        "power_spectra or history\n"
+    )
     run("sample", "m.pf", 3, "-o", "s.npy")
     run("logp", "m.pf", "s.npy", "-o", "l.npy")
     assert np.load("s.npy").shape == (3, 8, 8)
     assert np.load("l.npy").shape == (3,)
+
+
+def test_images(run):
+    pytest.importorskip("matplotlib")
+    x = np.random.default_rng(0).normal(size=(60, 4, 4)).cumsum(axis=2)
+    np.save("x.npy", x)
+    how = ["--validation-fraction", 0, "--max-layers", 2, "--quiet"]
+    run("fit", "x.npy", "-o", "m.pf", *how)
+    model = pyflow.load("m.pf")
+    assert model.shape == (4, 4, 1)
+    run("logp", "m.pf", "x.npy", "-o", "l.npy")
+    assert_array_equal(np.load("l.npy"), model.evaluate_density(x))
+    run("sample", "m.pf", 3, "--seed", 1, "-o", "s.npy")
+    assert np.load("s.npy").shape == (3, 4, 4, 1)
+    for kind in ([], ["--kind", "images"], ["--kind", "history"]):
+        run("plot", "m.pf", "x.npy", "-o", "p.png", *kind)
+    for kind in ("pairs", "maps", "latent"):
+        _, err = run("plot", "m.pf", "x.npy", "-o", "q.png", "--kind", kind, code=1)
+        assert err.startswith(f"pyflow: error: --kind: {kind} is no picture of images")
+
+
+def test_rows_share_their_parameters_or_each_has_its_own(run, files):
+    model, x = pyflow.load(files["y.pf"]), table(3, seed=1)
+    ab, prior = np.column_stack([x["a"], x["b"]]), [(-1, 1)]
+    _files.write("d.csv", {"a": x["a"], "b": x["b"]})
+    how = ["posterior", files["y.pf"], "d.csv", "--prior=-1,1", "--samples", 50, "-o", "p.csv"]
+    found = json.loads(run(*how, "--json")[0])
+    assert_allclose(found["mean"], model.posterior(ab, prior=prior).mean)
+    assert run(*how)[0].splitlines()[0] == "of 3 rows that share their parameters:"
+
+    found = json.loads(run(*how, "--each", "--json")[0])
+    assert found["rows"] == 3
+    posts = [model.posterior(row, prior=prior) for row in ab]
+    for i, (one, post) in enumerate(zip(found["posteriors"], posts, strict=True)):
+        assert one["row"] == i
+        assert_array_equal(one["mean"], post.mean)
+    back = _files.read("p.csv")
+    assert_array_equal(back["row"], np.repeat([0, 1, 2], 50))
+    drawn = [post.sample(50, seed=0)[:, 0] for post in posts]
+    assert_array_equal(back["y"], np.concatenate(drawn))
+    lines = run(*how, "--each")[0].splitlines()
+    assert [line.split(":")[0] for line in lines] == ["row 0", "row 1", "row 2"]
+
+
+def test_rows_with_truths_that_differ_do_not_share_them(run, files):
+    _files.write("d.csv", table(3, seed=1))
+    argv = ["posterior", files["y.pf"], "d.csv", "--prior=-1,1", "--columns", "a,b"]
+    assert run(*argv)[1] == ""  # who names the columns knows
+    x = {k: v for k, v in table(3, seed=1).items() if k != "w"}
+    _files.write("d.csv", x)
+    _, err = run(*argv[:4])
+    assert err.startswith("pyflow: warning: DATA: its rows differ in y, and are taken to share")
+    assert run(*argv[:4], "--each")[1] == ""
+    _files.write("d.csv", {**x, "y": np.zeros(3)})
+    assert run(*argv[:4])[1] == ""
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------
@@ -259,7 +318,7 @@ USAGE = {
     ),
     "a weight as a column": (
         ["fit", "t.csv", "-o", "m", "--columns", "a,w", "--weights", "w"],
-        "--columns: w is a condition or a weight",
+        "--columns: w is a condition, a label or a weight",
     ),
 }
 ERRORS = {
@@ -294,7 +353,7 @@ ERRORS = {
     "a picture": (["plot", "m.pf", "t.csv", "-o", "p.doc"], "Format 'doc' is not supported"),
     "a field's": (
         ["plot", "m.pf", "t.csv", "-o", "p.png", "--kind", "maps"],
-        "--kind: maps is not",
+        "--kind: maps is no picture of tables",
     ),
     "no model's file": (["info", "t.csv"], "t.csv: "),
 }
@@ -361,15 +420,104 @@ def test_a_pipe_that_is_closed_is_no_error_to_speak_of(files):
     assert process.wait(60) == 1
 
 
-def test_labels(run):
-    x = np.random.default_rng(0).normal(size=(200, 1))
-    model = pyflow.GIS({"a": x[:, 0]}, labels=np.arange(200) % 2, max_layers=1, verbose=False)
+def kinds(n=200):
+    """Rows of a and b, of a class "c d" far from the other, "e"; and the classes by number."""
+    rng = np.random.default_rng(0)
+    number = (np.arange(n) % 4 == 0).astype(int)
+    x = {"a": rng.normal(size=n) + 10 * number, "b": rng.normal(size=n)}
+    return x, number, np.array(["e", "c d"])[number]
+
+
+def test_labels_of_a_model_of_the_library(run):
+    x, number, _ = kinds()
+    model = pyflow.GIS({"a": x["a"]}, labels=number, max_layers=1, verbose=False)
     model.save("m.pf")
-    _files.write("x.csv", {"a": x[:, 0], "kind": np.arange(200) % 2})
-    run("logp", "m.pf", "x.csv", "--condition", "kind", "-o", "l.npy")
-    assert_array_equal(np.load("l.npy"), model.evaluate_density(x, np.arange(200) % 2))
-    run("sample", "m.pf", 3, "--condition", 1, "--seed", 2, "-o", "s.csv")
-    assert_array_equal(_files.read("s.csv")["a"], model.sample(3, 1, seed=2)[0][:, 0])
+    _files.write("x.csv", {"a": x["a"], "kind": number})
+    for option in ("--labels", "--condition"):
+        run("logp", "m.pf", "x.csv", option, "kind", "-o", "l.npy")
+        assert_array_equal(np.load("l.npy"), model.evaluate_density(x["a"][:, None], number))
+    for how in (["--label", 1], ["--label", "1.0"], ["--condition", 1]):
+        run("sample", "m.pf", 3, *how, "--seed", 2, "-o", "s.csv")
+        assert_array_equal(_files.read("s.csv")["a"], model.sample(3, 1, seed=2)[0][:, 0])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "fits", "h5", "parquet"])
+def test_fit_with_labels(run, suffix):
+    pytest.importorskip({"fits": "astropy", "h5": "h5py", "parquet": "pyarrow"}.get(suffix, "csv"))
+    x, number, word = kinds()
+    if suffix == "h5":
+        import h5py
+
+        with h5py.File("x.h5", "w") as file:
+            file["a"], file["b"], file["kind"] = x["a"], x["b"], word.tolist()
+    else:
+        _files.write(f"x.{suffix}", {**x, "kind": word})
+    how = ["--labels", "kind", "--max-layers", 2, "--seed", 3, "--quiet"]
+    run("fit", f"x.{suffix}", "-o", "m.pf", *how)
+    model = pyflow.load("m.pf")
+    assert model.columns == ("a", "b")
+    assert model.labels.tolist() == ["c d", "e"]
+    logs, others = (model.evaluate_density(x, w) for w in (word, np.where(number, "e", "c d")))
+    assert logs.mean() > others.mean() + 2
+
+    run("logp", "m.pf", f"x.{suffix}", "--labels", "kind", "-o", "l.npy")
+    assert_array_equal(np.load("l.npy"), logs)
+    run("sample", "m.pf", 5, "--label", "c d", "--seed", 1, "-o", "s.npy")
+    assert_array_equal(np.load("s.npy"), model.sample(5, "c d", seed=1)[0])
+    assert json.loads(run("info", "m.pf", "--json")[0])["labels"] == ["c d", "e"]
+    assert "labels: c d, e\n" in run("info", "m.pf")[0]
+
+
+def test_each_class_has_rows_held_out(run):
+    x, number, _ = kinds(40)
+    _files.write("x.csv", {**x, "kind": number})
+    out, _ = run("fit", "x.csv", "-o", "m.pf", "--labels", "kind", "--n-models", 1, "--json")
+    found = json.loads(out)
+    assert (found["rows_train"], found["rows_validate"], found["labels"]) == (32, 8, [0, 1])
+    parts = {"x": x, "labels": number}
+    held_out = _commands._held_out(parts, 0.2, np.random.default_rng(0))
+    assert np.bincount(number[held_out]).tolist() == [6, 2]
+    assert len(set(held_out)) == 8
+
+
+def test_labels_are_refused(run):
+    x, number, word = kinds()
+    _files.write("x.csv", {**x, "kind": word})
+    _files.write("y.csv", {**x, "kind": np.where(number, word, "new")})
+    _files.write("z.csv", {**x, "kind": np.arange(200)})
+    run("fit", "x.csv", "-o", "m.pf", "--labels", "kind", "--max-layers", 1, "--quiet")
+    run("fit", "x.csv", "-o", "p.pf", "--columns", "a,b", "--max-layers", 1, "--quiet")
+    known = "the model has classes, c d, e; "
+    which = "'new' is not among the flow's labels ('c d', 'e')"
+    for argv, words in {
+        ("logp", "m.pf", "x.csv"): f"--labels: {known}say which column they are in",
+        ("sample", "m.pf", 3): f"--label: {known}say which to draw",
+        ("sample", "m.pf", 3, "--label", "new"): f"--label: {which}",
+        ("logp", "m.pf", "y.csv", "--labels", "kind"): f"--labels: {which}",
+        ("logp", "p.pf", "x.csv", "--labels", "kind"): "--labels: the model has no classes",
+        ("sample", "p.pf", 3, "--label", "e"): "--label: the model has no classes",
+        ("fit", "x.csv", "-o", "n", "--labels", "c"): "--labels: there is no column 'c' among",
+        ("fit", "z.csv", "-o", "n", "--labels", "kind"): "--labels: has 200 classes in 200 rows: ",
+        ("fit", "x.csv", "-o", "n", "--labels", "kind", "--validate", "y.csv"): (
+            "--labels: 'new' is not among labels ('c d', 'e')"
+        ),
+        ("fit", "x.csv", "-o", "n", "--labels", "kind", "--condition", "b"): (
+            "--labels: is not for a fit with a condition"
+        ),
+    }.items():
+        _, err = run(*argv, code=1)
+        assert err.startswith(f"pyflow: error: {words}")
+    argv = ["fit", "x.csv", "-o", "n", "--labels", "kind", "--columns", "a,kind"]
+    assert "--columns: kind is a condition, a label" in run(*argv, code=2)[1]
+
+
+def test_plots_of_classes(run):
+    pytest.importorskip("matplotlib")
+    x, _, word = kinds()
+    _files.write("x.csv", {**x, "kind": word})
+    run("fit", "x.csv", "-o", "m.pf", "--labels", "kind", "--max-layers", 1, "--quiet")
+    for kind in ("pairs", "latent"):
+        run("plot", "m.pf", "x.csv", "--labels", "kind", "--kind", kind, "-o", "p.png")
 
 
 def test_a_process_that_is_interrupted_names_its_checkpoint(tmp_path):

@@ -113,7 +113,7 @@ def test_a_curve_with_noise_that_depends_on_the_condition(of_wave):
     assert logp.mean() > regression_logp(wave(1500, 1), (x, y)).mean() + 0.5
     draws = of_wave.sample(4000, np.repeat([-0.9, 0.9], 2000), seed=3)[0].reshape(2, 2000)
     assert_allclose(draws.mean(axis=1), np.sin([-2.7, 2.7]), atol=0.1)
-    assert_allclose(draws.std(axis=1), noise(np.array([-0.9, 0.9])), rtol=0.4)
+    assert_allclose(draws.std(axis=1), noise(np.array([-0.9, 0.9])), rtol=0.7)
 
 
 def test_a_posterior_of_bounded_parameters(of_edge):
@@ -484,3 +484,15 @@ def test_what_was_reached_comes_with_the_exception(rows, training):
     assert flow.names == ("y0", "y1")
     reached = flow.evaluate_density(x_validate, y_validate).mean()
     assert_allclose(reached, max(p.logp_validate for p in heard))
+
+
+def test_rows_far_outside_of_those_it_was_fitted_to_are_warned_of(of_wave):
+    prior = [(-1, 1)]
+    with pytest.warns(UserWarning, match="^x: column 0 = 30 lies outside of the training range, "):
+        of_wave.posterior([30.0], prior)
+    of_wave.posterior([0.3], prior)  # warnings are errors here
+
+
+def test_a_posterior_of_rows_out_of_bounds_says_so(of_edge):
+    with pytest.raises(ValueError, match="^x: row 0, column 0 is 1.5, outside the bounds"):
+        of_edge.posterior([1.5], [(0, 1)])

@@ -60,6 +60,8 @@ WRONG = {
     "NaNs": (lambda a, b, c, d: (a, b, c, with_nan(d)), "condition_validate: is NaN .* row 7"),
     "NaN in x": (lambda a, b, c, d: (with_nan(a), b, c, d), "data_train: row 7, column 0 is NaN"),
     "constant": (lambda a, b, c, d: (a, b, c * [1, 0], d), "condition: column 1 is constant"),
+    "too large": (lambda a, b, c, d: (a, b, c * [1, 1e160], d), "condition: column 1 goes from"),
+    "too small": (lambda a, b, c, d: (a, b, c * [1, 1e-200], d), "condition: column 1 goes from"),
     "constant x": (lambda a, b, c, d: (a * [1, 0], b, c, d), "data_train: column 1 is constant"),
     "text": (lambda a, b, c, d: (a, b, c.astype(str), d), "condition: must hold real numbers"),
     "no condition": (lambda a, b, c, d: (a, b, None, d), "condition_validate: given without cond"),

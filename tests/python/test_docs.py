@@ -19,6 +19,9 @@ SHOWN = {page.stem: BLOCK.findall(page.read_text(encoding="utf-8")) for page in 
 
 @pytest.mark.parametrize("page", [name for name, blocks in SHOWN.items() if blocks])
 def test_pages_run(page, capsys, tmp_path, monkeypatch):
+    if page == "parallel":
+        pytest.importorskip("joblib")
+        pytest.importorskip("dask.array")
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in SHOWN[page]:

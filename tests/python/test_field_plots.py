@@ -193,6 +193,16 @@ def test_pairs_without_power_have_no_ratio():
     assert_allclose(figure.axes[1].lines[0].get_ydata(), 1)
 
 
+def test_a_single_pair_with_power_has_no_error():
+    data = gaussian_fields((8, 8), 3, seed=0)
+    samples = 1.3 * data
+    samples[1:] = 0
+    below = plots.power_spectra(data, samples, paired=True).axes[1]
+    assert not below.collections[0].get_paths()
+    assert below.get_legend() is None
+    assert_allclose(below.lines[0].get_ydata(), 1.69)
+
+
 def test_no_ratio_is_cut_off():
     """Neither at the lowest k, nor where it is high; one beyond five has a mark at the top."""
     data = gaussian_fields((16, 16), 20, seed=0)

@@ -55,7 +55,7 @@ def test_getdist_has_the_draws_the_bounds_and_the_densities(post, capsys):
     assert samples.getParamNames().list() == ["omega_m", "s_8_"]
     assert samples.getParamNames().labels() == [r"\mathrm{omega\ m}", r"\mathrm{s\_8*}"]
     assert [samples.getLower("omega_m"), samples.getUpper("s_8_")] == [0, 9]
-    assert samples.getEffectiveSamples() == 6000
+    assert samples.getEffectiveSamples() == pytest.approx(6000)
     density = samples.get1DDensity("omega_m").Prob([0.0, 0.5, 1.5])
     expected = HALF.pdf([0.0, 0.5, 1.5])  # without the bound the first would be half as high
     assert_allclose(density / density[1], expected / expected[1], atol=0.25)
@@ -73,7 +73,7 @@ def test_getdist_takes_any_names():
     assert_allclose(samples.mean(r"\Omega_m"), samples.samples[:, 3].mean())
     labels = [rf"\theta_{j}" for j in range(5)]
     assert post.to_getdist(100, labels=labels).getParamNames().labels() == labels
-    with pytest.raises(ValueError, match="2 names for 5"):
+    with pytest.raises(ValueError, match="^labels: 2 names for 5"):
         post.to_getdist(labels=["a", "b"])
 
 
@@ -198,7 +198,8 @@ POINTS = np.array([[0.5, 0.3, 0.7], [2.5, 0.3, 0.7], [-0.5, 0.1, 1.2], [0.5, 0.3
 def test_outside_of_bounds_the_score_is_zero_if_asked(bounded, dtype):
     flow = bounded(1.0)
     if dtype == np.float32:
-        x = np.clip(banana(500, seed=1), -2, 2).astype(dtype)
+        x = banana(900, seed=1)
+        x = x[(np.abs(x) < 2).all(axis=1) & (x[:, 2] > 0)].astype(dtype)
         box = [(-2, 2)] * 2 + [(0, 2)]
         flow = pyflow.GIS(x, bounds=box, max_layers=2, n_models=1, verbose=False)
     score, logp = flow.score(POINTS, with_logp=True, outside="zero")

@@ -416,6 +416,7 @@ EDGES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:data_train. .*equal values")
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("make", EDGES.values(), ids=EDGES)
 def test_edges_give_densities(make, dtype):
@@ -478,7 +479,8 @@ def test_expectation_by_quadrature_and_by_samples_agree():
 def test_ties_do_not_gain_without_end():
     rng = np.random.default_rng(0)
     x = np.stack([rng.integers(2, size=400), rng.normal(size=400)], axis=1)
-    with pytest.warns(RuntimeWarning, match="equal values"):
+    told = pytest.warns(UserWarning, match="^data_train: 5.% of column 0 are .: equal values")
+    with told, pytest.warns(RuntimeWarning, match="equal values"):
         model = pyflow.GIS(x[:300], x[300:], n_models=1, verbose=False)
     assert 3990 <= len(model.history["epoch"]) <= 4002
     z, _ = model.sample(20_000, seed=1)

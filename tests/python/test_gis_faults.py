@@ -99,6 +99,7 @@ def test_one_outlier_costs_the_other_rows_little(options, value, dtype):
     assert np.isfinite(model.sample(1000, seed=0)[0]).all()
 
 
+@pytest.mark.filterwarnings("ignore:data_train. .*equal values")
 def test_a_spike_does_not_set_the_scale():
     # most of both columns is one number: the others are as wide as they are
     rng = np.random.default_rng(1)
@@ -222,6 +223,7 @@ def test_rows_in_both_are_counted_and_used_once(make, dtype):
     assert 2 * model.layers.count("sliced") < unseen.layers.count("sliced")
 
 
+@pytest.mark.filterwarnings("ignore:data_train. .*equal values")
 def test_columns_of_few_values_stop_early():
     x = np.random.default_rng(0).integers(2, size=(400, 2)).astype(float)
     with pytest.warns(UserWarning, match="^data_validate: 100 of its 100 .* stops after 4 layers"):
@@ -285,3 +287,25 @@ def test_fewer_rows_than_columns_give_a_sane_density(dtype):
         )
         # not a spike on every row
         assert model.evaluate_density(x).mean() + np.log(width).sum() < d
+
+
+def test_spikes_are_warned_of_by_name(tmp_path):
+    """Flags, limits and small whole numbers; not rounded numbers, nor rows without a weight."""
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(2000, 4))
+    x[:, 1] = x[:, 1] > 0.7
+    x[:, 2] = np.clip(x[:, 2], -1.2, 9)
+    x[:, 3] = np.round(x[:, 3], 2)
+    table = pd.DataFrame(x, columns=["u", "flag", "cut", "v"])
+    told = (
+        r"^data_train: 7.% of column 1 \('flag'\) are 0, 1.% of column 2 \('cut'\) are -1.2: equal"
+    )
+    with pytest.warns(UserWarning, match=told):
+        fit(table, max_layers=1)
+    np.save(tmp_path / "x.npy", x)
+    with pytest.warns(UserWarning, match="% of column 1 are 0, "):
+        fit(np.load(tmp_path / "x.npy", mmap_mode="r"), max_layers=1)
+    fit(x[:, [0, 3]], max_layers=1)  # warnings are errors here
+    x[::2, 0] = 3
+    fit(x[:, [0, 3]], max_layers=1, weight_train=np.arange(2000) % 2)

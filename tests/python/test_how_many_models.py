@@ -113,6 +113,7 @@ def rare():
     return x, validate
 
 
+@pytest.mark.filterwarnings("ignore:data_train. .*equal values")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_one_where_four_fail(threads, tmp_path):
     before = pyflow.get_num_threads()

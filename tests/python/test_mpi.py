@@ -25,7 +25,7 @@ MORE_THAN_CORES = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 COMMON = """
-import json, os, sys
+import json, os, signal, sys, threading, time
 import numpy as np
 import pyflow
 from mpi4py import MPI
@@ -38,7 +38,8 @@ x[:, 1] += x[:, 0] ** 2
 x[:, 2] = np.exp(x[:, 2])
 
 def core(flow):
-    return flow._core.with_note("{}").to_bytes().hex()
+    flows = getattr(flow, "members", [flow])
+    return "".join(f._core.with_note("{}").to_bytes().hex() for f in flows)
 
 def own(a):
     "This rank's rows: some have many, some none."
@@ -63,6 +64,42 @@ TABLES = {
         {"max_layers": 2, "patience": 2, "bounds": [(None, None)] * 2 + [(0, None)]},
     ),
 }
+
+# What else there is to fit; own: of an array, what is given to a rank
+labels = np.where(x[:, 0] > rng.normal(size=len(x)), "a", "bc")
+weights = rng.integers(0, 4, len(x)) * 0.3
+images = (40 + 10 * np.cumsum(rng.normal(size=(900, 6, 6)), axis=2)).clip(0, 99).astype(np.uint8)
+y = rng.uniform(0.5, 2, size=(300, 1))
+fields = pyflow.fields.gaussian_field(
+    lambda k: y[:, :, None] / k, (8, 8), box_size=8.0, seed=1
+).astype("f4")
+OTHERS = {
+    "labels": lambda own, alone, kw: pyflow.GIS(
+        own(x[:1500]), own(x[1500:2200]), labels=own(labels[:1500]),
+        labels_validate=own(labels[1500:2200]), max_layers=2, slice_points=700, **alone, **kw,
+    ),
+    "weights": lambda own, alone, kw: pyflow.GIS(
+        own(x[:1500]), own(x[1500:2200]), weight_train=own(weights[:1500]),
+        weight_validate=own(weights[1500:2200]), max_layers=2, slice_points=900, **alone, **kw,
+    ),
+    "images": lambda own, alone, kw: pyflow.GIS(
+        own(images[:600]), own(images[600:]), dequantize=100, max_layers=2, **alone, **kw
+    ),
+    "SIG": lambda own, alone, kw: pyflow.SIG(own(x[:3000]), max_layers=2, slice_points=800, **kw),
+    "SIG of images": lambda own, alone, kw: pyflow.SIG(
+        own(images), labels=own(labels[:900]), slice_points=500,
+        schedule=[(1, None, 3), (1, 4, 3), (1, 2, 2)], **kw,
+    ),
+    "fields": lambda own, alone, kw: pyflow.SymmetricFlow(
+        own(fields[:240]), own(fields[240:]), {"a": own(y[:240])[:, 0]}, {"a": own(y[240:])[:, 0]},
+        box_size=8.0, n_layers=1, filter_knots=8, hidden=(8,), epochs=2, batch=70,
+        objective="posterior", posterior_epochs=1, calibrate=True, **kw,
+    ),
+    "members": lambda own, alone, kw: pyflow.SymmetricFlow(
+        own(fields[:200]), box_size=8.0, n_layers=1, filter_knots=8, epochs=2, n_models=2,
+        patch_layers=1, noise=0.1, **kw,
+    ),
+}
 """
 
 FITS = """
@@ -75,6 +112,8 @@ for name, (train, validate, options) in TABLES.items():
         mine = own(train)
     theirs = None if validate is None else own(validate)
     flows[name] = core(pyflow.GIS(mine, theirs, comm=comm, verbose=False, **options))
+for name, fit in OTHERS.items():
+    flows[name] = core(fit(own, {}, {"comm": comm, "verbose": False}))
 logp = pyflow.mpi.gathered(comm, np.arange(3.0 * rank, 3.0 * rank + rank))
 tell({"flows": flows, "gathered": logp.tolist()})
 """
@@ -112,6 +151,9 @@ def alone():
         name: names["core"](pyflow.GIS(train, validate, **options, **how))
         for name, (train, validate, options) in names["TABLES"].items()
     }
+    del how["verbose"]
+    for name, fit in names["OTHERS"].items():
+        flows[name] = names["core"](fit(lambda x: x, how, {"verbose": False}))
     pyflow.set_num_threads(before)
     return flows
 
@@ -147,14 +189,40 @@ def stop(progress):
     if progress.step == 3:
         raise ZeroDivisionError("enough")
 
+def slowly(progress):
+    time.sleep(0.2)
+
+file = os.path.join(folder, "checkpoint")
+if rank:  # which waits for the other most of the time
+    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
 told = {
+    "ctrl-c": message(
+        lambda: pyflow.GIS(half, progress=slowly, **{**kw, "max_layers": 40})
+    ),
     "a number": message(lambda: pyflow.GIS(bad, own(validate), **kw)),
     "an argument": message(lambda: pyflow.GIS(half if rank else "rows", **kw)),
     "columns": message(lambda: pyflow.GIS(half[:, : 3 - rank], **kw)),
     "options": message(lambda: pyflow.GIS(half, seed=rank, **kw)),
     "validation": message(lambda: pyflow.GIS(half, None if rank else validate, **kw)),
     "progress": message(lambda: pyflow.GIS(half, progress=stop, **kw)),
-    "labels": message(lambda: pyflow.GIS(half, labels=np.zeros(500, int), **kw)),
+    "bounds": message(lambda: pyflow.GIS(half, bounds=[(-9 - rank, 99)] * 3, **kw)),
+    "labels": message(lambda: pyflow.GIS(half, labels=labels[:500] if rank else None, **kw)),
+    "kinds": message(
+        lambda: pyflow.GIS(half, labels=x[:500, 0] > 0 if rank else ["a"] * 500, **kw)
+    ),
+    "weights": message(
+        lambda: pyflow.GIS(half, weight_train=half[:, 0] ** 2 if rank else None, **kw)
+    ),
+    "checkpoint": message(lambda: pyflow.SIG(half, checkpoint=file if rank else None, **kw)),
+    "unknown": message(lambda: pyflow.SIG(half, **{"max_layer": 3} if rank else {}, **kw)),
+    "gathered": message(lambda: pyflow.mpi.gathered(comm, 1.0 if rank else [1.0])),
+    "networks": message(lambda: pyflow.GIS(half, autoregressive=True, **kw)),
+    "few labels": message(lambda: pyflow.GIS(half, labels=labels[: 500 - rank], **kw)),
+    "conditions": message(
+        lambda: pyflow.SymmetricFlow(
+            fields[:20], y_train=y[: 20 - rank], box_size=8.0, verbose=False, comm=comm
+        )
+    ),
     "no rows": message(lambda: pyflow.GIS(half[:0], **kw)),
     "constant": message(lambda: pyflow.GIS(half * [1, 1, 0], **kw)),
     "none": message(lambda: pyflow.GIS(half, **kw)),
@@ -172,11 +240,25 @@ def test_a_rank_that_fails_ends_the_others(tmp_path):
     assert second["an argument"] == f"RankError: rank 0: {first['an argument']}"
     assert first["progress"] == "ZeroDivisionError: enough"
     assert second["progress"] == "RankError: rank 0: ZeroDivisionError: enough"
+    assert second["ctrl-c"] == "KeyboardInterrupt: "
+    assert first["ctrl-c"] == "RankError: rank 1: KeyboardInterrupt: "
+    assert second["unknown"].startswith("TypeError: SIG() has no option 'max_layer'")
+    assert first["unknown"] == f"RankError: rank 1: {second['unknown']}"
+    assert second["gathered"] == "ValueError: values: must have shape (n, ...); their shape is ()"
+    assert second["few labels"] == "ValueError: labels: has length 499; the data have 500 rows"
+    assert first["few labels"] == f"RankError: rank 1: {second['few labels']}"
+    assert second["conditions"].startswith("ValueError: y_train: ")
+    assert first["conditions"] == f"RankError: rank 1: {second['conditions']}"
     same = {
         "columns": "ValueError: data_train: its columns: must be the same on all ranks, not 3 on",
-        "options": "ValueError: options: must be the same on all ranks",
+        "options": "ValueError: seed: must be the same on all ranks, not 0 on rank 0, 1 on rank 1",
+        "bounds": "ValueError: bounds: must be the same on all ranks",
         "validation": "ValueError: data_validate: whether it is given: must be the same on all",
-        "labels": "ValueError: labels: is not for a fit with comm",
+        "labels": "ValueError: labels: whether they are given: must be the same on all ranks",
+        "kinds": "ValueError: labels: are numbers on some ranks, and strings on others",
+        "weights": "ValueError: weight_train: whether it is given: must be the same on all ranks",
+        "checkpoint": "ValueError: checkpoint: whether it is given: must be the same on all ranks",
+        "networks": "ValueError: autoregressive: is not for a fit with comm",
         "no rows": "ValueError: data_train: there are no rows",
         "constant": "ValueError: data_train: column 2 is constant",
         "none": "nothing failed",
@@ -203,3 +285,33 @@ tell(flow.to_bytes().hex())
 def test_another_communicator_is_refused():
     with pytest.raises(TypeError, match="comm: must be a communicator of mpi4py, not 'world'"):
         pyflow.GIS(np.zeros((10, 2)), max_layers=1, comm="world")
+
+
+CHECKPOINTS = """
+kw = {"comm": comm, "verbose": False, "checkpoint_seconds": 0}
+def stop(progress):
+    if progress.step == (1 if stage == "fields" else 3):
+        raise ZeroDivisionError
+flows = {}
+for stage in ("labels", "SIG of images", "fields"):
+    file = os.path.join(folder, stage)
+    try:
+        flows[stage] = core(OTHERS[stage](own, {}, {"progress": STOP, "checkpoint": file, **kw}))
+    except (ZeroDivisionError, pyflow.mpi.RankError) as error:
+        flows[stage] = type(error).__name__
+tell(flows)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_goes_on_with_any_number_of_ranks(alone, tmp_path):
+    first, second = run(CHECKPOINTS.replace("STOP", "stop"), 2, tmp_path)
+    assert set(first.values()) == {"ZeroDivisionError"}
+    assert set(second.values()) == {"RankError"}
+    stages = sorted(first)
+    assert sorted(file.name for file in tmp_path.iterdir() if file.suffix == "") == stages
+    assert all(pyflow.load(tmp_path / stage).unfinished for stage in stages)
+    for _ in range(2):  # the second time all is there
+        for each in run(CHECKPOINTS.replace("STOP", "None"), 3, tmp_path):
+            assert each == {stage: alone[stage] for stage in stages}
+    assert not any(pyflow.load(tmp_path / stage).unfinished for stage in stages)

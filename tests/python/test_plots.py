@@ -444,6 +444,35 @@ def test_wrong_tables():
         plots.latent([])
 
 
+@pytest.mark.parametrize(
+    "draw", [plots.marginals, plots.pairs, lambda a, b, **h: plots.latent(a, **h)]
+)
+def test_wrong_numbers_of_bins(draw):
+    x = bent(50, 0)
+    for bins in (2.5, "a", None):
+        with pytest.raises(TypeError, match="bins: must be an integer"):
+            draw(x, x, bins=bins)
+    for bins in (0, -3):
+        with pytest.raises(ValueError, match="bins: must be at least"):
+            draw(x, x, bins=bins)
+    check_drawn(draw(x, x, bins=2))
+
+
+def test_wrong_masses():
+    x = bent(50, 0)
+    post = pyflow.Posterior(lambda y: -0.5 * (y**2).sum(axis=1), [(-5, 5)] * 2)
+    for draw in (
+        lambda **how: plots.pairs(x, x, **how),
+        lambda **how: plots.posteriors(post, **how),
+    ):
+        for masses in ((1.5,), (-0.5, 0.5), (0, 0.5), (0.5, 1), (), (np.nan,)):
+            with pytest.raises(ValueError, match="masses: must be"):
+                draw(masses=masses)
+        for masses in (0.5, ("a",), None):
+            with pytest.raises(TypeError, match="masses: must be"):
+                draw(masses=masses)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_are_refused(value):
     x = bent(50, 0)

@@ -184,6 +184,7 @@ def test_progress_ends_it(known):
         ({"learning_rate": -1.0}, ValueError, "learning_rate: "),
         ({"learning_rate": "fast"}, TypeError, "learning_rate: "),
         ({"data_train": np.zeros((5, 3))}, ValueError, "data_train: "),
+        ({"data_train": np.zeros((0, 2))}, ValueError, "data_train: has no rows"),
         ({"weight_validate": np.ones(3)}, ValueError, "weight_validate: "),
         ({"y_train": np.zeros(1200), "y_validate": np.zeros(400)}, ValueError, "y_train: "),
         ({"labels": np.zeros(1200)}, ValueError, "labels: "),

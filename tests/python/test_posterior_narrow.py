@@ -140,3 +140,18 @@ def test_a_support_that_is_not_found_says_what_to_do():
         density = falling if how else spikes((0.1, 0.2), width=1e-5)
         with pytest.raises(ValueError, match="zero everywhere on the grid, .*give bounds that are"):
             Posterior(density, [(-1, 1)] * 2, **how)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_walkers_leave_the_one_point_that_met_a_peak_above_a_plateau(seed):
+    """Of points that all descend from one, differences lead nowhere: shorter steps do."""
+    pytest.importorskip("emcee")
+    mean, sd = np.array([0.262, 0.794]), np.array([0.022, 0.042])
+
+    def log_density(y):
+        return np.logaddexp(-0.5 * (((y - mean) / sd) ** 2).sum(axis=1), -21.0)
+
+    post = Posterior(log_density, [(0, 5), (0, 10)], method="emcee", seed=seed)
+    assert_allclose(post.mean, mean, atol=0.005)
+    assert_allclose(np.sqrt(np.diag(post.cov)), sd, rtol=0.1)
+    assert abs(post.log_evidence - np.log(2 * np.pi * sd.prod())) < 0.1

@@ -1,6 +1,7 @@
 """What a fit says of itself while it runs: a bar where somebody watches, a few lines in a log."""
 
 import io
+import itertools
 import re
 import sys
 
@@ -38,21 +39,32 @@ def said(monkeypatch, stream, steps, clock=None, seconds=0.0):
 
 
 def test_a_log_has_few_lines(monkeypatch, clock):
-    for seconds, most in ((0.1, 12), (1.0, 40), (30.0, 75)):  # 100 s, 17 minutes, 8 hours
+    # 100 s, 17 minutes, 8 hours
+    for seconds, least, most in ((0.1, 19, 22), (1.0, 50, 80), (30.0, 450, 600)):
         text = said(monkeypatch, Stream(False), 1000, clock, seconds)
         lines = text.splitlines()
-        assert 8 < len(lines) <= most
+        assert least <= len(lines) <= most
         assert "\r" not in text
         assert "%|" not in text  # a bar
         for line in lines:
             assert re.fullmatch(r"GIS: layer \d+/1000, \d+ s, log p -1\.5000, best at 1", line)
         at = [int(re.search(r", (\d+) s", line)[1]) for line in lines]
-        assert min(b - a for a, b in zip([0, *at], at[:-1], strict=False)) >= 10
+        gaps = [b - a for a, b in zip([0, *at], at[:-1], strict=False)]
+        assert min(gaps) >= 5
+        assert max(gaps) <= max(60, seconds) + seconds + 1  # never long in silence
+        early = [gap for gap, a in zip(gaps, at, strict=False) if a <= 120]
+        assert max(early) <= max(5, seconds) + 1
         assert lines[-1].startswith("GIS: layer 1000/1000")
 
 
 def test_a_short_fit_says_one_line_in_a_log(monkeypatch, clock):
-    assert said(monkeypatch, Stream(False), 9, clock, 1.0).count("\n") == 1
+    assert said(monkeypatch, Stream(False), 4, clock, 1.0).count("\n") == 1
+
+
+def test_a_log_s_line_comes_every_five_seconds(monkeypatch, clock):
+    lines = said(monkeypatch, Stream(False), 61, clock, 1.0).splitlines()
+    steps = [int(re.search(r"layer (\d+)/", line)[1]) for line in lines]
+    assert steps == [*range(5, 61, 5), 61]
 
 
 def test_a_terminal_has_a_bar(monkeypatch):
@@ -94,3 +106,19 @@ def test_any_stream_will_do(monkeypatch, train):
     assert stream.text.startswith("GIS: layer 4/4")
     monkeypatch.setattr(sys, "stderr", None)
     pyflow.GIS(train, max_layers=1)
+
+
+# ---- what is counted -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_count_is_shown_if_it_takes_long(slow, monkeypatch, capsys):
+    clock = itertools.count(0, 3.0 if slow else 0.1)
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    for verbose in (True, False):
+        with _progress.counted(4, verbose, "map", "posteriors") as done:
+            for i in range(4):
+                done(i + 1)
+        told = capsys.readouterr().err
+        assert bool(told) == (slow and verbose)
+        assert not told or re.search(r"^posteriors: map 4/4, \d+ s$", told, re.MULTILINE)

@@ -181,6 +181,21 @@ def test_wrong_arguments(x):
 # ---- pipelines, searches, tables -----------------------------------------------------------------
 
 
+def test_bounds_by_name():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.random.default_rng(0).uniform(size=(200, 2)), columns=["a", "b"])
+    density = clone(quick(bounds={"b": (0, 1)})).fit(frame)
+    assert density.flow_ == quick(bounds=[(None, None), (0, 1)]).fit(frame).flow_
+    outside = density.score_samples(frame.assign(b=2.0))
+    assert (outside == -np.inf).all()
+    with pytest.raises(ValueError, match="^bounds: there is no column 'c' among 'a', 'b'"):
+        quick(bounds={"c": (0, 1)}).fit(frame)
+    with pytest.raises(ValueError, match="^bounds: a dict is for columns with names"):
+        quick(bounds={"b": (0, 1)}).fit(frame.to_numpy())
+    with pytest.raises(ValueError, match=r"^X: column 1 \('b'\) is .*, outside the bounds"):
+        quick(bounds={"b": (0, 0.5)}).fit(frame)
+
+
 def test_pipeline_gives_the_density_of_what_its_scaler_gives(x):
     scaler = StandardScaler().fit(x)
     pipe = make_pipeline(StandardScaler(), quick()).fit(x)

@@ -266,3 +266,175 @@ def test_labels_stay_what_they_are(pandas):
             found = _arguments.labels(pandas.Series(values, dtype=dtype), "labels")
             assert_array_equal(found, ["x", "y"])
             assert found.dtype.kind == "U"
+
+
+# ---- bounds by name ------------------------------------------------------------------------------
+
+
+def bounded(n=300):
+    rng = np.random.default_rng(5)
+    return {"a": rng.uniform(0, 1, n), "b": rng.normal(size=n), "c": rng.gamma(2, size=n)}
+
+
+PAIRS = [(0, 1), (None, None), (0, None)]
+NAMED = {"c": (0, None), "a": np.array([0, 1])}  # in any order; b has none
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_layers": 2},
+        {"max_layers": 2, "n_models": 2},
+        {"autoregressive": True, "n_models": 2},
+        {"labels": np.arange(300) % 2, "max_layers": 1},
+    ],
+    ids=["one", "mixture", "networks", "labels"],
+)
+def test_bounds_by_name_are_those_in_order(options):
+    x = bounded()
+    if "autoregressive" in options:
+        x = {k: v[:60] for k, v in x.items()}
+    flow = pyflow.GIS(x, bounds=NAMED, verbose=False, **options)
+    assert flow == pyflow.GIS(x, bounds=PAIRS, verbose=False, **options)
+
+
+def test_bounds_by_name_of_any_table(pandas):
+    x = bounded()
+    flow = pyflow.GIS(x, bounds=PAIRS, max_layers=1, verbose=False)
+    array = np.stack(list(x.values()), axis=1)
+    tables = pandas.DataFrame(x), structured(array), by_columns("polars", "DataFrame")(array)
+    for table in tables:
+        assert flow == pyflow.GIS(table, bounds=NAMED, max_layers=1, verbose=False)
+    numbered = pandas.DataFrame(array)  # columns 0, 1, 2
+    by_number = {2: (0, None), 0: (0, 1)}
+    assert pyflow.GIS(numbered, bounds=by_number, max_layers=1, verbose=False).columns == tuple(
+        "012"
+    )
+    more = pyflow.GIS(x, bounds=NAMED, max_layers=1, model=flow, verbose=False)
+    assert (more.sample(500, seed=1)[0][:, 0] < 1).all()
+    free = (pyflow.GIS(x, max_layers=1, verbose=False, **how) for how in ({}, {"bounds": {}}))
+    assert_array_equal(*(flow.evaluate_density(x) for flow in free))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"d": (0, 1)}, "bounds: there is no column 'd' among 'a', 'b', 'c'"),
+        ({"a": 1}, "bounds: of column 'a', must be a pair (lower, upper), None where there is no"),
+        ({"a": (0, 1, 2)}, "bounds: of column 'a', must be a pair"),
+        ({"a": (0,)}, "bounds: of column 'a', must be a pair"),
+        ({"a": (0, "x")}, "bounds: of column 'a', must be a pair"),
+        ({"b": (3, 2)}, "bounds: of column 1 ('b'), 3 is not below 2"),
+        ({"c": (1, None)}, "data_train: row "),
+    ],
+)
+def test_bounds_by_name_that_are_refused(bounds, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        pyflow.GIS(bounded(), bounds=bounds, max_layers=1, verbose=False)
+
+
+def test_bounds_by_name_want_names():
+    x = np.stack(list(bounded().values()), axis=1)
+    message = "^bounds: a dict is for columns with names"
+    with pytest.raises(ValueError, match=message):
+        pyflow.GIS(x, bounds=NAMED, max_layers=1, verbose=False)
+    with pytest.raises(ValueError, match=message):
+        pyflow.SIG(x, bounds=NAMED, max_layers=1, verbose=False)
+    with pytest.raises(ValueError, match=message):
+        pyflow.Flow([pyflow.layers.Bounds(NAMED)], shape=3)
+
+
+# ---- messages name columns -----------------------------------------------------------------------
+
+
+def broken(**columns):
+    return {**bounded(), **columns}
+
+
+NAN = broken(b=np.where(np.arange(300) == 7, np.nan, bounded()["b"]))
+FAULTS = {
+    "NaN": (NAN, r"row 7, column 1 \('b'\) is NaN"),
+    "constant": (broken(c=np.ones(300)), r"column 2 \('c'\) is constant"),
+    "dependent": (
+        broken(c=bounded()["a"] + bounded()["b"]),
+        r"columns \d \('\w'\), \d \('\w'\) \(and perhaps more\) are linearly dependent",
+    ),
+    "far": (
+        broken(a=np.where(np.arange(300) == 9, 1e300, bounded()["a"])),
+        r"row 9, column 0 \('a'\) is 1e",
+    ),
+}
+
+
+@pytest.mark.parametrize(("x", "message"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_faults_of_a_fit_name_the_column(x, message, n_models):
+    with pytest.raises(ValueError, match=f"^data_train: {message}"):
+        pyflow.GIS(x, max_layers=2, n_models=n_models, verbose=False)
+    array = np.stack(list(x.values()), axis=1)
+    with pytest.raises(ValueError, match="column") as error:
+        pyflow.GIS(array, max_layers=2, n_models=n_models, verbose=False)
+    assert "'" not in str(error.value)  # nothing to name
+
+
+def test_faults_of_validation_rows_and_conditions_name_the_column():
+    x, y = bounded(), {"mass": np.linspace(0, 1, 300), "age": np.linspace(0, 1, 300) ** 2}
+    with pytest.raises(ValueError, match=r"^data_validate: row 7, column 1 \('b'\) is NaN"):
+        pyflow.GIS(x, NAN, n_models=1, max_layers=1, verbose=False)
+    for fault, message in (
+        (np.ones(300), r"column 1 \('age'\) is constant"),
+        (NAN["b"], r"is NaN or infinite in row 7, column 1 \('age'\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^condition: {message}"):
+            pyflow.GIS(x, condition=y | {"age": fault}, n_models=2, verbose=False)
+
+
+def test_faults_of_points_name_the_column():
+    x = bounded()
+    flow = pyflow.GIS(x, bounds=NAMED, max_layers=1, verbose=False)
+    bare = pyflow.GIS(np.stack(list(x.values()), 1), bounds=PAIRS, max_layers=1, verbose=False)
+    beyond = {k: v[:5] for k, v in broken(a=np.full(300, 2.0)).items()}
+    for ask in (pyflow.Flow.evaluate_density, pyflow.Flow.score, pyflow.Flow.forward):
+        with pytest.raises(ValueError, match=r"^x: row 7, column 1 \('b'\) is NaN"):
+            ask(flow, NAN)
+        with pytest.raises(ValueError, match=r"^x: row 7, column 1 is NaN"):
+            ask(bare, np.stack(list(NAN.values()), 1))
+    with pytest.raises(ValueError, match=r"^x: row 0, column 0 \('a'\) is 2, outside the bounds"):
+        flow.score(beyond)
+
+
+def test_faults_of_conditions_beside_points_name_the_column():
+    x, y = bounded(60), {"mass": np.linspace(0, 1, 60), "age": np.linspace(0, 1, 60) ** 2}
+    flow = pyflow.GIS(x, condition=y, n_models=2, verbose=False)
+    y["mass"] = NAN["b"][:60]
+    message = r"^y: is NaN or infinite in row 7, column 0 \('mass'\)"
+    for table in (y, {"age": y["age"], "mass": y["mass"]}):
+        with pytest.raises(ValueError, match=message):
+            flow.evaluate_density(x, table)
+    with pytest.raises(ValueError, match=message):
+        flow.evaluate_density(x, np.stack(list(y.values()), axis=1))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("x: row 1, column 1 is NaN", "x: row 1, column 1 ('b') is NaN"),
+        ("bounds: of column 1, 0 is not below", "bounds: of column 1 ('b'), 0 is not below"),
+        ("x: columns 0, 1 (and", "x: columns 0 ('a'), 1 ('b') (and"),
+        ("x: column 1 ('b') is NaN", None),
+        ("x: columns 0 ('a'), 1 ('b') (and", None),
+        ("x: column 10 is NaN", None),
+        ("y: column 0 is constant", "y: column 0 ('m') is constant"),
+        ("weight_train: column 0", None),
+        ("x: has 2 columns where", None),
+        ("no argument of column 1", None),
+    ],
+)
+def test_names_behind_numbers(message, expected):
+    error = ValueError(message, 3)
+    _tables.name_columns(error, ("a", "b"), ("m",))
+    assert error.args == (expected or message, 3)
+    for columns, conditions in ((None, ()), (("0", "1"), ("y0",))):  # what has no names
+        bare = ValueError(message)
+        _tables.name_columns(bare, columns, conditions)
+        assert bare.args == (message,)

@@ -104,6 +104,14 @@ def test_samples_told_apart_wholly():
     check_drawn(found.plot())
 
 
+def test_copies_are_called_out():
+    pytest.importorskip("sklearn")
+    x, y = pair(100)
+    assert "share rows" in str(two_sample_test(x, x))
+    for samples in ((x, y), (x, y + 3)):
+        assert "share rows" not in str(two_sample_test(*samples, BAYES))
+
+
 def test_shapes_sizes_and_tables():
     x, y = pair(90, 2.0, d=6)
     as_images = two_sample_test(x.reshape(-1, 2, 3), y.reshape(-1, 2, 3), BAYES)
@@ -191,3 +199,24 @@ def test_spread_keeps_names_and_refuses_by_name():
         sample_spread(samples[:, :1], data)
     with pytest.raises(TypeError, match=r"found: must be a pyflow\.checks\.Spread, not list"):
         pyflow.plots.spread([1])
+
+
+def test_columns_of_few_values_have_no_width():
+    data, samples = pair(400, width=np.array([1.0, 1.5, 1, 1, 1]), d=5)
+    rare = np.random.default_rng(3).random((2, 400)) < 0.05
+    for x, flag in ((data, rare[0]), (samples, rare[1])):
+        x[:, 2], x[:, 3] = 1, flag
+    data[:, 4] = 0
+    found = sample_spread(samples, data)
+    text = str(found)
+    assert "nan" not in text
+    assert "inf" not in text
+    assert f"are {np.median(found.ratio[:2]):.3f} times" in text
+    assert f"x1: {found.ratio[1]:.3f}" in text
+    assert "3 of 5 columns, of few values, are left out" in text
+    check_drawn(found.plot())
+    nothing = sample_spread(samples[:, 2:3], data[:, 2:3])
+    assert str(nothing).startswith("Samples and data are not compared: 1 of 1 columns")
+    halves = np.repeat([0.0, 1.0], 200)[:, None]
+    assert "x0: 2.000 ± 0.000" in str(sample_spread(2 * halves, halves))
+    assert "left out" not in str(sample_spread(samples[:, :2], data[:, :2]))
