@@ -181,9 +181,9 @@ def two_sample_test(
 
 
 def _both(x, y, name, other):
-    """Return two samples as float64 rows, and the names of columns that they share or None."""
-    names = _tables.names(x, name)
-    if names is not None and _tables.names(y, other) is not None:
+    """Return two samples as float64 rows, and the names of their columns or None."""
+    names, others = _tables.names(x, name), _tables.names(y, other)
+    if names is not None and others is not None:
         y = _tables.matched(y, other, names)
     found = []
     for rows, what in ((x, name), (y, other)):
@@ -201,7 +201,7 @@ def _both(x, y, name, other):
         raise ValueError(
             f"{other}: has {found[1].shape[1]} columns where {name} has {found[0].shape[1]}"
         )
-    return *found, names
+    return *found, others if names is None else names
 
 
 def _maker(classifier, seed):

@@ -46,7 +46,7 @@ figure
 # dependent tables may be too narrow.
 
 for name, x in mocks.items():
-    print(f"{name}: {sample_spread(held_out, x)}")
+    print(f"{name}: {sample_spread(x, held_out)}")
 
 # %%
 # **Pairs of columns.** The ring is filled in.

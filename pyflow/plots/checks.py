@@ -141,7 +141,7 @@ def spread(found: Spread) -> Figure:
         every = -(-d // 40)
         names = found.names[::every]
         axes.set_xticks(range(0, d, every), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axes.set(xlim=(-0.7, d - 0.3), ylabel="width of samples / data")
+        axes.set(xlim=(-0.7, d - 0.3), ylabel="width of samples / data\n± 2 standard errors")
         return figure
 
 

@@ -317,7 +317,7 @@ def pairs(
                 if j > i:
                     axes.remove()
                     continue
-                axes.locator_params(nbins=4, prune="both")
+                axes.locator_params(nbins=4 if count < 4 else 3, prune="both")
                 axes.tick_params(labelleft=j == 0 and i > 0, labelbottom=i == count - 1)
                 if i == j:
                     _histograms(axes, data[:, i], samples[:, i], axis[i].edges)
@@ -332,7 +332,7 @@ def pairs(
         lines = [f"contours: {percentages(masses)} of points"] * (count > 1) + [note] * bool(note)
         figure.legend(
             handles=key(),
-            loc="upper right" if count > 1 else "outside upper center",
+            loc="upper right" if count > 2 else "outside upper center",  # where there is room
             title="\n".join(lines) or None,
             alignment="left",
         )

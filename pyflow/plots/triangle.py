@@ -284,17 +284,20 @@ def _by_getdist(plt, posteriors, labels, truth, masses, axes):
         param_limits={_key(j): limits[j] for j in range(p)},
     )
     for axes in plotter.fig.axes:  # Matplotlib 3.11 warns of getdist's own ticks
-        axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+        axes.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
         if not axes.get_subplotspec().is_first_row():
             axes.yaxis.set_major_locator(MaxNLocator(4, prune="both"))
     for j in range(p):
         plotter.subplots[-1, j].set_xlabel(parameter_label(names[j]))
         if j:
             plotter.subplots[j, 0].set_ylabel(parameter_label(names[j]))
+    if labels is None:
+        for legend in list(plotter.fig.legends):  # names that nobody gave
+            legend.remove()
     if plotter.fig.legends and p > 1:
         plotter.fig.legends[0].set_title(_held(masses))
     elif p > 1:
-        plotter.fig.text(1, 1, _held(masses), ha="right", va="top")
+        plotter.fig.text(0.98, 0.98, _held(masses), ha="right", va="top")
     return plotter.fig
 
 

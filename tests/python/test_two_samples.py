@@ -192,6 +192,7 @@ def test_spread_keeps_names_and_refuses_by_name():
     data, samples = pair(200)
     table = pd.DataFrame(data, columns=["a", "b"])
     assert sample_spread(samples, table).names == ("a", "b")
+    assert sample_spread(table, samples).names == ("a", "b")
     for bad in ((0.9, 0.1), (0.1,), (-0.1, 0.9)):
         with pytest.raises(ValueError, match="quantiles: must be two that rise"):
             sample_spread(samples, data, bad)
