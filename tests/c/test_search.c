@@ -117,7 +117,8 @@ static void X(test_two_sided_gradient)(void)
         double a[K * D], g[K * D], step[K * D], moved[K * D], value[2], worst = 0, scale = 0;
         CHECK(!X(working_new)(s, &data, D, TILE_MOST, classes > 1 ? classes : 0, NULL, NULL, "train"), "%s",
               pf_message());
-        CHECK(!X(working_normals)(s + 1, M, D, TILE_MOST, classes > 1 ? other : NULL, 9, NULL), "%s", pf_message());
+        CHECK(!X(working_normals)(s + 1, M, D, TILE_MOST, 9, NULL, NULL), "%s", pf_message());
+        if (classes > 1) s[1].label = other;
         for (int i = 0; i < 2; i++)
             CHECK(!X(rows_pick)(p.rows + i, s + i, picked ? 3000 : M, 1, 2), "%s", pf_message());
         CHECK(!X(search_new)(&q, &p), "%s", pf_message());
