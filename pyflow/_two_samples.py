@@ -310,8 +310,8 @@ class Spread(NamedTuple):
         >>> import numpy as np
         >>> from pyflow.checks import sample_spread
         >>> x, y = np.random.default_rng(0).normal(size=(2, 500, 3))
-        >>> sample_spread(x, y).plot().axes[0].get_ylabel()
-        'width of samples / data'
+        >>> sample_spread(x, y).plot().axes[0].get_ylabel().splitlines()
+        ['width of samples / data', '± 2 standard errors']
         """
         from pyflow import plots
 

@@ -447,7 +447,7 @@ def _warn_spikes(x, weight, columns):
     if len(x.shape) != 2 or x.dtype.kind not in "biuf":
         return
     step = len(x) // LOOKED_AT + 1 if isinstance(x, np.ndarray) else 1
-    x = np.asarray(x[::step] if step > 1 else x[:LOOKED_AT])
+    x = np.asarray(x[::step] if step > 1 else x[0:LOOKED_AT])
     weight = None if weight is None else _arguments.rows(weight, "weight_train")[::step][: len(x)]
     if weight is not None and weight.shape == x.shape[:1]:
         x = x[weight > 0]

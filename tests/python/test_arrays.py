@@ -98,6 +98,7 @@ def test_vectors_in_any_layout(data):
     assert laid.tobytes() == before
 
 
+@pytest.mark.filterwarnings("ignore:data_train. .*equal values")
 @given(
     x=npst.arrays(
         st.sampled_from([np.float32, np.float64]),
