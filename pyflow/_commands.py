@@ -99,12 +99,16 @@ def info(args):
 TABLES = {"pairs": plots.pairs, "marginals": plots.marginals}  # of data and samples
 FIELDS = {"maps": plots.maps, "power_spectra": plots.power_spectra}
 PLOTS = (*TABLES, "latent", "history", *FIELDS, "images")
+PICTURES = "png", "pdf", "svg", "jpg", "jpeg", "eps", "ps", "tif", "tiff", "webp"
 SIDE_BY_SIDE = 8  # images in a row
 
 
 def plot(args):
     """Draw rows of a table and samples from a model."""
     _start(args, [args.model, args.table])
+    suffix = os.path.splitext(args.output)[1][1:].lower() or "png"
+    if suffix not in PICTURES:
+        raise ValueError(f"-o: a picture is one of .{', .'.join(PICTURES)}, not .{suffix}")
     model = load(args.model)
     x, y = _points(_read(args.table), model, args)
     args.kind = args.kind or next(iter(_pictures(model)))
@@ -114,7 +118,6 @@ def plot(args):
         chosen = _chosen(_length(x), args.seed)
         x, y = (_cut(part, chosen) for part in (_array(x, model), y))
         figure = _drawn(args, model, x, y)
-    suffix = os.path.splitext(args.output)[1][1:] or "png"
     with _files.replaced(args.output) as new:
         figure.savefig(new, format=suffix, dpi=150)
     _end(args, {"output": args.output, "kind": args.kind, "rows": _length(x)}, None)
@@ -156,6 +159,7 @@ def _drawn(args, model, x, y):
 def posterior(args):
     """Write points drawn from a posterior of the parameters, and say what it is."""
     _start(args, [args.model, args.data])
+    _arguments.integer("--samples", args.samples, 1)
     model = load(args.model)
     table = _read(args.data)
     if isinstance(table, dict) and args.columns is None:  # it may hold the truths too
@@ -170,7 +174,9 @@ def posterior(args):
     x = _array(_pick(table, args.columns, "--columns"), model)
     how = {"temperature": args.temperature, "method": args.method, "seed": args.seed}
     if args.fixed:
-        how["fixed"] = {k: v for k, (v,) in _named("--fixed", args.fixed, 1).items()}
+        how["fixed"] = {k: v for k, (v,) in _named("--fixed", args.fixed, 1).items() if k}
+        if len(how["fixed"]) < len(args.fixed):
+            raise ArgumentsError("--fixed: is NAME=NUMBER")
     prior = args.prior and _named("--prior", args.prior, 2)
     if prior and None in prior:
         prior = prior[None]
@@ -415,7 +421,8 @@ def _cut(x, rows):
 
 def _split(parts, fraction, args):
     """Return parts of training and of validation rows, drawn at random; and note which they are."""
-    held_out = _held_out(parts, fraction, np.random.default_rng(args.seed or 0))
+    seed = _arguments.seed(args.seed or 0)
+    held_out = _held_out(parts, fraction, np.random.default_rng(seed))
     if not len(held_out):
         return parts, {}
     kept = np.setdiff1d(np.arange(_length(parts["x"])), held_out)
@@ -429,6 +436,8 @@ def _held_out(parts, fraction, rng):
     """Return the rows that are held out: of each class, if there are any, a fraction."""
     order = rng.permutation(_length(parts["x"]))
     if "labels" not in parts:
+        if fraction and not round(fraction * len(order)):
+            raise ValueError(f"TABLE: has {len(order)} rows: too few to hold any out")
         return order[: round(fraction * len(order))]
     values, index, counts = np.unique(parts["labels"], return_inverse=True, return_counts=True)
     each = [order[index[order] == k][: round(fraction * n)] for k, n in enumerate(counts)]
@@ -529,6 +538,11 @@ def _bounds(texts, x):
     """Return bounds for each column of x."""
     names = _names(x)
     given = _named("--bounds", texts, 2, empty=True)
+    for name, each in given.items():
+        for low, high in [each] if name is not None else each:
+            if None not in (low, high) and not low < high:
+                whose = f" of {name}" if name is not None else ""
+                raise ArgumentsError(f"--bounds: {low:g}{whose} is not below {high:g}")
     if None in given:
         return given[None]
     _known(given, names, "--bounds")
@@ -555,6 +569,7 @@ def _values(args, model):
     if "=" not in text:
         return _numbers("--condition", text)
     given = _named("--condition", text.split(","), 1)
+    _known(given, list(model.names), "--condition")
     return {name: values[0] for name, values in given.items()}
 
 

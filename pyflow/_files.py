@@ -70,11 +70,21 @@ def read(name):
     kind, path, part = place(name)
     try:
         return READERS[kind](path, part)
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # of one of six libraries
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise
         what = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise ValueError(f"{name}: {what}") from None
+        raise ValueError(f"{name}: {_in_short(what, kind)}") from None
+
+
+def _in_short(what, kind):
+    """Return what a library says, without advice that is for its own callers."""
+    what = re.split(r"\. |; use |, use |\n| \(.*\btry\b", str(what))[0]
+    if "pickle" in what:  # NumPy takes for one what begins as none of its files
+        what = f"is no {kind.upper()} file, or holds Python's objects"
+    return what
 
 
 def same(given, output):
@@ -251,6 +261,9 @@ def _read_csv(path, part):
             rows = np.loadtxt(io.StringIO(text), **how)
         except ValueError:
             rows = np.loadtxt(io.StringIO(text), **how, dtype=str)
+    other = next((sep for sep in (";", "\t", " ") if sep in names[0]), None)
+    if len(names) == 1 and rows.dtype.kind == "U" and other:
+        raise ValueError(f"has no commas between columns, but {other!r}: put commas there")
     if rows.shape[1] != len(names):
         raise ValueError(f"has {len(names)} names in its first line and {rows.shape[1]} columns")
     if numbered and rows.dtype.kind == "f":

@@ -303,6 +303,11 @@ def test_rows_with_truths_that_differ_do_not_share_them(run, files):
 # ---- what goes wrong -----------------------------------------------------------------------------
 
 USAGE = {
+    "bounds in order": (
+        ["fit", "t.csv", "-o", "m", "--bounds", "a=3,-3"],
+        "--bounds: 3 of a is not below -3",
+    ),
+    "no name": (["posterior", "y.pf", "t.csv", "--fixed", "0.5"], "--fixed: is NAME=NUMBER"),
     "nothing": ([], "COMMAND"),
     "no such command": (["fly"], "invalid choice: 'fly'"),
     "no output": (["fit", "t.csv"], "-o/--output"),
@@ -350,7 +355,16 @@ ERRORS = {
         "--bounds: .*'c' among a,",
     ),
     "threads": (["sample", "m.pf", "3", "--threads", "0"], "--threads: must be between 1"),
-    "a picture": (["plot", "m.pf", "t.csv", "-o", "p.doc"], "Format 'doc' is not supported"),
+    "a picture": (["plot", "m.pf", "t.csv", "-o", "p.doc"], "-o: .* not .doc"),
+    "a seed": (["fit", "t.csv", "-o", "m", "--seed", "-1"], "seed: "),
+    "few rows": (["fit", "two.csv", "-o", "m"], "TABLE: has 2 rows: too few to hold any out"),
+    "another condition": (["sample", "y.pf", "3", "--condition", "y=0,z=3"], "--condition: .*'z'"),
+    "samples": (["posterior", "y.pf", "t.csv", "--samples", "-3"], "--samples: must be at least 1"),
+    "not FITS": (["fit", "no.fits", "-o", "m"], r"no.fits: No SIMPLE card found[^.]*"),
+    "not HDF5": (["fit", "no.h5", "-o", "m"], "no.h5: "),
+    "not NPY": (["fit", "no.npy", "-o", "m"], "no.npy: is no NPY file, or holds Python's objects"),
+    "semicolons": (["fit", "semi.csv", "-o", "m"], "semi.csv: has no commas .* but ';'"),
+    "a short row": (["fit", "short.csv", "-o", "m"], "short.csv: [^`]*"),
     "a field's": (
         ["plot", "m.pf", "t.csv", "-o", "p.png", "--kind", "maps"],
         "--kind: maps is no picture of tables",
@@ -365,7 +379,12 @@ def broken(run, files):
     shutil.copy(files["t.csv"], "t.csv")
     shutil.copy(files["m.pf"], "m.pf")
     x = columns("a", "b")
+    shutil.copy(files["y.pf"], "y.pf")
     _files.write("one.csv", {"a": x["a"]})
+    _files.write("two.csv", {k: v[:2] for k, v in x.items()})
+    for name in ("no.fits", "no.h5", "no.npy", "semi.csv", "short.csv"):
+        with open(name, "w") as file:
+            file.write("a,b\n1,2\n3\n" if name == "short.csv" else "a;b\n1;2\n3;4\n")
     _files.write("other.csv", {"a": x["a"], "c": x["b"]})
     _files.write("text.csv", {"id": np.array(["x"] * N), "a": x["a"]})
     _files.write("nan.csv", {"a": x["a"], "b": np.where(np.arange(N) == 3, np.nan, x["b"])})
