@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["GIS", "Progress"]
 
 SPIKE, FEW_EQUAL = 0.1, 10  # share of rows with one value, and how many, that are warned of
-LOOKED_AT = 20_000  # rows
+LOOKED_AT, BLOCK = 20_000, 1000  # rows, in blocks spread over all
 MOST_LAYERS = 4000  # sliced layers of a fit with validation data and without max_layers; as in C
 
 
@@ -446,14 +446,19 @@ def _warn_spikes(x, weight, columns):
     """Warn of columns of which many rows have the same value: they have no density there."""
     if len(x.shape) != 2 or x.dtype.kind not in "biuf":
         return
-    step = len(x) // LOOKED_AT + 1 if isinstance(x, np.ndarray) else 1
-    x = np.asarray(x[::step] if step > 1 else x[0:LOOKED_AT])
-    weight = None if weight is None else _arguments.rows(weight, "weight_train")[::step][: len(x)]
-    if weight is not None and weight.shape == x.shape[:1]:
-        x = x[weight > 0]
+    n = len(x)
+    if weight is not None:
+        weight = np.asarray(_arguments.rows(weight, "weight_train"))
+        if weight.dtype.kind not in "biuf" or weight.shape != (n,):
+            return  # it is refused later
+    few = range(0, n - BLOCK + 1, max((n - BLOCK) // (LOOKED_AT // BLOCK), 1))
+    parts = [slice(i, i + BLOCK) for i in few] if n > LOOKED_AT else [slice(0, n)]
+    x = np.concatenate([np.asarray(x[part]) for part in parts])
+    if weight is not None:
+        x = x[np.concatenate([weight[part] for part in parts]) > 0]
     told = []
     for j in range(x.shape[1]):
-        values, counts = np.unique(x[:, j], return_counts=True)
+        values, counts = np.unique(x[x[:, j] == x[:, j], j], return_counts=True)
         if len(values) > 1 and counts.max() >= max(SPIKE * len(x), FEW_EQUAL):
             share = f"{counts.max() / len(x):.0%} of {_tables.column(j, columns)}"
             told.append(f"{share} are {values[counts.argmax()]:g}")

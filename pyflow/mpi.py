@@ -21,7 +21,11 @@ __all__ = ["RankError", "Ranks", "gathered"]
 
 
 MOST = 1 << 30  # bytes of rows that a rank passes to others, or is passed
-SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2
+SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
 
 
 def __dir__():
@@ -218,8 +222,8 @@ def _whole_step():
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number, frame in held[:1]:
-            handlers[number](number, frame)
+        for number, frame in sorted(dict(held).items(), key=lambda h: h[0] == signal.SIGINT):
+            handlers[number](number, frame)  # Ctrl-C last: it raises
 
 
 class _Rows:

@@ -309,3 +309,41 @@ def test_spikes_are_warned_of_by_name(tmp_path):
     fit(x[:, [0, 3]], max_layers=1)  # warnings are errors here
     x[::2, 0] = 3
     fit(x[:, [0, 3]], max_layers=1, weight_train=np.arange(2000) % 2)
+
+
+class OnDisk:
+    """Rows that can be cut, and are no array."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype, self.ndim = x, x.shape, x.dtype, 2
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, key):
+        return self.x[key]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, OnDisk])
+def test_spikes_are_looked_for_in_all_rows(kind):
+    rng = np.random.default_rng(6)
+    ordered = np.repeat(rng.normal(size=100), 900)  # each value one hundredth of the rows
+    x = np.stack([ordered, rng.normal(size=90_000)], axis=1)
+    options = {"max_layers": 1, "marginal_first": False, "slice_points": 100}
+    fit(kind(x), **options)  # warnings are errors here
+    x[::4, 0] = 0
+    with pytest.warns(UserWarning, match="2[56]% of column 0 are 0: "):
+        fit(kind(x), **options)
+    x[60_000:, 0] = np.where(np.arange(30_000) % 2, 0, x[60_000:, 1])
+    x[:60_000, 0] = x[:60_000, 1]
+    with pytest.warns(UserWarning, match="1.% of column 0 are 0: "):
+        fit(kind(x), **options)
+    x[:40_000] = np.nan
+    with pytest.raises(ValueError, match="^data_train: row 0, column 0 is NaN"):
+        fit(kind(x)[:40_000], **options)
+
+
+@pytest.mark.parametrize("weight", [np.array(["a"] * 50), 3.0, [None] * 50])
+def test_weights_that_are_none_are_refused_by_name(weight):
+    with pytest.raises((ValueError, TypeError), match="^weight_train: must"):
+        fit(np.tile(np.arange(2.0), (50, 1)), max_layers=1, weight_train=weight)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -315,3 +316,17 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(alone, tmp_path):
         for each in run(CHECKPOINTS.replace("STOP", "None"), 3, tmp_path):
             assert each == {stage: alone[stage] for stage in stages}
     assert not any(pyflow.load(tmp_path / stage).unfinished for stage in stages)
+
+
+def test_no_signal_of_a_step_is_lost():
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda *of: heard.append("usr1"))
+    try:
+        with pytest.raises(KeyboardInterrupt), pyflow.mpi._whole_step():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            for _ in range(1000):
+                heard.append("on")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == ["on"] * 1000 + ["usr1"]
