@@ -205,7 +205,7 @@ def parser():
 
     logp = command("logp", "log-densities of a table's rows, in nats", model, table)
     output(logp, "OUT", "table of one column, logp (-)", default="-")
-    columns(logp, "columns of the points, in the model's order (by its names)")
+    columns(logp, "columns of the points: the model's first, its second, ... (by its names)")
     known(logp)
 
     sample = command("sample", "draw points from a model", model, ("N", "how many"))
@@ -226,7 +226,7 @@ def parser():
     plot.add_argument(
         "--kind", choices=list(_commands.PLOTS), help="(pairs; of fields maps, of images images)"
     )
-    columns(plot, "columns of the points, in the model's order (by its names)")
+    columns(plot, "columns of the points: the model's first, its second, ... (by its names)")
     known(plot)
     plot.add_argument("--show", metavar="A,B", type=listed, help="columns to draw")
     plot.add_argument("--seed", metavar="N", type=int, default=0, help="of the samples (0)")
@@ -253,7 +253,7 @@ def parser():
     posterior.add_argument(
         "--fixed", metavar="A=VALUE", action="append", help="a condition that is known"
     )
-    columns(posterior, "columns of the data, in the model's order (by its names)")
+    columns(posterior, "columns of the data: the model's first, its second, ... (by its names)")
     posterior.add_argument("--temperature", metavar="T", type=float, help="power of the likelihood")
     posterior.add_argument(
         "--method", choices=["grid", "emcee"], help="(by the parameters' number)"
@@ -300,6 +300,7 @@ def known(made):
         "--condition",
         metavar="A,B",
         type=listed,
-        help="of a conditional model: columns of what it is conditioned on (by its names)",
+        help="of a conditional model: columns of what it is conditioned on, in its order (by its "
+        "names)",
     )
     made.add_argument("--labels", metavar="A", help="of a model of classes: the rows' classes")

@@ -171,7 +171,7 @@ def posterior(args):
                 f"x: its rows differ in {', '.join(differ)}, and are taken to share one set of "
                 "parameters; --each is one posterior for each"
             )
-    x = _array(_pick(table, args.columns, "--columns"), model)
+    x = _array(_x(table, model, args), model)
     how = {"temperature": args.temperature, "method": args.method, "seed": args.seed}
     if args.fixed:
         how["fixed"] = {k: v for k, (v,) in _named("--fixed", args.fixed, 1).items() if k}
@@ -463,23 +463,48 @@ def _points(table, model, args):
     elif asked is None and isinstance(table, dict) and set(model.names) <= set(table):
         asked = list(model.names)
     if asked and model.labels is None:
-        y = _of_model(_pick(table, asked, "--condition"), model.names)
+        y = _pick(table, asked, "--condition")
+        if args.condition:
+            y = _in_turn(y, "y", model.names, args)
     elif model.names and not asked:
         names = ", ".join(model.names)
         raise ValueError(f"--condition: the model is of {names}; say which columns they are")
-    if args.columns is None:
-        x = _rest(table, asked) if asked else table
-    else:
-        x = _of_model(_pick(table, args.columns, "--columns"), model.columns)
-    if isinstance(x, dict):
-        args.told["x"] = None, list(model.columns or x)
-    return x, y
+    return _x(_rest(table, asked) if asked and args.columns is None else table, model, args), y
 
 
-def _of_model(table, names):
-    """Return columns that were asked for by names: as an array if the model's names are others."""
-    same = not isinstance(table, dict) or not names or set(names) == set(table)
-    return table if same else _files.stacked(table).reshape(_length(table), -1)
+def _x(table, model, args):
+    """Return the points of a table: those of --columns in turn, else what has the model's names."""
+    if args.columns is not None:
+        return _in_turn(_pick(table, args.columns, "--columns"), "x", model.columns, args)
+    if isinstance(table, dict):
+        args.told["x"] = None, list(model.columns or table)
+    return table
+
+
+def _in_turn(table, name, known, args):
+    """Return columns in the order in which they were asked for, which is the model's.
+
+    So that a table whose header is wrong can be read right; if the names are the model's own in
+    another order, a warning says what is taken for what.
+
+    Parameters
+    ----------
+    table : dict or (n, columns) array
+    name : str
+        What the argument is called in the library, x or y.
+    known : sequence of str, or None
+        The model's names.
+    args : argparse.Namespace
+    """
+    if not isinstance(table, dict):
+        return table
+    given, known = list(table), list(known or ())
+    args.told[name] = None, given
+    if given != known and set(given) == set(known):
+        pairs = ", ".join(f"{a} is its {b}" for a, b in zip(given, known, strict=True) if a != b)
+        option = "columns" if name == "x" else name
+        _arguments.warn(f"{option}: are taken in this order for the model's: {pairs}")
+    return _tables.array(table, name)
 
 
 def _array(x, model):

@@ -186,6 +186,55 @@ def test_a_conditional_model(run, files):
     assert err == "pyflow: error: --condition: this flow is conditional; it needs y\n"
 
 
+def test_columns_that_are_named_are_taken_in_turn(run, files):
+    """Whatever they are called: a header that is swapped is repaired by naming it as it is."""
+    x = table(40)
+    _files.write("good.csv", {k: x[k] for k in "aby"})
+    _files.write("swapped.csv", {"b": x["a"], "a": x["b"], "y": x["y"]})
+    swap = ["--columns", "b,a"]
+    told = "columns: are taken in this order for the model's: b is its a, a is its b\n"
+    for model in (files["m.pf"], files["y.pf"]):
+        right, quiet = run("logp", model, "good.csv")
+        assert quiet == ""
+        assert run("logp", model, "good.csv", "--columns", "a,b") == (right, "")
+        found, err = run("logp", model, "swapped.csv", *swap)
+        assert found == right
+        assert err == f"pyflow: warning: --{told}"
+        assert run("logp", model, "good.csv", *swap)[0] != right
+
+    right, _ = run("posterior", files["y.pf"], "good.csv", "--columns", "a,b")
+    found, err = run("posterior", files["y.pf"], "swapped.csv", *swap)
+    assert (found, err) == (right, f"pyflow: warning: --{told}")
+
+    pytest.importorskip("matplotlib")
+    run("plot", files["m.pf"], "good.csv", "-o", "right.png", "--columns", "a,b")
+    _, err = run("plot", files["m.pf"], "swapped.csv", "-o", "found.png", *swap)
+    assert err == f"pyflow: warning: --{told}"
+    with open("right.png", "rb") as one, open("found.png", "rb") as other:
+        assert one.read() == other.read()
+
+
+def test_conditions_that_are_named_are_taken_in_turn(run):
+    rng = np.random.default_rng(0)
+    x, s, t = rng.normal(size=(3, 200))
+    _files.write("t.csv", {"x": x + s, "s": s, "t": t})
+    how = ["--condition", "s,t", "--n-models", 1, "--quiet"]
+    run("fit", "t.csv", "-o", "m.pf", *how)
+    _files.write("swapped.csv", {"x": x + s, "t": s, "s": t})
+    right, _ = run("logp", "m.pf", "t.csv")
+    found, err = run("logp", "m.pf", "swapped.csv", "--condition", "t,s")
+    assert found == right
+    assert err.startswith("pyflow: warning: --condition: are taken in this order")
+    assert run("logp", "m.pf", "swapped.csv")[0] != right
+
+
+def test_messages_name_the_columns_of_the_file(run, files):
+    x = table(5)
+    _files.write("t.csv", {"u": x["a"], "v": np.where(np.arange(5) == 3, np.inf, x["b"])})
+    argv = ["posterior", files["y.pf"], "t.csv", "--columns", "u,v"]
+    assert "DATA: row 3, column 'v' is infinite" in run(*argv, code=1)[1]
+
+
 def test_posterior(run, files):
     _files.write("d.csv", {"a": np.array([0.3]), "b": np.array([0.5])})
     model = pyflow.load(files["y.pf"])
