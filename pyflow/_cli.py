@@ -1,7 +1,8 @@
 """The command line, `pyflow` or `python -m pyflow`: its options, and how it ends.
 
 Exit codes: 0, 1 for an error, of which one line on stderr tells, 2 for a command that is not
-understood, 130 after Ctrl-C. What the commands do is in `_commands`.
+understood, 130 after Ctrl-C, 141 where nobody reads on what is written, as of what SIGPIPE ends.
+What the commands do is in `_commands`.
 """
 
 import argparse
@@ -32,6 +33,8 @@ CALLED = {
     "model": "MODEL",
     "n": "N",
 }
+# Python's names within a sentence, where an option would not read well.
+WITHIN = {"data_train": "the training rows", "data_validate": "the validation rows"}
 NEGATIVE = re.compile(r"-[\d.]")
 
 
@@ -55,10 +58,11 @@ def main(argv=None):
         warnings.showwarning = lambda message, *_: _say(f"warning: {_plain(str(message), args)}")
         try:
             args.run(args)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except BrokenPipeError:  # of a pipe into head, say; and nothing is to fail at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            return 128 + 13
         except KeyboardInterrupt:
             _say(f"interrupted{_commands.left(args)}")
             return 130
@@ -66,10 +70,17 @@ def main(argv=None):
             _say(f"error: {error}")
             return 2
         except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
-            words = [_plain(str(error) or type(error).__name__, args)]
+            words = [_plain(_words(error), args)]
             _say(f"error: {'. '.join(words + getattr(error, '__notes__', []))}")
             return 1
     return 0
+
+
+def _words(error):
+    """Return what an exception says; of a file what is wrong with it, without its number."""
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _say(text):
@@ -99,8 +110,8 @@ def _plain(text, args):
     """
     found = re.match(r"((?:\w+, )*\w+): ", text)
     if not found:
-        return text
-    words, rest = found[1].split(", "), text[found.end() :]
+        return _optioned(text, args)
+    words, rest = found[1].split(", "), _optioned(text[found.end() :], args)
     rows, columns = args.told.get(words[0], (None, None))
     if rows is not None:
         rest = re.sub(r"\brow (\d+)", lambda m: _of("row", rows, m), rest)
@@ -108,6 +119,28 @@ def _plain(text, args):
         named = r"\bcolumn (\d+)(?: \((?:'[^']*'|\"[^\"]*\")\))?"  # as the library may name it
         rest = re.sub(named, lambda m: _of("column", columns, m), rest)
     return f"{', '.join(_option(word, args) for word in words)}: {rest}"
+
+
+def _optioned(text, args):
+    """Return a sentence with options of the command for Python's: --n-models 1 for n_models=1."""
+    text = text.replace("take model.members[k], or ", "")
+    options = {*vars(args), *vars(parser().parse_args(["fit", "-", "-o", "-"]))}  # "fit with ..."
+
+    def option(match):
+        word, value = match[1], match[2]
+        if word in WITHIN and value is None:
+            return WITHIN[word]
+        if word not in options or (value is None and "_" not in word):  # a word of English
+            return match[0]
+        said = "--" + word.replace("_", "-")
+        if value in ("True", "False"):
+            return said if value == "True" else said.replace("--", "--no-")
+        return said if value is None else f"{said} {value}"
+
+    quoted = r"`(\w+)`"  # a word of English is an argument there
+    text = re.sub(quoted, lambda m: f"--{m[1]}" if m[1] in options else m[0], text)
+    # neither in quotes nor in a file's name
+    return re.sub(r"(?<![\w'\"./-])([a-z]\w+)(?:=(\w+))?(?![\w'\"/(]|\.\w)", option, text)
 
 
 def _of(what, known, match):
@@ -140,7 +173,8 @@ def parser():
     top = argparse.ArgumentParser(
         prog="pyflow",
         description="Exact probability densities by normalizing flows.",
-        epilog=FORMATS + " Exit codes: 0, 1 (error), 2 (usage), 130 (interrupted).",
+        epilog=FORMATS + " Exit codes: 0, 1 (error), 2 (usage), 130 (interrupted), "
+        "141 (nobody reads the output).",
     )
     top.add_argument("--version", action="version", version=f"pyflow {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")

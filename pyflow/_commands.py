@@ -1,5 +1,6 @@
 """What the commands of the command line do: each takes the arguments that were parsed."""
 
+import errno
 import json
 import os
 
@@ -328,8 +329,13 @@ def _text(value):
 
 def _read(name):
     """Return the table in a file; an array (n,) is one column."""
+    kind, path, _ = _files.place(name)
+    if kind != "parquet" and os.path.isdir(path):  # one of Parquet is a table in parts
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     table = _files.read(name)
     if isinstance(table, dict):
+        if not table:
+            raise ValueError(f"{name}: has no columns")
         return table
     if not table.ndim:
         raise ValueError(f"{name}: holds a single number")

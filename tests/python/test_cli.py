@@ -376,8 +376,12 @@ USAGE = {
     ),
 }
 ERRORS = {
-    "no table": (["fit", "no.csv", "-o", "m"], "No such file or directory: 'no.csv'"),
-    "no model": (["info", "no.pf"], "No such file"),
+    "no table": (["fit", "no.csv", "-o", "m"], "no.csv: No such file or directory"),
+    "no model": (["info", "no.pf"], "no.pf: No such file"),
+    "a folder of no table": (["fit", "folder.csv", "-o", "m"], "folder.csv: Is a directory"),
+    "a folder of no HDF5": (["fit", "folder.h5", "-o", "m"], "folder.h5: Is a directory"),
+    "an empty folder": (["fit", "folder.parquet", "-o", "m"], "folder.parquet: has no columns"),
+    "a folder of no model": (["info", "folder.csv"], "folder.csv: Is a directory"),
     "no folder": (["fit", "t.csv", "-o", "no/m"], "no/m: there is no folder"),
     "a folder": (["fit", "t.csv", "-o", "."], r"\.: is a folder"),
     "no such column": (["fit", "t.csv", "-o", "m", "--columns", "a,c"], "no column 'c' among a, b"),
@@ -431,6 +435,8 @@ def broken(run, files):
     shutil.copy(files["y.pf"], "y.pf")
     _files.write("one.csv", {"a": x["a"]})
     _files.write("two.csv", {k: v[:2] for k, v in x.items()})
+    for suffix in ("csv", "h5", "parquet"):
+        os.mkdir(f"folder.{suffix}")
     for name in ("no.fits", "no.h5", "no.npy", "semi.csv", "short.csv"):
         with open(name, "w") as file:
             file.write("a,b\n1,2\n3\n" if name == "short.csv" else "a;b\n1;2\n3;4\n")
@@ -485,7 +491,42 @@ def test_a_pipe_that_is_closed_is_no_error_to_speak_of(files):
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(60) == 1
+    assert process.wait(60) == 141  # as of other tools that SIGPIPE ends
+
+
+@pytest.mark.skipif(not shutil.which("sh"), reason="no shell")
+def test_no_standard_output_is_no_error(files):
+    argv = [sys.executable, "-m", "pyflow", "info", files["m.pf"]]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *argv], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_messages_speak_of_options(run, files):
+    """Arguments of Python within a sentence, too."""
+    pytest.importorskip("matplotlib")
+    pyflow.Mixture([pyflow.load(files["m.pf"])] * 2).save("both.pf")
+    argv = ["plot", "both.pf", files["t.csv"], "--kind", "latent", "-o", "p.png"]
+    assert run(*argv, code=1)[1] == (
+        "pyflow: error: a mixture has no latent space of its own: fit with --n-models 1\n"
+    )
+    argv = ["fit", files["t.csv"], "--columns", "a,b", "-o", "m.pf", "--quiet"]
+    _, err = run(*argv, "--max-layers", 2, "--validate", files["t.csv"])
+    assert re.match(
+        "pyflow: warning: --validate: 300 of its 300 rows are in the training rows", err
+    )
+    assert "data_" not in err
+    _, err = run(*argv, "--polish", "--validation-fraction", 0, "--max-layers", 2, code=1)
+    assert err.endswith("must be given where layers are polished, or --n-models\n")
+    args = _cli.parser().parse_args(["fit", "t.csv", "-o", "m"])
+    args.told = {}
+    for python, here in {
+        "weight_train: take polish=False, n_models": "--weights: take --no-polish, --n-models",
+        "checkpoint: cannot write max_layers.pf": "--checkpoint: cannot write max_layers.pf",
+        "labels: is 'n_models', give max_layers.": "--labels: is 'n_models', give --max-layers.",
+        "the seed of columns": "the seed of columns",
+        "data: classes can be `labels`, not `x`": "TABLE: classes can be --labels, not `x`",
+    }.items():
+        assert _cli._plain(python, args) == here
 
 
 def kinds(n=200):
