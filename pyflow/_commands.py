@@ -93,8 +93,15 @@ def info(args):
     _start(args, [args.model])
     found = {"model": args.model, **_described(load(args.model))}
     args.quiet = False
-    lines = (f"{k.replace('_', ' ')}: {_text(v)}" for k, v in found.items() if v)
+    told = found | {"bounds": [_interval(*each) for each in found["bounds"].items()]}
+    lines = (f"{k.replace('_', ' ')}: {_text(v)}" for k, v in told.items() if v)
     _end(args, found, "\n".join(lines))
+
+
+def _interval(name, ends):
+    """Return words on a column's bounds."""
+    low, high = ends
+    return f"{name} [{-np.inf if low is None else low:g}, {np.inf if high is None else high:g}]"
 
 
 TABLES = {"pairs": plots.pairs, "marginals": plots.marginals}  # of data and samples
@@ -300,6 +307,7 @@ def _described(model):
         "kind": type(model).__name__,
         "shape": list(model.shape),
         "columns": model.columns and list(model.columns),
+        "bounds": _bounds_of(model, members),
         "conditions": list(model.names),
         "condition_ranges": dict(zip(model.names, model.y_range.tolist(), strict=False)),
         "labels": None if model.labels is None else model.labels.tolist(),
@@ -314,6 +322,16 @@ def _described(model):
         "unfinished": model.unfinished,
         "pyflow": members[0]._note.get("pyflow"),
     }
+
+
+def _bounds_of(model, members):
+    """Return the bounds that a table's model was fitted with: of each column that has any."""
+    fits = [member._note.get("fit") or {} for member in members]
+    pairs = next((fit["bounds"] for fit in fits if fit.get("bounds")), ())
+    if len(model.shape) != 1 or len(pairs) != model.dim:
+        return {}
+    named = zip(_columns(model), pairs, strict=True)
+    return {name: list(pair) for name, pair in named if pair[0] is not None or pair[1] is not None}
 
 
 def _text(value):

@@ -267,6 +267,19 @@ def test_info(run, files):
     assert (found["kind"], found["members"], found["weights"]) == ("Mixture", 2, [0.75, 0.25])
 
 
+@pytest.mark.parametrize("models", [1, 2])
+def test_info_tells_bounds(run, files, models):
+    how = ["--columns", "a,b,y", "--bounds", "y=-1,1", "--bounds", "b=,40", "--max-layers", 1]
+    run("fit", files["t.csv"], "-o", "m.pf", *how, "--n-models", models, "--quiet")
+    assert "\nbounds: b [-inf, 40], y [-1, 1]\n" in run("info", "m.pf")[0]
+    found = json.loads(run("info", "m.pf", "--json")[0])
+    assert found["bounds"] == {"b": [None, 40], "y": [-1, 1]}
+    x = np.array([[0, 0, 0], [0, 40.1, 0], [0, 0, 1.1]])  # which are the model's
+    assert np.isneginf(pyflow.load("m.pf").evaluate_density(x)).tolist() == [False, True, True]
+    assert "bounds" not in run("info", files["m.pf"])[0]
+    assert json.loads(run("info", files["m.pf"], "--json")[0])["bounds"] == {}
+
+
 @pytest.mark.parametrize("kind", ["pairs", "marginals", "latent", "history"])
 def test_plots(run, files, kind):
     pytest.importorskip("matplotlib")
