@@ -31,9 +31,10 @@ def fit(args):
         raise ValueError(f"--validation-fraction: must be at least 0 and below 1, not {fraction}")
     train = _parts(_read(args.table), args)
     if args.validate:
-        validate = _parts(_read(args.validate), args)
+        validate = _parts(_read(args.validate), args, "--validate")
     else:
         train, validate = _split(train, fraction, args)
+    _few(_length(train["x"]), train["x"])
     names = {"x": "data", "y": "condition", "weight": "weight", "labels": "labels"}
     given = {f"{names[k]}_train": v for k, v in train.items()}
     given |= {f"{names[k]}_validate": v for k, v in validate.items()}
@@ -241,6 +242,8 @@ def _start(args, inputs):
     output = getattr(args, "output", None)
     if args.threads is not None:
         set_num_threads(_arguments.integer("threads", args.threads, 1, 1024))
+    if getattr(args, "seed", None) is not None:
+        _arguments.seed(args.seed)
     if inputs.count("-") > 1:
         raise ArgumentsError("-: standard input is one table")
     for name in inputs[args.command != "fit" :]:  # the model comes first
@@ -401,29 +404,63 @@ def _rest(table, taken):
     return _pick(table, names, "TABLE")
 
 
-def _parts(table, args):
+def _is_word(text):
+    """Whether a text is no number, nor nothing."""
+    try:
+        float(text or "nan")
+    except ValueError:
+        return bool(text.strip())
+    return False
+
+
+def _parts(table, args, what="TABLE"):
     """Return what of a table a fit is of: x, and y, the labels and the weights, if there are."""
     parts, taken = {}, list(args.condition or ())
     if args.condition:
-        parts["y"] = _pick(table, args.condition, "--condition")
+        parts["y"] = _numeric(_pick(table, args.condition, "--condition"), "--condition")
     if args.labels:
         parts["labels"] = _labels(_single(table, args.labels, "--labels"))
         taken.append(args.labels)
     if args.weights:
-        parts["weight"] = _single(table, args.weights, "--weights")
+        weight = _pick(table, [args.weights], "--weights")
+        parts["weight"] = _column(_numeric(weight, "--weights"))
         taken.append(args.weights)
     if args.columns is None:
-        return {"x": _rest(table, taken) if taken else table, **parts}
+        return {"x": _numeric(_rest(table, taken) if taken else table, what), **parts}
     both = [name for name in args.columns if name in taken]
     if both:
         raise ArgumentsError(f"--columns: {both[0]} is a condition, a label or a weight")
-    return {"x": _pick(table, args.columns, "--columns"), **parts}
+    return {"x": _numeric(_pick(table, args.columns, "--columns"), what), **parts}
 
 
 def _single(table, column, option):
     """Return one column of a table as an array (n,)."""
-    found = _pick(table, [column], option)
-    return found[column] if isinstance(found, dict) else found[:, 0]
+    return _column(_pick(table, [column], option))
+
+
+def _column(table):
+    """Return the only column of a table as an array (n,)."""
+    return next(iter(table.values())) if isinstance(table, dict) else table[:, 0]
+
+
+def _numeric(table, what):
+    """Return a table; the first text in it is refused, with its row and the likely remedy."""
+    for name, column in table.items() if isinstance(table, dict) else ():
+        if column.dtype.kind not in "SUO" or column.ndim != 1:
+            continue
+        words = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in column.tolist()]
+        text = [i for i, v in enumerate(words) if isinstance(v, str) and _is_word(v)]
+        if not text:
+            continue
+        row, word = text[0], words[text[0]]
+        remedy = ""
+        if word.lower() in ("true", "false"):
+            remedy = "; write 1 for true and 0 for false"
+        elif text == [0] and len(words) > 1:
+            remedy = "; if that row is the columns' names, take out the line above it"
+        word = repr(word if len(word) < 40 else word[:37] + "...")
+        raise ValueError(f"{what}: column {name!r} is not numeric: row {row} is {word}{remedy}")
+    return table
 
 
 def _labels(column):
@@ -436,6 +473,16 @@ def _labels(column):
     return column.astype(np.int64) if whole else column
 
 
+def _few(n, x):
+    """Warn where a fit has hardly more rows than the columns have directions."""
+    d = len(x) if isinstance(x, dict) else x.shape[1] if x.ndim == 2 else 0
+    if n < d + 2:
+        _arguments.warn(
+            f"data_train: {n} rows are trained on, of {d} columns: of fewer than {d + 2} not even "
+            "a covariance is known, and the density says little"
+        )
+
+
 def _cut(x, rows):
     """Return rows of a table or an array; None of None."""
     if isinstance(x, dict):
@@ -445,8 +492,7 @@ def _cut(x, rows):
 
 def _split(parts, fraction, args):
     """Return parts of training and of validation rows, drawn at random; and note which they are."""
-    seed = _arguments.seed(args.seed or 0)
-    held_out = _held_out(parts, fraction, np.random.default_rng(seed))
+    held_out = _held_out(parts, fraction, np.random.default_rng(args.seed or 0))
     if not len(held_out):
         return parts, {}
     kept = np.setdiff1d(np.arange(_length(parts["x"])), held_out)
@@ -461,7 +507,10 @@ def _held_out(parts, fraction, rng):
     order = rng.permutation(_length(parts["x"]))
     if "labels" not in parts:
         if fraction and not round(fraction * len(order)):
-            raise ValueError(f"TABLE: has {len(order)} rows: too few to hold any out")
+            raise ValueError(
+                f"TABLE: has {len(order)} rows, of which {fraction:g} is none to hold out; give "
+                "more rows, or others by --validate"
+            )
         return order[: round(fraction * len(order))]
     values, index, counts = np.unique(parts["labels"], return_inverse=True, return_counts=True)
     each = [order[index[order] == k][: round(fraction * n)] for k, n in enumerate(counts)]
@@ -484,10 +533,12 @@ def _points(table, model, args):
         y = _labels(_single(table, asked[0], "--labels"))
     elif args.labels:
         raise ValueError("--labels: the model has no classes")
+    elif asked and not model.names:
+        raise ValueError("--condition: the model has no conditions")
     elif asked is None and isinstance(table, dict) and set(model.names) <= set(table):
         asked = list(model.names)
     if asked and model.labels is None:
-        y = _pick(table, asked, "--condition")
+        y = _numeric(_pick(table, asked, "--condition"), "--condition")
         if args.condition:
             y = _in_turn(y, "y", model.names, args)
     elif model.names and not asked:
@@ -499,10 +550,14 @@ def _points(table, model, args):
 def _x(table, model, args):
     """Return the points of a table: those of --columns in turn, else what has the model's names."""
     if args.columns is not None:
-        return _in_turn(_pick(table, args.columns, "--columns"), "x", model.columns, args)
-    if isinstance(table, dict):
-        args.told["x"] = None, list(model.columns or table)
-    return table
+        table = _numeric(_pick(table, args.columns, "--columns"), "x")
+        return _in_turn(table, "x", model.columns, args)
+    if not isinstance(table, dict):
+        return table
+    args.told["x"] = None, list(model.columns or table)
+    if model.columns and set(model.columns) <= set(table):
+        table = {name: table[name] for name in model.columns}
+    return _numeric(table, "x")
 
 
 def _in_turn(table, name, known, args):
@@ -615,6 +670,8 @@ def _values(args, model):
         raise ValueError("--label: the model has no classes")
     if text is None:
         return None
+    if not model.names:
+        raise ValueError("--condition: the model has no conditions")
     if "=" not in text:
         return _numbers("--condition", text)
     given = _named("--condition", text.split(","), 1)

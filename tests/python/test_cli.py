@@ -280,6 +280,14 @@ def test_info_tells_bounds(run, files, models):
     assert json.loads(run("info", files["m.pf"], "--json")[0])["bounds"] == {}
 
 
+def test_a_fit_of_few_rows_warns(run):
+    words = "pyflow: warning: TABLE: 3 rows are trained on, of 2 columns"
+    how = ["-o", "m.pf", "--max-layers", 1, "--quiet", "--validation-fraction"]
+    for rows, held_out, warns in ((3, 0, True), (4, 0, False), (4, 0.3, True)):
+        _files.write("x.csv", {k: v[:rows] for k, v in columns("a", "b").items()})
+        assert run("fit", "x.csv", *how, held_out)[1].startswith(words) == warns
+
+
 @pytest.mark.parametrize("kind", ["pairs", "marginals", "latent", "history"])
 def test_plots(run, files, kind):
     pytest.importorskip("matplotlib")
@@ -399,7 +407,7 @@ ERRORS = {
     "a folder": (["fit", "t.csv", "-o", "."], r"\.: is a folder"),
     "no such column": (["fit", "t.csv", "-o", "m", "--columns", "a,c"], "no column 'c' among a, b"),
     "missing columns": (["logp", "m.pf", "other.csv"], "TABLE: has no column 'b'"),
-    "text": (["fit", "text.csv", "-o", "m"], "TABLE: column 'id' is not numeric"),
+    "text": (["fit", "text.csv", "-o", "m"], "TABLE: column 'id' is not numeric: row 0 is 'x'"),
     "no value": (["fit", "nan.csv", "-o", "m"], "TABLE: row 3, column 'b' is NaN"),
     "an option": (
         ["fit", "t.csv", "-o", "m", "--max-layers", "0"],
@@ -423,8 +431,33 @@ ERRORS = {
     "threads": (["sample", "m.pf", "3", "--threads", "0"], "--threads: must be between 1"),
     "a picture": (["plot", "m.pf", "t.csv", "-o", "p.doc"], "-o: .* not .doc"),
     "a seed": (["fit", "t.csv", "-o", "m", "--seed", "-1"], "seed: "),
-    "few rows": (["fit", "two.csv", "-o", "m"], "TABLE: has 2 rows: too few to hold any out"),
+    "few rows": (["fit", "two.csv", "-o", "m"], "TABLE: has 2 rows, of which 0.2 is none"),
     "another condition": (["sample", "y.pf", "3", "--condition", "y=0,z=3"], "--condition: .*'z'"),
+    "conditions of none": (["sample", "m.pf", "3", "--condition", "z=3"], "the model has no cond"),
+    "a condition of none": (["logp", "m.pf", "t.csv", "--condition", "w"], "the model has no cond"),
+    "a seed of samples": (["posterior", "y.pf", "no.csv", "--seed", "-1"], "--seed: must be"),
+    "true": (
+        ["fit", "true.csv", "-o", "m"],
+        "TABLE: column 'b' is not numeric: row 0 is 'True'; write 1 for true and 0 for false",
+    ),
+    "true weights": (
+        ["fit", "true.csv", "-o", "m", "--weights", "b"],
+        "--weights: column 'b' .*1 for",
+    ),
+    "true conditions": (
+        ["fit", "true.csv", "-o", "m", "--condition", "b"],
+        "--condition: column 'b'",
+    ),
+    "true validation": (
+        ["fit", "t.csv", "-o", "m", "--columns", "a,b", "--validate", "true.csv"],
+        "--validate: column 'b' is not numeric",
+    ),
+    "true points": (["logp", "m.pf", "true.csv"], "TABLE: column 'b' is not numeric"),
+    "true data": (["posterior", "y.pf", "true.csv"], "DATA: column 'b' is not numeric"),
+    "a title": (
+        ["fit", "title.csv", "-o", "m"],
+        "row 0 is 'a'; if .* names, take out the line above",
+    ),
     "samples": (["posterior", "y.pf", "t.csv", "--samples", "-3"], "--samples: must be at least 1"),
     "not FITS": (["fit", "no.fits", "-o", "m"], r"no.fits: No SIMPLE card found[^.]*"),
     "not HDF5": (["fit", "no.h5", "-o", "m"], "no.h5: "),
@@ -453,6 +486,9 @@ def broken(run, files):
     for name in ("no.fits", "no.h5", "no.npy", "semi.csv", "short.csv"):
         with open(name, "w") as file:
             file.write("a,b\n1,2\n3\n" if name == "short.csv" else "a;b\n1;2\n3;4\n")
+    _files.write("true.csv", {"a": x["a"], "b": x["b"] > 0})
+    with open("title.csv", "w") as file:
+        file.write("of a survey, in 2020\na,b\n1,2\n3,4\n5,6\n")
     _files.write("other.csv", {"a": x["a"], "c": x["b"]})
     _files.write("text.csv", {"id": np.array(["x"] * N), "a": x["a"]})
     _files.write("nan.csv", {"a": x["a"], "b": np.where(np.arange(N) == 3, np.nan, x["b"])})
