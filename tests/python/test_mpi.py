@@ -320,13 +320,18 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(alone, tmp_path):
 
 def test_no_signal_of_a_step_is_lost():
     heard = []
-    before = signal.signal(signal.SIGUSR1, lambda *of: heard.append("usr1"))
-    try:
-        with pytest.raises(KeyboardInterrupt), pyflow.mpi._whole_step():
+
+    def step():
+        with pyflow.mpi._whole_step():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGUSR1)
             for _ in range(1000):
                 heard.append("on")
+
+    before = signal.signal(signal.SIGUSR1, lambda *of: heard.append("usr1"))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            step()
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert heard == ["on"] * 1000 + ["usr1"]
