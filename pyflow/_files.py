@@ -28,6 +28,7 @@ KINDS = {
     "parquet": (".parquet", ".pq"),
 }
 NEEDS = {"fits": "astropy", "hdf5": "h5py", "parquet": "pyarrow"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", " ": "blanks"}  # that are not taken
 ARRAY = "data"  # what an array without names is called in a file of several
 
 
@@ -76,6 +77,8 @@ def read(name):
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise
         what = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if isinstance(error, UnicodeDecodeError):
+            what = f"is not UTF-8: its byte {error.start} is no character"
         raise ValueError(f"{name}: {_in_short(what, kind)}") from None
 
 
@@ -261,9 +264,13 @@ def _read_csv(path, part):
             rows = np.loadtxt(io.StringIO(text), **how)
         except ValueError:
             rows = np.loadtxt(io.StringIO(text), **how, dtype=str)
-    other = next((sep for sep in (";", "\t", " ") if sep in names[0]), None)
-    if len(names) == 1 and rows.dtype.kind == "U" and other:
-        raise ValueError(f"has no commas between columns, but {other!r}: put commas there")
+    other = next((word for sep, word in SEPARATORS.items() if sep in names[0]), None)
+    if len(names) == rows.shape[1] == 1 and rows.dtype.kind == "U" and other:
+        raise ValueError(f"has {other} between columns in place of commas")
+    if len(names) == 1 and rows.shape[1] > 1:
+        raise ValueError(
+            f"has one field in its first line and {rows.shape[1]} in others: begin a title with #"
+        )
     if rows.shape[1] != len(names):
         raise ValueError(f"has {len(names)} names in its first line and {rows.shape[1]} columns")
     if numbered and rows.dtype.kind == "f":

@@ -462,7 +462,9 @@ ERRORS = {
     "not FITS": (["fit", "no.fits", "-o", "m"], r"no.fits: No SIMPLE card found[^.]*"),
     "not HDF5": (["fit", "no.h5", "-o", "m"], "no.h5: "),
     "not NPY": (["fit", "no.npy", "-o", "m"], "no.npy: is no NPY file, or holds Python's objects"),
-    "semicolons": (["fit", "semi.csv", "-o", "m"], "semi.csv: has no commas .* but ';'"),
+    "semicolons": (["fit", "semi.csv", "-o", "m"], "semi.csv: has semicolons between columns"),
+    "a line above": (["fit", "above.csv", "-o", "m"], "above.csv: has one field .* title with #"),
+    "Latin-1": (["fit", "latin.csv", "-o", "m"], "latin.csv: is not UTF-8: its byte 2 is no"),
     "a short row": (["fit", "short.csv", "-o", "m"], "short.csv: [^`]*"),
     "a field's": (
         ["plot", "m.pf", "t.csv", "-o", "p.png", "--kind", "maps"],
@@ -483,6 +485,10 @@ def broken(run, files):
     _files.write("two.csv", {k: v[:2] for k, v in x.items()})
     for suffix in ("csv", "h5", "parquet"):
         os.mkdir(f"folder.{suffix}")
+    with open("above.csv", "w") as file:
+        file.write("from X\na,b\n1,2\n")
+    with open("latin.csv", "wb") as file:
+        file.write(b"a,\xe9\n1,2\n")
     for name in ("no.fits", "no.h5", "no.npy", "semi.csv", "short.csv"):
         with open(name, "w") as file:
             file.write("a,b\n1,2\n3\n" if name == "short.csv" else "a;b\n1;2\n3;4\n")
