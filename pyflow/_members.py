@@ -228,7 +228,7 @@ class _Members:
             )
             self.reached[k] = flow
             if self.found is None:
-                saved(flow, checkpoint)
+                saved(flow, checkpoint, self.more.get("ranks"))
         except BaseException as error:
             if self.reached[k] is None:
                 self.reached[k] = getattr(error, "flow", None)

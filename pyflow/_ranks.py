@@ -51,6 +51,8 @@ def parts(ranks, data, columns):
         Rows of all ranks, of training and of validation data.
     """
     found, n_all = {}, [0, 0]
+    # tiles are those of the flow's precision, whatever else is beside the training rows
+    bits = 32 if data["data_train"].dtype in (np.float32, np.float16) else 64
     for name, x in data.items():
         ranks.same(f"{name}: whether it is given", x is not None)
         if x is None:
@@ -64,7 +66,7 @@ def parts(ranks, data, columns):
         if len(x) != len(rows):
             raise ValueError(f"{name}: has length {len(x)}; the data have {len(rows)} rows")
         images = isinstance(x, Images)
-        part, n_all[validate] = ranks.part(x.x if images else x, name, columns)
+        part, n_all[validate] = ranks.part(x.x if images else x, name, columns, bits)
         found[name] = x.part(part) if images else part if part.ndim > 1 else np.asarray(part[:])
     return found, n_all
 

@@ -161,7 +161,7 @@ class Ranks:
                     self.comm.Bcast(rows.reshape(-1).view(np.uint8), rank)
         return found
 
-    def part(self, x: Any, name: str, columns: int) -> tuple[Any, int]:
+    def part(self, x: Any, name: str, columns: int, bits: int) -> tuple[Any, int]:
         """Return this rank's part of the rows of all ranks, and how many all have.
 
         Parameters
@@ -173,6 +173,8 @@ class Ranks:
             In messages.
         columns : int
             Of a table for GIS; 0 for images, and for SIG.
+        bits : int
+            Of the flow's numbers, 32 or 64.
 
         Returns
         -------
@@ -181,7 +183,6 @@ class Ranks:
             but the few rows that other ranks gave.
         n_all : int
         """
-        bits = 32 if x.dtype in (np.float32, np.float16) else 64
         ends = self._alike(x, name)
         n_all, size = int(ends[-1]), self.size
         cuts = [_core.ranks_first_row(n_all, columns, bits, r, size) for r in range(size + 1)]

@@ -71,6 +71,7 @@ labels = np.where(x[:, 0] > rng.normal(size=len(x)), "a", "bc")
 weights = rng.integers(0, 4, len(x)) * 0.3
 images = (40 + 10 * np.cumsum(rng.normal(size=(900, 6, 6)), axis=2)).clip(0, 99).astype(np.uint8)
 y = rng.uniform(0.5, 2, size=(300, 1))
+wide = rng.gamma(2, size=(2000, 90))
 fields = pyflow.fields.gaussian_field(
     lambda k: y[:, :, None] / k, (8, 8), box_size=8.0, seed=1
 ).astype("f4")
@@ -82,6 +83,11 @@ OTHERS = {
     "weights": lambda own, alone, kw: pyflow.GIS(
         own(x[:1500]), own(x[1500:2200]), weight_train=own(weights[:1500]),
         weight_validate=own(weights[1500:2200]), max_layers=2, slice_points=900, **alone, **kw,
+    ),
+    "wide": lambda own, alone, kw: pyflow.GIS(  # tiles of 32 and of 64 bits differ
+        own(wide[:1500].astype("f4")), own(wide[1500:]), labels=own(labels[:1500]),
+        labels_validate=own(labels[1500:2000]), weight_train=own(weights[:1500]),
+        max_layers=1, slice_points=400, slice_steps=2, **alone, **kw,
     ),
     "images": lambda own, alone, kw: pyflow.GIS(
         own(images[:600]), own(images[600:]), dequantize=100, max_layers=2, **alone, **kw
