@@ -399,8 +399,7 @@ static pf_status X(race)(int *whiten_first, const X(flow) *from, const X(data) *
     pf_gis_options quiet = *o;
     ptrdiff_t n = pf_ranks_rows(o->ranks, validate->n, 1);
     double *logp = PF_CALLOC(double, 2 * n);
-    int64_t *weight = PF_CALLOC(int64_t, n);
-    pf_status status = logp && weight ? PF_OK : PF_NO_MEMORY;
+    pf_status status = logp ? PF_OK : PF_NO_MEMORY;
     quiet.watch = (pf_watch){0};
     for (int i = 0; i < 2 && !status; i++) {
         X(fit) f = {.options = &quiet, .best_logp = -INFINITY, .whiten_first = i, .racing = 1};
@@ -408,18 +407,17 @@ static pf_status X(race)(int *whiten_first, const X(flow) *from, const X(data) *
         status = X(flow_duplicate)(&f.flow, from, from->n_layers);
         if (!status) status = X(fit_all)(&f, train, validate, from->space.d);
         const X(working) *s = &f.validate;
-        if (!status && i && s->weight) {
-            memcpy(weight + X(working_row)(s, 0), s->weight, (size_t)s->n * sizeof *weight);
-            status = pf_ranks_sum(o->ranks, weight, n);
-        }
+        const void *weight = NULL;
+        void *memory = NULL;
+        if (!status && i && s->weight) status = X(working_gather)(&weight, &memory, s, s->weight);
         if (!status && i) status = pf_ranks_sum(o->ranks, logp, 2 * n);
-        if (!status && i) *whiten_first = X(is_ahead)(f.row_logp, logp, s->weight ? weight : NULL, s);
+        if (!status && i) *whiten_first = X(is_ahead)(f.row_logp, logp, weight, s);
+        free(memory);
         X(working_free)(&f.train);
         X(working_free)(&f.validate);
         X(flow_free)(f.flow);
     }
     free(logp);
-    free(weight);
     return status;
 }
 

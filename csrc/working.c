@@ -195,20 +195,23 @@ pf_status X(working_within)(const X(working) *s, const double *bounds, const cha
 
 ptrdiff_t X(working_row)(const X(working) *s, ptrdiff_t i) { return s->first * s->ld + i; }
 
-/* What all ranks have of x[n], 8 bytes each, one after another: to be freed; NULL without memory, or ranks */
-static pf_status X(working_gather)(void **all, const X(working) *s, const void *x)
+pf_status X(working_gather)(const void **all, void **memory, const X(working) *s, const void *x)
 {
-    int64_t *numbers = *all = PF_CALLOC(int64_t, s->all);
+    *all = x, *memory = NULL;
+    if (!s->ranks) return PF_OK;
+    int64_t *numbers = *memory = PF_CALLOC(int64_t, s->all);
     if (!numbers) return PF_NO_MEMORY;
     memcpy(numbers + X(working_row)(s, 0), x, (size_t)s->n * sizeof *numbers);
+    *all = numbers;
     return pf_ranks_sum(s->ranks, numbers, s->all);
 }
 
 pf_status X(working_count)(X(working) *s)
 {
-    void *gathered;
-    pf_status status = X(working_gather)(&gathered, s, s->weight);
-    const int64_t *weight = gathered;
+    const void *all;
+    void *memory;
+    pf_status status = X(working_gather)(&all, &memory, s, s->weight);
+    const int64_t *weight = all;
     double sum = 0, square = 0;
     s->rows = 0;
     for (ptrdiff_t i = 0; i < s->all && !status; i++) {
@@ -216,7 +219,7 @@ pf_status X(working_count)(X(working) *s)
         sum += (double)weight[i];
         square += (double)weight[i] * (double)weight[i];
     }
-    free(gathered);
+    free(memory);
     s->total = sum;
     s->n_eff = sum * sum / square;
     return status;
@@ -225,18 +228,19 @@ pf_status X(working_count)(X(working) *s)
 /* Weights in fixed point: they are relative to those of all ranks. */
 static pf_status X(working_weigh)(X(working) *s, const double *weight, const char *name)
 {
-    void *gathered;
-    pf_status status = X(working_gather)(&gathered, s, weight);
-    int64_t *fixed = PF_ALLOC(int64_t, s->all);
+    const void *all;
+    void *memory;
+    pf_status status = X(working_gather)(&all, &memory, s, weight);
     s->weight = PF_ALLOC(int64_t, s->n);
+    int64_t *fixed = s->ranks ? PF_ALLOC(int64_t, s->all) : s->weight;
     if (!status && (!fixed || !s->weight)) status = PF_NO_MEMORY;
-    if (!status) status = X(check_weights)(&(X(data)){.weight = gathered, .n = s->all}, name);
+    if (!status) status = X(check_weights)(&(X(data)){.weight = all, .n = s->all}, name);
     if (!status) {
-        pf_fixed_weights(fixed, gathered, s->all);
-        memcpy(s->weight, fixed + X(working_row)(s, 0), (size_t)s->n * sizeof *fixed);
+        pf_fixed_weights(fixed, all, s->all);
+        if (s->ranks) memcpy(s->weight, fixed + X(working_row)(s, 0), (size_t)s->n * sizeof *fixed);
     }
-    free(gathered);
-    free(fixed);
+    free(memory);
+    if (s->ranks) free(fixed);
     return status ? status : X(working_count)(s);
 }
 

@@ -77,6 +77,9 @@ pf_status X(bounds_of)(const double **bounds, const X(flow) *flow, const double 
 pf_status X(check_model)(const X(flow) *flow, ptrdiff_t d, int classes, const X(layer_ops) *own, const char *fit);
 /* Rows outside bounds, if there are any, are refused, with the row's number. */
 pf_status X(working_within)(const X(working) *s, const double *bounds, const char *name);
+/* What all ranks have of x[n], 8 bytes each, one after another: of ranks in *memory, which is to be freed after a
+ * failure too, else x itself. */
+pf_status X(working_gather)(const void **all, void **memory, const X(working) *s, const void *x);
 /* rows, total and n_eff from the weights */
 pf_status X(working_count)(X(working) *s);
 /* Number of a row here, as the caller counts those of all ranks */
