@@ -70,25 +70,30 @@ class Ranks:
         if not (callable(getattr(comm, "allgather", None)) and hasattr(comm, "Allreduce")):
             raise TypeError(f"comm: must be a communicator of mpi4py, not {comm!r}")
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
-        self._ended = False
+        self._ended, self._signals = False, _Signals()
 
     def __enter__(self) -> Ranks:
+        self._signals.take_over()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if self._ended:  # all know
-            return
-        if error is None:
-            self._agree("the end")
-        else:
-            self._ended = True
-            self.comm.allgather((None, f"{kind.__name__}: {error}"))
+        try:
+            if self._ended:  # all know
+                return
+            if error is None:
+                self._agree("the end")
+            else:
+                self._ended = True
+                with self._signals.whole_step():
+                    self.comm.allgather((None, f"{kind.__name__}: {error}"))
+        finally:
+            self._signals.give_back()
 
     def _agree(self, step, value=None):
         """Exchange values of one step; raise what a rank has raised that did not come to it."""
-        with _whole_step():
+        with self._signals.whole_step():
             everyone = self.comm.allgather((step, value))
         for rank, (other, what) in enumerate(everyone):
             if other is None:
@@ -125,7 +130,7 @@ class Ranks:
         from mpi4py import MPI
 
         numbers = np.frombuffer(memory, np.int64)
-        with _whole_step():
+        with self._signals.whole_step():
             self._agree(f"sum of {len(numbers)}")
             self.comm.Allreduce(MPI.IN_PLACE, numbers, MPI.SUM)
 
@@ -153,7 +158,7 @@ class Ranks:
         found = np.empty((ends[-1], *x.shape[1:]), x.dtype)
         found[ends[self.rank] : ends[self.rank + 1]] = x
         step = max(MOST // max(found[:1].nbytes, 1), 1)
-        with _whole_step():
+        with self._signals.whole_step():
             self._agree(f"all rows of {name}")
             for rank in range(self.size):
                 for first in range(ends[rank], ends[rank + 1], step):
@@ -198,7 +203,7 @@ class Ranks:
             lo, hi = max(cuts[rank], first), min(cuts[rank + 1], first + len(x))
             if lo < hi and rank != self.rank:
                 sent[rank] = np.asarray(x[lo - first : hi - first])
-        with _whole_step():
+        with self._signals.whole_step():
             self._agree(f"passed rows of {name}")
             got = self.comm.alltoall(sent)
         before = [rows for rows in got[: self.rank] if rows is not None]
@@ -206,25 +211,45 @@ class Ranks:
         return _Rows(before, x, own, after, cuts[self.rank]), n_all
 
 
-@contextmanager
-def _whole_step():
-    """Let Ctrl-C, and what else the caller handles, wait for the end of what all ranks do.
+class _Signals:
+    """Signals that the caller handles, Ctrl-C among them: none interrupts a step that all take.
 
-    Half of it would leave the others waiting.
+    Half of it would leave the other ranks waiting.
     """
-    handlers, held = {}, []
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda *of: held.append(of))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, frame in sorted(dict(held).items(), key=lambda h: h[0] == signal.SIGINT):
-            handlers[number](number, frame)  # Ctrl-C last: it raises
+
+    def __init__(self):
+        self.handlers, self.held, self.depth = {}, {}, 0
+
+    def heard(self, number, frame):
+        if self.depth:
+            self.held[number] = frame
+        else:
+            self.handlers[number](number, frame)
+
+    def take_over(self):
+        """Stand before the caller's handlers, which Python calls in the main thread alone."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            if callable(handler := signal.getsignal(number)):
+                self.handlers[number] = handler
+                signal.signal(number, self.heard)
+
+    def give_back(self):
+        for number, handler in self.handlers.items():
+            if signal.getsignal(number) == self.heard:
+                signal.signal(number, handler)
+
+    @contextmanager
+    def whole_step(self):
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+            while self.held and not self.depth:
+                number = max(self.held, key=lambda number: number != signal.SIGINT)
+                self.handlers[number](number, self.held.pop(number))  # Ctrl-C last: it raises
 
 
 class _Rows:

@@ -325,19 +325,49 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(alone, tmp_path):
 
 
 def test_no_signal_of_a_step_is_lost():
-    heard = []
+    heard, signals = [], pyflow.mpi._Signals()
 
     def step():
-        with pyflow.mpi._whole_step():
+        with signals.whole_step():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGUSR1)
             for _ in range(1000):
                 heard.append("on")
 
     before = signal.signal(signal.SIGUSR1, lambda *of: heard.append("usr1"))
+    interrupts = signal.getsignal(signal.SIGINT)
+    signals.take_over()
     try:
         with pytest.raises(KeyboardInterrupt):
             step()
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signals.give_back()
+        own = signal.signal(signal.SIGUSR1, before)
     assert heard == ["on"] * 1000 + ["usr1"]
+    own(signal.SIGUSR1, None)  # the caller's handlers are back
+    assert heard[-2:] == ["usr1", "usr1"]
+    assert signal.getsignal(signal.SIGINT) == interrupts
+
+
+def test_a_handler_that_raises_leaves_ctrl_c_as_it_was():
+    """Between steps too, and while handlers are changed: each still calls the caller's."""
+    signals = pyflow.mpi._Signals()
+
+    def stop(*of):
+        raise SystemExit
+
+    before, interrupts = signal.signal(signal.SIGTERM, stop), signal.getsignal(signal.SIGINT)
+    try:
+        signals.take_over()
+        with pytest.raises(SystemExit), signals.whole_step():
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        signals.give_back()
+        assert signal.getsignal(signal.SIGINT) == interrupts
+        assert signal.getsignal(signal.SIGTERM) == stop
+    finally:
+        signals.give_back()
+        signal.signal(signal.SIGTERM, before)
