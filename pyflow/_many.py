@@ -62,6 +62,11 @@ def check():
         question.check()
 
 
+def asked():
+    """Whether this is part of a question, one of many."""
+    return _current.get() is not None
+
+
 def kept(message, category):
     """Keep a warning for the caller's thread, and return True, if this is part of a question."""
     question = _current.get()

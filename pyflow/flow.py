@@ -944,7 +944,8 @@ class Flow:
         log_density = _LogLikelihood(
             self._core, x, beside, known, power, integer("draws", draws, 1)
         )
-        self._warn_x(x)
+        if not _many.asked():  # of many maps all are warned of once
+            self._warn_x(x)
         if len(self.shape) == 1 and np.isneginf(log_density(box.mean(axis=1)[None]))[0]:
             conditions = known.copy()
             conditions[free] = box.mean(axis=1)
@@ -1227,6 +1228,7 @@ class Flow:
             return self.posterior(one, prior, **known, **how)
 
         told, verbose = set(), _arguments.boolean("verbose", verbose)
+        self._warn_x(x)
         several = n if self.dim < LARGE else 1
         with (
             closing(_many.in_order(ask, asked(), several)) as found,

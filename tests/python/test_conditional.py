@@ -491,6 +491,9 @@ def test_rows_far_outside_of_those_it_was_fitted_to_are_warned_of(of_wave):
     with pytest.warns(UserWarning, match="^x: column 0 = 30 lies outside of the training range, "):
         of_wave.posterior([30.0], prior)
     of_wave.posterior([0.3], prior)  # warnings are errors here
+    with pytest.warns(UserWarning, match="^x: column 0 = ") as told:
+        of_wave.posteriors([[30.0], [31.0], [0.3]], prior)
+    assert [str(w.message).split(" lies ")[0] for w in told] == ["x: column 0 = 0.3 to 31"]
 
 
 def test_a_posterior_of_rows_out_of_bounds_says_so(of_edge):
