@@ -51,6 +51,8 @@ def real(name, value):
 def names(names, p, what, name="names"):
     """Return names as a list of p str: what parameters, or conditions, are called.
 
+    p : int or None
+        None: any number of names, which are given.
     name : str
         What the argument is called in errors.
     """
@@ -63,9 +65,9 @@ def names(names, p, what, name="names"):
     for each in given:
         if not isinstance(each, str):
             raise TypeError(f"{name}: must be strings, not {each!r}")
-    if len(given) != p:
+    if p is not None and len(given) != p:
         raise ValueError(f"{name}: {len(given)} names for {p} {what}")
-    if len(set(given)) != p:
+    if len(set(given)) != len(given):
         raise ValueError(f"{name}: must differ, not {given}")
     return [str(each) for each in given]
 

@@ -80,7 +80,7 @@ def _conditions(condition, condition_validate, train, validate, note):
     y = parameters_of(condition, "condition", None, len(train), each=True)
     _refuse_constant(y, "", known)
     note["names"] = condition_names(known, None, y.shape[1])
-    known_range = reach(np.asarray(train, np.float64))
+    known_range = reach(np.asarray(train))
     if np.isfinite(known_range).all():  # else the core says where it is not
         note["x_range"] = known_range.tolist()
     if validate is None:

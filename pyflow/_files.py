@@ -264,9 +264,10 @@ def _read_csv(path, part):
             rows = np.loadtxt(io.StringIO(text), **how)
         except ValueError:
             rows = np.loadtxt(io.StringIO(text), **how, dtype=str)
-    other = next((word for sep, word in SEPARATORS.items() if sep in names[0]), None)
-    if len(names) == rows.shape[1] == 1 and rows.dtype.kind == "U" and other:
-        raise ValueError(f"has {other} between columns in place of commas")
+    if len(names) == rows.shape[1] == 1 and rows.dtype.kind == "U":
+        for separator, word in SEPARATORS.items():
+            if separator in names[0] and all(separator in row for row in rows[:, 0]):
+                raise ValueError(f"has {word} between columns in place of commas")
     if len(names) == 1 and rows.shape[1] > 1:
         raise ValueError(
             f"has one field in its first line and {rows.shape[1]} in others: begin a title with #"

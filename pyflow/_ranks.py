@@ -6,6 +6,7 @@ import numpy as np
 
 from pyflow import _arguments
 from pyflow._images import Images
+from pyflow.mpi import Ranks
 
 
 def together(fit, arguments):
@@ -13,8 +14,6 @@ def together(fit, arguments):
 
     The first rank alone tells: it warns, shows progress, and calls what the caller wants called.
     """
-    from pyflow.mpi import Ranks
-
     with Ranks(arguments["comm"]) as ranks, warnings.catch_warnings():
         if arguments["seed"] is None:
             raise ValueError("seed: must be a number, the same on all ranks, for a fit with comm")

@@ -405,7 +405,7 @@ def coverage_of_samples(
     """
     known = _tables.names(y, "y")
     if names is not None:
-        names = [names] if isinstance(names, str) else list(names)
+        names = _arguments.names(names, None, "parameters")
         if known is not None and set(names) <= set(known):
             y, known = _tables.matched(y, "y", names), tuple(names)
     y = truths_of(y)

@@ -315,6 +315,8 @@ def test_draws_are_refused_by_name():
     ]:
         with pytest.raises(ValueError, match=match):
             coverage_of_samples(**(good | known))
+    with pytest.raises(TypeError, match="^names: must be strings, not 5"):
+        coverage_of_samples(**good, names=5)
 
 
 def test_a_flow_of_parameters_is_checked(monkeypatch):

@@ -303,3 +303,12 @@ def test_the_table_that_is_read_is_told_from_others(tmp_path, monkeypatch, given
         (tmp_path / name).touch()
     (tmp_path / "link.csv").symlink_to("x.csv")
     assert _files.same(given, output) is SAME[given, output]
+
+
+def test_a_name_with_a_blank_is_one_column_of_text(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("galaxy type\nspiral\nelliptical\n")
+    assert list(_files.read(str(path))["galaxy type"]) == ["spiral", "elliptical"]
+    path.write_text("a b\n1 2\n3 x\n")
+    with pytest.raises(ValueError, match="has blanks between columns in place of commas"):
+        _files.read(str(path))
