@@ -1,27 +1,15 @@
 """The benchmark of simulation-based calibration: a right posterior has the share that is due."""
 
-import importlib
-import sys
-from pathlib import Path
-
+import benches
 import numpy as np
 import pytest
 
 import pyflow
 
-FOLDER = Path(__file__).parents[2] / "bench"
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "ranks.py").exists(), reason="the benchmarks are not here"
-)
-
 
 @pytest.fixture(scope="module")
 def bench():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module("ranks")
-    finally:
-        sys.path.remove(str(FOLDER))
+    return benches.load("ranks")
 
 
 class Exact:

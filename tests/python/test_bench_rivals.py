@@ -1,29 +1,19 @@
 """The report of the rivals: assembled from stored results, and refused of other rows."""
 
-import importlib
 import json
 import sys
-from pathlib import Path
 
+import benches
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 import pyflow
 
-FOLDER = Path(__file__).parents[2] / "bench"
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "rivals.py").exists(), reason="the benchmarks are not here"
-)
-
 
 @pytest.fixture(scope="module")
 def bench():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module("rivals")
-    finally:
-        sys.path.remove(str(FOLDER))
+    return benches.load("rivals")
 
 
 @pytest.fixture

@@ -1,31 +1,21 @@
 """The benchmark of simulation-based inference: tasks, exact posteriors, C2ST and its sampler."""
 
-import importlib
 import inspect
-import sys
-from pathlib import Path
 
+import benches
 import numpy as np
 import pytest
 from scipy import stats
 
 import pyflow
 
-FOLDER = Path(__file__).parents[2] / "bench"
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "bench_sbi.py").exists(), reason="the benchmarks are not here"
-)
 TASKS = "two_moons", "slcp", "gaussian_linear", "gaussian_linear_uniform", "gaussian_mixture"
 QUICK = [name for name in TASKS if name != "slcp"]
 
 
 @pytest.fixture(scope="module")
 def bench():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module("bench_sbi")
-    finally:
-        sys.path.remove(str(FOLDER))
+    return benches.load("bench_sbi")
 
 
 @pytest.fixture

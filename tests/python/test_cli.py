@@ -681,7 +681,9 @@ def test_plots_of_classes(run):
     _files.write("x.csv", {**x, "kind": word})
     run("fit", "x.csv", "-o", "m.pf", "--labels", "kind", "--max-layers", 1, "--quiet")
     for kind in ("pairs", "latent"):
-        run("plot", "m.pf", "x.csv", "--labels", "kind", "--kind", kind, "-o", "p.png")
+        run("plot", "m.pf", "x.csv", "--labels", "kind", "--kind", kind, "-o", f"{kind}.png")
+        with open(f"{kind}.png", "rb") as file:
+            assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
 def test_a_process_that_is_interrupted_names_its_checkpoint(tmp_path):

@@ -1,5 +1,6 @@
 """Priors that the training range cuts, and densities that are nowhere but in narrow parts."""
 
+import itertools
 import sys
 import warnings
 
@@ -9,6 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from pyflow._grid import Grid
+from pyflow._quadrature import Chain, Quadrature
 from pyflow.posterior import Posterior, prior_of
 
 RANGES = np.array([[0.5, 2.0], [-1.5, -0.5]])
@@ -155,3 +157,47 @@ def test_walkers_leave_the_one_point_that_met_a_peak_above_a_plateau(seed):
     assert_allclose(post.mean, mean, atol=0.005)
     assert_allclose(np.sqrt(np.diag(post.cov)), sd, rtol=0.1)
     assert abs(post.log_evidence - np.log(2 * np.pi * sd.prod())) < 0.1
+
+
+def unstarted(log_density, bounds, walkers=64):
+    """A chain before its walkers have started."""
+    pytest.importorskip("emcee")
+    chain = object.__new__(Chain)
+    Quadrature.__init__(chain, log_density, np.array(bounds, float), ["a"] * len(bounds))
+    chain._walkers = walkers
+    return chain
+
+
+def test_steps_are_shortened_until_some_are_accepted():
+    """All points are one, which has met a peak a million times narrower than the bounds."""
+    chain = unstarted(lambda y: -0.5 * ((y - 0.3) / 1e-6).clip(-1e8, 1e8)[:, 0] ** 2, [(0, 1)])
+    rng, points = np.random.default_rng(3), np.full((64, 1), 0.3 + 2e-6)
+    seed = np.random.RandomState(4).get_state()
+    start = chain._annealed(points, chain.density(points), rng, seed)
+    assert len(np.unique(start.coords)) > 16
+    assert np.all(np.abs(start.coords - 0.3) < 6e-6)
+
+
+def test_powers_begin_again_where_a_peak_was_climbed_late(monkeypatch):
+    """From the best point that is known by then, besides all others."""
+    mean, sd = np.linspace(0.2, 0.6, 4), np.linspace(0.02, 0.04, 4)
+    calls, annealed = [], Chain._annealed
+
+    def spied(self, points, logs, rng, seed):
+        calls[-1].append((points, logs))
+        return annealed(self, points, logs, rng, seed)
+
+    monkeypatch.setattr(Chain, "_annealed", spied)
+    for seed in range(6):
+        calls.append([])
+        peak = unstarted(
+            lambda y: np.logaddexp(-0.5 * (((y - mean) / sd) ** 2).sum(axis=1), -40.0), [(0, 2)] * 4
+        )
+        peak._start(np.random.default_rng(seed))
+    again = [rounds for rounds in calls if len(rounds) > 1]
+    assert again
+    for rounds in again:
+        for (points, logs), (more, found) in itertools.pairwise(rounds):
+            assert_allclose(more[:-1], points)
+            assert found[-1] > logs.max() + 2
+            assert_allclose(found[-1], peak.density(more[-1:])[0])
